@@ -1,0 +1,225 @@
+"""The model bundle: a directory of ONNX graphs with a manifest, refused unless everything in it verifies.
+
+Nothing in a bundle is executable and nothing is unpickled. ``bundle.yaml`` is validated against :class:`Manifest`, and the
+SHA-256 of every file it names is compared before anything is opened.
+"""
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aecf_ros.core.types import subset_name
+
+FORMAT_VERSION = 1
+MANIFEST = "bundle.yaml"
+ABSTAIN_REASONS = ("", "no usable stream", "modalities conflict", "low confidence", "out of distribution")
+"""Meaning of the head's ``abstain_code``."""
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used. The message names the file, what was found and what to do."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ImageModality(_Record):
+    """A camera: the encoder takes uint8 ``[batch, height, width, 3]`` RGB."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: Literal["image"]
+    encoder: str
+    embedding_dim: int = Field(gt=0)
+    height: int = Field(gt=0, le=4096)
+    width: int = Field(gt=0, le=4096)
+
+    @property
+    def input_name(self) -> str:
+        return "image"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, without the batch axis."""
+        return (self.height, self.width, 3)
+
+
+class AudioModality(_Record):
+    """A microphone: the encoder takes float32 ``[batch, rate_hz * window_s]`` mono in [-1, 1]."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: Literal["audio"]
+    encoder: str
+    embedding_dim: int = Field(gt=0)
+    rate_hz: int = Field(gt=0, le=384_000)
+    window_s: float = Field(gt=0, le=60)
+
+    @property
+    def input_name(self) -> str:
+        return "samples"
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.rate_hz * self.window_s)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, without the batch axis."""
+        return (self.window_samples,)
+
+
+Modality = Annotated[ImageModality | AudioModality, Field(discriminator="kind")]
+
+
+class SubsetCalibration(_Record):
+    """How one presence pattern was calibrated: on how many samples, with what result."""
+
+    samples: int = Field(ge=0)
+    temperature: float = Field(gt=0)
+    set_threshold: float
+
+
+class CalibrationSummary(_Record):
+    """Calibration that the head graph carries; here for people and for the ``coverage`` field of a prediction."""
+
+    method: str
+    coverage: float = Field(gt=0, lt=1)
+    subsets: dict[str, SubsetCalibration]
+
+
+class TrainingSummary(_Record):
+    """Where a bundle comes from."""
+
+    data: list[str]
+    samples: dict[str, int]
+    seed: int
+    config: dict[str, Any] = {}
+    created: str
+    aecf_ros_version: str
+
+
+class Manifest(_Record):
+    """The contents of ``bundle.yaml``."""
+
+    format_version: Literal[1]
+    name: str
+    description: str = ""
+    labels: list[str] = Field(min_length=2)
+    modalities: list[Modality] = Field(min_length=1, max_length=8)
+    head: str
+    calibration: CalibrationSummary
+    training: TrainingSummary
+    metrics: dict[str, dict[str, float | int]]
+    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        names = [m.name for m in self.modalities]
+        if len(set(names)) != len(names):
+            raise ValueError(f"modality names {names} repeat; give each its own")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels repeat; give each class its own")
+        for file in [self.head, *(m.encoder for m in self.modalities)]:
+            if file not in self.files:
+                raise ValueError(f"'{file}' has no SHA-256 under 'files'")
+        for file in self.files:
+            if Path(file).name != file:
+                raise ValueError(f"file name '{file}' leaves the bundle directory")
+        due = set(self.subset_names) - {"none"}
+        if set(self.calibration.subsets) != due:
+            raise ValueError(f"calibration.subsets names {sorted(self.calibration.subsets)} where {sorted(due)} are due")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """Modality names, in the order of the presence mask."""
+        return [m.name for m in self.modalities]
+
+    @property
+    def subset_names(self) -> list[str]:
+        """Every presence pattern, the full one first and ``none`` last."""
+        patterns = product([True, False], repeat=len(self.modalities))
+        return [subset_name(self.names, p) for p in patterns]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle: its manifest and the directory it lies in."""
+
+    manifest: Manifest
+    directory: Path
+
+    def path(self, file: str) -> Path:
+        """Path of one of the bundle's files."""
+        return self.directory / file
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read()).hexdigest()
+
+
+def load_manifest(directory: Path | str) -> Manifest:
+    """Read and validate ``bundle.yaml`` without looking at the other files.
+
+    Raises:
+        BundleError: no such directory or manifest, not YAML, or fields that are missing, unknown or inconsistent.
+    """
+    directory = Path(directory)
+    path = directory / MANIFEST
+    if not directory.is_dir():
+        raise BundleError(f"{directory}: no such model directory; name one that holds {MANIFEST}, for example models/av_digits")
+    if not path.is_file():
+        raise BundleError(f"{directory}: no {MANIFEST} in it; a bundle is written by `aecf train`")
+    try:
+        text = path.read_text(encoding="utf-8")
+        fields = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" (line {where.line + 1})" if where is not None else ""
+        raise BundleError(f"{path}: not YAML{line}; restore it or train the bundle again") from None
+    if not isinstance(fields, dict):
+        raise BundleError(f"{path}: holds {type(fields).__name__} where a mapping is due; restore it or train the bundle again")
+    if fields.get("format_version") != FORMAT_VERSION:
+        raise BundleError(f"{path}: format_version {fields.get('format_version')!r} where this aecf_ros reads {FORMAT_VERSION}; "
+                          "export the bundle with a matching version")
+    try:
+        return Manifest.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "manifest"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise BundleError(f"{path}: {field}: {first['msg']}{more}; correct the manifest or train the bundle again") from None
+
+
+def load_bundle(directory: Path | str) -> Bundle:
+    """Load a manifest and verify every file it names.
+
+    Raises:
+        BundleError: as :func:`load_manifest`, and for a file that is missing or whose SHA-256 differs.
+    """
+    directory = Path(directory)
+    manifest = load_manifest(directory)
+    for file, digest in manifest.files.items():
+        path = directory / file
+        if not path.is_file():
+            raise BundleError(f"{path}: missing, though {MANIFEST} names it; restore it or train the bundle again")
+        found = sha256(path)
+        if found != digest:
+            raise BundleError(f"{path}: SHA-256 is {found[:12]}..., {MANIFEST} says {digest[:12]}...; restore the file or train the bundle again")
+    return Bundle(manifest, directory)
+
+
+def write_manifest(manifest: Manifest, directory: Path | str) -> Path:
+    """Write ``bundle.yaml``; the files it hashes must already lie in ``directory``."""
+    path = Path(directory) / MANIFEST
+    text = yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,156 @@
+"""The records that pass between the rooms. Frozen; units are in the names.
+
+Two clocks appear everywhere and are never mixed:
+
+* *node time* (``stamp_ns``, ``received_ns``): what header stamps are written in; under ``use_sim_time`` it is ``/clock``.
+* *steady time* (``now_ns``): only ever moves forward, measures silence. In a replay both are the bag's log time.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+NANOSECONDS = 1_000_000_000
+
+
+class StreamState(IntEnum):
+    """Health of one stream; the numbers are the constants of ``aecf_msgs/ModalityReport``."""
+
+    WAITING = 0
+    OK = 1
+    LATE = 2
+    DEGRADED = 3
+    STALE = 4
+    DROPPED = 5
+    FROZEN = 6
+    REJECTED = 7
+    CLOCK_FAULT = 8
+
+    @property
+    def feeds_fusion(self) -> bool:
+        """Whether a stream in this state may enter the presence mask."""
+        return self in (StreamState.OK, StreamState.LATE, StreamState.DEGRADED)
+
+
+@dataclass(frozen=True, slots=True)
+class RawImage:
+    """An undecoded image as it came off the wire.
+
+    ``encoding`` is a ``sensor_msgs`` encoding (``rgb8``, ``mono8``, ...) or the compressed format (``jpeg``, ``png``);
+    compressed images have ``height == width == step == 0``. ``data`` holds bytes in any buffer.
+    """
+
+    stamp_ns: int
+    received_ns: int
+    encoding: str
+    height: int
+    width: int
+    step: int
+    data: bytes | bytearray | memoryview | np.ndarray
+    big_endian: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RawAudio:
+    """Undecoded PCM as it came off the wire; ``stamp_ns`` is the time of its first sample."""
+
+    stamp_ns: int
+    received_ns: int
+    sample_format: str
+    rate_hz: int
+    channels: int
+    data: bytes | bytearray | memoryview | np.ndarray
+    coding: str = "wave"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A decoded image: uint8 ``(height, width, 3)`` RGB."""
+
+    stamp_ns: int
+    received_ns: int
+    image: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class AudioChunk:
+    """Decoded sound: float32 ``(samples,)`` mono in [-1, 1]; ``stamp_ns`` is the time of its first sample."""
+
+    stamp_ns: int
+    received_ns: int
+    rate_hz: int
+    samples: np.ndarray
+
+    @property
+    def end_ns(self) -> int:
+        """Node time just after the last sample."""
+        return self.stamp_ns + len(self.samples) * NANOSECONDS // self.rate_hz
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """What is known of one stream's health at one moment.
+
+    ``silent_s`` is the steady time since the last good sample, ``None`` before the first. ``rate_hz`` is measured over the
+    last arrivals, ``None`` until there are two.
+    """
+
+    name: str
+    state: StreamState
+    reason: str
+    silent_s: float | None
+    rate_hz: float | None
+    received: int
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModalityReport:
+    """What one modality contributed to a prediction. ``label`` and ``confidence`` are what it alone says, empty and 0 where it says nothing.
+
+    ``evidence_stamp_ns`` is the node time of the evidence used: a frame's stamp, or the end of an audio window.
+    """
+
+    name: str
+    state: StreamState
+    used: bool
+    gate_weight: float
+    evidence_stamp_ns: int | None
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One calibrated answer. ``probabilities`` is float32 ``(classes,)``; ``stamp_ns`` is the newest evidence used."""
+
+    stamp_ns: int
+    model: str
+    label: str
+    class_id: int
+    confidence: float
+    probabilities: np.ndarray
+    prediction_set: tuple[str, ...]
+    coverage: float
+    agreement: float
+    gate_entropy: float
+    abstain: bool
+    abstain_reason: str
+    modalities: tuple[ModalityReport, ...]
+
+    @property
+    def subset(self) -> str:
+        """Name of the modalities that fed this prediction, for example ``camera+audio`` or ``none``."""
+        return subset_name([m.name for m in self.modalities], [m.used for m in self.modalities])
+
+
+def subset_name(names: Sequence[str], present: Sequence[bool]) -> str:
+    """Name a subset of modalities: the present ones joined by ``+`` in their order, ``none`` for the empty one.
+
+    >>> subset_name(["camera", "audio"], [True, True]), subset_name(["camera", "audio"], [False, False])
+    ('camera+audio', 'none')
+    """
+    return "+".join(name for name, used in zip(names, present, strict=True) if used) or "none"
