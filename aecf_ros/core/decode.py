@@ -140,6 +140,9 @@ _PCM: dict[str, tuple[np.dtype, float]] = {
 }
 """Sample format (GStreamer's names, as ``AudioInfo.sample_format``) -> (dtype, full scale)."""
 
+SAMPLE_BYTES = {name: dtype.itemsize for name, (dtype, _) in _PCM.items()}
+"""Bytes of one sample of one channel, by sample format."""
+
 
 def decode_audio(raw: RawAudio) -> AudioChunk:
     """Decode interleaved PCM to mono by averaging the channels.

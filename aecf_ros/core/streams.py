@@ -72,6 +72,7 @@ class StreamMonitor:
         self._state = StreamState.WAITING
         self._reason = "nothing received yet"
         self._last_good_ns: int | None = None
+        self._last_arrival_ns: int | None = None
         self._arrivals_ns: deque[int] = deque(maxlen=_ARRIVALS)
         self._good_in_a_row = 0
         self._bad_in_a_row = 0
@@ -86,7 +87,7 @@ class StreamMonitor:
             case SampleReceived():
                 self._accept(now_ns)
             case SampleRejected(reason):
-                self._reject(reason)
+                self._reject(reason, now_ns)
             case PublishersMatched(count):
                 self._match(count)
             case TimePassed():
@@ -106,10 +107,14 @@ class StreamMonitor:
 
     def next_change_ns(self) -> int | None:
         """Steady time at which silence alone will change the state, ``None`` if it will not."""
-        if self._last_good_ns is None or self._state is StreamState.DROPPED:
+        since_ns, limit_s = self._last_good_ns, self.thresholds.stale_after_s
+        if self._state is StreamState.REJECTED:
+            since_ns, limit_s = self._last_arrival_ns, self.thresholds.dropped_after_s
+        elif self._state is StreamState.STALE:
+            limit_s = self.thresholds.dropped_after_s
+        if since_ns is None or self._state is StreamState.DROPPED:
             return None
-        limit_s = self.thresholds.dropped_after_s if self._state is StreamState.STALE else self.thresholds.stale_after_s
-        return self._last_good_ns + int(limit_s * NANOSECONDS) + 1
+        return since_ns + int(limit_s * NANOSECONDS) + 1
 
     def _silent_s(self, now_ns: int) -> float | None:
         return None if self._last_good_ns is None else (now_ns - self._last_good_ns) / NANOSECONDS
@@ -121,14 +126,16 @@ class StreamMonitor:
         return NANOSECONDS / period_ns if period_ns > 0 else None
 
     def _notice_silence(self, now_ns: int) -> None:
-        silent_s = self._silent_s(now_ns)
-        if silent_s is None or silent_s <= self.thresholds.stale_after_s:
+        if self._state is StreamState.REJECTED:
+            # Messages do arrive; that they are unusable says more than that good ones are missing.
+            if self._last_arrival_ns is None or now_ns - self._last_arrival_ns <= self.thresholds.dropped_after_s * NANOSECONDS:
+                return
+        elif self._last_good_ns is None or self.is_live(now_ns):
             return
         self._good_in_a_row = 0
         self._arrivals_ns.clear()
-        if self._state is StreamState.REJECTED and self._bad_in_a_row:
-            return  # messages do arrive; that they are unusable says more than that good ones are missing
-        if silent_s > self.thresholds.dropped_after_s:
+        silent_s = self._silent_s(now_ns)
+        if silent_s is None or silent_s > self.thresholds.dropped_after_s:
             self._state, self._reason = StreamState.DROPPED, f"no new sample for {self.thresholds.dropped_after_s:g} s"
         elif self._state is not StreamState.DROPPED:
             self._state, self._reason = StreamState.STALE, f"no new sample for {self.thresholds.stale_after_s:g} s"
@@ -137,7 +144,7 @@ class StreamMonitor:
         self._received += 1
         self._bad_in_a_row = 0
         self._good_in_a_row += 1
-        self._last_good_ns = now_ns
+        self._last_good_ns = self._last_arrival_ns = now_ns
         self._arrivals_ns.append(now_ns)
         first = self._state is StreamState.WAITING
         if first or self._good_in_a_row >= self.thresholds.recover_samples:
@@ -145,7 +152,8 @@ class StreamMonitor:
         elif self._state is not StreamState.OK:
             self._reason = f"recovering: {self._good_in_a_row} of {self.thresholds.recover_samples} good samples"
 
-    def _reject(self, reason: str) -> None:
+    def _reject(self, reason: str, now_ns: int) -> None:
+        self._last_arrival_ns = now_ns
         self._received += 1
         self._rejected += 1
         self._bad_in_a_row += 1

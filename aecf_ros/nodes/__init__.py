@@ -1,0 +1,1 @@
+"""The only room that knows ROS: parameters, messages, and thin nodes around the pipeline."""

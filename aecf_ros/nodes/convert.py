@@ -1,0 +1,137 @@
+"""Between ROS messages and the records of ``core.types``. No decisions are made here."""
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+from aecf_msgs.msg import FusedPrediction
+from aecf_msgs.msg import ModalityReport as ModalityReportMsg
+from audio_common_msgs.msg import AudioInfo
+from builtin_interfaces.msg import Duration, Time
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from sensor_msgs.msg import CompressedImage, Image
+
+from aecf_ros.core.decode import SAMPLE_BYTES
+from aecf_ros.core.types import (
+    NANOSECONDS,
+    ModalityReport,
+    Prediction,
+    RawAudio,
+    RawImage,
+    StreamState,
+    StreamStatus,
+)
+
+
+class FormatUnknown(ValueError):
+    """Audio came before anything said how to read it."""
+
+
+def stamp_to_ns(stamp: Time | Duration) -> int:
+    """Nanoseconds of a ``builtin_interfaces`` Time or Duration."""
+    return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def ns_to_stamp(ns: int) -> Time:
+    """A Time of a number of nanoseconds since the epoch."""
+    return Time(sec=ns // NANOSECONDS, nanosec=ns % NANOSECONDS)
+
+
+def ns_to_duration(ns: int) -> Duration:
+    """A Duration of a number of nanoseconds; negative ones have a negative ``sec`` and a positive ``nanosec``."""
+    return Duration(sec=ns // NANOSECONDS, nanosec=ns % NANOSECONDS)
+
+
+def image_to_record(message: Image, received_ns: int) -> RawImage:
+    """The record of an uncompressed image; its data is not copied."""
+    return RawImage(stamp_to_ns(message.header.stamp), received_ns, message.encoding, message.height, message.width, message.step,
+                    message.data, bool(message.is_bigendian))
+
+
+def compressed_to_record(message: CompressedImage, received_ns: int) -> RawImage:
+    """The record of a compressed image; its data is not copied."""
+    return RawImage(stamp_to_ns(message.header.stamp), received_ns, message.format, 0, 0, 0, message.data)
+
+
+def audio_to_record(stamp_ns: int, data: array, info: AudioInfo, received_ns: int) -> RawAudio:
+    """The record of a block of audio, read as ``info`` says; its data is not copied."""
+    return RawAudio(stamp_ns, received_ns, info.sample_format, info.sample_rate, info.channels, data, info.coding_format)
+
+
+def headless_audio_to_record(data: array, info: AudioInfo, received_ns: int) -> RawAudio:
+    """As :func:`audio_to_record` for a message without a header: it is taken to end when it arrived."""
+    frames = len(data) // max(1, info.channels * SAMPLE_BYTES.get(info.sample_format, 1))
+    stamp_ns = received_ns - frames * NANOSECONDS // max(1, info.sample_rate)
+    return audio_to_record(stamp_ns, data, info, received_ns)
+
+
+def prediction_to_message(prediction: Prediction, published_ns: int, frame_id: str = "") -> FusedPrediction:
+    """The message of a prediction, its latency and ages counted to ``published_ns`` (node time)."""
+    message = FusedPrediction(
+        model=prediction.model,
+        label=prediction.label,
+        class_id=prediction.class_id,
+        confidence=prediction.confidence,
+        probabilities=array("f", prediction.probabilities.astype(np.float32).tobytes()),
+        prediction_set=list(prediction.prediction_set),
+        coverage=prediction.coverage,
+        agreement=prediction.agreement,
+        gate_entropy=prediction.gate_entropy,
+        abstain=prediction.abstain,
+        abstain_reason=prediction.abstain_reason,
+        modalities=[_report_to_message(report, published_ns) for report in prediction.modalities],
+        latency=ns_to_duration(published_ns - prediction.stamp_ns))
+    message.header.stamp = ns_to_stamp(prediction.stamp_ns)
+    message.header.frame_id = frame_id
+    return message
+
+
+def _report_to_message(report: ModalityReport, published_ns: int) -> ModalityReportMsg:
+    age_ns = 0 if report.evidence_stamp_ns is None else published_ns - report.evidence_stamp_ns
+    return ModalityReportMsg(
+        name=report.name, state=int(report.state), used=report.used, gate_weight=report.gate_weight, age=ns_to_duration(age_ns),
+        label=report.label, confidence=report.confidence)
+
+
+def prediction_from_message(message: FusedPrediction) -> tuple[Prediction, int]:
+    """A prediction as it was published, and the node time of its publication in ns."""
+    stamp_ns = stamp_to_ns(message.header.stamp)
+    published_ns = stamp_ns + stamp_to_ns(message.latency)
+    reports = tuple(
+        ModalityReport(r.name, StreamState(r.state), r.used, r.gate_weight,
+                       published_ns - age_ns if (age_ns := stamp_to_ns(r.age)) else None, r.label, r.confidence)
+        for r in message.modalities)
+    prediction = Prediction(
+        stamp_ns=stamp_ns, model=message.model, label=message.label, class_id=message.class_id, confidence=message.confidence,
+        probabilities=np.array(message.probabilities, np.float32), prediction_set=tuple(message.prediction_set),
+        coverage=message.coverage, agreement=message.agreement, gate_entropy=message.gate_entropy, abstain=message.abstain,
+        abstain_reason=message.abstain_reason, modalities=reports)
+    return prediction, published_ns
+
+
+_LEVELS = {
+    StreamState.WAITING: DiagnosticStatus.WARN,
+    StreamState.OK: DiagnosticStatus.OK,
+    StreamState.LATE: DiagnosticStatus.WARN,
+    StreamState.DEGRADED: DiagnosticStatus.WARN,
+}
+
+
+def status_to_diagnostic(status: StreamStatus, node_name: str, waiting_too_long: bool) -> DiagnosticStatus:
+    """One diagnostic status of a stream, with units in the keys (REP-107)."""
+    level = _LEVELS.get(status.state, DiagnosticStatus.ERROR)
+    if status.state is StreamState.WAITING and waiting_too_long:
+        level = DiagnosticStatus.ERROR
+    message = f"{status.state.name}: {status.reason}" if status.reason else status.state.name
+    return DiagnosticStatus(level=level, name=f"{node_name}: {status.name}", message=message, hardware_id=status.name, values=key_values({
+        "state": status.state.name,
+        "silent (s)": "never received" if status.silent_s is None else f"{status.silent_s:.3f}",
+        "rate (Hz)": "unknown" if status.rate_hz is None else f"{status.rate_hz:.2f}",
+        "received (messages)": status.received,
+        "rejected (messages)": status.rejected,
+    }))
+
+
+def key_values(values: dict[str, object]) -> list[KeyValue]:
+    """Diagnostic key-values of a mapping."""
+    return [KeyValue(key=key, value=str(value)) for key, value in values.items()]

@@ -1,0 +1,230 @@
+"""From messages to predictions: the one pipeline that the node and the replay drive.
+
+The loop around it reads a message, calls :meth:`Pipeline.observe`, and when that says a prediction is due calls
+:meth:`Pipeline.step` and publishes. :meth:`Pipeline.next_due_ns` says when to call ``step`` though no message came.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from aecf_ros.core.buffer import AudioWindow
+from aecf_ros.core.bundle import ABSTAIN_REASONS, AudioModality, ImageModality, Manifest, Modality
+from aecf_ros.core.decode import DecodeError, decode_audio, decode_image, resize_image
+from aecf_ros.core.streams import (
+    PublishersMatched,
+    SampleReceived,
+    SampleRejected,
+    StreamMonitor,
+    StreamThresholds,
+    TimePassed,
+)
+from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, RawAudio, RawImage, StreamStatus
+from aecf_ros.runtime.backends import Backend, HeadOutput
+from aecf_ros.runtime.resample import StreamResampler
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What became of one message: whether a prediction is due now, and why the message was rejected, if it was."""
+
+    due: bool
+    rejected: str | None = None
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Thresholds of each stream by modality name, and the longest time without a prediction."""
+
+    thresholds: Mapping[str, StreamThresholds] = field(default_factory=dict)
+    max_gap_s: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.max_gap_s <= 0:
+            raise ValueError(f"max_gap_s {self.max_gap_s} must be above 0")
+
+
+class _Source(Protocol):
+    """The newest evidence of one modality, ready for its encoder."""
+
+    changed: bool
+    stamp_ns: int | None
+
+    def add(self, raw: RawImage | RawAudio) -> None: ...
+
+    def sample(self) -> np.ndarray: ...
+
+
+class _ImageSource:
+    def __init__(self, modality: ImageModality) -> None:
+        self._size = (modality.height, modality.width)
+        self._image = np.zeros((*self._size, 3), np.uint8)
+        self.changed = False
+        self.stamp_ns: int | None = None
+
+    def add(self, raw: RawImage | RawAudio) -> None:
+        if not isinstance(raw, RawImage):
+            raise DecodeError(f"got {type(raw).__name__} on an image stream; check the topic's remapping")
+        frame = decode_image(raw)
+        self._image = resize_image(frame.image, *self._size)
+        self.stamp_ns, self.changed = frame.stamp_ns, True
+
+    def sample(self) -> np.ndarray:
+        return self._image
+
+
+class _AudioSource:
+    def __init__(self, modality: AudioModality) -> None:
+        self._window = AudioWindow(modality.rate_hz, modality.window_samples)
+        self._resampler = StreamResampler(modality.rate_hz)
+        self.changed = False
+        self.stamp_ns: int | None = None
+
+    def add(self, raw: RawImage | RawAudio) -> None:
+        if not isinstance(raw, RawAudio):
+            raise DecodeError(f"got {type(raw).__name__} on an audio stream; check the topic's remapping")
+        self._window.append(self._resampler.convert(decode_audio(raw)))
+        self.stamp_ns, self.changed = self._window.end_ns, True
+
+    def sample(self) -> np.ndarray:
+        return self._window.read()
+
+
+_SOURCES: dict[str, Callable[..., _Source]] = {"image": _ImageSource, "audio": _AudioSource}
+
+
+@dataclass(slots=True)
+class _Stream:
+    modality: Modality
+    monitor: StreamMonitor
+    source: _Source
+    embedding: np.ndarray | None = None
+
+
+class Pipeline:
+    """Streams in, calibrated predictions out, whatever is missing.
+
+    A message of the first live modality makes a prediction due, in the order of the manifest: the camera leads while frames
+    arrive, the microphone when they do not. With nothing live, :meth:`next_due_ns` keeps predictions at most ``max_gap_s``
+    apart, and they abstain.
+
+    Time is always an argument: ``now_ns`` is steady time and may not go backward between calls. Not thread-safe.
+    """
+
+    def __init__(self, manifest: Manifest, backend: Backend, config: PipelineConfig = PipelineConfig()) -> None:
+        unknown = set(config.thresholds) - set(manifest.names)
+        if unknown:
+            raise ValueError(f"thresholds name {sorted(unknown)}; this bundle's modalities are {manifest.names}")
+        self.manifest = manifest
+        self.config = config
+        self._backend = backend
+        self._streams = {
+            m.name: _Stream(m, StreamMonitor(m.name, config.thresholds.get(m.name, StreamThresholds())), _SOURCES[m.kind](m))
+            for m in manifest.modalities}
+        self._last_step_ns: int | None = None
+
+    def warm_up(self) -> None:
+        """Run every graph once on zeros, so that the first prediction is as quick as the others."""
+        embeddings = {}
+        for name, stream in self._streams.items():
+            dtype = np.uint8 if stream.modality.kind == "image" else np.float32
+            embeddings[name] = self._backend.encode(name, np.zeros(stream.modality.input_shape, dtype))
+        self._backend.fuse(embeddings, [True] * len(embeddings))
+
+    def observe(self, stream: str, raw: RawImage | RawAudio, now_ns: int) -> Observation:
+        """Take one message of the modality ``stream``. Never raises for what the message holds.
+
+        Raises:
+            KeyError: ``stream`` is not a modality of the bundle.
+        """
+        entry = self._streams[stream]
+        try:
+            entry.source.add(raw)
+        except DecodeError as error:
+            return self.reject(stream, str(error), now_ns)
+        entry.monitor.update(SampleReceived(), now_ns)
+        return Observation(due=self._leads(stream, now_ns))
+
+    def reject(self, stream: str, reason: str, now_ns: int) -> Observation:
+        """Count a message that could not even be read, for example audio before its format is known."""
+        self._streams[stream].monitor.update(SampleRejected(reason), now_ns)
+        return Observation(due=False, rejected=reason)
+
+    def publishers(self, stream: str, count: int, now_ns: int) -> None:
+        """Tell how many publishers the middleware sees on a stream."""
+        self._streams[stream].monitor.update(PublishersMatched(count), now_ns)
+
+    def next_due_ns(self) -> int | None:
+        """Steady time by which :meth:`step` must be called though no message came; ``None`` before the first step."""
+        if self._last_step_ns is None:
+            return None
+        changes = [change for s in self._streams.values() if (change := s.monitor.next_change_ns()) is not None]
+        return min([self._last_step_ns + int(self.config.max_gap_s * NANOSECONDS), *changes])
+
+    def statuses(self, now_ns: int) -> tuple[StreamStatus, ...]:
+        """Health of every stream at ``now_ns``, in the order of the manifest."""
+        return tuple(s.monitor.update(TimePassed(), now_ns) for s in self._streams.values())
+
+    def step(self, now_ns: int, node_time_ns: int | None = None) -> Prediction:
+        """Predict from what is present now.
+
+        Args:
+            now_ns: steady time.
+            node_time_ns: node time, the stamp of a prediction that no evidence fed; ``now_ns`` where the two are one clock.
+        """
+        self._last_step_ns = now_ns
+        statuses = self.statuses(now_ns)
+        present = [status.state.feeds_fusion for status in statuses]
+        for name, used in zip(self._streams, present, strict=True):
+            if used:
+                self._encode(name)
+        embeddings = {name: s.embedding for name, s in self._streams.items() if s.embedding is not None}
+        head = self._backend.fuse(embeddings, present)
+        return self._interpret(head, statuses, present, now_ns if node_time_ns is None else node_time_ns)
+
+    def _leads(self, stream: str, now_ns: int) -> bool:
+        for name, entry in self._streams.items():
+            if name == stream:
+                return True
+            if entry.monitor.is_live(now_ns):
+                return False
+        raise AssertionError("unreachable: observe() has looked the stream up")
+
+    def _encode(self, name: str) -> None:
+        stream = self._streams[name]
+        if stream.source.changed or stream.embedding is None:
+            stream.embedding = self._backend.encode(name, stream.source.sample())
+            stream.source.changed = False
+
+    def _interpret(self, head: HeadOutput, statuses: tuple[StreamStatus, ...], present: list[bool], node_time_ns: int) -> Prediction:
+        labels = self.manifest.labels
+        class_id = int(head.probabilities.argmax())
+        reports = tuple(
+            self._report(status, used, float(weight), alone)
+            for status, used, weight, alone in zip(statuses, present, head.gate_weights, head.modality_probabilities, strict=True))
+        stamps = [r.evidence_stamp_ns for r in reports if r.used and r.evidence_stamp_ns is not None]
+        return Prediction(
+            stamp_ns=max(stamps, default=node_time_ns),
+            model=self.manifest.name,
+            label=labels[class_id],
+            class_id=class_id,
+            confidence=head.confidence,
+            probabilities=head.probabilities,
+            prediction_set=tuple(label for label, member in zip(labels, head.prediction_set, strict=True) if member),
+            coverage=self.manifest.calibration.coverage,
+            agreement=head.agreement,
+            gate_entropy=head.gate_entropy,
+            abstain=head.abstain_code != 0,
+            abstain_reason=ABSTAIN_REASONS[head.abstain_code],
+            modalities=reports)
+
+    def _report(self, status: StreamStatus, used: bool, weight: float, alone: np.ndarray) -> ModalityReport:
+        best = int(alone.argmax())
+        return ModalityReport(
+            name=status.name, state=status.state, used=used, gate_weight=weight,
+            evidence_stamp_ns=self._streams[status.name].source.stamp_ns,
+            label=self.manifest.labels[best] if used else "",
+            confidence=float(alone[best]) if used else 0.0)
