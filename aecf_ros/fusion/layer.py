@@ -1,0 +1,112 @@
+"""AECF: the fusion layer. Embeddings and a presence mask in, one calibrated-by-design prediction out."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from aecf_ros.fusion.entropy import gate_entropy
+from aecf_ros.fusion.experts import make_expert
+from aecf_ros.fusion.gates import SchedulerGate, SoftmaxGate
+from aecf_ros.fusion.masking import keep_present
+from aecf_ros.fusion.monotone import lift_to_subsets
+from aecf_ros.fusion.output import FusionOutput
+from aecf_ros.fusion.reliability import EvidenceGate
+
+GATES = ("evidence", "additive", "convex", "scheduler")
+
+
+class AECF(nn.Module):
+    """Fusion over the modalities that are present.
+
+    Every modality has an expert (embedding -> logits relative to the prior); a gate scales their evidence, and evidence adds:
+    logits = log prior + sum over present m of evidence_m. An all-absent row is the prior. An absent modality's embedding is
+    replaced before any arithmetic: NaN there changes nothing.
+
+    dims: width D_m of each modality's embedding. classes: C.
+    gate: one of GATES (see gates.py, reliability.py).
+    prior: [C] probabilities (multi-label: of each label), uniform (one half) when left out.
+    expert_hidden: hidden units of each expert; () makes experts linear, as in the paper.
+    multilabel: labels are independent; logits are log-odds.
+    monotone: "off"; "soft" lifts the confidence to that of the surest present subset where it falls short by up to
+    `monotone_reach`; "hard" always does (see monotone.py).
+    """
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        classes: int,
+        *,
+        gate: str = "evidence",
+        prior: Tensor | None = None,
+        expert_hidden: Sequence[int] = (256, 256),
+        gate_hidden: int = 32,
+        dropout: float = 0.1,
+        multilabel: bool = False,
+        monotone: str = "off",
+        monotone_reach: float = 0.05,
+    ):
+        super().__init__()
+        if gate not in GATES:
+            raise ValueError(f"gate {gate!r} is not known; use one of {', '.join(GATES)}")
+        if monotone not in ("off", "soft", "hard"):
+            raise ValueError(f"monotone {monotone!r} is not known; use 'off', 'soft' or 'hard'")
+        if multilabel and monotone != "off":
+            raise ValueError("monotone confidence is defined for one label per sample; use monotone='off'")
+        self.multilabel, self.monotone, self.monotone_reach = multilabel, monotone, monotone_reach
+        self.experts = nn.ModuleList(make_expert(width, classes, expert_hidden, dropout) for width in dims)
+        if gate == "evidence":
+            self.gate = EvidenceGate(dims, classes, gate_hidden, multilabel=multilabel)
+        elif gate == "scheduler":
+            self.gate = SchedulerGate(len(dims), gate_hidden, dropout)
+        else:
+            self.gate = SoftmaxGate(dims, gate_hidden, dropout, additive=gate == "additive")
+        if prior is None:
+            prior = torch.full((classes,), 0.5 if multilabel else 1.0 / classes)
+        self.register_buffer("log_prior", torch.logit(prior) if multilabel else torch.log(prior / prior.sum()))
+
+    def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> FusionOutput:
+        """embeddings: M tensors [B, D_m]; present: bool [B, M]. Every row may have its own presence pattern."""
+        embeddings, logits = self.expert_logits(embeddings, present)
+        return self.fuse(embeddings, logits, present)
+
+    def expert_logits(self, embeddings: Sequence[Tensor], present: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Embeddings with absent rows replaced by zero, and the experts' raw logits [B, M, C] in float32."""
+        clean = [keep_present(e, present[:, m]) for m, e in enumerate(embeddings)]
+        return clean, torch.stack([expert(e).float() for expert, e in zip(self.experts, clean)], dim=1)
+
+    def fuse(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> FusionOutput:
+        """From experts' logits [B, M, C] to a prediction; `present` may be any subset of what the logits were made of."""
+        evidence, weights = self.evidence(embeddings, logits, present)
+        fused = self.log_prior + evidence.sum(1)
+        if self.monotone != "off":
+            reach = self.monotone_reach if self.monotone == "soft" else None
+            fused = lift_to_subsets(lambda subset: self._plain_logits(embeddings, logits, subset), fused, present, reach)
+        return FusionOutput(
+            logits=fused,
+            gate_weights=weights,
+            modality_logits=self.log_prior + self._alone(embeddings, logits, present),
+            entropy=gate_entropy(weights),
+            confidence=self.confidence(fused),
+        )
+
+    def evidence(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """The gate's answer: evidence [B, M, C], 0 where absent, and weights [B, M]."""
+        if isinstance(self.gate, EvidenceGate):
+            return self.gate(embeddings, logits, present, self.log_prior)
+        return self.gate(embeddings, logits, present)
+
+    def confidence(self, logits: Tensor) -> Tensor:
+        """[B] from fused logits [B, C]: the largest probability; multi-label: the mean over labels of max(p, 1 - p)."""
+        if self.multilabel:
+            return torch.sigmoid(logits.abs()).mean(-1)
+        return torch.softmax(logits, dim=-1).amax(-1)
+
+    def _plain_logits(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> Tensor:
+        return self.log_prior + self.evidence(embeddings, logits, present)[0].sum(1)
+
+    def _alone(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> Tensor:
+        """Evidence of each modality when it is the only one: [B, M, C]. A softmax gate gives a lone modality weight 1."""
+        if isinstance(self.gate, EvidenceGate):
+            return self.gate(embeddings, logits, present, self.log_prior)[0]
+        return torch.where(present.unsqueeze(-1), logits, torch.zeros_like(logits))

@@ -1,0 +1,17 @@
+"""The scheduler of MA-AFS: a gate that sees how sure each modality is and whether they agree, and nothing else."""
+
+import torch
+from torch import Tensor
+
+from aecf_ros.fusion.agreement import agreement
+from aecf_ros.fusion.statistics import predictive_entropy
+
+
+def scheduler_inputs(logits: Tensor, present: Tensor) -> Tensor:
+    """Gate inputs [B, 2 M + 1]: predictive entropy of each modality (0 where absent), presence, agreement of the present ones.
+
+    logits: [B, M, C] of the modalities alone, finite; present: bool [B, M].
+    """
+    mask = present.to(logits.dtype)
+    together = agreement(torch.softmax(logits, dim=-1), present).unsqueeze(-1)
+    return torch.cat([predictive_entropy(logits) * mask, mask, together], dim=-1)

@@ -1,0 +1,58 @@
+"""Confidence that does not fall when a modality is added.
+
+A Bayes-optimal fusion lowers its confidence whenever modalities conflict, so monotone confidence is a wish with a price.
+Hard: the confidence is raised to that of the surest present subset, always. Soft: it is raised where it falls short by up to a
+reach, which is where most violations lie and where raising costs little likelihood (the cost grows with the square of the lift);
+beyond twice the reach nothing is lifted, so a real conflict stays visible.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from aecf_ros.fusion.masking import all_subsets
+
+
+def soft_lift(confidence: Tensor, wanted: Tensor, reach: float) -> Tensor:
+    """The lifted confidence [B]: `wanted` within `reach` of it, back to `confidence` at twice the reach, continuous between."""
+    shortfall = (wanted - confidence).clamp(min=0.0)
+    return confidence + torch.minimum(shortfall, (2.0 * reach - shortfall).clamp(min=0.0))
+
+
+def with_confidence(logits: Tensor, confidence: Tensor) -> Tensor:
+    """Log probabilities [B, C] with the top label raised to `confidence` [B] and the others keeping their proportions.
+
+    confidence must not be below the present one.
+    """
+    log_p = torch.log_softmax(logits, dim=-1)
+    top = torch.nn.functional.one_hot(log_p.argmax(-1), log_p.shape[-1]).bool()
+    old = log_p.amax(-1).exp()
+    rest = torch.log1p(-confidence.clamp(max=1 - 1e-7)) - torch.log1p(-old.clamp(max=1 - 1e-7))
+    lifted = torch.where(top, torch.log(confidence).unsqueeze(-1), log_p + rest.unsqueeze(-1))
+    return torch.where((confidence > old).unsqueeze(-1), lifted, log_p)
+
+
+def lift_to_subsets(
+    logits_of: Callable[[Tensor], Tensor], logits: Tensor, present: Tensor, reach: float | None
+) -> Tensor:
+    """Fused logits [B, C] whose confidence is raised to that of the present subsets.
+
+    logits_of: presence mask bool [B, M] -> logits [B, C] before lifting. reach: None for hard. Subsets are visited from small to
+    large and each is lifted over its own subsets first. 2^M - 2 evaluations of a small gate; M is at most 6.
+    """
+    subsets = all_subsets(present.shape[-1])
+    if present.shape[-1] > 6:
+        raise ValueError(f"{present.shape[-1]} modalities have too many subsets for monotone confidence; use monotone='off'")
+    lifted: list[Tensor] = []
+    for row, subset in enumerate(subsets):
+        whole = row == len(subsets) - 1
+        here = logits if whole else logits_of(present & torch.tensor(subset, device=present.device))
+        below = [lifted[r] for r in range(row) if all(a <= b for a, b in zip(subsets[r], subset))]
+        confidence = torch.softmax(here, dim=-1).amax(-1)
+        if below:
+            wanted = torch.stack(below).amax(0)
+            target = torch.maximum(confidence, wanted) if reach is None else soft_lift(confidence, wanted, reach)
+            here, confidence = with_confidence(here, target), target
+        lifted.append(confidence)
+    return here

@@ -1,0 +1,84 @@
+"""What one modality's own output says about how far to trust it: entropy, energy, norm, distance to training.
+
+Only a modality's own statistics enter its reliability. The other modality's, and the agreement of the two, were tried and
+add nothing where corruption is independent given the label (docs/benchmarks.md).
+"""
+
+import torch
+from torch import Tensor, nn
+
+STATISTICS = ("entropy", "energy", "norm", "class_distance", "distance")
+
+
+def predictive_entropy(logits: Tensor) -> Tensor:
+    """Entropy of softmax(logits), in nats: [...] from [..., C]."""
+    log_p = torch.log_softmax(logits, dim=-1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def energy(logits: Tensor) -> Tensor:
+    """Free energy -logsumexp(logits): [...] from [..., C]. Low where the expert has seen such inputs (Liu et al. 2020)."""
+    return -torch.logsumexp(logits, dim=-1)
+
+
+class EmbeddingDistance(nn.Module):
+    """How far an embedding lies from those of training: Mahalanobis distances with one shared covariance (Lee et al. 2018).
+
+    Unfitted, every distance is that to the origin. `fit` is called once, on training embeddings; the result is three
+    buffers, so it travels in the state dict and in the exported graph.
+    """
+
+    def __init__(self, width: int, classes: int):
+        super().__init__()
+        self.register_buffer("center", torch.zeros(width))
+        self.register_buffer("class_centers", torch.zeros(classes, width))  # whitened
+        self.register_buffer("whitening", torch.eye(width))
+        self.register_buffer("total_whitening", torch.eye(width))
+
+    @torch.no_grad()
+    def fit(self, embeddings: Tensor, labels: Tensor, shrinkage: float = 0.05) -> None:
+        """Estimate centers and covariances. embeddings: [N, D]; labels: int64 [N], rows below 0 are left out.
+
+        shrinkage: weight of the mean variance on the diagonal; keeps directions that training never moved in finite.
+        """
+        embeddings, labels = embeddings[labels >= 0].double(), labels[labels >= 0]
+        center = embeddings.mean(0)
+        classes = self.class_centers.shape[0]
+        centers = torch.stack(
+            [embeddings[labels == c].mean(0) if (labels == c).any() else center for c in range(classes)]
+        )
+        whitening = _whitening(embeddings - centers[labels], shrinkage)
+        self.center.copy_(center)
+        self.whitening.copy_(whitening)
+        self.total_whitening.copy_(_whitening(embeddings - center, shrinkage))
+        self.class_centers.copy_((centers - center) @ whitening)
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared whitened distance to the nearest class center and to the center of all, [B] each, as log(1 + d)."""
+        offset = embedding.to(self.center.dtype) - self.center
+        within = offset @ self.whitening  # [B, D]
+        squared = (
+            within.square().sum(-1, keepdim=True)
+            - 2.0 * within @ self.class_centers.T
+            + self.class_centers.square().sum(-1)
+        )  # [B, C]
+        width = embedding.shape[-1]
+        nearest = squared.clamp(min=0.0).amin(-1) / width
+        overall = (offset @ self.total_whitening).square().mean(-1)
+        return torch.log1p(nearest), torch.log1p(overall)
+
+
+def _whitening(residual: Tensor, shrinkage: float) -> Tensor:
+    """W with W W^T = inverse of the shrunk covariance of `residual` [N, D]: [D, D]."""
+    covariance = residual.T @ residual / len(residual)
+    covariance = (1.0 - shrinkage) * covariance
+    covariance += shrinkage * covariance.diagonal().mean().clamp(min=1e-6) * torch.eye(len(covariance)).to(covariance)
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=1e-12).rsqrt()
+
+
+def modality_statistics(embedding: Tensor, logits: Tensor, distance: EmbeddingDistance) -> Tensor:
+    """The columns named in STATISTICS, unstandardized: [B, 5] from an embedding [B, D] and its expert's logits [B, C]."""
+    nearest, overall = distance(embedding)
+    norm = torch.log1p(embedding.float().square().mean(-1))
+    return torch.stack([predictive_entropy(logits), energy(logits), norm, nearest, overall], dim=-1)
