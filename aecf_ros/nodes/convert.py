@@ -1,4 +1,4 @@
-"""Between ROS messages and the records of ``core.types``. No decisions are made here."""
+"""From the records of ``core.types`` to the messages that the nodes publish, and back. No decisions are made here."""
 from __future__ import annotations
 
 from array import array
@@ -6,30 +6,11 @@ from array import array
 import numpy as np
 from aecf_msgs.msg import FusedPrediction
 from aecf_msgs.msg import ModalityReport as ModalityReportMsg
-from audio_common_msgs.msg import AudioInfo
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-from sensor_msgs.msg import CompressedImage, Image
 
-from aecf_ros.core.decode import SAMPLE_BYTES
-from aecf_ros.core.types import (
-    NANOSECONDS,
-    ModalityReport,
-    Prediction,
-    RawAudio,
-    RawImage,
-    StreamState,
-    StreamStatus,
-)
-
-
-class FormatUnknown(ValueError):
-    """Audio came before anything said how to read it."""
-
-
-def stamp_to_ns(stamp: Time | Duration) -> int:
-    """Nanoseconds of a ``builtin_interfaces`` Time or Duration."""
-    return stamp.sec * NANOSECONDS + stamp.nanosec
+from aecf_ros.core.messages import stamp_to_ns
+from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState, StreamStatus
 
 
 def ns_to_stamp(ns: int) -> Time:
@@ -40,29 +21,6 @@ def ns_to_stamp(ns: int) -> Time:
 def ns_to_duration(ns: int) -> Duration:
     """A Duration of a number of nanoseconds; negative ones have a negative ``sec`` and a positive ``nanosec``."""
     return Duration(sec=ns // NANOSECONDS, nanosec=ns % NANOSECONDS)
-
-
-def image_to_record(message: Image, received_ns: int) -> RawImage:
-    """The record of an uncompressed image; its data is not copied."""
-    return RawImage(stamp_to_ns(message.header.stamp), received_ns, message.encoding, message.height, message.width, message.step,
-                    message.data, bool(message.is_bigendian))
-
-
-def compressed_to_record(message: CompressedImage, received_ns: int) -> RawImage:
-    """The record of a compressed image; its data is not copied."""
-    return RawImage(stamp_to_ns(message.header.stamp), received_ns, message.format, 0, 0, 0, message.data)
-
-
-def audio_to_record(stamp_ns: int, data: array, info: AudioInfo, received_ns: int) -> RawAudio:
-    """The record of a block of audio, read as ``info`` says; its data is not copied."""
-    return RawAudio(stamp_ns, received_ns, info.sample_format, info.sample_rate, info.channels, data, info.coding_format)
-
-
-def headless_audio_to_record(data: array, info: AudioInfo, received_ns: int) -> RawAudio:
-    """As :func:`audio_to_record` for a message without a header: it is taken to end when it arrived."""
-    frames = len(data) // max(1, info.channels * SAMPLE_BYTES.get(info.sample_format, 1))
-    stamp_ns = received_ns - frames * NANOSECONDS // max(1, info.sample_rate)
-    return audio_to_record(stamp_ns, data, info, received_ns)
 
 
 def prediction_to_message(prediction: Prediction, published_ns: int, frame_id: str = "") -> FusedPrediction:

@@ -20,6 +20,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from aecf_ros.core.bundle import BundleError, Modality, load_bundle
+from aecf_ros.core.messages import FormatUnknown, read_compressed_image, read_image, read_plain_audio, read_stamped_audio
 from aecf_ros.core.types import NANOSECONDS, StreamState
 from aecf_ros.nodes import convert
 from aecf_ros.nodes.parameters import ParameterError, StreamParameters, declare_node_parameters, declare_stream_parameters
@@ -78,7 +79,7 @@ class FusionNode(Node):
         if modality.kind == "image":
             compressed = options["transport"] == "compressed"
             self._listen(name, CompressedImage if compressed else Image, f"{name}/image",
-                         convert.compressed_to_record if compressed else convert.image_to_record, CAMERA_QOS)
+                         read_compressed_image if compressed else read_image, CAMERA_QOS)
             return
         if options["sample_format"]:
             self._audio_info[name] = AudioInfo(channels=options["channels"], sample_rate=options["rate_hz"],
@@ -86,12 +87,13 @@ class FusionNode(Node):
         self.create_subscription(AudioInfo, f"{name}_info", partial(self._audio_info.__setitem__, name), LATCHED_QOS,
                                  qos_overriding_options=QoSOverridingOptions.with_default_policies())
         stamped = options["message"] == "stamped"
+        read = read_stamped_audio if stamped else read_plain_audio
         self._listen(name, AudioDataStamped if stamped else AudioData, name,
-                     partial(self._stamped_audio if stamped else self._plain_audio, name), AUDIO_QOS)
+                     lambda message, received_ns: read(message, self._audio_info.get(name), received_ns), AUDIO_QOS)
 
-    def _listen(self, name: str, message_type: type, topic: str, to_record: Callable, qos: QoSProfile) -> None:
+    def _listen(self, name: str, message_type: type, topic: str, read: Callable, qos: QoSProfile) -> None:
         self.create_subscription(
-            message_type, topic, partial(self._on_message, name, to_record), qos, event_callbacks=self._matched(name),
+            message_type, topic, partial(self._on_message, name, read), qos, event_callbacks=self._matched(name),
             qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
     def _matched(self, name: str) -> SubscriptionEventCallbacks:
@@ -101,22 +103,11 @@ class FusionNode(Node):
         return SubscriptionEventCallbacks(
             matched=lambda info: self._pipeline.publishers(name, info.current_count, time.monotonic_ns()))
 
-    def _stamped_audio(self, name: str, message: AudioDataStamped, received_ns: int) -> object:
-        return convert.audio_to_record(convert.stamp_to_ns(message.header.stamp), message.audio.data, self._info(name), received_ns)
-
-    def _plain_audio(self, name: str, message: AudioData, received_ns: int) -> object:
-        return convert.headless_audio_to_record(message.data, self._info(name), received_ns)
-
-    def _info(self, name: str) -> AudioInfo:
-        if name not in self._audio_info:
-            raise convert.FormatUnknown(f"no AudioInfo on {name}_info yet; publish it latched, or set {name}.sample_format")
-        return self._audio_info[name]
-
-    def _on_message(self, name: str, to_record: Callable, message: object) -> None:
+    def _on_message(self, name: str, read: Callable, message: object) -> None:
         now_ns = time.monotonic_ns()
         try:
-            record = to_record(message, self.get_clock().now().nanoseconds)
-        except convert.FormatUnknown as error:
+            record = read(message, self.get_clock().now().nanoseconds)
+        except FormatUnknown as error:
             seen = self._pipeline.reject(name, str(error), now_ns)
         else:
             seen = self._pipeline.observe(name, record, now_ns)

@@ -135,11 +135,16 @@ def _under(prefix: str, parameter: Parameter) -> Parameter:
     return Parameter(f"{prefix}.{parameter.name}", parameter.default, parameter.description, parameter.unit, parameter.bounds, parameter.choices)
 
 
-def shipped_model() -> Path:
-    """Directory of av_digits: beside the sources, or in the installed package's share folder."""
-    beside = Path(__file__).resolve().parents[2] / "models" / "av_digits"
-    if beside.is_dir():
+def shipped(relative: str) -> Path:
+    """A file or folder that comes with the package: beside the sources, or in the installed package's share folder."""
+    beside = Path(__file__).resolve().parents[2] / relative
+    if beside.exists():
         return beside
     from ament_index_python.packages import get_package_share_directory  # only an installed package needs the index
 
-    return Path(get_package_share_directory("aecf_ros")) / "models" / "av_digits"
+    return Path(get_package_share_directory("aecf_ros")) / relative
+
+
+def shipped_model() -> Path:
+    """Directory of the shipped bundle, av_digits."""
+    return shipped("models/av_digits")

@@ -1,0 +1,65 @@
+"""What the terminal shows: one prediction as it is now, and the tables of a summary."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from aecf_ros.core.bundle import Manifest
+from aecf_ros.core.types import NANOSECONDS, Prediction, StreamState
+from aecf_ros.replay.faults import Fault
+from aecf_ros.replay.report import fault_rows, subset_header, subset_rows
+from aecf_ros.replay.truth import Truth
+
+_STYLES = {StreamState.OK: "green", StreamState.LATE: "yellow", StreamState.DEGRADED: "yellow", StreamState.WAITING: "dim"}
+_BAR = 24
+
+
+def _bar(value: float, style: str) -> Text:
+    filled = round(max(0.0, min(1.0, value)) * _BAR)
+    return Text("█" * filled, style) + Text("·" * (_BAR - filled), "dim") + Text(f" {value:.2f}")
+
+
+def draw_live(prediction: Prediction, published_ns: int, at_s: float, duration_s: float, manifest: Manifest, faults: Sequence[Fault],
+              truth: Truth | None, count: int) -> RenderableType:
+    """One prediction: label and confidence above, a row for each stream below."""
+    active = ", ".join(f"{f.stream} {f.kind}" for f in faults if f.start_s <= at_s < f.end_s)
+    head = Table.grid(padding=(0, 2))
+    head.add_row("says", Text(f"abstains: {prediction.abstain_reason}", "yellow") if prediction.abstain else Text(prediction.label, "bold"),
+                 _bar(prediction.confidence, "yellow" if prediction.abstain else "green"))
+    if truth is not None:
+        known, settling = truth.at(at_s)
+        shown = "nothing shown" if known is None else manifest.labels[known]
+        head.add_row("truth", shown + (" (settling)" if settling and known is not None else ""), "")
+    streams = Table(box=None, pad_edge=False)
+    for title in ("stream", "state", "gate weight", "alone it says", "age"):
+        streams.add_column(title, header_style="dim", min_width=10)
+    for report in prediction.modalities:
+        age = "" if report.evidence_stamp_ns is None else f"{(published_ns - report.evidence_stamp_ns) / NANOSECONDS * 1e3:.0f} ms"
+        says = f"{report.label} {report.confidence:.2f}" if report.used else ""
+        streams.add_row(report.name, Text(report.state.name, _STYLES.get(report.state, "red")), _bar(report.gate_weight, "blue"), says, age)
+    title = f"{at_s:5.1f} of {duration_s:.0f} s, {count} predictions"
+    subtitle = Text(f"fault: {active}", "bold red") if active else Text("all well", "green")
+    return Panel(Group(head, Text(""), streams), title=title, title_align="left", subtitle=subtitle, subtitle_align="left", width=92)
+
+
+def summary_tables(summary: dict) -> list[Table]:
+    """The tables of a summary: subsets, faults, latency."""
+    subsets = _table("by the modalities that fed each prediction", subset_header(), subset_rows(summary))
+    faults = _table("faults", ["stream", "kind", "from", "to", "detected after (s)", "recovered after (s)"], fault_rows(summary))
+    latency = summary["latency_ms"]
+    timing = _table("timing", ["predictions", "longest gap (s)", "latency p50 (ms)", "p99", "max"], [[
+        str(summary["predictions"]), f"{summary['longest_gap_s']:.3f}", *(f"{latency[q]:.1f}" for q in ("p50", "p99", "max"))]])
+    return [subsets, faults, timing]
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", header_style="dim")
+    for i, column in enumerate(header):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,123 @@
+"""Plays a recording over DDS in real time, with its sensors failing on a schedule.
+
+What `ros2 bag play` does, where that is not installed, and two things more: it injects faults, and it moves header stamps to
+the present. Run it as its own process: ``python -m aecf_ros.nodes.player_node --bag B --model M --log OUT.json [--faults F]``.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import rclpy
+from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+from aecf_ros.core.bundle import BundleError, load_manifest
+from aecf_ros.core.messages import stamp_to_ns
+from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.nodes.convert import ns_to_stamp
+from aecf_ros.nodes.fusion_node import LATCHED_QOS
+from aecf_ros.replay.bag import Bag, BagError, Topics, open_bag
+from aecf_ros.replay.faults import Fault, FaultError, is_dropped, load_faults
+
+TYPES = {
+    "sensor_msgs/msg/Image": Image,
+    "sensor_msgs/msg/CompressedImage": CompressedImage,
+    "audio_common_msgs/msg/AudioData": AudioData,
+    "audio_common_msgs/msg/AudioDataStamped": AudioDataStamped,
+    "audio_common_msgs/msg/AudioInfo": AudioInfo,
+}
+SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+MATCH_TIMEOUT_S = 20.0
+
+
+class PlayError(RuntimeError):
+    """Nobody listens; says to what."""
+
+
+def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault]) -> dict:
+    """Publish the recording once, in its own time.
+
+    Returns:
+        ``{"start_ns": node time of the recording's start, "published": {modality: [header stamps, ns]}}``.
+
+    Raises:
+        PlayError: a topic found no subscriber within ``MATCH_TIMEOUT_S``.
+    """
+    modality_of = {topic: name for name, topic in topics.streams.items()}
+    publishers = {topic: node.create_publisher(TYPES[bag.types[topic]], topic, SENSOR_QOS) for topic in modality_of}
+    publishers |= {topic: node.create_publisher(AudioInfo, topic, LATCHED_QOS) for topic in topics.infos.values()}
+    _wait_for_subscribers(publishers)
+
+    start_ns = node.get_clock().now().nanoseconds + NANOSECONDS // 2
+    offset_ns = start_ns - bag.start_ns
+    published: dict[str, list[int]] = {name: [] for name in topics.streams}
+    for recorded in bag.messages(list(publishers)):
+        at_s = (recorded.log_ns - bag.start_ns) / NANOSECONDS
+        name = modality_of.get(recorded.topic)
+        if name is not None and is_dropped(faults, name, at_s):
+            continue
+        message = deserialize_message(recorded.data, TYPES[recorded.type])
+        if hasattr(message, "header"):
+            stamp_ns = stamp_to_ns(message.header.stamp) + offset_ns
+            message.header.stamp = ns_to_stamp(stamp_ns)
+        else:
+            stamp_ns = recorded.log_ns + offset_ns
+        wait_ns = recorded.log_ns + offset_ns - node.get_clock().now().nanoseconds
+        if wait_ns > 0:
+            time.sleep(wait_ns / NANOSECONDS)
+        if not rclpy.ok():
+            break
+        publishers[recorded.topic].publish(message)
+        if name is not None:
+            published[name].append(stamp_ns)
+    return {"start_ns": start_ns, "published": published}
+
+
+def _wait_for_subscribers(publishers: Mapping[str, Publisher]) -> None:
+    give_up = time.monotonic() + MATCH_TIMEOUT_S
+    while missing := [topic for topic, publisher in publishers.items() if publisher.get_subscription_count() == 0]:
+        if time.monotonic() > give_up:
+            raise PlayError(f"nobody subscribes to {', '.join(missing)} after {MATCH_TIMEOUT_S:.0f} s; start the fusion node first, in the same ROS_DOMAIN_ID")
+        time.sleep(0.02)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Play one recording; exit code 0 when it was played, 1 when it could not be."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bag", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--faults", type=Path)
+    parser.add_argument("--log", type=Path, required=True, help="where to write what was published")
+    args = parser.parse_args(argv)
+    rclpy.init()
+    try:
+        manifest = load_manifest(args.model)
+        faults = load_faults(args.faults, manifest.names) if args.faults else ()
+        with open_bag(args.bag) as bag:
+            node = Node("player")
+            try:
+                played = play(node, bag, bag.choose_topics(manifest), faults)
+            finally:
+                node.destroy_node()
+        args.log.write_text(json.dumps(played), encoding="utf-8")
+        return 0
+    except (BagError, BundleError, FaultError, PlayError) as error:
+        rclpy.logging.get_logger("player").fatal(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""What was true when: labels over the time of a recording."""
+from __future__ import annotations
+
+import csv
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SETTLING_MARGIN_S = 0.25
+"""Added to the audio window: after a change of label no sensor can know the new one sooner."""
+
+
+class LabelError(ValueError):
+    """A file of labels that cannot be used; names the line and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Class indices by time. Between ``changes_s[i]`` and the next change the class is ``classes[i]``, ``None`` for nothing."""
+
+    changes_s: tuple[float, ...]
+    classes: tuple[int | None, ...]
+    settling_s: float
+
+    def at(self, time_s: float) -> tuple[int | None, bool]:
+        """Class at a time, and whether that time lies in the settling after a change."""
+        i = bisect_right(self.changes_s, time_s) - 1
+        if i < 0:
+            return None, False
+        return self.classes[i], time_s - self.changes_s[i] < self.settling_s
+
+
+def truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequence[str], window_s: float) -> Truth:
+    """Truth from label messages ``(time_s, name)`` in time order; a name that is not a label means nothing is there.
+
+    Args:
+        window_s: the longest window of evidence, which the settling time covers.
+    """
+    index = {label: i for i, label in enumerate(labels)}
+    changes_s: list[float] = []
+    classes: list[int | None] = []
+    for time_s, name in named:
+        current = index.get(name)
+        if not classes or current != classes[-1]:
+            changes_s.append(time_s)
+            classes.append(current)
+    return Truth(tuple(changes_s), tuple(classes), window_s + SETTLING_MARGIN_S)
+
+
+def read_label_file(path: Path | str, labels: Sequence[str]) -> list[tuple[float, str]]:
+    """Read a CSV ``start_s,end_s,label`` (a header line is skipped) as label messages; between spans nothing is there.
+
+    Raises:
+        LabelError: no such file, or a line that does not hold.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LabelError(f"{path}: no such file; name a CSV of start_s,end_s,label")
+    named: list[tuple[float, str]] = []
+    with path.open(newline="", encoding="utf-8") as f:
+        for number, row in enumerate(csv.reader(f), 1):
+            if not row or (number == 1 and row[0].strip() == "start_s"):
+                continue
+            try:
+                start_s, end_s, name = float(row[0]), float(row[1]), row[2].strip()
+            except (ValueError, IndexError):
+                raise LabelError(f"{path}: line {number}: '{','.join(row)[:60]}' is not start_s,end_s,label") from None
+            if name not in labels:
+                raise LabelError(f"{path}: line {number}: label '{name}' is not one of {', '.join(labels)}")
+            if named and start_s < named[-1][0] or end_s <= start_s:
+                raise LabelError(f"{path}: line {number}: spans must be in order and not empty")
+            if named and named[-1][0] == start_s:
+                named.pop()
+            named += [(start_s, name), (end_s, "")]
+    return named
