@@ -1,0 +1,205 @@
+"""What is fitted on the calibration part: a temperature and a conformal threshold for each presence pattern, and when to abstain."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aecf_ros.core.types import subset_name
+from aecf_ros.fusion.agreement import agreement
+from aecf_ros.fusion.layer import AECF
+from aecf_ros.fusion.masking import all_subsets, subset_index
+from aecf_ros.training.config import CalibrationConfig
+from aecf_ros.training.datasets import NOTHING, Pairs
+
+TEMPERATURES = (0.05, 20.0)
+"""Bounds of a temperature: reached only where every sample is right, or none is."""
+
+
+class CalibrationError(ValueError):
+    """A calibration that cannot be trusted; one line with what was found and what to do."""
+
+
+@dataclass(frozen=True)
+class SubsetFit:
+    """One presence pattern: ``samples`` pairs (``distinct`` samples of its rarest modality), temperature, least log-probability in a set."""
+
+    name: str
+    samples: int
+    distinct: int
+    temperature: float
+    set_log_threshold: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Tables that the exported head carries. Patterns are numbered as :func:`aecf_ros.fusion.masking.subset_index`.
+
+    Attributes:
+        coverage: share of samples whose prediction set is to hold the label.
+        temperatures: float32 ``(2**M,)``, 1 for the empty pattern.
+        set_log_thresholds: float32 ``(2**M,)``; a label is in the set where its log-probability reaches this.
+        conflict_below: agreement under which modalities conflict; below 0 for never.
+        abstain_below: confidence under which the head abstains.
+        centers: float32 ``(K, D_m)`` for each modality, the mean embedding of each class and of nothing.
+        whiteners: float32 ``(D_m, D_m)`` for each modality; the distance is the norm of (e - center) @ whitener.
+        outlier_above: float32 ``(M,)``, squared distance to the nearest center over which a modality is out of distribution.
+        fits: how each pattern but the empty one was fitted.
+    """
+
+    coverage: float
+    temperatures: np.ndarray
+    set_log_thresholds: np.ndarray
+    conflict_below: float
+    abstain_below: float
+    centers: list[np.ndarray]
+    whiteners: list[np.ndarray]
+    outlier_above: np.ndarray
+    fits: list[SubsetFit]
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature T that minimizes the NLL of softmax(logits / T) (Guo et al. 2017, section 4.2).
+
+    The NLL is convex in 1/T, so a golden-section search over it finds the minimum. ``logits`` float (N, C), ``labels`` int (N,).
+    """
+    scores = torch.from_numpy(np.asarray(logits, np.float64))
+    targets = torch.from_numpy(np.asarray(labels, np.int64))
+
+    def nll(inverse: float) -> float:
+        return torch.nn.functional.cross_entropy(scores * inverse, targets).item()
+
+    return 1.0 / _golden_section(nll, 1.0 / TEMPERATURES[1], 1.0 / TEMPERATURES[0])
+
+
+def _golden_section(f: Callable[[float], float], low: float, high: float, tolerance: float = 1e-5) -> float:
+    ratio = (math.sqrt(5) - 1) / 2
+    a, b = high - ratio * (high - low), low + ratio * (high - low)
+    fa, fb = f(a), f(b)
+    while high - low > tolerance * max(1.0, low):
+        if fa <= fb:
+            high, b, fb = b, a, fa
+            a = high - ratio * (high - low)
+            fa = f(a)
+        else:
+            low, a, fa = a, b, fb
+            b = low + ratio * (high - low)
+            fb = f(b)
+    return (low + high) / 2
+
+
+def conformal_threshold(scores: np.ndarray, coverage: float) -> float:
+    """The split-conformal quantile: the ceil((n + 1) coverage)-th smallest score (Vovk 2005; Angelopoulos and Bates 2021, section 1).
+
+    A new exchangeable sample's score is at most this with probability at least ``coverage``. Infinite where n is too small for it.
+
+    >>> conformal_threshold(np.arange(1.0, 100.0), 0.9)
+    90.0
+    """
+    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else math.inf
+
+
+def distance_model(embeddings: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Class centers and the whitening of the shared within-class covariance (Lee et al. 2018, section 2.1).
+
+    Args:
+        embeddings: float32 (N, D).
+        labels: int (N,), -1 counting as a class of its own.
+
+    Returns:
+        centers float32 (K, D) and whitener float32 (D, D).
+    """
+    values, index = np.unique(labels, return_inverse=True)
+    centers = np.stack([embeddings[index == k].mean(0) for k in range(len(values))])
+    residual = (embeddings - centers[index]).astype(np.float64)
+    covariance = residual.T @ residual / len(residual)
+    covariance += 1e-3 * np.trace(covariance) / len(covariance) * np.eye(len(covariance)) + 1e-9 * np.eye(len(covariance))
+    whitener = np.linalg.cholesky(np.linalg.inv(covariance))
+    return centers.astype(np.float32), whitener.astype(np.float32)
+
+
+def nearest_center(embeddings: Tensor, centers: Tensor, whitener: Tensor) -> Tensor:
+    """Squared Mahalanobis distance to the nearest center: (B, D), (K, D), (D, D) -> (B,)."""
+    white, white_centers = embeddings @ whitener, centers @ whitener
+    squared = (white.square().sum(1, keepdim=True) + white_centers.square().sum(1) - 2.0 * white @ white_centers.T)
+    return squared.amin(1)
+
+
+def calibrate(head: AECF, names: Sequence[str], embeddings: Sequence[np.ndarray], pairs: Pairs, config: CalibrationConfig,
+              reference: Sequence[tuple[np.ndarray, np.ndarray]]) -> Calibration:
+    """Fit everything that the exported head adds to the fusion layer.
+
+    A pattern is fitted on the pairs in which a modality of it shows the label; where none does, there is nothing to be right about.
+
+    Args:
+        head: the trained fusion layer, in evaluation mode.
+        names: modality names.
+        embeddings: float32 (N_m, D_m) of each modality's calibration part.
+        pairs: fixed pairs of the calibration part.
+        config: coverage and rates.
+        reference: embeddings and labels of each modality's training part, for the distance model.
+
+    Raises:
+        CalibrationError: fewer distinct samples than ``config.minimum_samples``, or too few for the coverage.
+    """
+    count = len(names)
+    temperatures, log_thresholds = np.ones(2**count, np.float32), np.full(2**count, -np.inf, np.float32)
+    inputs = [torch.from_numpy(of[pairs.rows[:, m]]) for m, of in enumerate(embeddings)]
+    fits = []
+    for pattern in all_subsets(count):
+        used = np.array(pattern)
+        name = subset_name(names, pattern)
+        rows = np.flatnonzero((pairs.labels != NOTHING) & pairs.shows[:, used].any(1))
+        distinct = min(len(np.unique(pairs.rows[rows, m])) for m in np.flatnonzero(used))
+        _require(name, distinct, config)
+        logits = subset_logits(head, [of[rows] for of in inputs], pattern)
+        labels = pairs.labels[rows]
+        temperature = fit_temperature(logits.numpy(), labels)
+        log_probabilities = torch.log_softmax(logits / temperature, dim=1).numpy()
+        threshold = conformal_threshold(-log_probabilities[np.arange(len(labels)), labels], config.coverage)
+        at = int(subset_index(torch.tensor(pattern)))
+        temperatures[at], log_thresholds[at] = temperature, -threshold
+        fits.append(SubsetFit(name, len(rows), distinct, temperature, -threshold))
+    models = [distance_model(*of) for of in reference]
+    outlier_above = np.array([
+        np.quantile(nearest_center(torch.from_numpy(of), *map(torch.from_numpy, model)).numpy(), 1.0 - config.outlier_rate)
+        for of, model in zip(embeddings, models, strict=True)], np.float32)
+    return Calibration(
+        coverage=config.coverage, temperatures=temperatures, set_log_thresholds=log_thresholds,
+        conflict_below=_conflict_threshold(head, inputs, pairs, temperatures, config.conflict_rate), abstain_below=config.abstain_below,
+        centers=[centers for centers, _ in models], whiteners=[whitener for _, whitener in models], outlier_above=outlier_above, fits=fits)
+
+
+def _require(name: str, distinct: int, config: CalibrationConfig) -> None:
+    needed = max(config.minimum_samples, math.ceil(config.coverage / (1.0 - config.coverage) - 1e-9))
+    if distinct < needed:
+        raise CalibrationError(f"calibration of {name}: {distinct} distinct samples where {needed} are needed for a coverage of {config.coverage:g}; "
+                               "add samples to the calibration part, or lower calibration.coverage or calibration.minimum_samples")
+
+
+@torch.inference_mode()
+def subset_logits(head: AECF, embeddings: Sequence[Tensor], pattern: Sequence[bool]) -> Tensor:
+    """Logits (N, C) of a head when only the modalities of ``pattern`` (M flags) are present."""
+    return head(embeddings, torch.tensor(pattern).expand(len(embeddings[0]), -1)).logits
+
+
+def alone_probabilities(modality_logits: Tensor, temperatures: Tensor) -> Tensor:
+    """What each modality says alone, calibrated: (B, M, C) logits and the (2**M,) table of temperatures -> (B, M, C)."""
+    single = 2 ** torch.arange(modality_logits.shape[1])
+    return torch.softmax(modality_logits / temperatures[single].view(1, -1, 1), dim=-1)
+
+
+@torch.inference_mode()
+def _conflict_threshold(head: AECF, inputs: Sequence[Tensor], pairs: Pairs, temperatures: np.ndarray, rate: float) -> float:
+    """The ``rate`` quantile of the agreement of matching pairs, those in which one modality shows nothing included."""
+    if len(inputs) < 2 or rate == 0:
+        return -1.0
+    present = torch.ones(len(pairs), len(inputs), dtype=torch.bool)
+    alone = alone_probabilities(head(inputs, present).modality_logits, torch.from_numpy(temperatures))
+    found = agreement(alone, present).numpy()[pairs.labels != NOTHING]
+    return float(np.quantile(found, rate))

@@ -1,0 +1,142 @@
+"""The configuration of a training run: one frozen record, validated when it is built, fields grouped by what they govern."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one line naming the key."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OptimizerConfig(_Record):
+    """AdamW under a one-cycle learning rate: linear warm-up over the first tenth, then a cosine to zero."""
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+
+
+class EncoderConfig(_Record):
+    """One kind of encoder."""
+
+    embedding_dim: int = Field(64, ge=2)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    augment: bool = True
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class PairsConfig(_Record):
+    """How unpaired samples become multimodal ones."""
+
+    nothing_share: float = Field(0.1, ge=0, lt=1)
+    """Share of samples in which one modality shows nothing (an empty card, silence) while the others show the label."""
+    all_nothing_share: float = Field(0.05, ge=0, lt=1)
+    """Share of training samples in which all show nothing; their target is the uniform distribution."""
+    calibration: int = Field(6000, ge=1)
+    """Fixed pairs drawn from the calibration part."""
+    test: int = Field(6000, ge=1)
+    """Fixed pairs drawn from the test part."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> PairsConfig:
+        if self.nothing_share + self.all_nothing_share >= 1:
+            raise ValueError("nothing_share and all_nothing_share leave no sample with a label in every modality")
+        return self
+
+
+class HeadConfig(_Record):
+    """The fusion head over frozen embeddings."""
+
+    options: dict[str, Any] = {"gate": "additive"}
+    """Keyword arguments of :class:`aecf_ros.fusion.AECF`."""
+    samples_per_epoch: int = Field(12_000, ge=1)
+    optimizer: OptimizerConfig = OptimizerConfig(epochs=20, batch_size=256, learning_rate=3e-3, weight_decay=0.01)
+
+
+class CalibrationConfig(_Record):
+    """What is fitted on the calibration part."""
+
+    coverage: float = Field(0.95, gt=0, lt=1)
+    """Share of samples whose prediction set is to hold the label."""
+    minimum_samples: int = Field(100, ge=1)
+    """Distinct samples of each modality under which a fit is refused: with 100 the coverage reached at 0.9 has a standard deviation of
+    3 points (it follows a Beta distribution, Vovk 2012), and a threshold for 0.99 exists at all."""
+    abstain_below: float = Field(0.5, ge=0, le=1)
+    """Confidence under which the head abstains; 0.5 is where a calibrated answer is as often wrong as right."""
+    conflict_rate: float = Field(0.01, ge=0, lt=1)
+    """Share of the matching calibration pairs that may be called a conflict."""
+    outlier_rate: float = Field(0.005, ge=0, lt=1)
+    """Share of the calibration samples of each modality that may be called out of distribution."""
+
+
+class TrainConfig(_Record):
+    """Everything about a run but the data and where it goes."""
+
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    threads: int = Field(1, ge=1)
+    encoders: dict[str, EncoderConfig] = {}
+    """By modality name, or by kind (`image`, `audio`) for all modalities of that kind; what is not named takes the defaults."""
+    pairs: PairsConfig = PairsConfig()
+    head: HeadConfig = HeadConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+
+    def encoder(self, name: str, kind: str) -> EncoderConfig:
+        """Configuration of one modality's encoder."""
+        return self.encoders.get(name) or self.encoders.get(kind) or EncoderConfig()
+
+
+def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file and apply ``key=value`` overrides with dotted keys, for example ``head.optimizer.epochs=5``.
+
+    Raises:
+        ConfigError: no such file, not a YAML mapping, an override without ``=``, an unknown key or a value out of bounds.
+    """
+    fields: dict[str, Any] = {}
+    if path is not None:
+        try:
+            fields = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"{path}: cannot be read; name a YAML file, for example config/av_digits.yaml") from None
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            raise ConfigError(f"{path}: not YAML{f' (line {mark.line + 1})' if mark else ''}; correct it") from None
+        if not isinstance(fields, dict):
+            raise ConfigError(f"{path}: holds {type(fields).__name__} where a mapping is due; correct it")
+    for override in overrides:
+        _override(fields, override)
+    try:
+        return TrainConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"]) or "configuration"
+        source = f"{path}: " if path is not None else ""
+        raise ConfigError(f"{source}{where}: {first['msg']}; correct the value or the key") from None
+
+
+def _override(fields: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"'{override}' is not key=value; write for example head.optimizer.epochs=5")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"'{override}': the value is not YAML; quote it") from None
+    *path, last = key.split(".")
+    at = fields
+    for step in path:
+        at = at.setdefault(step, {})
+        if not isinstance(at, dict):
+            raise ConfigError(f"'{override}': {step} holds a value, not a group of keys; correct the key")
+    at[last] = value

@@ -1,0 +1,269 @@
+"""The dataset folder that `aecf train` reads, and the pairing of its modalities by label.
+
+A folder holds ``dataset.yaml`` and, for each part P and modality m, ``P/m.npy`` with ``P/m_labels.npy`` (int16 class index, or -1
+where there is nothing to recognize: an empty scene, silence, noise). Images are uint8 ``(N, H, W, 3)`` RGB, sound is int16
+``(N, samples)``. An optional ``P/m_sources.npy`` (int16 index into the modality's ``sources``) says which corpus a sample is from.
+"""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+DATASET = "dataset.yaml"
+PARTS = ("encoders", "fusion", "calibration", "test")
+NOTHING = -1
+"""Label of a sample that holds nothing to recognize."""
+
+
+class DatasetError(ValueError):
+    """A dataset folder that cannot be used. The message is one line: the file, what was found, what to do."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageSpec(_Record):
+    """One camera of a dataset: samples are uint8 ``(height, width, 3)`` RGB."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: Literal["image"]
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    sources: list[str] = []
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample in the file."""
+        return (self.height, self.width, 3)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the file."""
+        return np.dtype(np.uint8)
+
+
+class AudioSpec(_Record):
+    """One microphone of a dataset: samples are int16 ``(rate_hz * window_s,)`` mono."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: Literal["audio"]
+    rate_hz: int = Field(gt=0)
+    window_s: float = Field(gt=0)
+    sources: list[str] = []
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample in the file."""
+        return (round(self.rate_hz * self.window_s),)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the file."""
+        return np.dtype(np.int16)
+
+
+ModalitySpec = Annotated[ImageSpec | AudioSpec, Field(discriminator="kind")]
+
+
+class DatasetSpec(BaseModel):
+    """The contents of ``dataset.yaml``; keys that others add for people are kept out of the way."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    labels: list[str] = Field(min_length=2)
+    description: str = ""
+    sources: list[str] = []
+    modalities: list[ModalitySpec] = Field(min_length=1, max_length=8)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One modality of one part, memory-mapped.
+
+    Attributes:
+        data: ``(N, *sample_shape)``, uint8 images or int16 sound.
+        labels: int64 ``(N,)``, class index or -1.
+        sources: int64 ``(N,)``, index into the modality's sources, or -1 where unknown.
+        digest: SHA-256 of the data and the labels.
+    """
+
+    data: np.ndarray
+    labels: np.ndarray
+    sources: np.ndarray
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A validated dataset folder."""
+
+    directory: Path
+    spec: DatasetSpec
+    parts: Mapping[str, Mapping[str, Samples]]
+
+    @property
+    def names(self) -> list[str]:
+        """Modality names, in the order of the presence mask."""
+        return [m.name for m in self.spec.modalities]
+
+    @property
+    def classes(self) -> int:
+        """Number of labels."""
+        return len(self.spec.labels)
+
+    def labels(self, part: str) -> list[np.ndarray]:
+        """Labels of every modality of a part, in modality order."""
+        return [self.parts[part][name].labels for name in self.names]
+
+
+def load_dataset(directory: Path | str) -> Dataset:
+    """Open and validate a dataset folder; arrays stay on disk.
+
+    Raises:
+        DatasetError: a missing file, a manifest that is not what it should be, an array with the wrong type, shape, length or
+            labels, or a class that a part lacks.
+    """
+    directory = Path(directory)
+    spec = _load_spec(directory)
+    parts = {part: {m.name: _load_samples(directory, part, m, len(spec.labels)) for m in spec.modalities} for part in PARTS}
+    return Dataset(directory, spec, parts)
+
+
+def _load_spec(directory: Path) -> DatasetSpec:
+    path = directory / DATASET
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file; name a dataset folder with --data (make one with dev/av_digits)")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise DatasetError(f"{path}: not YAML{f' (line {mark.line + 1})' if mark else ''}; make the dataset again") from None
+    if not isinstance(fields, dict):
+        raise DatasetError(f"{path}: holds {type(fields).__name__} where a mapping is due; make the dataset again")
+    try:
+        spec = DatasetSpec.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise DatasetError(f"{path}: {where}: {first['msg']}; correct it") from None
+    names = [m.name for m in spec.modalities]
+    if len(set(names)) != len(names):
+        raise DatasetError(f"{path}: modality names {names} repeat; give each its own")
+    return spec
+
+
+def _load_array(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise DatasetError(f"{path}: missing; make the dataset again")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        raise DatasetError(f"{path}: not a NumPy array, or one of objects; save a plain array with numpy.save") from None
+
+
+def _load_labels(path: Path, count: int, low: int, high: int) -> np.ndarray:
+    labels = _load_array(path)
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise DatasetError(f"{path}: {labels.dtype} {labels.shape} where integers ({count},) are due; make the dataset again")
+    labels = labels.astype(np.int64)
+    if count and (labels.min() < low or labels.max() >= high):
+        raise DatasetError(f"{path}: values {labels.min()}..{labels.max()} where {low}..{high - 1} are allowed; correct the labels")
+    return labels
+
+
+def _load_samples(directory: Path, part: str, modality: ModalitySpec, classes: int) -> Samples:
+    path = directory / part / f"{modality.name}.npy"
+    data = _load_array(path)
+    if data.dtype != modality.dtype or data.shape[1:] != modality.sample_shape or len(data) == 0:
+        due = "N, " + ", ".join(str(n) for n in modality.sample_shape)
+        raise DatasetError(f"{path}: {data.dtype} {data.shape} where {modality.dtype} ({due}) is due; make it as dataset.yaml says")
+    labels_path = directory / part / f"{modality.name}_labels.npy"
+    labels = _load_labels(labels_path, len(data), NOTHING, classes)
+    lacking = sorted(set(range(classes)) - set(labels.tolist()))
+    if lacking:
+        raise DatasetError(f"{labels_path}: no sample of class {lacking[0]}; every part needs every class for pairing")
+    sources_path = directory / part / f"{modality.name}_sources.npy"
+    known = sources_path.is_file() and modality.sources
+    sources = _load_labels(sources_path, len(data), -1, len(modality.sources)) if known else np.full(len(data), -1, np.int64)
+    digest = hashlib.sha256(np.ascontiguousarray(labels))
+    for start in range(0, len(data), 1024):
+        digest.update(np.ascontiguousarray(data[start:start + 1024]))
+    return Samples(data, labels, sources, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which samples of each modality make one multimodal sample.
+
+    Attributes:
+        rows: int64 ``(N, M)``, sample index in each modality.
+        labels: int64 ``(N,)``, the label that at least one modality shows, or -1 where none shows any.
+        shows: bool ``(N, M)``, whether that modality shows the label; the others show nothing.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    shows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def pair_by_label(labels: Sequence[np.ndarray], count: int, nothing_share: float, all_nothing_share: float,
+                  generator: np.random.Generator) -> Pairs:
+    """Draw multimodal samples: modalities of one label, some of them showing nothing instead.
+
+    Classes are drawn evenly. Within a class every sample is used before any is used again, so that a corpus of few recordings is
+    spread evenly.
+
+    Args:
+        labels: int64 ``(N_m,)`` of each modality, -1 for nothing.
+        count: samples to draw.
+        nothing_share: share of samples in which one modality, drawn evenly, shows nothing. Needs two modalities.
+        all_nothing_share: share of samples in which all show nothing; their label is -1.
+
+    Raises:
+        DatasetError: a share above zero for a modality that has no sample of nothing.
+    """
+    modalities = len(labels)
+    nothing = [np.flatnonzero(of == NOTHING) for of in labels]
+    if (all_nothing_share > 0 or (nothing_share > 0 and modalities > 1)) and any(len(rows) == 0 for rows in nothing):
+        at = next(m for m, rows in enumerate(nothing) if len(rows) == 0)
+        raise DatasetError(f"modality {at} has no sample of label -1 to pair with; add some, or set pairs.nothing_share=0 pairs.all_nothing_share=0")
+    classes = int(max(of.max() for of in labels)) + 1
+    target = np.arange(count) % classes
+    generator.shuffle(target)
+    shows = np.ones((count, modalities), bool)
+    draw = generator.random(count)
+    if modalities > 1:
+        lacking = np.flatnonzero(draw < nothing_share)
+        shows[lacking, generator.integers(modalities, size=len(lacking))] = False
+    empty = (draw >= nothing_share) & (draw < nothing_share + all_nothing_share)
+    shows[empty] = False
+    target[empty] = NOTHING
+    rows = np.empty((count, modalities), np.int64)
+    for m, of in enumerate(labels):
+        wanted = np.where(shows[:, m], target, NOTHING)
+        for value in range(NOTHING, classes):
+            at = np.flatnonzero(wanted == value)
+            if len(at):
+                rows[at, m] = _spread(np.flatnonzero(of == value), len(at), generator)
+    return Pairs(rows, target, shows)
+
+
+def _spread(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """``count`` of ``rows`` in random order, none twice before all were taken once."""
+    rounds = -(-count // len(rows))
+    return np.concatenate([generator.permutation(rows) for _ in range(rounds)])[:count]

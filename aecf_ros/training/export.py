@@ -1,0 +1,180 @@
+"""From trained modules to a bundle directory that verifies: ONNX graphs, parity with torch, manifest and model card."""
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from aecf_ros.core.bundle import MANIFEST, Manifest, load_bundle, sha256, write_manifest
+from aecf_ros.core.types import subset_name
+from aecf_ros.fusion.agreement import agreement
+from aecf_ros.fusion.layer import AECF
+from aecf_ros.fusion.masking import all_subsets, keep_present, subset_index
+from aecf_ros.training.calibrate import Calibration, alone_probabilities, nearest_center
+
+OPSET = 18
+HEAD_OUTPUTS = ("probabilities", "confidence", "gate_weights", "gate_entropy", "agreement", "modality_probabilities", "prediction_set", "abstain_code")
+OK, NO_STREAM, CONFLICT, LOW_CONFIDENCE, OUT_OF_DISTRIBUTION = range(5)
+"""Values of ``abstain_code``; ``aecf_ros.core.bundle.ABSTAIN_REASONS`` has their words."""
+
+
+class ExportError(RuntimeError):
+    """An exported graph that does not compute what the trained module does."""
+
+
+class ExportedHead(nn.Module):
+    """The fusion layer with its calibration: what ``head.onnx`` computes."""
+
+    def __init__(self, fusion: AECF, calibration: Calibration) -> None:
+        super().__init__()
+        self.fusion = fusion
+        self.modalities = len(calibration.centers)
+        for name, value in [("temperatures", calibration.temperatures), ("set_log_thresholds", calibration.set_log_thresholds),
+                            ("outlier_above", calibration.outlier_above),
+                            *((f"centers_{m}", value) for m, value in enumerate(calibration.centers)),
+                            *((f"whitener_{m}", value) for m, value in enumerate(calibration.whiteners))]:
+            self.register_buffer(name, torch.from_numpy(value))
+        self.conflict_below, self.abstain_below = calibration.conflict_below, calibration.abstain_below
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """An embedding float32 (B, D_m) for each modality, then ``present`` bool (B, M); gives :data:`HEAD_OUTPUTS`."""
+        *raw, present = inputs
+        embeddings = [keep_present(e, present[:, m]) for m, e in enumerate(raw)]
+        out = self.fusion(embeddings, present)
+        pattern = subset_index(present)
+        log_probabilities = torch.log_softmax(out.logits / self.temperatures[pattern].unsqueeze(1), dim=1)  # (B, C)
+        probabilities = log_probabilities.exp()
+        confidence, best = probabilities.max(dim=1)
+        alone = alone_probabilities(out.modality_logits, self.temperatures)  # (B, M, C)
+        agreed = agreement(alone, present)
+        labels = torch.arange(probabilities.shape[1]).unsqueeze(0)
+        # The most probable label is always in: an empty set tells a user nothing, and this can only raise the coverage.
+        prediction_set = (log_probabilities >= self.set_log_thresholds[pattern].unsqueeze(1)) | (labels == best.unsqueeze(1))
+        code = self._abstain_code(embeddings, present, confidence, agreed)
+        return probabilities, confidence, out.gate_weights, out.entropy, agreed, alone, prediction_set, code
+
+    def _abstain_code(self, embeddings: Sequence[Tensor], present: Tensor, confidence: Tensor, agreed: Tensor) -> Tensor:
+        """int64 (B,). Out of distribution only where every stream is: one good stream is enough to go on."""
+        distance = torch.stack([nearest_center(e, getattr(self, f"centers_{m}"), getattr(self, f"whitener_{m}"))
+                                for m, e in enumerate(embeddings)], dim=1)
+        count = present.sum(dim=1)
+        code = torch.where(confidence < self.abstain_below, LOW_CONFIDENCE, OK)
+        code = torch.where((count > 1) & (agreed < self.conflict_below), CONFLICT, code)
+        code = torch.where(((distance > self.outlier_above) | ~present).all(dim=1), OUT_OF_DISTRIBUTION, code)
+        return torch.where(count == 0, NO_STREAM, code)
+
+
+def export_onnx(module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str], output_names: Sequence[str], path: Path) -> None:
+    """Write a single-file ONNX graph whose batch axis is dynamic and named ``batch``."""
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    shapes = tuple({0: batch} for _ in inputs)
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module.eval(), tuple(inputs), input_names=list(input_names), output_names=list(output_names), opset_version=OPSET,
+                dynamo=True, dynamic_shapes=(shapes,) if _takes_varargs(module) else shapes, verbose=False, optimize=True)
+    finally:
+        exporter.setLevel(level)
+    model = program.model_proto
+    for node in model.graph.node:
+        node.ClearField("metadata_props")  # stack traces with the paths of this machine
+        node.doc_string = ""
+    for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
+        value.ClearField("metadata_props")
+    del model.graph.value_info[:]
+    model.graph.ClearField("metadata_props")
+    model.ClearField("metadata_props")
+    model.graph.doc_string = model.doc_string = ""
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _takes_varargs(module: nn.Module) -> bool:
+    return isinstance(module, ExportedHead)
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """A single-threaded CPU session."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def verify_encoder(encoder: nn.Module, path: Path, sample: Tensor, input_name: str, tolerance: float = 1e-3) -> None:
+    """Compare graph and module on a batch and on its first row alone.
+
+    Raises:
+        ExportError: they differ by more than ``tolerance``.
+    """
+    session = open_session(path)
+    for rows in (sample, sample[:1]):
+        with torch.inference_mode():
+            due = encoder(rows).numpy()
+        found = session.run(["embedding"], {input_name: rows.numpy()})[0]
+        gap = float(np.abs(found - due).max())
+        if not gap <= tolerance:
+            raise ExportError(f"{path.name}: the graph differs from the trained encoder by {gap:.2g}; report this with the torch and onnx versions")
+
+
+def verify_head(head: ExportedHead, path: Path, embeddings: Sequence[Tensor], names: Sequence[str], tolerance: float = 1e-4) -> None:
+    """Compare graph and module for every presence pattern, with NaN in whatever is absent.
+
+    Raises:
+        ExportError: an output differs by more than ``tolerance``, is not finite, or a set or code differs.
+    """
+    session = open_session(path)
+    rows = len(embeddings[0])
+    for pattern in [(False,) * len(names), *all_subsets(len(names))]:
+        present = torch.tensor(pattern).expand(rows, -1).contiguous()
+        with torch.inference_mode():
+            due = head(*embeddings, present)
+        poisoned = [e if used else torch.full_like(e, torch.nan) for e, used in zip(embeddings, pattern, strict=True)]
+        feed = {f"embedding_{name}": e.numpy() for name, e in zip(names, poisoned, strict=True)} | {"present": present.numpy()}
+        for name, found, expected in zip(HEAD_OUTPUTS, session.run(list(HEAD_OUTPUTS), feed), due, strict=True):
+            expected = expected.numpy()
+            if expected.dtype == np.float32:
+                same = np.allclose(found, expected, rtol=0, atol=tolerance) and np.isfinite(found).all()
+            else:  # a threshold may be crossed by rounding on a row, not on many
+                same = (found != expected).reshape(rows, -1).any(1).mean() <= 0.01
+            if not same:
+                raise ExportError(f"{path.name}: output '{name}' differs from the trained head with {subset_name(names, pattern)} present; "
+                                  "report this with the torch and onnx versions")
+
+
+def write_bundle(out: Path, files: dict[str, Callable[[Path], None]], card: str, manifest: Callable[[dict[str, str]], Manifest]) -> Manifest:
+    """Write a bundle beside ``out``, verify it, then move its files in; other files in ``out`` stay, and ``bundle.yaml`` comes last.
+
+    Args:
+        out: bundle directory, made where it is missing.
+        files: file name -> function that writes (and verifies) it at a path.
+        card: text of MODEL_CARD.md.
+        manifest: (SHA-256 by file name) -> manifest.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
+        scratch = Path(name)
+        for file, write in files.items():
+            write(scratch / file)
+        (scratch / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+        made = manifest({file: sha256(scratch / file) for file in [*files, "MODEL_CARD.md"]})
+        write_manifest(made, scratch)
+        load_bundle(scratch)
+        out.mkdir(exist_ok=True)
+        for file in [*files, "MODEL_CARD.md", MANIFEST]:
+            os.replace(scratch / file, out / file)
+    load_bundle(out)
+    return made
