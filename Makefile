@@ -1,0 +1,39 @@
+# Each of demo, test and bench does all the set-up it needs; the second time that is a look at some stamps.
+
+PYTHON ?= python3
+OUT ?= out
+SETUP := $(PYTHON) dev/setup/prepare.py
+# Only there where a sourced ROS 2 lacked message packages.
+SOURCE := if [ -f build/interfaces/install/setup.sh ]; then . build/interfaces/install/setup.sh; fi;
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench setup-demo setup-test setup-bench clean
+
+help:
+	@echo 'make demo    the fusion node on a recording whose camera and microphone fail on schedule; report in $(OUT)/demo'
+	@echo 'make test    the whole test suite'
+	@echo 'make bench   the benchmarks; tables here, numbers in $(OUT)/bench'
+	@echo 'make clean   remove what the above left in this folder'
+	@echo 'Set-up alone: make setup-demo, setup-test or setup-bench. Another interpreter: make PYTHON=python3.12 demo'
+
+demo: setup-demo
+	@$(SOURCE) .venv/bin/aecf demo --out $(OUT)/demo
+
+test: setup-test
+	@$(SOURCE) .venv/bin/python -m pytest test -q
+
+bench: setup-bench
+	@$(SOURCE) .venv/bin/python -m benchmarks
+
+setup-demo:
+	@$(SETUP) demo
+
+setup-test:
+	@$(SETUP) test
+
+setup-bench:
+	@$(SETUP) bench
+
+clean:
+	rm -rf .venv build install log out *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

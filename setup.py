@@ -1,0 +1,60 @@
+"""Install the ROS 2 package aecf_ros, by colcon (ament_python) or by pip."""
+
+import os
+
+from setuptools import find_packages, setup
+
+NAME = "aecf_ros"
+SHARED_DIRECTORIES = ("launch", "config", "models")
+
+
+def shared_files() -> list[tuple[str, list[str]]]:
+    """Every file of the shared directories, by the folder below share/aecf_ros that it goes to."""
+    entries = []
+    for directory in SHARED_DIRECTORIES:
+        for folder, subfolders, names in os.walk(directory):
+            subfolders[:] = sorted(name for name in subfolders if name != "__pycache__")
+            if names:
+                entries.append((f"share/{NAME}/{folder}", sorted(os.path.join(folder, name) for name in names)))
+    return entries
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Sensor fusion that keeps predicting, with a calibrated confidence, when a camera or a microphone stops",
+    license="Apache-2.0",
+    maintainer="aecf_ros maintainers",
+    maintainer_email="aecf-ros@users.noreply.github.com",
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        *shared_files(),
+    ],
+    zip_safe=False,
+    # rclpy and the message packages come from the ROS installation: pip cannot provide them.
+    install_requires=[
+        "click",
+        "matplotlib",
+        "numpy",
+        "onnxruntime",
+        "opencv-python",
+        "pydantic>=2",
+        "PyYAML",
+        "rich",
+        "rosbags",
+        "soxr",
+    ],
+    extras_require={
+        "microphone": ["sounddevice"],
+        "train": ["torch", "onnx", "onnxscript", "scikit-learn"],
+    },
+    entry_points={
+        "console_scripts": [
+            "aecf = aecf_ros.cli:main",
+            "fusion_node = aecf_ros.nodes.fusion_node:main",
+        ],
+    },
+)
