@@ -5,7 +5,6 @@ data are scikit-learn's digits and espeak-ng's voices alone, which every machine
 """
 
 import multiprocessing
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +87,7 @@ def _make_windows(start: int) -> int:
         talkers = _PLAN.corpora[-1]
         if _PLAN.labels[i] >= 0:
             talk = (talkers, np.flatnonzero(talkers.labels < 0))
-            vary_speed = 0.12 if words.corpus == "fsdd" else 0.07
+            vary_speed = 0.14 if words.corpus == "fsdd" else 0.09
             out[i] = speech.digit_window(words.word(int(_PLAN.item[i])), rng, talk, vary_speed)
         else:
             out[i] = speech.nothing_window(talkers, rng)
@@ -133,7 +132,6 @@ def main(out: Path, cache: Path, seed: int, workers: int, scale: float, quick: b
     except sources.SourceMissing as error:
         raise click.ClickException(str(error)) from None
     sizes = QUICK_SIZES if quick else {part: {m: round(n * scale) for m, n in of.items()} for part, of in SIZES.items()}
-    os.nice(10)
     for index, part in enumerate(PARTS):
         folder = out / part
         folder.mkdir(parents=True)
@@ -144,7 +142,7 @@ def main(out: Path, cache: Path, seed: int, workers: int, scale: float, quick: b
             drawn, [MNIST_SHARE, 1 - MNIST_SHARE][-len(drawn) :], sizes[part]["camera"], NOTHING_SHARE["camera"], (seed, index, 0), folder / "camera.npy"
         )
         fill(plan, (HEIGHT, WIDTH, 3), np.uint8, _make_frames, workers, f"{part:12s} camera")
-        takes = 2 if part == "encoders" else 4
+        takes = 3 if part == "encoders" else 5
         click.echo(f"{part:12s} espeak-ng speaks ...")
         said = sources.espeak(part, cache, seed, 1 if quick else takes, 20 if quick else 1500, 3 if quick else None)
         spoken: tuple[Words, ...] = (sources.fsdd(part, bench), said) if corpora_there else (said,)

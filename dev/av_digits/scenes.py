@@ -80,7 +80,7 @@ def glyph_ink(image: np.ndarray, rng: np.random.Generator, variety: float = 1.0)
     cell = GLYPH / padded.shape[0]
     if interpolation != cv2.INTER_NEAREST:
         ink = cv2.GaussianBlur(ink, (0, 0), max(cell * rng.uniform(0.2, 0.42), 0.6))
-        if coarse:
+        if coarse and rng.random() > 0.25 * variety:
             ink = _crisp(ink, cell, 1.7 + variety * rng.uniform(-0.9, 0.6))
     ink = _bent(ink, rng, variety)
     if rng.random() > 0.2 * variety:

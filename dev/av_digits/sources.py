@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,9 +252,8 @@ def espeak(part: str, cache: Path, seed: int, digit_takes: int, other_words: int
     if file.exists():
         with np.load(file, allow_pickle=False) as archive:
             return Words("espeak", **{name: archive[name] for name in ("samples", "offsets", "labels", "speakers")})
-    spoken = [
-        speak(chosen[v], text, int(p), int(s)) for (v, _, text), p, s in zip(order, pitch, speed_wpm, strict=True)
-    ]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        spoken = list(pool.map(speak, [chosen[v] for v, _, _ in order], [text for _, _, text in order], pitch.tolist(), speed_wpm.tolist()))
     words = packed("espeak", spoken, [digit for _, digit, _ in order], [v for v, _, _ in order])
     cache.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}.npz")
