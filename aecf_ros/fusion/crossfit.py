@@ -1,0 +1,155 @@
+"""Fitting the evidence gate: reliability learned on corruption that the experts never saw.
+
+An expert's own training data tells it that it is always right. So for each kind of corruption (or group of kinds) a stand-in expert is
+trained without that kind and without a random share of the rest; its logits on both, and their statistics, are what reliability is
+fitted on: the first shows what being out of one's depth looks like, the second what ordinary data looks like. The layer's own
+experts, trained on everything, then use the fitted reliability.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aecf_ros.fusion.layer import AECF
+from aecf_ros.fusion.reliability import Reliability, contaminated_log_probabilities
+from aecf_ros.fusion.statistics import EmbeddingDistance, modality_statistics
+
+
+@dataclass(frozen=True)
+class CrossFitConfig:
+    """How stand-in experts and reliability are trained.
+
+    unseen_share: weight of held-out kinds against held-out samples of kinds that were seen, in [0, 1].
+    folds: number of random folds where no kinds are known.
+    """
+
+    unseen_share: float = 0.3
+    folds: int = 3
+    expert_epochs: int = 5
+    steps: int = 400
+    batch: int = 512
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-3
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What stand-in experts said of samples they were not trained on: a row for each.
+
+    statistics: [N, K] unstandardized; logits: [N, C]; targets: int64 [N]; unseen: bool [N], the whole kind was held out.
+    """
+
+    statistics: Tensor
+    logits: Tensor
+    targets: Tensor
+    unseen: Tensor
+
+
+def fit_reliability(
+    layer: AECF,
+    modality: int,
+    embeddings: Tensor,
+    targets: Tensor,
+    groups: Tensor,
+    config: CrossFitConfig = CrossFitConfig(),
+    generator: torch.Generator | None = None,
+) -> OutOfFold:
+    """Fit the reliability of one modality of an evidence-gate layer in place, after its experts have been trained.
+
+    embeddings: [N, D]; targets: int64 [N], rows below 0 ("nothing there") have every class wrong and teach doubt;
+    groups: int64 [N], the kind of corruption of each sample, -1 for none or unknown. Returns what it was fitted on.
+    """
+    reliability = layer.gate.reliability[modality]
+    fold = assign_folds(groups, config.folds, generator)
+    parts = []
+    for k in range(int(fold.max()) + 1):
+        held_kind = (groups == k) if (groups >= 0).any() else torch.zeros_like(groups, dtype=torch.bool)
+        held = held_kind | (fold == k)
+        parts.append(_stand_in(layer.experts[modality], reliability, embeddings, targets, held, held_kind, config, generator))
+    collected = OutOfFold(*(torch.cat(column) for column in zip(*parts)))
+    known = targets >= 0
+    reliability.distance.fit(embeddings[known], targets[known])
+    fit_to(reliability, collected, layer.log_prior, config, generator)
+    return collected
+
+
+def assign_folds(groups: Tensor, folds: int, generator: torch.Generator | None) -> Tensor:
+    """A random fold for every sample: int64 [N], as many as there are kinds, or `folds` where no kind is known."""
+    count = int(groups.max()) + 1 if (groups >= 0).any() else folds
+    return torch.randint(count, groups.shape, generator=generator)
+
+
+def fit_to(
+    reliability: Reliability, data: OutOfFold, log_prior: Tensor, config: CrossFitConfig, generator: torch.Generator | None
+) -> None:
+    """Fit (a, eps) by the likelihood of each modality alone; kinds held out weigh `unseen_share` of the whole."""
+    reliability.mean.copy_(data.statistics.mean(0))
+    reliability.scale.copy_(data.statistics.std(0).clamp(min=1e-6))
+    standard = ((data.statistics - reliability.mean) / reliability.scale).clamp(-6.0, 6.0)
+    weight = _balance(data.unseen, config.unseen_share)
+    parameters = [*reliability.body.parameters(), *reliability.head.parameters()]
+    reliability.head.bias.data[1] = -4.0  # from where eps can move; at its floor it has no gradient
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    size = min(4 * config.batch, len(standard))
+    for _ in range(config.steps):
+        rows = torch.randint(len(standard), (size,), generator=generator)
+        a, doubt = reliability.from_statistics(standard[rows])
+        log_p = contaminated_log_probabilities(data.logits[rows], a, doubt, log_prior)
+        loss = (weight[rows] * _loss(log_p, data.targets[rows], log_prior)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+def _stand_in(expert, reliability, embeddings, targets, held, held_kind, config, generator):
+    """Train a copy of the expert without `held`, and collect what it says there: the fields of OutOfFold."""
+    stand_in = _fresh(expert, generator)
+    train = torch.nonzero(~held & (targets >= 0)).squeeze(1)
+    optimizer = torch.optim.AdamW(stand_in.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    steps = config.expert_epochs * (len(train) // config.batch + 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3 * config.learning_rate, total_steps=steps)
+    stand_in.train()
+    for _ in range(steps):
+        rows = train[torch.randint(len(train), (min(config.batch, len(train)),), generator=generator)]
+        loss = F.cross_entropy(stand_in(embeddings[rows]), targets[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    distance = EmbeddingDistance(embeddings.shape[1], reliability.distance.class_centers.shape[0])
+    distance.fit(embeddings[train], targets[train])
+    with torch.no_grad():
+        logits = stand_in.eval()(embeddings[held])
+        statistics = modality_statistics(embeddings[held], logits, distance)
+    return statistics, logits, targets[held], held_kind[held]
+
+
+def _fresh(expert: nn.Sequential, generator: torch.Generator | None) -> nn.Sequential:
+    """A copy with new random weights, drawn from `generator` rather than from torch's global state."""
+    stand_in = copy.deepcopy(expert)
+    for module in stand_in:
+        if isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            for parameter in (module.weight, module.bias):
+                parameter.data = (torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound
+    return stand_in
+
+
+def _balance(unseen: Tensor, share: float) -> Tensor:
+    """Weights [N] with mean 1 in which the unseen rows have `share` of the total; all 1 where one of the two is empty."""
+    fraction = unseen.float().mean()
+    if fraction == 0 or fraction == 1:
+        return torch.ones(len(unseen))
+    return torch.where(unseen, share / fraction, (1 - share) / (1 - fraction))
+
+
+def _loss(log_p: Tensor, targets: Tensor, log_prior: Tensor) -> Tensor:
+    """Negative log-likelihood [B]; for "nothing there" rows the cross-entropy against the prior."""
+    named = F.nll_loss(log_p, targets.clamp(min=0), reduction="none")
+    nothing = -(log_prior.exp() * log_p).sum(-1)
+    return torch.where(targets >= 0, named, nothing)
