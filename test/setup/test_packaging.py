@@ -1,0 +1,183 @@
+"""What set-up, colcon and pip see of this repository."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import aecf_ros
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN_DISTRIBUTIONS = {"aecf-ros"}
+
+FUSED_PREDICTION = {
+    "header": "std_msgs/Header",
+    "model": "string",
+    "label": "string",
+    "class_id": "uint32",
+    "confidence": "float",
+    "probabilities": "sequence<float>",
+    "prediction_set": "sequence<string>",
+    "coverage": "float",
+    "agreement": "float",
+    "gate_entropy": "float",
+    "abstain": "boolean",
+    "abstain_reason": "string",
+    "modalities": "sequence<aecf_msgs/ModalityReport>",
+    "latency": "builtin_interfaces/Duration",
+}
+MODALITY_REPORT = {
+    "name": "string",
+    "state": "uint8",
+    "used": "boolean",
+    "gate_weight": "float",
+    "age": "builtin_interfaces/Duration",
+    "label": "string",
+    "confidence": "float",
+}
+STATES = ["WAITING", "OK", "LATE", "DEGRADED", "STALE", "DROPPED", "FROZEN", "REJECTED", "CLOCK_FAULT"]
+
+
+def normalize(name: str) -> str:
+    """Name of a distribution as the packaging standard compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def set_up_by_make() -> bool:
+    """Whether this Python is the environment that `dev/setup/prepare.py` made."""
+    return Path(sys.prefix) == ROOT / ".venv"
+
+
+def test_colcon_names_exactly_the_two_packages():
+    pytest.importorskip("colcon_core", reason="colcon is not installed for this Python")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COLCON_")}
+    environment["COLCON_LOG_PATH"] = os.devnull
+    listing = subprocess.run(
+        [sys.executable, "-m", "colcon", "list"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    packages = {tuple(line.split("\t")) for line in listing.splitlines()}
+    assert packages == {("aecf_msgs", "aecf_msgs", "(ros.ament_cmake)"), ("aecf_ros", ".", "(ros.ament_python)")}
+
+
+def test_messages_carry_the_documented_fields():
+    messages = pytest.importorskip("aecf_msgs.msg", reason="the message packages are not built for this Python")
+    assert messages.FusedPrediction.get_fields_and_field_types() == FUSED_PREDICTION
+    assert messages.ModalityReport.get_fields_and_field_types() == MODALITY_REPORT
+
+
+def test_stream_states_are_numbered_in_the_documented_order():
+    messages = pytest.importorskip("aecf_msgs.msg", reason="the message packages are not built for this Python")
+    assert [getattr(messages.ModalityReport, name) for name in STATES] == list(range(9))
+
+
+@pytest.mark.parametrize(
+    "name, fields",
+    [
+        ("audio_common_msgs.AudioData", {"data": "sequence<uint8>"}),
+        ("audio_common_msgs.AudioDataStamped", {"header": "std_msgs/Header", "audio": "audio_common_msgs/AudioData"}),
+        (
+            "audio_common_msgs.AudioInfo",
+            {
+                "channels": "uint8",
+                "sample_rate": "uint32",
+                "sample_format": "string",
+                "bitrate": "uint32",
+                "coding_format": "string",
+            },
+        ),
+        ("vision_msgs.ObjectHypothesis", {"class_id": "string", "score": "double"}),
+        (
+            "vision_msgs.Classification",
+            {"header": "std_msgs/Header", "results": "sequence<vision_msgs/ObjectHypothesis>"},
+        ),
+        ("vision_msgs.VisionClass", {"class_id": "uint16", "class_name": "string"}),
+        (
+            "vision_msgs.LabelInfo",
+            {"header": "std_msgs/Header", "class_map": "sequence<vision_msgs/VisionClass>", "threshold": "float"},
+        ),
+    ],
+)
+def test_stand_in_messages_match_what_apt_ships(name, fields):
+    package, message = name.split(".")
+    module = pytest.importorskip(f"{package}.msg", reason="the message packages are not built for this Python")
+    assert getattr(module, message).get_fields_and_field_types() == fields
+
+
+def test_versions_agree():
+    setup = ast.parse((ROOT / "setup.py").read_text())
+    keywords = [node for node in ast.walk(setup) if isinstance(node, ast.keyword) and node.arg == "version"]
+    manifests = [ElementTree.parse(ROOT / path / "package.xml").findtext("version") for path in (".", "aecf_msgs")]
+    assert manifests == [aecf_ros.__version__] * 2
+    assert [keyword.value.value for keyword in keywords] == [aecf_ros.__version__]
+    assert aecf_ros.__version__ in (ROOT / "CHANGELOG.rst").read_text()
+
+
+def test_every_shared_file_is_installed_once(monkeypatch):
+    captured = {}
+    monkeypatch.setattr("setuptools.setup", lambda **keywords: captured.update(keywords))
+    monkeypatch.chdir(ROOT)
+    specification = importlib.util.spec_from_file_location("aecf_setup", ROOT / "setup.py")
+    specification.loader.exec_module(importlib.util.module_from_spec(specification))
+    installed = [file for _, files in captured["data_files"] for file in files]
+    present = [
+        str(path.relative_to(ROOT))
+        for folder in ("launch", "config", "models")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    assert sorted(installed) == sorted([*present, "package.xml", "resource/aecf_ros"])
+    assert all(folder.startswith("share/") for folder, _ in captured["data_files"])
+    assert not [package for package in captured["packages"] if not package.startswith("aecf_ros")]
+
+
+def test_torch_is_never_required_to_run_the_node():
+    text = (ROOT / "setup.py").read_text()
+    required = ast.literal_eval(re.search(r"install_requires=(\[.*?\])", text, re.DOTALL).group(1))
+    assert not [name for name in required if re.match(r"torch|onnx$|onnxscript|scikit", name)]
+
+
+def test_setup_has_nothing_to_do_the_second_time():
+    if not set_up_by_make():
+        pytest.skip("this Python is not the checkout's own .venv")
+    result = subprocess.run(
+        [sys.executable, ROOT / "dev" / "setup" / "prepare.py", "test"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[setup] nothing to do for test\n"
+
+
+def test_setup_names_an_unknown_profile():
+    result = subprocess.run(
+        [sys.executable, ROOT / "dev" / "setup" / "prepare.py", "fly"], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "invalid choice: 'fly'" in result.stderr
+
+
+def test_every_installed_distribution_is_pinned():
+    if not set_up_by_make():
+        pytest.skip("this Python is not the checkout's own .venv")
+    pins = {}
+    for line in (ROOT / "dev" / "setup" / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.partition(";")[0].strip().split("==")
+            pins.setdefault(normalize(name), set()).add(version)
+    unpinned = []
+    for distribution in importlib.metadata.distributions():
+        # Message packages bring an egg-info of their own; pip installed the wheel around them.
+        installed_by_pip = (distribution.read_text("INSTALLER") or "").strip() == "pip"
+        name = normalize(distribution.metadata["Name"])
+        if not installed_by_pip or name in OWN_DISTRIBUTIONS | {"pip"}:
+            continue
+        # The CUDA libraries of PyPI's torch follow from torch's own exact requirements.
+        if re.match(r"nvidia-|cuda-|triton$", name):
+            continue
+        if distribution.version.partition("+")[0] not in pins.get(name, ()):
+            unpinned.append(f"{name}=={distribution.version}")
+    assert unpinned == []
