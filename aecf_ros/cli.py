@@ -40,6 +40,12 @@ def main() -> None:
     """Sensor fusion that keeps predicting, with an honest confidence, when a camera or a microphone stops."""
 
 
+def _console() -> Console:
+    """A console wide enough for the tables where there is no terminal to ask."""
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
+
+
 def _fails_in_one_line(error: Exception) -> click.ClickException:
     return click.ClickException(str(error))
 
@@ -59,7 +65,7 @@ def demo(model: Path | None, bag: Path | None, faults: Path | None, out: Path) -
 
     model = model or shipped_model()
     try:
-        run_demo(model, bag or model / "demo.mcap", faults or shipped("config/demo_faults.yaml"), out, Console())
+        run_demo(model, bag or model / "demo.mcap", faults or shipped("config/demo_faults.yaml"), out, _console())
     except (BundleError, BagError, FaultError, DemoError) as error:
         raise _fails_in_one_line(error) from None
 
@@ -84,7 +90,7 @@ def evaluate(model: Path, bag_path: Path, faults_path: Path | None, labels_path:
     from aecf_ros.runtime.backends import BackendError, make_backend
     from aecf_ros.runtime.pipeline import Pipeline
 
-    console = Console()
+    console = _console()
     try:
         bundle = load_bundle(model)
         faults = load_faults(faults_path, bundle.manifest.names) if faults_path else ()
@@ -115,7 +121,7 @@ def inspect(model: Path) -> None:
         make_backend("onnxruntime", bundle, device="cpu")
     except (BundleError, BackendError) as error:
         raise _fails_in_one_line(error) from None
-    manifest, console = bundle.manifest, Console()
+    manifest, console = bundle.manifest, _console()
     console.print(f"[bold]{manifest.name}[/] {manifest.description}\nlabels: {', '.join(manifest.labels)}\n"
                   f"calibration: {manifest.calibration.method}, sets cover {manifest.calibration.coverage:.0%}; trained {manifest.training.created}")
     modalities = Table("modality", "kind", "input", "embedding", "encoder", header_style="dim")

@@ -26,7 +26,7 @@ from aecf_ros.core.bundle import Manifest, load_bundle
 from aecf_ros.core.types import NANOSECONDS, Prediction
 from aecf_ros.nodes.convert import prediction_from_message
 from aecf_ros.nodes.fusion_node import PREDICTION_QOS
-from aecf_ros.nodes.live_table import draw_live, summary_tables
+from aecf_ros.nodes.live_table import Scene, draw_live, summary_tables
 from aecf_ros.replay.bag import open_bag
 from aecf_ros.replay.driver import read_truth
 from aecf_ros.replay.faults import load_faults
@@ -93,9 +93,10 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         with _process(node_command, out / "node.log") as node:
             _await_first(executor, listener, node, out / "node.log")
             with _process(player_command, out / "player.log") as player:
-                started = time.time_ns()
-                _watch(executor, listener, (node, player), console, manifest, faults, truth, duration_s, started)
-                if player.wait() != 0 or not played_path.is_file():
+                start_ns = _await_start(executor, player, played_path)
+                scene = Scene(manifest, faults, truth, duration_s, start_ns)
+                _watch(executor, listener, node, player, console, scene)
+                if player.wait() != 0:
                     raise DemoError(f"the player failed with exit code {player.returncode}; see {out / 'player.log'}")
             _drain(executor, 0.5)
             node_exit = _stop(node)
@@ -104,10 +105,10 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
     finally:
         rclpy.try_shutdown()
 
-    played = json.loads(played_path.read_text(encoding="utf-8"))
-    answers = _answers(listener.received, played["start_ns"], duration_s, _lead_image(manifest))
+    published = json.loads(played_path.read_text(encoding="utf-8"))["published"]
+    answers = _answers(listener.received, start_ns, duration_s, _lead_image(manifest))
     summary = summarize(answers, truth, faults, manifest, duration_s, realtime_factor=1.0)
-    summary["frames"] = _frames_answered(listener.received, played["published"], _lead_image(manifest))
+    summary["frames"] = _frames_answered(listener.received, published, _lead_image(manifest))
     summary["node_exit_code"] = node_exit
     summary["shared_memory_left"] = sorted(_segments() - segments_before)
     paths = write_reports(out, summary, answers, truth, faults, manifest, duration_s, f"aecf demo: {manifest.name}")
@@ -122,7 +123,6 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
 def _private_domain() -> str:
     """Keep the demo away from a robot on the same network, and from another demo on the same host."""
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ.setdefault("ROS_LOCALHOST_ONLY", "1")
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     return os.environ["ROS_DOMAIN_ID"]
 
@@ -163,19 +163,26 @@ def _await_first(executor: SingleThreadedExecutor, listener: _Listener, node: su
             raise DemoError(f"no prediction from the fusion node within {NODE_START_S:.0f} s; see {log}")
 
 
-def _watch(executor, listener, processes, console, manifest, faults, truth, duration_s, started_ns) -> None:
+def _await_start(executor: SingleThreadedExecutor, player: subprocess.Popen, played_path: Path) -> int:
+    """Node time at which the recording starts, as soon as the player has written it."""
+    while not played_path.is_file() or not (text := played_path.read_text(encoding="utf-8")):
+        executor.spin_once(timeout_sec=0.05)
+        if player.poll() is not None:
+            raise DemoError(f"the player failed with exit code {player.returncode}; see {played_path.with_name('player.log')}")
+    return json.loads(text)["start_ns"]
+
+
+def _watch(executor: SingleThreadedExecutor, listener: _Listener, node: subprocess.Popen, player: subprocess.Popen, console: Console,
+           scene: Scene) -> None:
     """Show the latest prediction until the player ends or the node dies."""
-    node, player = processes
-    next_draw = 0.0
+    next_draw_s = 0.0
     period_s = 0.125 if console.is_terminal else 5.0
     with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else _Lines(console) as live:
         while player.poll() is None and node.poll() is None:
             executor.spin_once(timeout_sec=0.1)
-            if time.monotonic() >= next_draw and listener.received:
-                next_draw = time.monotonic() + period_s
-                prediction, published_ns = listener.received[-1]
-                at_s = max(0.0, (time.time_ns() - started_ns) / NANOSECONDS)
-                live.update(draw_live(prediction, published_ns, at_s, duration_s, manifest, faults, truth, len(listener.received)), refresh=True)
+            if time.monotonic() >= next_draw_s and listener.received:
+                next_draw_s = time.monotonic() + period_s
+                live.update(draw_live(*listener.received[-1], len(listener.received), scene), refresh=True)
     if node.poll() is not None:
         raise DemoError(f"the fusion node died with exit code {node.returncode} while the recording played")
 

@@ -48,11 +48,11 @@ class FusionNode(Node):
 
     def __init__(self, **kwargs: object) -> None:
         super().__init__("fusion_node", **kwargs)
-        self._parameters = declare_node_parameters(self)
-        bundle = load_bundle(self._parameters.model)
+        self._settings = declare_node_parameters(self)
+        bundle = load_bundle(self._settings.model)
         streams = declare_stream_parameters(self, bundle.manifest)
-        backend = make_backend(self._parameters.backend, bundle, self._parameters.device, self._parameters.threads)
-        config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, self._parameters.max_gap_s)
+        backend = make_backend(self._settings.backend, bundle, self._settings.device, self._settings.threads)
+        config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, self._settings.max_gap_s)
         self._pipeline = Pipeline(bundle.manifest, backend, config)
         self._pipeline.warm_up()
         self._device = backend.device
@@ -69,8 +69,8 @@ class FusionNode(Node):
         for modality in bundle.manifest.modalities:
             self._subscribe(modality, streams[modality.name])
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._deadline = self.create_timer(self._parameters.max_gap_s, self._predict, clock=steady)
-        self.create_timer(self._parameters.diagnostics_period_s, self._publish_diagnostics, clock=steady)
+        self._deadline = self.create_timer(self._settings.max_gap_s, self._predict, clock=steady)
+        self.create_timer(self._settings.diagnostics_period_s, self._publish_diagnostics, clock=steady)
         self.get_logger().info(f"model {bundle.manifest.name} from {bundle.directory} on {backend.device}: "
                                f"{', '.join(bundle.manifest.names)} -> {len(bundle.manifest.labels)} labels")
 
@@ -145,7 +145,7 @@ class FusionNode(Node):
 
     def _publish_diagnostics(self) -> None:
         now_ns = time.monotonic_ns()
-        waited_long = now_ns - self._started_ns > self._parameters.waiting_grace_s * NANOSECONDS
+        waited_long = now_ns - self._started_ns > self._settings.waiting_grace_s * NANOSECONDS
         statuses = [convert.status_to_diagnostic(s, self.get_name(), waited_long) for s in self._pipeline.statuses(now_ns)]
         statuses.append(DiagnosticStatus(
             level=DiagnosticStatus.OK, name=f"{self.get_name()}: inference", message=f"running on {self._device}",

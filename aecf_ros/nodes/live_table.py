@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -23,25 +25,36 @@ def _bar(value: float, style: str) -> Text:
     return Text("█" * filled, style) + Text("·" * (_BAR - filled), "dim") + Text(f" {value:.2f}")
 
 
-def draw_live(prediction: Prediction, published_ns: int, at_s: float, duration_s: float, manifest: Manifest, faults: Sequence[Fault],
-              truth: Truth | None, count: int) -> RenderableType:
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What is being shown: the recording's truth and faults, and the node time of its start."""
+
+    manifest: Manifest
+    faults: Sequence[Fault]
+    truth: Truth | None
+    duration_s: float
+    start_ns: int
+
+
+def draw_live(prediction: Prediction, published_ns: int, count: int, scene: Scene) -> RenderableType:
     """One prediction: label and confidence above, a row for each stream below."""
-    active = ", ".join(f"{f.stream} {f.kind}" for f in faults if f.start_s <= at_s < f.end_s)
+    at_s = (published_ns - scene.start_ns) / NANOSECONDS
+    active = ", ".join(f"{f.stream} {f.kind}" for f in scene.faults if f.start_s <= at_s < f.end_s)
     head = Table.grid(padding=(0, 2))
     head.add_row("says", Text(f"abstains: {prediction.abstain_reason}", "yellow") if prediction.abstain else Text(prediction.label, "bold"),
                  _bar(prediction.confidence, "yellow" if prediction.abstain else "green"))
-    if truth is not None:
-        known, settling = truth.at(at_s)
-        shown = "nothing shown" if known is None else manifest.labels[known]
+    if scene.truth is not None:
+        known, settling = scene.truth.at(at_s)
+        shown = "nothing shown" if known is None else scene.manifest.labels[known]
         head.add_row("truth", shown + (" (settling)" if settling and known is not None else ""), "")
     streams = Table(box=None, pad_edge=False)
     for title in ("stream", "state", "gate weight", "alone it says", "age"):
-        streams.add_column(title, header_style="dim", min_width=10)
+        streams.add_column(title, header_style="dim", min_width=8, no_wrap=True)
     for report in prediction.modalities:
         age = "" if report.evidence_stamp_ns is None else f"{(published_ns - report.evidence_stamp_ns) / NANOSECONDS * 1e3:.0f} ms"
         says = f"{report.label} {report.confidence:.2f}" if report.used else ""
         streams.add_row(report.name, Text(report.state.name, _STYLES.get(report.state, "red")), _bar(report.gate_weight, "blue"), says, age)
-    title = f"{at_s:5.1f} of {duration_s:.0f} s, {count} predictions"
+    title = f"{max(at_s, 0.0):.1f} of {scene.duration_s:.0f} s, {count} predictions"
     subtitle = Text(f"fault: {active}", "bold red") if active else Text("all well", "green")
     return Panel(Group(head, Text(""), streams), title=title, title_align="left", subtitle=subtitle, subtitle_align="left", width=92)
 
@@ -57,9 +70,9 @@ def summary_tables(summary: dict) -> list[Table]:
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left", header_style="dim")
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD, pad_edge=False)
     for i, column in enumerate(header):
-        table.add_column(column, justify="left" if i == 0 else "right")
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

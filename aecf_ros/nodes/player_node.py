@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import rclpy
@@ -43,11 +43,14 @@ class PlayError(RuntimeError):
     """Nobody listens; says to what."""
 
 
-def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault]) -> dict:
+def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], on_start: Callable[[int], None]) -> dict[str, list[int]]:
     """Publish the recording once, in its own time.
 
+    Args:
+        on_start: told the node time at which the recording starts, in ns, before anything is published.
+
     Returns:
-        ``{"start_ns": node time of the recording's start, "published": {modality: [header stamps, ns]}}``.
+        Header stamps of what was published, in ns, by modality.
 
     Raises:
         PlayError: a topic found no subscriber within ``MATCH_TIMEOUT_S``.
@@ -58,6 +61,7 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault]) -> dict:
     _wait_for_subscribers(publishers)
 
     start_ns = node.get_clock().now().nanoseconds + NANOSECONDS // 2
+    on_start(start_ns)
     offset_ns = start_ns - bag.start_ns
     published: dict[str, list[int]] = {name: [] for name in topics.streams}
     for recorded in bag.messages(list(publishers)):
@@ -79,7 +83,7 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault]) -> dict:
         publishers[recorded.topic].publish(message)
         if name is not None:
             published[name].append(stamp_ns)
-    return {"start_ns": start_ns, "published": published}
+    return published
 
 
 def _wait_for_subscribers(publishers: Mapping[str, Publisher]) -> None:
@@ -96,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--bag", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--faults", type=Path)
-    parser.add_argument("--log", type=Path, required=True, help="where to write what was published")
+    parser.add_argument("--log", type=Path, required=True, help="JSON to write: start_ns at once, published at the end")
     args = parser.parse_args(argv)
     rclpy.init()
     try:
@@ -105,10 +109,16 @@ def main(argv: list[str] | None = None) -> int:
         with open_bag(args.bag) as bag:
             node = Node("player")
             try:
-                played = play(node, bag, bag.choose_topics(manifest), faults)
+                log: dict[str, object] = {}
+
+                def note(**entries: object) -> None:
+                    log.update(entries)
+                    args.log.write_text(json.dumps(log), encoding="utf-8")
+
+                published = play(node, bag, bag.choose_topics(manifest), faults, lambda start_ns: note(start_ns=start_ns))
+                note(published=published)
             finally:
                 node.destroy_node()
-        args.log.write_text(json.dumps(played), encoding="utf-8")
         return 0
     except (BagError, BundleError, FaultError, PlayError) as error:
         rclpy.logging.get_logger("player").fatal(str(error))

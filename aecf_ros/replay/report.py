@@ -30,15 +30,15 @@ th {{ font-weight: 600; color: var(--soft); }} th:first-child, td:first-child {{
 <img alt="Timeline of truth, prediction, confidence, gate weights and stream states" src="data:image/png;base64,{picture}">
 <h2>By the modalities that fed each prediction, after settling</h2>{subsets}
 <p class="note">ECE: 15 equal-width bins on top-label confidence. Its noise floor is what a perfectly calibrated model with the same confidences would
-show on as many samples. Predictions of one shown label are not independent, so a short recording says less than its n suggests.</p>
+show on as many samples. Cover: share of prediction sets that hold the truth; set: their mean size. Predictions of one shown label are not independent, so a short recording says less than its n suggests.</p>
 <h2>Faults</h2>{faults}
 <h2>Streams: seconds in each state</h2>{states}
 <h2>Timing</h2>{timing}
 </body></html>
 """
 
-_METRICS = (("n", "n", "d"), ("accuracy", "accuracy", ".3f"), ("nll", "NLL", ".3f"), ("ece", "ECE", ".3f"), ("ece_noise_floor", "ECE floor", ".3f"),
-            ("brier", "Brier", ".3f"), ("mean_confidence", "confidence", ".3f"), ("coverage", "coverage", ".3f"), ("set_size", "set size", ".2f"))
+_METRICS = (("n", "n", "d"), ("accuracy", "accuracy", ".3f"), ("nll", "NLL", ".3f"), ("ece", "ECE", ".3f"), ("ece_noise_floor", "floor", ".3f"),
+            ("brier", "Brier", ".3f"), ("mean_confidence", "conf.", ".3f"), ("coverage", "cover", ".3f"), ("set_size", "set", ".2f"))
 
 
 def write_reports(out: Path, summary: dict, answers: Sequence[Answer], truth: Truth | None, faults: Sequence[Fault], manifest: Manifest,
@@ -64,7 +64,7 @@ def write_reports(out: Path, summary: dict, answers: Sequence[Answer], truth: Tr
 
 def subset_rows(summary: dict) -> list[list[str]]:
     """Rows of the table of subsets, as text; the last two are the settling time and everything."""
-    rows = {**summary["subsets"], "(settling)": summary["settling"], "(all after settling)": summary["overall"]}
+    rows = {**summary["subsets"], "settling": summary["settling"], "all settled": summary["overall"]}
     return [[name, *(format(m[key], spec) if key in m else "–" for key, _, spec in _METRICS)] for name, m in rows.items()]
 
 

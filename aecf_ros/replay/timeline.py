@@ -23,6 +23,8 @@ STATE_COLORS = {
 MODALITY_COLORS = ("#3b6ea8", "#d98b36", "#5b9a68", "#a35c8f", "#7f7f7f", "#b5a642", "#4aa3a8", "#b04a4a")
 FAULT_COLOR = "#c8423b"
 WRONG_COLOR = "#c8423b"
+VERDICT_COLORS = {"right": "#9ecbb0", "settling": "#f2dfae", "wrong": "#eaa7a3", "abstains": "#eef0f2", "nothing shown": "#d6d0e0",
+                  "unknown truth": "#c9d6e6"}
 _TEXT = {"fontsize": 8, "ha": "center", "va": "center"}
 
 
@@ -67,6 +69,19 @@ def _runs(times: Sequence[float], values: Sequence[object], end_s: float) -> lis
     return [(times[a], times[b] if b < len(times) else end_s, values[a]) for a, b in pairwise(edges) if a < b]
 
 
+def _verdict(answer: Answer, truth: Truth | None) -> str:
+    if answer.prediction.abstain:
+        return "abstains"
+    if truth is None:
+        return "unknown truth"
+    known, settling = truth.at(answer.at_s)
+    if known is None:
+        return "nothing shown"
+    if known == answer.prediction.class_id:
+        return "right"
+    return "settling" if settling else "wrong"
+
+
 def _draw_labels(axes: Axes, answers: Sequence[Answer], truth: Truth | None, manifest: Manifest, duration_s: float) -> None:
     short = {i: str(i) if len(manifest.labels) == 10 and manifest.labels[0] == "zero" else label[:6] for i, label in enumerate(manifest.labels)}
     if truth is not None:
@@ -76,17 +91,15 @@ def _draw_labels(axes: Axes, answers: Sequence[Answer], truth: Truth | None, man
             axes.broken_barh([(start_s, end_s - start_s)], (1.1, 0.8), facecolor="#dfe5ec", edgecolor="white", lw=1)
             axes.text((start_s + end_s) / 2, 1.5, short[value], **_TEXT)
     times = [a.at_s for a in answers]
-    said = [None if a.prediction.abstain else a.prediction.class_id for a in answers]
-    right = [None if truth is None else truth.at(a.at_s)[0] == a.prediction.class_id for a in answers]
-    for start_s, end_s, (class_id, correct) in _runs(times, list(zip(said, right, strict=True)), duration_s):
-        color = "#f1f1f1" if class_id is None else "#9ecbb0" if correct in (True, None) else "#eaa7a3"
-        axes.broken_barh([(start_s, end_s - start_s)], (0.1, 0.8), facecolor=color, lw=0)
-        if class_id is not None and end_s - start_s > 0.6:
+    said = [(a.prediction.class_id, _verdict(a, truth)) for a in answers]
+    for start_s, end_s, (class_id, verdict) in _runs(times, said, duration_s):
+        axes.broken_barh([(start_s, end_s - start_s)], (0.1, 0.8), facecolor=VERDICT_COLORS[verdict], lw=0)
+        if verdict not in ("abstains", "nothing shown") and end_s - start_s > 0.4:
             axes.text((start_s + end_s) / 2, 0.5, short[class_id], **_TEXT)
     axes.set_ylim(0, 2)
     axes.set_yticks([0.5, 1.5], ["predicted", "truth"])
-    axes.legend(handles=[Patch(color="#9ecbb0", label="right"), Patch(color="#eaa7a3", label="wrong or settling"), Patch(color="#f1f1f1", label="abstains")],
-                ncols=3, loc="lower right", bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)
+    seen = {verdict for _, verdict in said}
+    axes.legend(handles=[Patch(color=color, label=verdict) for verdict, color in VERDICT_COLORS.items() if verdict in seen], ncols=6, loc="lower right", bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)
 
 
 def _draw_confidence(axes: Axes, answers: Sequence[Answer], truth: Truth | None) -> None:
