@@ -4,13 +4,15 @@ A `Room` is what stays for a whole recording (background, light, camera), a `Car
 Colors are RGB. Lengths are in units of the frame's height, so that one scene can be drawn at any size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
 CANVAS = 144  # height of a card's own drawing, pixels
+LIGHT_UNIT = 96.0
+GRAIN_SD = 32.0
 GLYPH = 112  # side of the square a glyph is drawn in before it is cut to its ink
 
 
@@ -18,7 +20,7 @@ GLYPH = 112  # side of the square a glyph is drawn in before it is cut to its in
 class Room:
     """Everything before the card comes, and the camera.
 
-    background: uint8 (h, w, 3). light: float32 (h, w, 3), what multiplies every color. blur: standard deviation in frame heights.
+    background: uint8 (h, w, 3). light: uint8 (h, w, 3), what multiplies every color, in units of 1 / LIGHT_UNIT. blur: standard deviation in frame heights.
     motion: (dx, dy) of motion blur in frame heights. noise: standard deviation in grey levels. shadow: strength 0..1.
     """
 
@@ -51,8 +53,9 @@ class Pose:
 
 @lru_cache(maxsize=1)
 def _grain() -> np.ndarray:
-    """float32 (768, 1024, 3) of unit normal noise: frames cut random pieces from it, which is far quicker than drawing anew."""
-    return np.random.default_rng(5).standard_normal((768, 1024, 3), dtype=np.float32)
+    """uint8 (768, 1024, 3), normal noise around 128 with GRAIN_SD: frames cut pieces from it, which is far quicker than drawing anew."""
+    noise = np.random.default_rng(5).standard_normal((768, 1024, 3), dtype=np.float32)
+    return np.clip(np.round(noise * GRAIN_SD + 128.0), 0, 255).astype(np.uint8)
 
 
 def _color(rng: np.random.Generator, low: float, high: float, tint: float) -> np.ndarray:
@@ -155,7 +158,7 @@ def make_card(glyph: np.ndarray | None, rng: np.random.Generator, variety: float
         cv2.rectangle(drawing, (0, 0), (width - 1, CANVAS - 1), (paper * rng.uniform(0.3, 0.8)).tolist(), int(rng.integers(1, 5)))
     grain = rng.uniform(0, 5) * max(variety, 0.3)
     i, j = rng.integers(0, 600), rng.integers(0, 800)
-    drawing += grain * _grain()[i : i + CANVAS, j : j + width, :1]
+    drawing += np.float32(grain / GRAIN_SD) * (_grain()[i : i + CANVAS, j : j + width, :1] - np.float32(128.0))
     return Card(np.clip(drawing, 0, 255).astype(np.uint8), box)
 
 
@@ -174,15 +177,12 @@ def make_room(rng: np.random.Generator, width: int, height: int, variety: float 
     """A random background, light and camera. variety below 1 is calmer: less clutter, blur, noise and odd light."""
     background = _background(rng, width, height, variety)
     level = np.exp(rng.normal(-0.04, 0.26 * variety))
-    balance = np.exp(rng.normal(0.0, 0.08 * variety, 3)).astype(np.float32)
-    falloff = cv2.resize(
-        np.exp(rng.normal(0.0, rng.uniform(0.02, 0.22) * max(variety, 0.4), (2, 3))).astype(np.float32),
-        (width, height),
-        interpolation=cv2.INTER_LINEAR,
-    )
-    light = falloff[..., None] * (balance * np.float32(level))
+    balance = np.exp(rng.normal(0.0, 0.08 * variety, 3))
+    falloff = np.exp(rng.normal(0.0, rng.uniform(0.02, 0.22) * max(variety, 0.4), (2, 3)))
+    small = cv2.resize((falloff[..., None] * (LIGHT_UNIT * level * balance)).astype(np.float32), (80, 60), interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.15 * variety:
-        light *= _hard_shadow(rng, width, height)[..., None]
+        small *= _hard_shadow(rng)[..., None]
+    light = cv2.resize(np.clip(np.round(small), 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
     blur = 0.0
     motion = (0.0, 0.0)
     way = rng.random()
@@ -195,11 +195,12 @@ def make_room(rng: np.random.Generator, width: int, height: int, variety: float 
     return Room(background, light, blur, motion, noise, float(rng.uniform(0.0, 0.6)))
 
 
-def _hard_shadow(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+def _hard_shadow(rng: np.random.Generator) -> np.ndarray:
+    """Something between the lamp and the scene: float32 (60, 80), 1 where it is lit."""
     mask = np.ones((60, 80), np.float32)
     corners = (rng.uniform(-0.3, 1.3, (4, 2)) * (80, 60)).astype(np.int32)
     cv2.fillConvexPoly(mask, cv2.convexHull(corners), float(rng.uniform(0.45, 0.85)))
-    return cv2.resize(cv2.GaussianBlur(mask, (0, 0), rng.uniform(1.0, 6.0)), (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.GaussianBlur(mask, (0, 0), rng.uniform(1.0, 6.0))
 
 
 def _background(rng: np.random.Generator, width: int, height: int, variety: float) -> np.ndarray:
@@ -292,39 +293,42 @@ def make_pose(card: Card, rng: np.random.Generator, aspect: float, variety: floa
 def render(room: Room, card: Card | None, pose: Pose | None, rng: np.random.Generator) -> np.ndarray:
     """One frame: uint8 (h, w, 3) RGB of the room's size. Without a card the background alone."""
     height, width = room.background.shape[:2]
-    picture = room.background.astype(np.float32)
+    picture = room.background
     if card is not None and pose is not None:
-        onto = _onto(card, pose, height)
-        paper = cv2.warpPerspective(card.drawing, onto, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        mask = np.zeros((height, width), np.uint8)
-        corners = np.round(_corners(card, pose) * (height * 16.0)).astype(np.int32)
-        cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_AA, 4)
-        if room.shadow > 0.05:
-            shadow = _card_shadow(mask, room.shadow)
-            picture *= cv2.merge([shadow, shadow, shadow])
-        alpha = cv2.merge([mask, mask, mask])
-        paper = cv2.subtract(paper, picture, dtype=cv2.CV_32F)
-        picture += cv2.multiply(paper, alpha, scale=1.0 / 255.0, dtype=cv2.CV_32F)
-    picture *= room.light
+        picture = _with_card(picture, card, pose, room.shadow)
+    picture = cv2.multiply(picture, room.light, scale=1.0 / LIGHT_UNIT)
     if room.blur * height > 0.3:
         picture = cv2.GaussianBlur(picture, (0, 0), room.blur * height)
     length = int(np.hypot(*room.motion) * height)
     if length >= 2:
         picture = cv2.filter2D(picture, -1, _motion_kernel(room.motion, height, length))
     if room.noise > 0.3:
-        grain = _grain()
-        i, j = rng.integers(0, max(grain.shape[0] - height, 1)), rng.integers(0, max(grain.shape[1] - width, 1))
-        piece = grain[i : i + height, j : j + width]
-        if piece.shape[:2] != (height, width):
-            piece = np.tile(grain, (height // 768 + 1, width // 1024 + 1, 1))[:height, :width]
-        picture += np.float32(room.noise) * piece
-    return cv2.convertScaleAbs(np.maximum(picture, 0.0, out=picture))
+        share = room.noise / GRAIN_SD
+        picture = cv2.addWeighted(picture, 1.0, _grain_piece(rng, height, width), share, -128.0 * share)
+    return picture
 
 
-def _card_shadow(mask: np.ndarray, strength: float) -> np.ndarray:
-    small = cv2.resize(mask, (80, 60), interpolation=cv2.INTER_AREA).astype(np.float32)
-    small = 1.0 - cv2.GaussianBlur(np.roll(small, (2, 2), (0, 1)), (0, 0), 2.0) * np.float32(strength / 255.0)
-    return cv2.resize(small, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
+def _with_card(picture: np.ndarray, card: Card, pose: Pose, shadow: float) -> np.ndarray:
+    height, width = picture.shape[:2]
+    paper = cv2.warpPerspective(card.drawing, _onto(card, pose, height), (width, height), borderMode=cv2.BORDER_REPLICATE)
+    mask = np.zeros((height, width), np.uint8)
+    corners = np.round(_corners(card, pose) * (height * 16.0)).astype(np.int32)
+    cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_AA, 4)
+    if shadow > 0.05:
+        small = np.roll(cv2.resize(mask, (80, 60), interpolation=cv2.INTER_AREA), (2, 2), (0, 1))
+        small = cv2.convertScaleAbs(cv2.GaussianBlur(small, (0, 0), 2.0), alpha=-shadow, beta=255.0)
+        dim = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+        picture = cv2.multiply(picture, cv2.merge([dim, dim, dim]), scale=1.0 / 255.0)
+    over = mask.astype(np.float32) * np.float32(1.0 / 255.0)
+    return cv2.blendLinear(paper, picture, over, 1.0 - over)
+
+
+def _grain_piece(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    grain = _grain()
+    if height > grain.shape[0] or width > grain.shape[1]:
+        grain = np.tile(grain, (height // grain.shape[0] + 1, width // grain.shape[1] + 1, 1))
+    i, j = rng.integers(0, grain.shape[0] - height + 1), rng.integers(0, grain.shape[1] - width + 1)
+    return grain[i : i + height, j : j + width]
 
 
 def _motion_kernel(motion: tuple[float, float], height: int, length: int) -> np.ndarray:
@@ -361,7 +365,7 @@ def training_frame(glyph_image: np.ndarray | None, rng: np.random.Generator, wid
     elif (way := rng.random()) < 0.55:
         card = make_card(None, rng)
     elif way > 0.94:
-        room = Room(room.background, room.light * np.float32(rng.choice([0.0, 0.02, 8.0])), 0.0, (0.0, 0.0), room.noise, 0.0)
+        room = replace(room, light=np.full_like(room.light, rng.choice([0, 3, 255])))
     if card is not None:
         pose = make_pose(card, rng, width / height)
     picture = render(room, card, pose, rng)

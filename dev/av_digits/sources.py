@@ -65,6 +65,10 @@ OTHER_WORDS = {
 }  # fmt: skip
 
 
+# Punctuation makes espeak-ng say a word falling, rising or lively.
+TONES = ("", "", ".", "!", "?", ",")
+
+
 class SourceMissing(Exception):
     """Something the data are made from is not on this machine; the message says what to do."""
 
@@ -244,7 +248,8 @@ def espeak(part: str, cache: Path, seed: int, digit_takes: int, other_words: int
         chosen = [chosen[i] for i in rng.permutation(len(chosen))[:max_voices]]
     jobs = [(v, digit) for v in range(len(chosen)) for digit in range(10) for _ in range(digit_takes)]
     jobs += [(int(rng.integers(len(chosen))), -1) for _ in range(other_words)]
-    order = [(v, digit, LABELS[digit] if digit >= 0 else str(rng.choice(OTHER_WORDS[part]))) for v, digit in jobs]
+    words_said = [LABELS[digit] if digit >= 0 else str(rng.choice(OTHER_WORDS[part])) for _, digit in jobs]
+    order = [(v, digit, word + str(rng.choice(TONES))) for (v, digit), word in zip(jobs, words_said, strict=True)]
     pitch = rng.integers(15, 85, len(order))
     speed_wpm = rng.integers(110, 225, len(order))
     key = hashlib.sha256(repr((chosen, order, pitch.tolist(), speed_wpm.tolist())).encode()).hexdigest()[:16]
