@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
-
 from aecf_ros.core.types import NANOSECONDS, StreamState, StreamStatus
 
 
@@ -32,6 +30,16 @@ class StreamThresholds:
                              "need 0 < stale_after_s <= dropped_after_s")
         if self.recover_samples < 1 or self.reject_after < 1:
             raise ValueError(f"recover_samples {self.recover_samples} and reject_after {self.reject_after} must be at least 1")
+
+    @property
+    def stale_after_ns(self) -> int:
+        """``stale_after_s`` in whole nanoseconds, in which silence is compared: a float would not end exactly where it was announced."""
+        return round(self.stale_after_s * NANOSECONDS)
+
+    @property
+    def dropped_after_ns(self) -> int:
+        """``dropped_after_s`` in whole nanoseconds."""
+        return round(self.dropped_after_s * NANOSECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,7 @@ class TimePassed:
 StreamEvent = SampleReceived | SampleRejected | PublishersMatched | TimePassed
 
 _ARRIVALS = 33
+_GONE = "its last publisher is gone"
 
 
 class StreamMonitor:
@@ -79,6 +88,7 @@ class StreamMonitor:
         self._received = 0
         self._rejected = 0
         self._had_publisher = False
+        self._publisher_gone = False
 
     def update(self, event: StreamEvent, now_ns: int) -> StreamStatus:
         """Take one event at steady time ``now_ns`` and give the status after it."""
@@ -102,19 +112,18 @@ class StreamMonitor:
 
     def is_live(self, now_ns: int) -> bool:
         """Whether good samples keep arriving, even while hysteresis still withholds trust."""
-        silent_s = self._silent_s(now_ns)
-        return silent_s is not None and silent_s <= self.thresholds.stale_after_s
+        return self._last_good_ns is not None and not self._publisher_gone and now_ns - self._last_good_ns <= self.thresholds.stale_after_ns
 
     def next_change_ns(self) -> int | None:
         """Steady time at which silence alone will change the state, ``None`` if it will not."""
-        since_ns, limit_s = self._last_good_ns, self.thresholds.stale_after_s
+        since_ns, limit_ns = self._last_good_ns, self.thresholds.stale_after_ns
         if self._state is StreamState.REJECTED:
-            since_ns, limit_s = self._last_arrival_ns, self.thresholds.dropped_after_s
+            since_ns, limit_ns = self._last_arrival_ns, self.thresholds.dropped_after_ns
         elif self._state is StreamState.STALE:
-            limit_s = self.thresholds.dropped_after_s
+            limit_ns = self.thresholds.dropped_after_ns
         if since_ns is None or self._state is StreamState.DROPPED:
             return None
-        return since_ns + int(limit_s * NANOSECONDS) + 1
+        return since_ns + limit_ns + 1
 
     def _silent_s(self, now_ns: int) -> float | None:
         return None if self._last_good_ns is None else (now_ns - self._last_good_ns) / NANOSECONDS
@@ -122,20 +131,21 @@ class StreamMonitor:
     def _rate_hz(self) -> float | None:
         if len(self._arrivals_ns) < 2:
             return None
-        period_ns = float(np.median(np.diff(np.array(self._arrivals_ns))))
-        return NANOSECONDS / period_ns if period_ns > 0 else None
+        span_ns = self._arrivals_ns[-1] - self._arrivals_ns[0]
+        return (len(self._arrivals_ns) - 1) * NANOSECONDS / span_ns if span_ns > 0 else None
 
     def _notice_silence(self, now_ns: int) -> None:
         if self._state is StreamState.REJECTED:
             # Messages do arrive; that they are unusable says more than that good ones are missing.
-            if self._last_arrival_ns is None or now_ns - self._last_arrival_ns <= self.thresholds.dropped_after_s * NANOSECONDS:
+            if self._last_arrival_ns is None or now_ns - self._last_arrival_ns <= self.thresholds.dropped_after_ns:
                 return
-        elif self._last_good_ns is None or self.is_live(now_ns):
+        elif self._last_good_ns is None or now_ns - self._last_good_ns <= self.thresholds.stale_after_ns:
             return
         self._good_in_a_row = 0
         self._arrivals_ns.clear()
-        silent_s = self._silent_s(now_ns)
-        if silent_s is None or silent_s > self.thresholds.dropped_after_s:
+        if self._publisher_gone:
+            self._state, self._reason = StreamState.DROPPED, _GONE
+        elif self._last_good_ns is None or now_ns - self._last_good_ns > self.thresholds.dropped_after_ns:
             self._state, self._reason = StreamState.DROPPED, f"no new sample for {self.thresholds.dropped_after_s:g} s"
         elif self._state is not StreamState.DROPPED:
             self._state, self._reason = StreamState.STALE, f"no new sample for {self.thresholds.stale_after_s:g} s"
@@ -164,8 +174,8 @@ class StreamMonitor:
             self._reason = f"last message rejected: {reason}"
 
     def _match(self, count: int) -> None:
-        if count > 0:
-            self._had_publisher = True
-        elif self._had_publisher and self._state is not StreamState.WAITING:
-            self._state, self._reason = StreamState.DROPPED, "its last publisher is gone"
+        self._publisher_gone = count == 0 and self._had_publisher
+        self._had_publisher = self._had_publisher or count > 0
+        if self._publisher_gone and self._state is not StreamState.WAITING:
+            self._state, self._reason = StreamState.DROPPED, _GONE
             self._good_in_a_row = 0
