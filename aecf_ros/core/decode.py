@@ -42,6 +42,7 @@ _RAW: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
 
 COMPRESSED = ("jpeg", "jpg", "png")
 _SIGNATURES = {b"\xff\xd8": "jpeg", b"\x89P": "png"}
+_END_MARKERS = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82"}
 
 
 def decode_image(raw: RawImage) -> Frame:
@@ -86,14 +87,16 @@ def _decode_raw(raw: RawImage, data: np.ndarray) -> np.ndarray:
 
 
 def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
-    found = _SIGNATURES.get(bytes(data[:2]))
+    found = _SIGNATURES.get(data[:2].tobytes())
     if found is None:
         raise DecodeError(f"data of a '{encoding[:40]}' image starts with neither a JPEG nor a PNG signature; check the camera driver")
-    if found == "jpeg" and bytes(data[-2:]) != b"\xff\xd9" and b"\xff\xd9" not in bytes(data[-64:]):
-        raise DecodeError(f"JPEG of {data.size} bytes is truncated (no end marker); check the link to the camera")
-    height, width = _size_in_header(found, data)
+    height, width, header_end = _size_in_header(found, data)
     if height * width > MAX_PIXELS:
         raise DecodeError(f"{found} claims {width}x{height} pixels; check the camera driver")
+    end = _END_MARKERS[found]
+    # Looked for behind the header, because a thumbnail inside it ends the same way; drivers may pad behind the marker.
+    if data[-len(end):].tobytes() != end and end not in data[header_end:].tobytes():
+        raise DecodeError(f"{found} of {data.size} bytes is truncated (no end marker); check the link to the camera")
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error:
@@ -103,16 +106,19 @@ def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _size_in_header(kind: str, data: np.ndarray) -> tuple[int, int]:
-    """(height, width) that a JPEG or PNG claims, read without decoding; raises DecodeError where there is none."""
-    header = bytes(data[:65536])
+def _size_in_header(kind: str, data: np.ndarray) -> tuple[int, int, int]:
+    """(height, width, where the size ends) of what a JPEG or PNG claims, read without decoding; raises DecodeError where there is none."""
+    header = memoryview(data)
     if kind == "png" and len(header) >= 24:
-        return int.from_bytes(header[20:24], "big"), int.from_bytes(header[16:20], "big")
+        return int.from_bytes(header[20:24], "big"), int.from_bytes(header[16:20], "big"), 24
     at = 2
     while kind == "jpeg" and at + 9 <= len(header) and header[at] == 0xFF:
         marker, length = header[at + 1], int.from_bytes(header[at + 2:at + 4], "big")
+        if marker == 0xFF:  # padding in front of a marker
+            at += 1
+            continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(header[at + 5:at + 7], "big"), int.from_bytes(header[at + 7:at + 9], "big")
+            return int.from_bytes(header[at + 5:at + 7], "big"), int.from_bytes(header[at + 7:at + 9], "big"), at + 9
         at += 2 + length
     raise DecodeError(f"{kind} of {data.size} bytes has no size in its header; check the link to the camera")
 
@@ -172,10 +178,11 @@ def decode_audio(raw: RawAudio) -> AudioChunk:
                           "check audio_info against the publisher")
     if data.size // block > MAX_AUDIO_S * raw.rate_hz:
         raise DecodeError(f"one message holds {data.size // block / raw.rate_hz:.0f} s of audio, more than {MAX_AUDIO_S:.0f} s; publish smaller chunks")
-    samples = data.view(dtype).astype(np.float32).reshape(-1, raw.channels).mean(axis=1, dtype=np.float32)
-    if raw.sample_format == "U8":
-        samples -= np.float32(full_scale)
-    samples *= np.float32(1.0 / full_scale)
+    with np.errstate(all="ignore"):  # NaN and overflow are looked for below
+        samples = data.view(dtype).astype(np.float32).reshape(-1, raw.channels).mean(axis=1, dtype=np.float32)
+        if raw.sample_format == "U8":
+            samples -= np.float32(full_scale)
+        samples *= np.float32(1.0 / full_scale)
     if not np.isfinite(samples).all():
         raise DecodeError("audio holds NaN or infinite samples; check the audio driver")
     return AudioChunk(raw.stamp_ns, raw.received_ns, raw.rate_hz, np.clip(samples, -1.0, 1.0))
