@@ -181,7 +181,7 @@ def load_manifest(directory: Path | str) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
         fields = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # PyYAML lets impossible dates and deep nesting through
         where = getattr(error, "problem_mark", None)
         line = f" (line {where.line + 1})" if where is not None else ""
         raise BundleError(f"{path}: not YAML{line}; restore it or train the bundle again") from None

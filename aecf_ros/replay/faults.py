@@ -51,7 +51,9 @@ def load_faults(path: Path | str, streams: Sequence[str]) -> tuple[Fault, ...]:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
     except FileNotFoundError:
         raise FaultError(f"{path}: no such file; name a YAML list of {{stream, kind, start_s, end_s}}") from None
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except OSError as error:
+        raise FaultError(f"{path}: cannot be read ({error.strerror}); name a YAML list of {{stream, kind, start_s, end_s}}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise FaultError(f"{path}: not YAML; write a list of {{stream, kind, start_s, end_s}}") from None
     if not isinstance(entries, list):
         raise FaultError(f"{path}: holds {type(entries).__name__} where a list of {{stream, kind, start_s, end_s}} is due")
