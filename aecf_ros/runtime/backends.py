@@ -68,10 +68,10 @@ class OnnxBackend:
     """
 
     def __init__(self, bundle: Bundle, device: str = "auto", threads: int = 1) -> None:
-        self.device = _choose_device(device)
         self._manifest = bundle.manifest
-        self._encoders = {m.name: self._session(bundle, m.encoder, threads) for m in self._manifest.modalities}
-        self._head = self._session(bundle, self._manifest.head, threads)
+        self.device, sessions = _open_sessions(bundle, device, threads)
+        self._encoders = {m.name: sessions[m.encoder] for m in self._manifest.modalities}
+        self._head = sessions[self._manifest.head]
         for modality in self._manifest.modalities:
             _check_encoder(bundle, modality, self._encoders[modality.name])
         _check_head(bundle, self._head)
@@ -90,36 +90,52 @@ class OnnxBackend:
         probabilities, confidence, weights, entropy, agreement, alone, members, code = (o[0] for o in outputs)
         return HeadOutput(probabilities, float(confidence), weights, float(entropy), float(agreement), alone, members, int(code))
 
-    def _session(self, bundle: Bundle, file: str, threads: int) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        wanted = _PROVIDERS[self.device]
-        fallback = [] if self.device == "cpu" else [_PROVIDERS["cpu"]]  # operators a GPU provider lacks run on the CPU
+
+def _open_sessions(bundle: Bundle, device: str, threads: int) -> tuple[str, dict[str, ort.InferenceSession]]:
+    """The device in use and a session for each graph file."""
+    files = {bundle.manifest.head, *(m.encoder for m in bundle.manifest.modalities)}
+    candidates = _candidates(device)
+    for candidate in candidates:
         try:
-            session = ort.InferenceSession(str(bundle.path(file)), options, providers=[wanted, *fallback])
-        except Exception as error:  # onnxruntime raises many private types for a broken graph
-            raise BundleError(f"{bundle.path(file)}: onnxruntime cannot load it ({_first_line(error)}); train or export the bundle again") from None
-        if session.get_providers()[0] != wanted:
-            raise BackendError(f"device '{self.device}' was asked for, but onnxruntime fell back to {session.get_providers()[0]}; "
-                               "check the driver and the CUDA libraries, or set device: cpu")
-        return session
+            return candidate, {file: _session(bundle, file, candidate, threads) for file in files}
+        except BackendError:
+            # A GPU build lists providers whose libraries this machine may lack; "auto" then goes on to the next.
+            if candidate == candidates[-1]:
+                raise
+    raise AssertionError("unreachable: there is always a candidate")
+
+
+def _session(bundle: Bundle, file: str, device: str, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    wanted = _PROVIDERS[device]
+    fallback = [] if device == "cpu" else [_PROVIDERS["cpu"]]  # operators a GPU provider lacks run on the CPU
+    try:
+        session = ort.InferenceSession(str(bundle.path(file)), options, providers=[wanted, *fallback])
+    except Exception as error:  # onnxruntime raises many private types for a broken graph
+        raise BundleError(f"{bundle.path(file)}: onnxruntime cannot load it ({_first_line(error)}); train or export the bundle again") from None
+    if session.get_providers()[0] != wanted:
+        raise BackendError(f"device '{device}' was asked for, but onnxruntime fell back to {session.get_providers()[0]}; "
+                           "check the driver and the CUDA libraries, or set device: cpu")
+    return session
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-def _choose_device(device: str) -> str:
+def _candidates(device: str) -> list[str]:
+    """Devices to try, best first."""
     available = ort.get_available_providers()
     if device == "auto":
-        return next(name for name in ("tensorrt", "cuda", "cpu") if _PROVIDERS[name] in available)
+        return [name for name in ("tensorrt", "cuda", "cpu") if _PROVIDERS[name] in available]
     if device not in _PROVIDERS:
         raise BackendError(f"device '{device}' is not known; use one of {', '.join(DEVICES)}")
     if _PROVIDERS[device] not in available:
         raise BackendError(f"device '{device}' is not in this onnxruntime, which has {', '.join(available)}; install onnxruntime-gpu or set device: cpu")
-    return device
+    return [device]
 
 
 _ORT_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "bool": "tensor(bool)", "int64": "tensor(int64)"}
@@ -132,9 +148,13 @@ def _check(bundle: Bundle, file: str, what: str, nodes: Sequence[ort.NodeArg], d
             raise BundleError(f"{bundle.path(file)}: no {what} named '{name}' (it has {', '.join(sorted(found))}); export the bundle again")
         node = found[name]
         if node.type != _ORT_TYPES[dtype] or len(node.shape) != len(shape) + 1 or any(
-                isinstance(a, int) and a != b for a, b in zip(node.shape[1:], shape, strict=True)):
+                isinstance(a, int) and a != b for a, b in zip(node.shape, (1, *shape), strict=True)):
             raise BundleError(f"{bundle.path(file)}: {what} '{name}' is {node.type} {list(node.shape)} where bundle.yaml promises "
                               f"{_ORT_TYPES[dtype]} {['batch', *shape]}; export the bundle again")
+    extra = sorted(set(found) - set(due))
+    if extra and what == "input":
+        raise BundleError(f"{bundle.path(file)}: wants the input{'s' if len(extra) > 1 else ''} {', '.join(extra)}, which nothing feeds; "
+                          "export the bundle again")
 
 
 def _check_encoder(bundle: Bundle, modality: Modality, session: ort.InferenceSession) -> None:
