@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.rosbag2 import ReaderError
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.types import NANOSECONDS
@@ -16,6 +19,11 @@ IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 AUDIO_TYPES = ("audio_common_msgs/msg/AudioDataStamped", "audio_common_msgs/msg/AudioData")
 INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
 LABEL_TYPE = "std_msgs/msg/String"
+_AUDIO_DEFINITIONS = {
+    "audio_common_msgs/msg/AudioData": "uint8[] data",
+    "audio_common_msgs/msg/AudioDataStamped": "std_msgs/Header header\naudio_common_msgs/AudioData audio",
+    "audio_common_msgs/msg/AudioInfo": "uint8 channels\nuint32 sample_rate\nstring sample_format\nuint32 bitrate\nstring coding_format",
+}
 
 
 class BagError(ValueError):
@@ -59,12 +67,23 @@ class Bag:
     def messages(self, topics: list[str] | None = None) -> Iterator[Recorded]:
         """Messages in log order, of the named topics or of all."""
         connections = [c for c in self._reader.connections if topics is None or c.topic in topics]
-        for connection, log_ns, data in self._reader.messages(connections):
-            yield Recorded(connection.topic, connection.msgtype, log_ns, data)
+        try:
+            for connection, log_ns, data in self._reader.messages(connections):
+                yield Recorded(connection.topic, connection.msgtype, log_ns, data)
+        except ReaderError as error:
+            raise BagError(f"{self.path}: breaks off ({_first_line(error)}); check it with `ros2 bag info`") from None
 
     def deserialize(self, recorded: Recorded) -> Any:
-        """The message, with the field names of its definition."""
-        return self._reader.deserialize(recorded.data, recorded.type)
+        """The message, with the field names of its definition.
+
+        Raises:
+            BagError: its bytes are not what its type says.
+        """
+        try:
+            return self._reader.deserialize(recorded.data, recorded.type)
+        except AnyReaderError as error:
+            raise BagError(f"{self.path}: {recorded.topic}: a message is not a {recorded.type} ({_first_line(error)}); "
+                           "check it with `ros2 bag info`") from None
 
     def choose_topics(self, manifest: Manifest) -> Topics:
         """Find a topic for every modality: the one its name suggests if there is one, else the only one of a fitting type.
@@ -77,12 +96,20 @@ class Bag:
             types = IMAGE_TYPES if modality.kind == "image" else AUDIO_TYPES
             streams[modality.name] = self._choose(modality.name, types, taken=set(streams.values()))
             if modality.kind == "audio":
-                info = [t for t, kind in self.types.items() if kind == INFO_TYPE]
-                named = [t for t in info if t.startswith(streams[modality.name])]
-                if named or info:
-                    infos[modality.name] = (named or info)[0]
+                info = self._choose_info(modality.name, streams[modality.name])
+                if info is not None:
+                    infos[modality.name] = info
         labels = [t for t, kind in self.types.items() if kind == LABEL_TYPE and "label" in t]
-        return Topics(streams, infos, labels[0] if labels else None)
+        named = [t for t in labels if t.split("/")[-1] == "label"]
+        return Topics(streams, infos, (named or labels or [None])[0])
+
+    def _choose_info(self, name: str, stream: str) -> str | None:
+        fitting = [t for t, kind in self.types.items() if kind == INFO_TYPE]
+        chosen = [t for t in fitting if t == f"{stream}_info"] or [t for t in fitting if t.startswith(stream)] or fitting
+        if len(chosen) > 1:
+            raise BagError(f"{self.path}: modality '{name}': several topics of type {INFO_TYPE} may describe {stream} ({', '.join(chosen)}); "
+                           f"name the right one {stream}_info")
+        return chosen[0] if chosen else None
 
     def _choose(self, name: str, types: tuple[str, ...], taken: set[str]) -> str:
         fitting = [t for t, kind in self.types.items() if kind in types and t not in taken]
@@ -95,6 +122,18 @@ class Bag:
         raise BagError(f"{self.path}: modality '{name}': {found}; the recording holds {held}")
 
 
+def _types_without_definitions() -> Typestore:
+    """Types for recordings that carry no definitions of theirs, as sqlite3 ones of Humble do not."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    for name, definition in _AUDIO_DEFINITIONS.items():
+        store.register(get_types_from_msg(definition, name))
+    return store
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 @contextmanager
 def open_bag(path: Path | str) -> Iterator[Bag]:
     """Open a recording for reading.
@@ -105,8 +144,9 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
     path = Path(path)
     if not path.exists():
         raise BagError(f"{path}: no such recording; name a rosbag2 directory, an .mcap or a .db3 file")
-    try:
-        with AnyReader([path]) as reader:
-            yield Bag(path, reader)
-    except (AnyReaderError, FileNotFoundError) as error:
-        raise BagError(f"{path}: cannot be read as rosbag2 ({error}); check it with `ros2 bag info`") from None
+    with ExitStack() as stack:
+        try:
+            reader = stack.enter_context(AnyReader([path], default_typestore=_types_without_definitions()))
+        except (AnyReaderError, OSError) as error:
+            raise BagError(f"{path}: cannot be read as rosbag2 ({_first_line(error)}); check it with `ros2 bag info`") from None
+        yield Bag(path, reader)
