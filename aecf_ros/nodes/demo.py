@@ -33,6 +33,7 @@ from aecf_ros.replay.faults import load_faults
 from aecf_ros.replay.report import write_reports
 from aecf_ros.replay.score import Answer, summarize
 
+NODE_MODULE = "aecf_ros.nodes.fusion_node"
 NODE_START_S = 30.0
 NODE_STOP_S = 10.0
 SHARED_MEMORY = Path("/dev/shm")
@@ -74,7 +75,7 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         duration_s = bag.duration_s
     played_path = out / "played.json"
     played_path.unlink(missing_ok=True)
-    node_command = [sys.executable, "-m", "aecf_ros.nodes.fusion_node", "--ros-args", "-p", f"model:={model.resolve()}"]
+    node_command = [sys.executable, "-m", NODE_MODULE, "--ros-args", "-p", f"model:={model.resolve()}"]
     for modality in manifest.modalities:
         if modality.kind == "image":
             node_command += ["-p", f"{modality.name}.transport:=compressed", "-r", f"{modality.name}/image:={topics.streams[modality.name]}"]

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -34,6 +36,7 @@ LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, r
 PREDICTION_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
 LOG_PERIOD_NS = 5 * NANOSECONDS
+MAX_KINDS = 64
 
 
 class FusionNode(Node):
@@ -158,20 +161,24 @@ class FusionNode(Node):
 
 
 class _Complaints:
-    """Logs rejected messages: the first at once, then at most one line in five seconds for each stream."""
+    """Logs rejected messages: each kind of reason at once, then at most one line in five seconds for each stream and kind."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._said_ns: dict[str, int] = {}
-        self._unsaid: dict[str, int] = {}
+        self._said_ns: dict[tuple[str, str], int] = {}
+        self._unsaid: Counter[tuple[str, str]] = Counter()
 
     def say(self, stream: str, reason: str, now_ns: int) -> None:
-        if now_ns - self._said_ns.get(stream, -LOG_PERIOD_NS) < LOG_PERIOD_NS:
-            self._unsaid[stream] = self._unsaid.get(stream, 0) + 1
+        kind = (stream, re.sub(r"\d+", "#", reason))
+        if now_ns - self._said_ns.get(kind, -LOG_PERIOD_NS) < LOG_PERIOD_NS:
+            self._unsaid[kind] += 1
             return
-        more = self._unsaid.pop(stream, 0)
-        self._said_ns[stream] = now_ns
-        self._node.get_logger().warning(f"{stream}: {reason}" + (f" ({more} more since the last line)" if more else ""))
+        if len(self._said_ns) >= MAX_KINDS:  # reasons quote what was found, so a hostile publisher could make any number
+            self._said_ns.clear()
+            self._unsaid.clear()
+        more = self._unsaid.pop(kind, 0)
+        self._said_ns[kind] = now_ns
+        self._node.get_logger().warning(f"{stream}: {reason}" + (f" ({more} more like it since the last line)" if more else ""))
 
 
 def main(args: list[str] | None = None) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from aecf_ros.core.bundle import Manifest
@@ -33,9 +34,15 @@ class Parameter:
         """Declare on ``node`` and give the value in force.
 
         Raises:
-            ParameterError: the value is not one of the choices.
+            ParameterError: the value has another type, is out of bounds or is not one of the choices.
         """
-        value = node.declare_parameter(self.name, self.default, self._descriptor()).value
+        try:
+            value = node.declare_parameter(self.name, self.default, self._descriptor()).value
+        except ParameterException:
+            bounds = f" from {self.bounds[0]:g} to {self.bounds[1]:g}" if self.bounds else ""
+            given = node._parameter_overrides.get(self.name)  # noqa: SLF001 (rclpy gives no other access to an undeclared override)
+            raise ParameterError(f"parameter {self.name} is {getattr(given, 'value', given)!r}; "
+                                 f"give a value of type {type(self.default).__name__}{bounds}") from None
         if self.choices and value not in self.choices:
             raise ParameterError(f"parameter {self.name} is '{value}'; use one of {', '.join(self.choices)}")
         return value
