@@ -272,7 +272,8 @@ def prepare(profile: str) -> int:
         steps.stamped(file.name, file_digest(HERE / "constraints.txt", *files[: files.index(file) + 1]),
                       f"Python packages of {file.name}{size}", lambda file=file: install_requirements([file], distribution))  # fmt: skip
 
-    steps.stamped("messages", file_digest(*MESSAGE_PACKAGES, HERE / "messages.py", HERE / "ros.txt"),
+    sources = [package / name for package in MESSAGE_PACKAGES for name in ("msg", "CMakeLists.txt", "package.xml")]
+    steps.stamped("messages", file_digest(*sources, HERE / "messages.py", HERE / "ros.txt"),
                   "Message packages: " + ", ".join(package.name for package in MESSAGE_PACKAGES),
                   lambda: build_interfaces(distribution))  # fmt: skip
     steps.stamped("project", file_digest(ROOT / "setup.py", ROOT / "setup.cfg"), "The package aecf_ros, editable",

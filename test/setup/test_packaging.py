@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def test_every_installed_distribution_is_pinned():
             name, version = line.partition(";")[0].strip().split("==")
             pins.setdefault(normalize(name), set()).add(version)
     unpinned = []
-    for distribution in importlib.metadata.distributions():
+    for distribution in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")]):
         # Message packages bring an egg-info of their own; pip installed the wheel around them.
         installed_by_pip = (distribution.read_text("INSTALLER") or "").strip() == "pip"
         name = normalize(distribution.metadata["Name"])
