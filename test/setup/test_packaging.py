@@ -182,3 +182,83 @@ def test_every_installed_distribution_is_pinned():
         if distribution.version.partition("+")[0] not in pins.get(name, ()):
             unpinned.append(f"{name}=={distribution.version}")
     assert unpinned == []
+
+
+@pytest.fixture
+def prepare(monkeypatch):
+    """The set-up script as a module, on a machine with no Debian package and no command but dpkg-query."""
+    monkeypatch.syspath_prepend(ROOT / "dev" / "setup")
+    module = importlib.import_module("prepare")
+    monkeypatch.setattr(module.shutil, "which", lambda name: name if name == "dpkg-query" else None)
+    monkeypatch.setattr(module, "VENV", ROOT / "never-made")
+    monkeypatch.setattr(module, "distribution_in_use", lambda: None)
+    return module
+
+
+def answer_dpkg(monkeypatch, module, listing):
+    """Let dpkg-query report `listing`, and any other command fail the test."""
+
+    def run(command, **_):
+        assert command[0] == "dpkg-query"
+        return subprocess.CompletedProcess(command, 0, stdout=listing)
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+
+
+def test_a_user_without_root_is_told_in_one_line_what_to_install(prepare, monkeypatch):
+    answer_dpkg(monkeypatch, prepare, "installed|libgl1|\ninstalled|ninja-build|\ndeinstall|cmake|\n")
+    monkeypatch.setattr(prepare.os, "geteuid", lambda: 1000)
+    with pytest.raises(prepare.SetupError) as caught:
+        prepare.prepare("demo")
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "sudo apt-get install libglib2.0-0 python3-ament-package g++ cmake" in line
+    assert "libgl1" not in line and "ninja-build" not in line and "espeak-ng" not in line
+
+
+def test_a_renamed_debian_package_counts_by_the_name_it_provides(prepare, monkeypatch):
+    listing = "installed|libglib2.0-0t64|libglib2.0-0 (= 2.80.0-6)\ninstalled|libgl1|\n"
+    answer_dpkg(monkeypatch, prepare, listing)
+    assert not {"libglib2.0-0", "libgl1"} & set(prepare.missing_debian_packages("demo", with_wheels=False))
+
+
+def test_only_the_test_profile_wants_a_voice_and_a_sound_device(prepare, monkeypatch):
+    answer_dpkg(monkeypatch, prepare, "")
+    extra = {"libportaudio2", "espeak-ng", "alsa-utils", "libasound2-plugins"}
+    assert not extra & set(prepare.missing_debian_packages("demo", with_wheels=True))
+    assert extra <= set(prepare.missing_debian_packages("test", with_wheels=True))
+
+
+def test_a_failed_step_shows_the_end_of_the_log_and_where_it_is(prepare, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(prepare, "ROOT", tmp_path)
+    monkeypatch.setattr(prepare, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(prepare, "LOG", tmp_path / "build" / "setup.log")
+    command = [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"]
+    with pytest.raises(prepare.SetupError, match=r"failed \(3\) while: Step; see build/setup.log"):
+        prepare.Steps().run("Step", lambda: prepare.run_logged(command))
+    assert "the reason" in capsys.readouterr().err
+
+
+def test_a_step_runs_again_only_when_its_inputs_change(prepare, monkeypatch, tmp_path):
+    monkeypatch.setattr(prepare, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(prepare, "LOG", tmp_path / "build" / "setup.log")
+    monkeypatch.setattr(prepare, "STAMPS", tmp_path / "stamps")
+    ran = []
+    for inputs in ("a", "a", "b", "b"):
+        prepare.Steps().stamped("step", inputs, "Step", lambda inputs=inputs: ran.append(inputs))
+    assert ran == ["a", "b"]
+
+
+def test_wheels_exports_are_redirected_to_this_machines_headers(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "dev" / "setup")
+    messages = importlib.import_module("messages")
+    folder = tmp_path / "share" / "std_msgs" / "cmake"
+    folder.mkdir(parents=True)
+    export = folder / "export_std_msgs__rosidl_generator_pyExport.cmake"
+    foreign = "/opt/python/cp312-cp312"
+    export.write_text(
+        f'DIRS "{foreign}/include/python3.12;{foreign}/lib/python3.12/site-packages/numpy/_core/include"\n'
+    )
+    assert messages.redirect_exported_includes(tmp_path, Path("/p/include"), Path("/n/include")) == 1
+    assert export.read_text() == 'DIRS "/p/include;/n/include"\n'
+    assert messages.redirect_exported_includes(tmp_path, Path("/p/include"), Path("/n/include")) == 0
