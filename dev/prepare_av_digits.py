@@ -19,7 +19,8 @@ from av_digits.sources import Glyphs, Words
 from aecf_ros.core.decode import resize_image
 
 HEIGHT, WIDTH = 48, 64
-FRAME_HEIGHT, FRAME_WIDTH = 240, 320
+FRAME_SIZES = ((160, 120), (320, 240))  # width and height of the frames as a camera would send them
+SMALL_SHARE = 0.6
 PARTS = ("encoders", "fusion", "calibration", "test")
 SIZES = {
     "encoders": {"camera": 66000, "audio": 36000},
@@ -74,7 +75,8 @@ def _make_frames(start: int) -> int:
     for i in range(start, stop):
         rng = np.random.default_rng([*_PLAN.seed, i])
         glyph = _PLAN.corpora[_PLAN.corpus[i]].images[_PLAN.item[i]] if _PLAN.labels[i] >= 0 else None
-        out[i] = resize_image(scenes.training_frame(glyph, rng, FRAME_WIDTH, FRAME_HEIGHT), HEIGHT, WIDTH)
+        size = FRAME_SIZES[int(rng.random() > SMALL_SHARE)]
+        out[i] = resize_image(scenes.training_frame(glyph, rng, *size), HEIGHT, WIDTH)
     return stop - start
 
 
@@ -145,7 +147,7 @@ def main(out: Path, cache: Path, seed: int, workers: int, scale: float, quick: b
         takes = 3 if part == "encoders" else 5
         click.echo(f"{part:12s} espeak-ng speaks ...")
         said = sources.espeak(part, cache, seed, 1 if quick else takes, 20 if quick else 1500, 3 if quick else None)
-        spoken: tuple[Words, ...] = (sources.fsdd(part, bench), said) if corpora_there else (said,)
+        spoken: tuple[Words, ...] = (sources.fsdd(part, bench, 60 if quick else None), said) if corpora_there else (said,)
         plan = plan_samples(
             spoken, [FSDD_SHARE, 1 - FSDD_SHARE][-len(spoken) :], sizes[part]["audio"], NOTHING_SHARE["audio"], (seed, index, 1), folder / "audio.npy"
         )

@@ -200,11 +200,13 @@ def packed(corpus: str, words: list[np.ndarray], labels: list[int], speakers: li
     return Words(corpus, samples, offsets, np.array(labels, np.int16), np.array(speakers, np.int32))
 
 
-def fsdd(part: str, folder: Path) -> Words:
-    """FSDD's share of a part, resampled from 8 to 16 kHz."""
+def fsdd(part: str, folder: Path, at_most: int | None = None) -> Words:
+    """FSDD's share of a part, resampled from 8 to 16 kHz. at_most: spread over the share, for quick runs."""
     with np.load(folder / "fsdd.npz", allow_pickle=False) as archive:
         samples, offsets = archive["samples"], archive["offsets"]
         rows = fsdd_rows(part, archive["label"], archive["speaker"], archive["take"])
+        if at_most is not None and len(rows) > at_most:
+            rows = rows[np.linspace(0, len(rows) - 1, at_most).astype(int)]
         labels, speakers = archive["label"][rows], archive["speaker"][rows]
     words = [
         trim(soxr.resample(samples[offsets[row] : offsets[row + 1]].astype(np.float32) / 32768.0, 8000, RATE_HZ)) for row in rows
