@@ -6,6 +6,7 @@ pixels costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -25,20 +26,62 @@ def _as_bytes(data: object) -> np.ndarray:
     return np.frombuffer(memoryview(data).cast("B"), np.uint8)  # type: ignore[arg-type]
 
 
-def _mono_to_rgb(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(image[:, :, 0], cv2.COLOR_GRAY2RGB)
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How an encoding lies in memory: bytes of a pixel in a row, rows for each image row, and what makes it RGB.
+
+    ``convert`` takes uint8 ``(H * rows, W, pixel_bytes)`` and whether the machine that wrote it was big-endian, and gives
+    uint8 ``(H, W, 3)``. Subsampled chroma needs a width and height that ``multiple`` divides.
+    """
+
+    pixel_bytes: int
+    convert: Callable[[np.ndarray, bool], np.ndarray]
+    rows: float = 1.0
+    multiple: int = 1
 
 
-_RAW: dict[str, tuple[int, Callable[[np.ndarray], np.ndarray]]] = {
-    "rgb8": (3, lambda image: image),
-    "bgr8": (3, lambda image: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)),
-    "rgba8": (4, lambda image: cv2.cvtColor(image, cv2.COLOR_RGBA2RGB)),
-    "bgra8": (4, lambda image: cv2.cvtColor(image, cv2.COLOR_BGRA2RGB)),
-    "mono8": (1, _mono_to_rgb),
-    "8UC1": (1, _mono_to_rgb),
-    "8UC3": (3, lambda image: cv2.cvtColor(image, cv2.COLOR_BGR2RGB)),
+def _by(code: int) -> Callable[[np.ndarray, bool], np.ndarray]:
+    """Conversion by an OpenCV color code."""
+    def convert(image: np.ndarray, big_endian: bool) -> np.ndarray:
+        return cv2.cvtColor(np.ascontiguousarray(image), code)
+
+    return convert
+
+
+def _by_16_bit(code: int | None, channels: int) -> Callable[[np.ndarray, bool], np.ndarray]:
+    """Conversion of 16-bit samples by their high byte, then by an OpenCV color code."""
+    def convert(image: np.ndarray, big_endian: bool) -> np.ndarray:
+        high = np.ascontiguousarray(image.reshape(*image.shape[:2], channels, 2)[..., 0 if big_endian else 1])
+        return high if code is None else cv2.cvtColor(high, code)
+
+    return convert
+
+
+_BAYER = {"rggb": cv2.COLOR_BayerRGGB2RGB, "bggr": cv2.COLOR_BayerBGGR2RGB, "gbrg": cv2.COLOR_BayerGBRG2RGB, "grbg": cv2.COLOR_BayerGRBG2RGB}
+_UYVY, _YUYV = _Layout(2, _by(cv2.COLOR_YUV2RGB_UYVY), multiple=2), _Layout(2, _by(cv2.COLOR_YUV2RGB_YUY2), multiple=2)
+_RAW: dict[str, _Layout] = {
+    "rgb8": _Layout(3, lambda image, big_endian: image),
+    "bgr8": _Layout(3, _by(cv2.COLOR_BGR2RGB)),
+    "8UC3": _Layout(3, _by(cv2.COLOR_BGR2RGB)),
+    "rgba8": _Layout(4, _by(cv2.COLOR_RGBA2RGB)),
+    "bgra8": _Layout(4, _by(cv2.COLOR_BGRA2RGB)),
+    "8UC4": _Layout(4, _by(cv2.COLOR_BGRA2RGB)),
+    "mono8": _Layout(1, _by(cv2.COLOR_GRAY2RGB)),
+    "8UC1": _Layout(1, _by(cv2.COLOR_GRAY2RGB)),
+    "mono16": _Layout(2, _by_16_bit(cv2.COLOR_GRAY2RGB, 1)),
+    "16UC1": _Layout(2, _by_16_bit(cv2.COLOR_GRAY2RGB, 1)),
+    "rgb16": _Layout(6, _by_16_bit(None, 3)),
+    "bgr16": _Layout(6, _by_16_bit(cv2.COLOR_BGR2RGB, 3)),
+    "uyvy": _UYVY,
+    "yuv422": _UYVY,
+    "yuyv": _YUYV,
+    "yuv422_yuy2": _YUYV,
+    "nv12": _Layout(1, _by(cv2.COLOR_YUV2RGB_NV12), rows=1.5, multiple=2),
+    "nv21": _Layout(1, _by(cv2.COLOR_YUV2RGB_NV21), rows=1.5, multiple=2),
+    **{f"bayer_{order}8": _Layout(1, _by(code), multiple=2) for order, code in _BAYER.items()},
+    **{f"bayer_{order}16": _Layout(2, _by_16_bit(code, 1), multiple=2) for order, code in _BAYER.items()},
 }
-"""Raw encoding -> (bytes per pixel, conversion of uint8 (H, W, bytes) to uint8 (H, W, 3) RGB)."""
+"""The encodings of ``sensor_msgs/image_encodings.hpp`` that cameras publish."""
 
 COMPRESSED = ("jpeg", "jpg", "png")
 _SIGNATURES = {b"\xff\xd8": "jpeg", b"\x89P": "png"}
@@ -73,17 +116,20 @@ def _is_compressed(encoding: str) -> bool:
 def _decode_raw(raw: RawImage, data: np.ndarray) -> np.ndarray:
     if raw.encoding not in _RAW:
         raise DecodeError(f"encoding '{raw.encoding[:40]}' is not supported; republish as rgb8, bgr8, mono8 or compressed jpeg")
-    pixel_bytes, convert = _RAW[raw.encoding]
+    layout = _RAW[raw.encoding]
     if raw.height <= 0 or raw.width <= 0 or raw.height * raw.width > MAX_PIXELS:
         raise DecodeError(f"image size {raw.width}x{raw.height} is out of bounds; check the camera driver")
-    row = raw.width * pixel_bytes
+    if raw.height % layout.multiple or raw.width % layout.multiple:
+        raise DecodeError(f"image size {raw.width}x{raw.height} is odd, which {raw.encoding} cannot be; check the camera driver")
+    row = raw.width * layout.pixel_bytes
     if raw.step < row:
         raise DecodeError(f"step {raw.step} is shorter than a row of {raw.width} {raw.encoding} pixels ({row} bytes); check the camera driver")
-    due = raw.step * (raw.height - 1) + row
+    rows = int(raw.height * layout.rows)
+    due = raw.step * (rows - 1) + row
     if data.size < due:
-        raise DecodeError(f"{data.size} bytes of data where {raw.height} rows of step {raw.step} need {due}; check the camera driver")
-    rows = np.lib.stride_tricks.as_strided(data, (raw.height, raw.width, pixel_bytes), (raw.step, pixel_bytes, 1), writeable=False)
-    return np.ascontiguousarray(convert(rows))
+        raise DecodeError(f"{data.size} bytes of data where {rows} rows of step {raw.step} need {due}; check the camera driver")
+    pixels = np.lib.stride_tricks.as_strided(data, (rows, raw.width, layout.pixel_bytes), (raw.step, layout.pixel_bytes, 1), writeable=False)
+    return np.ascontiguousarray(layout.convert(pixels, raw.big_endian))
 
 
 def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
@@ -134,19 +180,44 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-_PCM: dict[str, tuple[np.dtype, float]] = {
-    "U8": (np.dtype("u1"), 128.0),
-    "S8": (np.dtype("i1"), 128.0),
-    "S16LE": (np.dtype("<i2"), 32768.0),
-    "S16BE": (np.dtype(">i2"), 32768.0),
-    "S32LE": (np.dtype("<i4"), 2147483648.0),
-    "S32BE": (np.dtype(">i4"), 2147483648.0),
-    "F32LE": (np.dtype("<f4"), 1.0),
-    "F32BE": (np.dtype(">f4"), 1.0),
-}
-"""Sample format (GStreamer's names, as ``AudioInfo.sample_format``) -> (dtype, full scale)."""
+@dataclass(frozen=True, slots=True)
+class _Pcm:
+    """Bytes of one sample, how a flat uint8 array of them is read, and the value that is full scale."""
 
-SAMPLE_BYTES = {name: dtype.itemsize for name, (dtype, _) in _PCM.items()}
+    size: int
+    read: Callable[[np.ndarray], np.ndarray]
+    full_scale: float
+
+
+def _as_type(dtype: str) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda data: data.view(dtype)
+
+
+def _as_int24(most_significant: int) -> Callable[[np.ndarray], np.ndarray]:
+    def read(data: np.ndarray) -> np.ndarray:
+        octets = data.reshape(-1, 3)[:, ::1 if most_significant == 2 else -1]
+        wide = np.zeros((len(octets), 4), np.uint8)
+        wide[:, 1:] = octets  # in the upper three bytes, so that the sign is right
+        return wide.view("<i4")[:, 0]
+
+    return read
+
+
+_PCM: dict[str, _Pcm] = {
+    "U8": _Pcm(1, lambda data: data.astype(np.int16) - 128, 2.0**7),
+    "S8": _Pcm(1, _as_type("i1"), 2.0**7),
+    "S16LE": _Pcm(2, _as_type("<i2"), 2.0**15),
+    "S16BE": _Pcm(2, _as_type(">i2"), 2.0**15),
+    "S24LE": _Pcm(3, _as_int24(most_significant=2), 2.0**31),
+    "S24BE": _Pcm(3, _as_int24(most_significant=0), 2.0**31),
+    "S32LE": _Pcm(4, _as_type("<i4"), 2.0**31),
+    "S32BE": _Pcm(4, _as_type(">i4"), 2.0**31),
+    "F32LE": _Pcm(4, _as_type("<f4"), 1.0),
+    "F32BE": _Pcm(4, _as_type(">f4"), 1.0),
+}
+"""By sample format: GStreamer's names, which ``AudioInfo.sample_format`` uses. S24 is packed in three bytes."""
+
+SAMPLE_BYTES = {name: pcm.size for name, pcm in _PCM.items()}
 """Bytes of one sample of one channel, by sample format."""
 
 
@@ -168,9 +239,9 @@ def decode_audio(raw: RawAudio) -> AudioChunk:
         raise DecodeError(f"sample rate {raw.rate_hz} Hz is out of bounds; check audio_info of the publisher")
     if not 1 <= raw.channels <= 64:
         raise DecodeError(f"{raw.channels} channels is out of bounds; check audio_info of the publisher")
-    dtype, full_scale = _PCM[raw.sample_format]
+    pcm = _PCM[raw.sample_format]
     data = _as_bytes(raw.data)
-    block = dtype.itemsize * raw.channels
+    block = pcm.size * raw.channels
     if data.size == 0:
         raise DecodeError("audio data is empty; check the audio driver")
     if data.size % block:
@@ -179,10 +250,8 @@ def decode_audio(raw: RawAudio) -> AudioChunk:
     if data.size // block > MAX_AUDIO_S * raw.rate_hz:
         raise DecodeError(f"one message holds {data.size // block / raw.rate_hz:.0f} s of audio, more than {MAX_AUDIO_S:.0f} s; publish smaller chunks")
     with np.errstate(all="ignore"):  # NaN and overflow are looked for below
-        samples = data.view(dtype).astype(np.float32).reshape(-1, raw.channels).mean(axis=1, dtype=np.float32)
-        if raw.sample_format == "U8":
-            samples -= np.float32(full_scale)
-        samples *= np.float32(1.0 / full_scale)
+        samples = pcm.read(data).astype(np.float32).reshape(-1, raw.channels).mean(axis=1, dtype=np.float32)
+        samples *= np.float32(1.0 / pcm.full_scale)
     if not np.isfinite(samples).all():
         raise DecodeError("audio holds NaN or infinite samples; check the audio driver")
     return AudioChunk(raw.stamp_ns, raw.received_ns, raw.rate_hz, np.clip(samples, -1.0, 1.0))
