@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.agreement import agreement
+from aecf_ros.fusion.calibration import fit_temperature
+from aecf_ros.fusion.conformal import conformal_threshold
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import all_subsets, subset_index
 from aecf_ros.training.config import CalibrationConfig
@@ -26,13 +28,13 @@ class CalibrationError(ValueError):
 
 @dataclass(frozen=True)
 class SubsetFit:
-    """One presence pattern: ``samples`` pairs (``distinct`` samples of its rarest modality), temperature, least log-probability in a set."""
+    """One presence pattern: ``samples`` pairs (``distinct`` samples of its rarest modality), temperature, least probability in a set."""
 
     name: str
     samples: int
     distinct: int
     temperature: float
-    set_log_threshold: float
+    set_threshold: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Calibration:
     Attributes:
         coverage: share of samples whose prediction set is to hold the label.
         temperatures: float32 ``(2**M,)``, 1 for the empty pattern.
-        set_log_thresholds: float32 ``(2**M,)``; a label is in the set where its log-probability reaches this.
+        set_thresholds: float32 ``(2**M,)``; a label is in the set where its probability reaches this. 0 for the empty pattern.
         conflict_below: agreement under which modalities conflict; below 0 for never.
         abstain_below: confidence under which the head abstains.
         centers: float32 ``(K, D_m)`` for each modality, the mean embedding of each class and of nothing.
@@ -53,7 +55,7 @@ class Calibration:
 
     coverage: float
     temperatures: np.ndarray
-    set_log_thresholds: np.ndarray
+    set_thresholds: np.ndarray
     conflict_below: float
     abstain_below: float
     centers: list[np.ndarray]
@@ -62,46 +64,10 @@ class Calibration:
     fits: list[SubsetFit]
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature T that minimizes the NLL of softmax(logits / T) (Guo et al. 2017, section 4.2).
-
-    The NLL is convex in 1/T, so a golden-section search over it finds the minimum. ``logits`` float (N, C), ``labels`` int (N,).
-    """
-    scores = torch.from_numpy(np.asarray(logits, np.float64))
-    targets = torch.from_numpy(np.asarray(labels, np.int64))
-
-    def nll(inverse: float) -> float:
-        return torch.nn.functional.cross_entropy(scores * inverse, targets).item()
-
-    return 1.0 / _golden_section(nll, 1.0 / TEMPERATURES[1], 1.0 / TEMPERATURES[0])
-
-
-def _golden_section(f: Callable[[float], float], low: float, high: float, tolerance: float = 1e-5) -> float:
-    ratio = (math.sqrt(5) - 1) / 2
-    a, b = high - ratio * (high - low), low + ratio * (high - low)
-    fa, fb = f(a), f(b)
-    while high - low > tolerance * max(1.0, low):
-        if fa <= fb:
-            high, b, fb = b, a, fa
-            a = high - ratio * (high - low)
-            fa = f(a)
-        else:
-            low, a, fa = a, b, fb
-            b = low + ratio * (high - low)
-            fb = f(b)
-    return (low + high) / 2
-
-
-def conformal_threshold(scores: np.ndarray, coverage: float) -> float:
-    """The split-conformal quantile: the ceil((n + 1) coverage)-th smallest score (Vovk 2005; Angelopoulos and Bates 2021, section 1).
-
-    A new exchangeable sample's score is at most this with probability at least ``coverage``. Infinite where n is too small for it.
-
-    >>> conformal_threshold(np.arange(1.0, 100.0), 0.9)
-    90.0
-    """
-    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
-    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else math.inf
+def bounded_temperature(logits: Tensor, labels: np.ndarray) -> float:
+    """The temperature T that minimizes the NLL of softmax(logits / T), within :data:`TEMPERATURES`. ``logits`` (N, C), ``labels`` int (N,)."""
+    scale = float(fit_temperature(logits, torch.from_numpy(labels)))
+    return float(np.clip(1.0 / scale, *TEMPERATURES))
 
 
 def distance_model(embeddings: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +114,7 @@ def calibrate(head: AECF, names: Sequence[str], embeddings: Sequence[np.ndarray]
         CalibrationError: fewer distinct samples than ``config.minimum_samples``, or too few for the coverage.
     """
     count = len(names)
-    temperatures, log_thresholds = np.ones(2**count, np.float32), np.full(2**count, -np.inf, np.float32)
+    temperatures, thresholds = np.ones(2**count, np.float32), np.zeros(2**count, np.float32)
     inputs = [torch.from_numpy(of[pairs.rows[:, m]]) for m, of in enumerate(embeddings)]
     fits = []
     for pattern in all_subsets(count):
@@ -159,24 +125,24 @@ def calibrate(head: AECF, names: Sequence[str], embeddings: Sequence[np.ndarray]
         _require(name, distinct, config)
         logits = subset_logits(head, [of[rows] for of in inputs], pattern)
         labels = pairs.labels[rows]
-        temperature = fit_temperature(logits.numpy(), labels)
-        log_probabilities = torch.log_softmax(logits / temperature, dim=1).numpy()
-        threshold = conformal_threshold(-log_probabilities[np.arange(len(labels)), labels], config.coverage)
+        temperature = bounded_temperature(logits, labels)
+        probabilities = torch.softmax(logits / temperature, dim=1)
+        threshold = float(conformal_threshold(probabilities[torch.arange(len(labels)), torch.from_numpy(labels)], config.coverage))
         at = int(subset_index(torch.tensor(pattern)))
-        temperatures[at], log_thresholds[at] = temperature, -threshold
-        fits.append(SubsetFit(name, len(rows), distinct, temperature, -threshold))
+        temperatures[at], thresholds[at] = temperature, threshold
+        fits.append(SubsetFit(name, len(rows), distinct, temperature, threshold))
     models = [distance_model(*of) for of in reference]
     outlier_above = np.array([
         np.quantile(nearest_center(torch.from_numpy(of), *map(torch.from_numpy, model)).numpy(), 1.0 - config.outlier_rate)
         for of, model in zip(embeddings, models, strict=True)], np.float32)
     return Calibration(
-        coverage=config.coverage, temperatures=temperatures, set_log_thresholds=log_thresholds,
+        coverage=config.coverage, temperatures=temperatures, set_thresholds=thresholds,
         conflict_below=_conflict_threshold(head, inputs, pairs, temperatures, config.conflict_rate), abstain_below=config.abstain_below,
         centers=[centers for centers, _ in models], whiteners=[whitener for _, whitener in models], outlier_above=outlier_above, fits=fits)
 
 
 def _require(name: str, distinct: int, config: CalibrationConfig) -> None:
-    needed = max(config.minimum_samples, math.ceil(config.coverage / (1.0 - config.coverage) - 1e-9))
+    needed = max(config.minimum_samples, math.ceil(1.0 / (1.0 - config.coverage) - 1e-9))
     if distinct < needed:
         raise CalibrationError(f"calibration of {name}: {distinct} distinct samples where {needed} are needed for a coverage of {config.coverage:g}; "
                                "add samples to the calibration part, or lower calibration.coverage or calibration.minimum_samples")

@@ -36,7 +36,7 @@ def model_card(manifest: Manifest, calibration: Calibration, sources: Sequence[S
     subsets = _table(["subset", *(title for _, title in _METRICS)],
                      [[name, *(_number(of[key]) for key, _ in _METRICS)] for name, of in manifest.metrics.items()])
     fits = _table(["subset", "pairs", "distinct samples of the rarest modality", "temperature", "least probability in a prediction set"],
-                  [[f.name, str(f.samples), str(f.distinct), f"{f.temperature:.3f}", f"{math.exp(f.set_log_threshold):.4g}"] for f in calibration.fits])
+                  [[f.name, str(f.samples), str(f.distinct), f"{f.temperature:.3f}", f"{f.set_threshold:.4g}"] for f in calibration.fits])
     corpora = _table(["modality alone", "corpus of the test part", "samples", "accuracy"],
                      [[s.modality, s.source, str(s.samples), f"{s.value:.4f}"] for s in sources]) if sources else "The data names no corpora."
     silent = "; ".join(f"{name} shows nothing: {value:.4f}" for name, value in nothing.items()) or "not measured"

@@ -138,11 +138,12 @@ class AudioEncoder(nn.Module):
         self.network = _Embedder(blocks, 96, embedding_dim, dropout)
 
     def represent(self, samples: Tensor) -> Tensor:
-        """Log-mel power in nats: float32 (B, N) in [-1, 1] -> float32 (B, 1, mels, frames)."""
+        """Log-mel power in nats above the absolute floor: float32 (B, N) in [-1, 1] -> float32 (B, 1, mels, frames), from 0."""
         spectrum = F.conv1d(samples.unsqueeze(1), self.fourier, stride=self.hop)
         real, imaginary = spectrum.chunk(2, dim=1)
         power = F.conv1d(real.square() + imaginary.square(), self.mel)
-        return torch.log(power + self.absolute_floor).unsqueeze(1)
+        # Not log(power + floor): ONNX optimizers take the addition of so small a number for none and remove it.
+        return torch.log(power * (1.0 / self.absolute_floor) + 1.0).unsqueeze(1)
 
     def normalize(self, log_mel: Tensor) -> Tensor:
         """Floor under the maximum, center on the window's mean, fixed scale."""

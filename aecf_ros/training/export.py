@@ -38,7 +38,7 @@ class ExportedHead(nn.Module):
         super().__init__()
         self.fusion = fusion
         self.modalities = len(calibration.centers)
-        for name, value in [("temperatures", calibration.temperatures), ("set_log_thresholds", calibration.set_log_thresholds),
+        for name, value in [("temperatures", calibration.temperatures), ("set_thresholds", calibration.set_thresholds),
                             ("outlier_above", calibration.outlier_above),
                             *((f"centers_{m}", value) for m, value in enumerate(calibration.centers)),
                             *((f"whitener_{m}", value) for m, value in enumerate(calibration.whiteners))]:
@@ -51,14 +51,13 @@ class ExportedHead(nn.Module):
         embeddings = [keep_present(e, present[:, m]) for m, e in enumerate(raw)]
         out = self.fusion(embeddings, present)
         pattern = subset_index(present)
-        log_probabilities = torch.log_softmax(out.logits / self.temperatures[pattern].unsqueeze(1), dim=1)  # (B, C)
-        probabilities = log_probabilities.exp()
+        probabilities = torch.softmax(out.logits / self.temperatures[pattern].unsqueeze(1), dim=1)  # (B, C)
         confidence, best = probabilities.max(dim=1)
         alone = alone_probabilities(out.modality_logits, self.temperatures)  # (B, M, C)
         agreed = agreement(alone, present)
         labels = torch.arange(probabilities.shape[1]).unsqueeze(0)
         # The most probable label is always in: an empty set tells a user nothing, and this can only raise the coverage.
-        prediction_set = (log_probabilities >= self.set_log_thresholds[pattern].unsqueeze(1)) | (labels == best.unsqueeze(1))
+        prediction_set = (probabilities >= self.set_thresholds[pattern].unsqueeze(1)) | (labels == best.unsqueeze(1))
         code = self._abstain_code(embeddings, present, confidence, agreed)
         return probabilities, confidence, out.gate_weights, out.entropy, agreed, alone, prediction_set, code
 

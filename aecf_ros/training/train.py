@@ -255,7 +255,7 @@ def _write(out: Path, dataset: Dataset, encoders: dict[str, nn.Module], head: Ex
             "method": "temperature and split-conformal threshold for each presence pattern; set_threshold is the least probability in a set",
             "coverage": calibration.coverage,
             "subsets": {fit.name: {"samples": fit.samples, "temperature": round(fit.temperature, 6),
-                                   "set_threshold": float(np.exp(fit.set_log_threshold))} for fit in calibration.fits}},
+                                   "set_threshold": round(fit.set_threshold, 8)} for fit in calibration.fits}},
         "training": {
             "data": spec.sources, "seed": config.seed, "config": config.model_dump(mode="json"), "created": datetime.now(UTC).date().isoformat(),
             "samples": {f"{part}/{name}": len(dataset.parts[part][name]) for part in PARTS for name in names}, "aecf_ros_version": _version()},

@@ -61,8 +61,8 @@ COUNTS = {"encoders": 320, "fusion": 240, "calibration": 400, "test": 240}
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset folder with one camera and one microphone."""
-    return write_dataset(tmp_path_factory.mktemp("bars"), {"camera": "image", "audio": "audio"}, COUNTS)
+    """A dataset folder with two cameras and a microphone."""
+    return write_dataset(tmp_path_factory.mktemp("bars"), {"camera": "image", "thermal": "image", "audio": "audio"}, COUNTS)
 
 
 @pytest.fixture

@@ -1,0 +1,184 @@
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+from aecf_ros.core.bundle import load_bundle
+from aecf_ros.training import loop
+from aecf_ros.training import train as train_module
+from aecf_ros.training.command import train_command
+from aecf_ros.training.config import ConfigError, OptimizerConfig, load_config
+from aecf_ros.training.datasets import load_dataset
+from aecf_ros.training.features import embed, fit_encoder, smoothed_targets
+from aecf_ros.training.train import train
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_dataset, quick_config, tmp_path_factory) -> Path:
+    """A bundle of three modalities trained on the tiny dataset; its run folder is beside it."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "bars").mkdir()
+    (folder / "bars" / "demo.mcap").write_bytes(b"someone else's file")
+    train(tiny_dataset, folder / "bars", quick_config, run=folder / "run", show_progress=False)
+    return folder / "bars"
+
+
+def _run(path: Path, **feed: np.ndarray) -> list[np.ndarray]:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feed)
+
+
+def test_training_ends_in_a_bundle_that_verifies_and_beats_chance_by_far(trained):
+    manifest = load_bundle(trained).manifest
+    assert manifest.name == "bars" and manifest.names == ["camera", "thermal", "audio"]
+    assert len(manifest.metrics) == 7 and "camera+audio" in manifest.metrics
+    for metrics in manifest.metrics.values():
+        assert metrics["accuracy"] > 0.9 and metrics["coverage"] > 0.85
+    assert manifest.training.config["seed"] == 0 and manifest.calibration.coverage == 0.9
+
+
+def test_the_bundle_answers_from_raw_input_alone(trained, tiny_dataset):
+    part = load_dataset(tiny_dataset).parts["test"]
+
+    camera, = _run(trained / "camera_encoder.onnx", image=np.array(part["camera"].data[:100]))
+    absent = {"embedding_thermal": np.full((100, 12), np.nan, np.float32), "embedding_audio": np.full((100, 10), np.nan, np.float32)}
+    probabilities, *_ = _run(trained / "head.onnx", embedding_camera=camera, present=np.tile([True, False, False], (100, 1)), **absent)
+    labels = part["camera"].labels[:100]
+    assert (probabilities.argmax(1) == labels)[labels >= 0].mean() > 0.9
+
+
+def test_encoders_stay_finite_on_black_images_and_digital_silence(trained):
+    camera, = _run(trained / "camera_encoder.onnx", image=np.zeros((3, 16, 20, 3), np.uint8))
+    audio, = _run(trained / "audio_encoder.onnx", samples=np.zeros((2, 2400), np.float32))
+    assert camera.shape == (3, 12) and audio.shape == (2, 10)
+    assert np.isfinite(camera).all() and np.isfinite(audio).all()
+
+
+def test_files_of_others_in_the_bundle_directory_stay(trained):
+    assert (trained / "demo.mcap").read_bytes() == b"someone else's file"
+    assert not list(trained.parent.glob(".bars-*"))
+
+
+def test_the_card_names_metrics_sources_and_limits(trained):
+    card = (trained / "MODEL_CARD.md").read_text()
+    assert "drawn by the tests, CC0" in card and "| camera | even |" in card and "## Limits" in card
+    assert f"{load_bundle(trained).manifest.metrics['camera']['accuracy']:.4f}" in card
+
+
+def test_the_run_folder_holds_curves_and_no_pickle(trained):
+    run = trained.parent / "run"
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    checkpoints = list((run / "checkpoints").iterdir())
+    assert len(checkpoints) == 4
+    for path in checkpoints:
+        with np.load(path, allow_pickle=False) as arrays:
+            assert all(arrays[key].dtype != object for key in arrays.files)
+
+
+def test_training_again_repeats_nothing_and_gives_the_same_calibration_and_metrics(trained, tiny_dataset, quick_config, monkeypatch):
+    written = []
+    monkeypatch.setattr(loop, "save_arrays", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(train_module, "_write", lambda *parts: written.append(parts))
+    train(tiny_dataset, trained.parent / "again", quick_config, run=trained.parent / "run", show_progress=False)
+    *_, calibration, evaluation, _ = written[0]
+    manifest = load_bundle(trained).manifest
+    assert evaluation.metrics["camera+audio"]["nll"] == pytest.approx(manifest.metrics["camera+audio"]["nll"], abs=1e-6)
+    for fit in calibration.fits:
+        assert fit.temperature == pytest.approx(manifest.calibration.subsets[fit.name].temperature, abs=1e-6)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+def test_a_killed_run_that_is_started_again_ends_with_the_weights_of_one_that_was_not(tiny_dataset, quick_config, tmp_path, monkeypatch):
+    dataset = load_dataset(tiny_dataset)
+    spec, samples = dataset.spec.modalities[0], dataset.parts["encoders"]["camera"]
+    config = quick_config.encoder("camera", "image").model_copy(update={"augment": True, "dropout": 0.3})
+
+    def encoder(folder: Path) -> torch.nn.Module:
+        return fit_encoder(spec, samples, 3, config, 7, folder, lambda *_: None)[0]
+
+    whole = encoder(tmp_path / "whole").state_dict()
+    save, saved = loop.save_arrays, []
+
+    def save_then_die(path: Path, arrays: dict[str, np.ndarray]) -> None:
+        save(path, arrays)
+        saved.append(path)
+        path.with_suffix(".partial").write_bytes(b"half a file")
+        raise Killed
+
+    monkeypatch.setattr(loop, "save_arrays", save_then_die)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            encoder(tmp_path / "killed")
+    assert len(saved) == 2
+    monkeypatch.setattr(loop, "save_arrays", save)
+    resumed = encoder(tmp_path / "killed").state_dict()
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value), name
+
+
+def test_a_torn_checkpoint_is_started_over_and_not_trusted(tmp_path):
+    path = tmp_path / "torn.npz"
+    path.write_bytes(b"PK\x03\x04 torn")
+    assert loop.load_arrays(path) is None and loop.load_arrays(tmp_path / "absent.npz") is None
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    module = torch.nn.Linear(2, 2)
+
+    def losses(epoch: int, generator: torch.Generator):
+        yield module(torch.full((1, 2), torch.inf)).sum()
+
+    with pytest.raises(FloatingPointError, match="lower optimizer.learning_rate"):
+        loop.fit(module, losses, 1, OptimizerConfig(epochs=1), tmp_path / "x.npz", 0, lambda *_: None)
+
+
+def test_features_are_kept_and_made_anew_for_other_weights(tiny_dataset, tmp_path):
+    from aecf_ros.training.encoders import CameraEncoder
+
+    samples = load_dataset(tiny_dataset).parts["test"]["camera"]
+    encoder = CameraEncoder(16, 20, 4).eval()
+    first = embed(encoder, samples, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    np.testing.assert_array_equal(embed(encoder, samples, tmp_path), first)
+    with torch.no_grad():
+        encoder.network.project.weight.add_(1.0)
+    assert (embed(encoder, samples, tmp_path) != first).any() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_nothing_is_taught_as_the_uniform_distribution():
+    targets = smoothed_targets(torch.tensor([-1, 2]), 4, 0.1)
+    torch.testing.assert_close(targets, torch.tensor([[0.25] * 4, [0.025, 0.025, 0.925, 0.025]]))
+
+
+def test_configuration_takes_overrides_and_names_what_it_refuses(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("seed: 3\nhead: {samples_per_epoch: 10}\n")
+    config = load_config(path, ["head.optimizer.epochs=7", "encoders.image.dropout=0.3"])
+    assert (config.seed, config.head.samples_per_epoch, config.head.optimizer.epochs, config.encoder("x", "image").dropout) == (3, 10, 7, 0.3)
+    for overrides, words in [(["hed.epochs=1"], "hed: Extra inputs"), (["seed"], "'seed' is not key=value"), (["calibration.coverage=2"], "calibration.coverage"),
+                             (["seed.x=1"], "seed holds a value"), (["pairs.nothing_share=0.9", "pairs.all_nothing_share=0.5"], "pairs: ")]:
+        with pytest.raises(ConfigError, match=words) as caught:
+            load_config(path, overrides)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_the_shipped_configuration_is_valid():
+    root = Path(__file__).parents[2]
+    config = load_config(root / "config" / "av_digits.yaml")
+    assert config.head.options["gate"] == "additive" and yaml.safe_load((root / "config" / "av_digits.yaml").read_text())
+
+
+def test_the_command_answers_bad_data_with_one_line_and_a_wrong_key_with_usage(tmp_path):
+    runner = CliRunner()
+    failed = runner.invoke(train_command, ["--data", str(tmp_path), "--out", str(tmp_path / "m"), "--run", str(tmp_path / "r")])
+    assert failed.exit_code == 1 and failed.output.strip().startswith("Error: ") and len(failed.output.strip().splitlines()) == 1
+    wrong = runner.invoke(train_command, ["--data", str(tmp_path), "--out", str(tmp_path / "m"), "nonsense=1"])
+    assert wrong.exit_code == 2 and "nonsense" in wrong.output
