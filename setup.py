@@ -22,7 +22,7 @@ def shared_files() -> list[tuple[str, list[str]]]:
 setup(
     name=NAME,
     version="0.1.0",
-    description="Sensor fusion that keeps predicting, with a calibrated confidence, when a camera or a microphone stops",
+    description="Sensor fusion that keeps predicting, with a calibrated confidence, when a sensor stops",
     license="Apache-2.0",
     maintainer="aecf_ros maintainers",
     maintainer_email="aecf-ros@users.noreply.github.com",

@@ -86,8 +86,9 @@ class Steps:
             tail = LOG.read_text(errors="replace").splitlines()[-15:]
             print("\n".join(f"        {line}" for line in tail), file=sys.stderr)
             command = " ".join(str(part) for part in error.cmd[:4])
+            log = LOG.relative_to(ROOT)
             raise SetupError(
-                f"`{command} ...` failed ({error.returncode}) while: {title}; see {LOG.relative_to(ROOT)}, and run again"
+                f"`{command} ...` failed ({error.returncode}) while: {title}; see {log}, mend that and run again"
             ) from error
         print(f"[setup]   done in {time.monotonic() - start:.0f} s", flush=True)
 
@@ -182,7 +183,8 @@ def create_venv(system_packages: bool) -> None:
     """Make `.venv` anew, from the Python that runs this."""
     base = getattr(sys, "_base_executable", sys.executable)
     shutil.rmtree(VENV, ignore_errors=True)
-    run_logged([base, "-m", "venv", *(["--system-site-packages"] if system_packages else []), VENV], clean_environment())
+    options = ["--system-site-packages"] if system_packages else []
+    run_logged([base, "-m", "venv", *options, VENV], clean_environment())
 
 
 def clean_environment() -> dict[str, str]:
@@ -224,7 +226,7 @@ def build_interfaces(distribution: str | None) -> None:
         return
     if not shutil.which("colcon"):
         names = " ".join(package.name for package in lacking)
-        raise SetupError(f"ROS 2 {distribution} is sourced, but lacks {names}; install python3-colcon-common-extensions")
+        raise SetupError(f"ROS 2 {distribution} lacks {names}, and colcon is missing; install python3-colcon-ros")
     run_logged(
         ["colcon", "--log-base", WORKSPACE / "log", "build", "--base-paths", *lacking,
          "--build-base", WORKSPACE / "build", "--install-base", WORKSPACE / "install", "--merge-install"]
@@ -233,10 +235,8 @@ def build_interfaces(distribution: str | None) -> None:
 
 def install_project() -> None:
     """Install the checkout itself, editable, so that `.venv/bin/aecf` runs the source."""
-    run_logged(
-        [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "-e", ROOT],
-        clean_environment(),
-    )
+    options = ["--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+    run_logged([PYTHON, "-m", "pip", "install", *options, "-e", ROOT], clean_environment())
 
 
 def prepare(profile: str) -> int:
@@ -267,10 +267,11 @@ def prepare(profile: str) -> int:
                   lambda: create_venv(bool(distribution)))  # fmt: skip
 
     files = [HERE / name for name in ([] if distribution else ["ros.txt"]) + REQUIREMENTS[profile]]
-    for file in files:
+    for number, file in enumerate(files, start=1):
         size = " (some minutes: torch)" if file.name == "dev.txt" else ""
-        steps.stamped(file.name, file_digest(HERE / "constraints.txt", *files[: files.index(file) + 1]),
-                      f"Python packages of {file.name}{size}", lambda file=file: install_requirements([file], distribution))  # fmt: skip
+        steps.stamped(file.name, file_digest(HERE / "constraints.txt", *files[:number]),
+                      f"Python packages of {file.name}{size}",
+                      lambda file=file: install_requirements([file], distribution))  # fmt: skip
 
     sources = [package / name for package in MESSAGE_PACKAGES for name in ("msg", "CMakeLists.txt", "package.xml")]
     steps.stamped("messages", file_digest(*sources, HERE / "messages.py", HERE / "ros.txt"),
