@@ -28,7 +28,7 @@ class CrossFitConfig:
 
     unseen_share: float = 0.3
     folds: int = 3
-    expert_epochs: int = 5
+    expert_steps: int = 200
     steps: int = 400
     batch: int = 512
     learning_rate: float = 1e-3
@@ -54,16 +54,19 @@ def fit_reliability(
     embeddings: Tensor,
     targets: Tensor,
     groups: Tensor,
+    clusters: Tensor,
     config: CrossFitConfig = CrossFitConfig(),
     generator: torch.Generator | None = None,
 ) -> OutOfFold:
     """Fit the reliability of one modality of an evidence-gate layer in place, after its experts have been trained.
 
     embeddings: [N, D]; targets: int64 [N], rows below 0 ("nothing there") have every class wrong and teach doubt;
-    groups: int64 [N], the kind of corruption of each sample, -1 for none or unknown. Returns what it was fitted on.
+    groups: int64 [N], the kind of corruption of each sample, -1 for none or unknown; clusters: int64 [N], samples made from one
+    recording or image share a number, and a fold: otherwise a stand-in has heard the word it is asked about.
+    Returns what it was fitted on.
     """
     reliability = layer.gate.reliability[modality]
-    fold = assign_folds(groups, config.folds, generator)
+    fold = assign_folds(groups, clusters, config.folds, generator)
     parts = []
     for k in range(int(fold.max()) + 1):
         held_kind = (groups == k) if (groups >= 0).any() else torch.zeros_like(groups, dtype=torch.bool)
@@ -76,10 +79,11 @@ def fit_reliability(
     return collected
 
 
-def assign_folds(groups: Tensor, folds: int, generator: torch.Generator | None) -> Tensor:
-    """A random fold for every sample: int64 [N], as many as there are kinds, or `folds` where no kind is known."""
+def assign_folds(groups: Tensor, clusters: Tensor, folds: int, generator: torch.Generator | None) -> Tensor:
+    """A random fold for every cluster: int64 [N], as many as there are kinds, or `folds` where no kind is known."""
     count = int(groups.max()) + 1 if (groups >= 0).any() else folds
-    return torch.randint(count, groups.shape, generator=generator)
+    names, index = clusters.unique(return_inverse=True)
+    return torch.randint(count, names.shape, generator=generator)[index]
 
 
 def fit_to(
@@ -111,7 +115,7 @@ def _stand_in(expert, reliability, embeddings, targets, held, held_kind, config,
     stand_in = _fresh(expert, generator)
     train = torch.nonzero(~held & (targets >= 0)).squeeze(1)
     optimizer = torch.optim.AdamW(stand_in.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    steps = config.expert_epochs * (len(train) // config.batch + 1)
+    steps = config.expert_steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3 * config.learning_rate, total_steps=steps)
     stand_in.train()
     for _ in range(steps):
@@ -153,3 +157,28 @@ def _loss(log_p: Tensor, targets: Tensor, log_prior: Tensor) -> Tensor:
     named = F.nll_loss(log_p, targets.clamp(min=0), reduction="none")
     nothing = -(log_prior.exp() * log_p).sum(-1)
     return torch.where(targets >= 0, named, nothing)
+
+
+def recalibrate(layer: AECF, modality: int, embeddings: Tensor, targets: Tensor, penalty: float = 1e-3) -> None:
+    """Shift one modality's log a and log-odds of eps, two numbers, to held-out data, in place.
+
+    Reliability is fitted to stand-ins, which saw less than the layer's own experts; this closes the gap without forgetting the shape.
+    embeddings: [N, D] and targets: int64 [N] of data neither the experts nor the cross-fit saw; targets below 0 are left out.
+    """
+    reliability, known = layer.gate.reliability[modality], targets >= 0
+    embeddings, targets = embeddings[known], targets[known]
+    with torch.no_grad():
+        logits = layer.experts[modality].eval()(embeddings)
+        a, doubt = reliability(embeddings, logits)
+    shift = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.LBFGS([shift], max_iter=40, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        log_p = contaminated_log_probabilities(logits, a * shift[0].exp(), doubt + shift[1], layer.log_prior)
+        loss = F.nll_loss(log_p, targets) + penalty * shift.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    reliability.head.bias.data += shift.detach()

@@ -1,6 +1,6 @@
 """AECF: the fusion layer. Embeddings and a presence mask in, one calibrated-by-design prediction out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class AECF(nn.Module):
         fused = self.log_prior + evidence.sum(1)
         if self.monotone != "off":
             reach = self.monotone_reach if self.monotone == "soft" else None
-            fused = lift_to_subsets(lambda subset: self._plain_logits(embeddings, logits, subset), fused, present, reach)
+            fused = lift_to_subsets(self.subset_logits(embeddings, logits, present), fused, present, reach)
         return FusionOutput(
             logits=fused,
             gate_weights=weights,
@@ -102,8 +102,9 @@ class AECF(nn.Module):
             return torch.sigmoid(logits.abs()).mean(-1)
         return torch.softmax(logits, dim=-1).amax(-1)
 
-    def _plain_logits(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> Tensor:
-        return self.log_prior + self.evidence(embeddings, logits, present)[0].sum(1)
+    def subset_logits(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> Callable[[Tensor], Tensor]:
+        """A function from a subset of `present`, bool [B, M], to fused logits [B, C] before any lifting."""
+        return lambda subset: self.log_prior + self.evidence(embeddings, logits, subset & present)[0].sum(1)
 
     def _alone(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> Tensor:
         """Evidence of each modality when it is the only one: [B, M, C]. A softmax gate gives a lone modality weight 1."""

@@ -6,12 +6,15 @@ reach, which is where most violations lie and where raising costs little likelih
 beyond twice the reach nothing is lifted, so a real conflict stays visible.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aecf_ros.fusion.masking import all_subsets
+
+REACHES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
 
 def soft_lift(confidence: Tensor, wanted: Tensor, reach: float) -> Tensor:
@@ -26,7 +29,7 @@ def with_confidence(logits: Tensor, confidence: Tensor) -> Tensor:
     confidence must not be below the present one.
     """
     log_p = torch.log_softmax(logits, dim=-1)
-    top = torch.nn.functional.one_hot(log_p.argmax(-1), log_p.shape[-1]).bool()
+    top = F.one_hot(log_p.argmax(-1), log_p.shape[-1]).bool()
     old = log_p.amax(-1).exp()
     rest = torch.log1p(-confidence.clamp(max=1 - 1e-7)) - torch.log1p(-old.clamp(max=1 - 1e-7))
     lifted = torch.where(top, torch.log(confidence).unsqueeze(-1), log_p + rest.unsqueeze(-1))
@@ -56,3 +59,19 @@ def lift_to_subsets(
             here, confidence = with_confidence(here, target), target
         lifted.append(confidence)
     return here
+
+
+@torch.no_grad()
+def choose_reach(
+    layer, embeddings: Sequence[Tensor], targets: Tensor, allowance: float = 0.001, reaches: Sequence[float] = REACHES
+) -> float:
+    """The largest reach whose negative log-likelihood with everything present rises by at most `allowance` nats; 0 if none.
+
+    layer: an AECF; embeddings: M tensors [N, D_m], all present; targets: int64 [N], calibration data.
+    """
+    present = torch.ones(len(targets), len(embeddings), dtype=torch.bool)
+    clean, logits = layer.expert_logits(embeddings, present)
+    plain = layer.subset_logits(clean, logits, present)
+    before = F.cross_entropy(plain(present), targets)
+    lifted = [F.cross_entropy(lift_to_subsets(plain, plain(present), present, reach), targets) for reach in reaches]
+    return max((reach for reach, loss in zip(reaches, lifted) if loss <= before + allowance), default=0.0)

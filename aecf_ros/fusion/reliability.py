@@ -37,7 +37,7 @@ class Reliability(nn.Module):
         self.head.bias.data = torch.tensor([0.0, LEAST_DOUBT_LOGIT])
 
     def statistics(self, embedding: Tensor, logits: Tensor) -> Tensor:
-        """Standardized statistics [B, 5], clipped at 6 deviations so that nothing unseen reaches the perceptron unbounded."""
+        """Standardized statistics [B, K], clipped at 6 deviations so that nothing unseen reaches the perceptron unbounded."""
         raw = modality_statistics(embedding, logits, self.distance)
         return ((raw - self.mean) / self.scale).clamp(-6.0, 6.0)
 
@@ -46,7 +46,7 @@ class Reliability(nn.Module):
         return self.from_statistics(self.statistics(embedding, logits))
 
     def from_statistics(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from standardized statistics [B, 5]: what fitting calls."""
+        """The same from standardized statistics [B, K]: what fitting calls."""
         log_a, doubt = self.head(self.body(statistics)).float().unbind(-1)
         return log_a.clamp(-4.0, 1.5).exp(), doubt.clamp(LEAST_DOUBT_LOGIT, -LEAST_DOUBT_LOGIT)
 

@@ -7,7 +7,8 @@ add nothing where corruption is independent given the label (docs/benchmarks.md)
 import torch
 from torch import Tensor, nn
 
-STATISTICS = ("entropy", "energy", "norm", "class_distance", "distance")
+STATISTICS = ("entropy", "energy", "norm", "class_distance", "distance", "neighbor_distance")
+LANDMARKS, NEIGHBORS = 512, 5
 
 
 def predictive_entropy(logits: Tensor) -> Tensor:
@@ -22,10 +23,12 @@ def energy(logits: Tensor) -> Tensor:
 
 
 class EmbeddingDistance(nn.Module):
-    """How far an embedding lies from those of training: Mahalanobis distances with one shared covariance (Lee et al. 2018).
+    """How far an embedding lies from those of training, in three ways.
 
-    Unfitted, every distance is that to the origin. `fit` is called once, on training embeddings; the result is three
-    buffers, so it travels in the state dict and in the exported graph.
+    Mahalanobis distances with one shared covariance (Lee et al. 2018) to the nearest class center and to the center of all, and the
+    mean distance to the nearest few of some hundred training embeddings (Sun et al. 2022), which sees what no ellipsoid does.
+    Unfitted, every distance is that to the origin. `fit` is called once, on training embeddings; the result is buffers, so it
+    travels in the state dict and in the exported graph.
     """
 
     def __init__(self, width: int, classes: int):
@@ -34,6 +37,7 @@ class EmbeddingDistance(nn.Module):
         self.register_buffer("class_centers", torch.zeros(classes, width))  # whitened
         self.register_buffer("whitening", torch.eye(width))
         self.register_buffer("total_whitening", torch.eye(width))
+        self.register_buffer("landmarks", torch.zeros(LANDMARKS, width))  # whitened by total_whitening
 
     @torch.no_grad()
     def fit(self, embeddings: Tensor, labels: Tensor, shrinkage: float = 0.05) -> None:
@@ -52,20 +56,29 @@ class EmbeddingDistance(nn.Module):
         self.whitening.copy_(whitening)
         self.total_whitening.copy_(_whitening(embeddings - center, shrinkage))
         self.class_centers.copy_((centers - center) @ whitening)
+        rows = torch.arange(LANDMARKS) * len(embeddings) // LANDMARKS  # spread evenly, no draw
+        self.landmarks.copy_((embeddings[rows] - center) @ self.total_whitening.double())
 
-    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared whitened distance to the nearest class center and to the center of all, [B] each, as log(1 + d)."""
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean squared whitened distance to the nearest class center, to the center of all, and to the nearest landmarks.
+
+        embedding: [B, D]. Each is [B], as log(1 + d).
+        """
         offset = embedding.to(self.center.dtype) - self.center
         within = offset @ self.whitening  # [B, D]
-        squared = (
-            within.square().sum(-1, keepdim=True)
-            - 2.0 * within @ self.class_centers.T
-            + self.class_centers.square().sum(-1)
-        )  # [B, C]
-        width = embedding.shape[-1]
-        nearest = squared.clamp(min=0.0).amin(-1) / width
-        overall = (offset @ self.total_whitening).square().mean(-1)
-        return torch.log1p(nearest), torch.log1p(overall)
+        spread = offset @ self.total_whitening
+        nearest = _squared_distances(within, self.class_centers).amin(-1)
+        overall = spread.square().mean(-1)
+        to_landmarks = _squared_distances(spread, self.landmarks)  # [B, LANDMARKS]
+        neighbors = to_landmarks.topk(NEIGHBORS, dim=-1, largest=False).values.mean(-1)
+        return torch.log1p(nearest), torch.log1p(overall), torch.log1p(neighbors)
+
+
+def _squared_distances(points: Tensor, centers: Tensor) -> Tensor:
+    """Mean squared difference over features: [B, C] from [B, D] and [C, D]."""
+    cross = points @ centers.T
+    total = points.square().sum(-1, keepdim=True) - 2.0 * cross + centers.square().sum(-1)
+    return total.clamp(min=0.0) / points.shape[-1]
 
 
 def _whitening(residual: Tensor, shrinkage: float) -> Tensor:
@@ -78,7 +91,6 @@ def _whitening(residual: Tensor, shrinkage: float) -> Tensor:
 
 
 def modality_statistics(embedding: Tensor, logits: Tensor, distance: EmbeddingDistance) -> Tensor:
-    """The columns named in STATISTICS, unstandardized: [B, 5] from an embedding [B, D] and its expert's logits [B, C]."""
-    nearest, overall = distance(embedding)
+    """The columns named in STATISTICS, unstandardized: [B, K] from an embedding [B, D] and its expert's logits [B, C]."""
     norm = torch.log1p(embedding.float().square().mean(-1))
-    return torch.stack([predictive_entropy(logits), energy(logits), norm, nearest, overall], dim=-1)
+    return torch.stack([predictive_entropy(logits), energy(logits), norm, *distance(embedding)], dim=-1)

@@ -37,7 +37,7 @@ class Pairs:
     """Rows that belong together: a sample each.
 
     image, sound: float32 [N, D]; label: int64 [N]; groups: int16 [N, 2], each modality's kind of corruption (-1: none);
-    recording: int64 [N], which recording the sound is of (samples that share one are not independent).
+    image_row, recording: int64 [N], which image and which recording (samples that share one are not independent).
     """
 
     image: np.ndarray
@@ -45,6 +45,7 @@ class Pairs:
     label: np.ndarray
     groups: np.ndarray
     recording: np.ndarray
+    image_row: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Pool:
     sound_label: np.ndarray
     sound_kind: np.ndarray
     recording: np.ndarray
+    image_row: np.ndarray
 
     def draw(self, rng: np.random.Generator) -> Pairs:
         """One sound of the same label for each image."""
@@ -66,7 +68,7 @@ class Pool:
             mine = np.flatnonzero(self.image_label == label)
             rows[mine] = rng.choice(np.flatnonzero(self.sound_label == label), size=len(mine))
         groups = np.stack([self.image_kind, self.sound_kind[rows]], axis=1)
-        return Pairs(self.image, self.sound[rows], self.image_label, groups, self.recording[rows])
+        return Pairs(self.image, self.sound[rows], self.image_label, groups, self.recording[rows], self.image_row)
 
 
 class Features:
@@ -86,11 +88,14 @@ class Features:
     def pool(self, variant: str) -> Pool | Pairs:
         """Training features of a variant: a Pool to pair by label, or fixed Pairs where pairing is the point."""
         arrays = self._cached(f"{variant}-fusion", lambda: self._fusion(variant))
-        return Pairs(**arrays) if "groups" in arrays else Pool(**arrays)
+        paired = "groups" in arrays
+        image_row = np.arange(len(arrays["image"])) % self.scale.fusion_images  # versions lie end to end
+        return Pairs(**arrays, image_row=image_row) if paired else Pool(**arrays, image_row=image_row)
 
     def pairs(self, variant: str, part: str) -> Pairs:
         """Fixed pairs of `calibration` or `test`. The variant may carry other kinds: field+development, field+unseen."""
-        return Pairs(**self._cached(f"{variant}-{part}", lambda: self._pairs(variant, part)))
+        arrays = self._cached(f"{variant}-{part}", lambda: self._pairs(variant, part))
+        return Pairs(**arrays, image_row=np.arange(len(arrays["image"])))
 
     def _cached(self, name: str, make) -> dict[str, np.ndarray]:
         path = self.directory / f"{name}.npz"

@@ -47,10 +47,10 @@ def motion(images, severity, rng):
 
 
 def rotation(images, severity, rng):
-    """18 to 90 degrees, either way."""
+    """12 to 60 degrees, either way."""
     sign = rng.choice([-1, 1], size=len(images))
     return np.stack(
-        [ndimage.rotate(image, 18.0 * s * g, reshape=False, order=1) for image, s, g in zip(images, severity, sign)]
+        [ndimage.rotate(image, 12.0 * s * g, reshape=False, order=1) for image, s, g in zip(images, severity, sign)]
     )
 
 
@@ -62,16 +62,16 @@ def salt_and_pepper(images, severity, rng):
 
 
 def fog(images, severity, rng):
-    """Smooth bright noise over the image, up to five times its weight."""
+    """Smooth bright noise over the image, up to three times its weight."""
     haze = ndimage.gaussian_filter(rng.normal(size=images.shape), (0, 4, 4))
     haze = (haze - haze.min((1, 2), keepdims=True)) / np.ptp(haze, axis=(1, 2)).reshape(-1, 1, 1)
-    weight = (0.7 * severity)[:, None, None]
+    weight = (0.6 * severity)[:, None, None]
     return ((images + weight * haze) / (1 + weight * 0.6)).astype(np.float32)
 
 
 def contrast(images, severity, rng):
-    """Contrast down to 70 to 10 %, around a gray of 0.6, with the noise of eight bits and a little more."""
-    keep = (0.85 - 0.15 * severity)[:, None, None]
+    """Contrast down to 83 to 15 %, around a gray of 0.6, with the noise of eight bits and a little more."""
+    keep = (1.0 - 0.17 * severity)[:, None, None]
     return (0.6 + (images - 0.6) * keep + 0.02 * rng.normal(size=images.shape)).astype(np.float32)
 
 

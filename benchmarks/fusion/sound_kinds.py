@@ -69,19 +69,19 @@ def speed(sounds, severity, rng):
 
 
 def mains_hum(sounds, severity, rng):
-    """50 Hz and its harmonics, 20 to -10 dB."""
+    """50 Hz and its harmonics, 25 to -5 dB."""
     time_s = np.arange(sounds.shape[1]) / SOUND_RATE_HZ
     phase = rng.random((len(sounds), 1)) * 2 * np.pi
     hum = sum(np.sign(np.sin(2 * np.pi * 50 * k * time_s + phase * k)) / k for k in (1, 2, 3, 5, 9, 15, 25))
-    return add_noise(sounds, hum.astype(np.float32), 26 - 7.2 * severity)
+    return add_noise(sounds, hum.astype(np.float32), SNR_DB[severity] - 5.0)
 
 
 def wind(sounds, severity, rng):
-    """Gusts of noise below 400 Hz with a rumbling tail, 15 to -13 dB."""
+    """Gusts of noise below 400 Hz with a rumbling tail, 25 to -5 dB."""
     noise = _filtered(_white(sounds.shape, rng), lambda f: 1.0 / (1.0 + (f[None, :] / 200.0) ** 2))
     gust = _filtered(_white(sounds.shape, rng), lambda f: (f[None, :] < 4.0).astype(np.float32))
     gust = np.abs(gust) / np.abs(gust).max(1, keepdims=True)
-    return add_noise(sounds, noise * gust, 22 - 7.0 * severity)
+    return add_noise(sounds, noise * gust, SNR_DB[severity] - 5.0)
 
 
 SEEN: dict[str, Corruption] = {

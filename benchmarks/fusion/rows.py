@@ -1,0 +1,274 @@
+"""Every head in the comparison: a name, and how it is made from a variant's training and calibration samples."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aecf_ros.fusion import AECF, EXPERTS_ONLY, PUBLISHED, CrossFitConfig, FusionObjective, ObjectiveConfig, fit_reliability
+from aecf_ros.fusion import baselines as base
+from aecf_ros.fusion.calibration import fit_temperature
+from aecf_ros.fusion.crossfit import recalibrate
+from aecf_ros.fusion.masking import random_subsets
+from aecf_ros.fusion.monotone import choose_reach
+from aecf_ros.fusion.mwam import modality_weights
+from benchmarks.fusion.training import Budget, Samples, Training
+
+OURS = "aecf"
+STRONG = "product of experts"
+
+
+@dataclass
+class Context:
+    """One variant and seed. What several rows share is trained once: the strong experts and the joint concatenation head."""
+
+    variant: str
+    seed: int
+    training: Training
+    calibration: Samples
+    budget: Budget
+    frequency_ratios: Tensor
+    cross_fit: CrossFitConfig = field(default_factory=CrossFitConfig)
+
+    @cached_property
+    def experts(self) -> AECF:
+        """An evidence layer whose experts (2 x 256) are trained, each by its own likelihood; its gate is not fitted."""
+        return self.train_layer(EXPERTS_ONLY, gate="evidence")
+
+    @cached_property
+    def joint(self) -> base.ConcatHead:
+        """A perceptron over both embeddings, trained where both are present, with no mask."""
+        return self.train(base.ConcatHead(self.training.dims, self.training.classes, mask=False), lambda p, g: p)
+
+    @cached_property
+    def fitted(self) -> AECF:
+        """The experts with reliability fitted out of fold."""
+        return self.fit_gate(self.experts, self.cross_fit, with_kinds=True)
+
+    def new(self, kind: type, **options) -> nn.Module:
+        return kind(self.training.dims, self.training.classes, **options)
+
+    def seeded(self) -> None:
+        torch.manual_seed(self.seed)
+
+    def train_layer(self, objective: ObjectiveConfig, weights: Tensor | None = None, **options) -> AECF:
+        """An AECF layer trained by an objective."""
+        self.seeded()
+        layer = AECF(self.training.dims, self.training.classes, **options)
+        loss = FusionObjective(objective)
+
+        def loss_of(embeddings, present, label, progress, generator):
+            return loss(layer, embeddings, present, label, generator, progress=progress, modality_weights=weights)[0]
+
+        return self.training.fit(layer, loss_of, self.budget, self.seed)
+
+    def train(self, model: nn.Module, mask: Callable, extra: Callable | None = None) -> nn.Module:
+        """Cross-entropy under mask(present, generator), plus extra(model, embeddings, present, label, progress)."""
+
+        def loss_of(embeddings, present, label, progress, generator):
+            loss = F.cross_entropy(model(embeddings, mask(present, generator)).logits, label)
+            return loss if extra is None else loss + extra(model, embeddings, present, label, progress)
+
+        return self.training.fit(model, loss_of, self.budget, self.seed)
+
+    def fit_gate(self, experts: AECF, config: CrossFitConfig, *, with_kinds: bool) -> AECF:
+        """A copy with reliability fitted out of fold, over kinds of corruption or over random folds alone."""
+        layer = copy.deepcopy(experts)
+        for m, (embeddings, label, kind, cluster) in enumerate(self.training.sides()):
+            generator = torch.Generator().manual_seed(self.seed)
+            groups = kind if with_kinds else torch.full_like(kind, -1)
+            fit_reliability(layer, m, embeddings, label, groups, cluster, config, generator)
+        return layer.eval()
+
+    def recalibrated(self, layer: AECF) -> AECF:
+        """A copy whose reliabilities are shifted to the calibration part, two numbers for each modality."""
+        layer = copy.deepcopy(layer)
+        for m, embedding in enumerate(self.calibration.embeddings):
+            recalibrate(layer, m, embedding, self.calibration.label)
+        return layer.eval()
+
+    def with_experts(self, kind: type, **options) -> nn.Module:
+        """A baseline on the shared strong experts."""
+        model = self.new(kind, **options)
+        model.experts = self.experts.experts
+        return model.eval()
+
+    def calibration_loss(self, model: nn.Module, pattern: tuple[bool, ...]) -> float:
+        present = torch.tensor(pattern).repeat(len(self.calibration), 1)
+        with torch.no_grad():
+            return F.cross_entropy(model(self.calibration.embeddings, present).logits, self.calibration.label).item()
+
+
+def unimodal(context: Context) -> nn.Module:
+    image_loss = context.calibration_loss(context.experts, (True, False))
+    sound_loss = context.calibration_loss(context.experts, (False, True))
+    return context.with_experts(base.Unimodal, order=(0, 1) if image_loss < sound_loss else (1, 0))
+
+
+def concat_mask(context: Context) -> nn.Module:
+    context.seeded()
+    return context.train(context.new(base.ConcatHead, mask=True), random_subsets)
+
+
+def product(context: Context, experts: nn.Module | None = None, **options) -> nn.Module:
+    """Temperatures of the experts fitted on the calibration part."""
+    model = context.new(base.ProductOfExperts, **options)
+    model.experts = (experts or context.experts).experts
+    model.eval()
+    for m, embedding in enumerate(context.calibration.embeddings):
+        with torch.no_grad():
+            logits = model.experts[m](embedding)
+        model.temperature[m] = 1.0 / fit_temperature(logits, context.calibration.label)
+    return model
+
+
+def product_linear(context: Context) -> nn.Module:
+    return product(context, context.train_layer(EXPERTS_ONLY, expert_hidden=()), hidden=())
+
+
+def subset_heads(context: Context) -> nn.Module:
+    """Heads are trained apart, so the shared experts and the joint head are exactly this baseline's three."""
+    model = context.new(base.SubsetHeads)
+    model.heads = nn.ModuleList([*context.experts.experts, context.joint.head])
+    return model.eval()
+
+
+def trusted(context: Context) -> nn.Module:
+    context.seeded()
+    model = context.new(base.TrustedMultiView)
+
+    def loss_of(embeddings, present, label, progress, generator):
+        _, logits = model.expert_logits(embeddings, present)
+        evidence = F.softplus(logits)
+        anneal = min(1.0, progress)
+        opinions = [base.combine_evidence(evidence), evidence[:, 0], evidence[:, 1]]
+        return torch.stack([base.evidential_loss(e, label, anneal).mean() for e in opinions]).sum()
+
+    return context.training.fit(model, loss_of, context.budget, context.seed)
+
+
+def cml(context: Context) -> nn.Module:
+    """Concatenation with mask and random subsets, plus CML's hinge on the confidence with one modality removed."""
+    context.seeded()
+
+    def hinge(model, embeddings, present, label, progress):
+        full = model(embeddings, present).confidence
+        one = torch.zeros_like(present)
+        one[:, int(torch.randint(2, ()))] = True
+        return base.cml_term(full, model(embeddings, one).confidence)
+
+    return context.train(context.new(base.ConcatHead, mask=True), random_subsets, hinge)
+
+
+class Upstream(nn.Module):
+    """The package `aecf` 0.1.0 as it is: one query attends to the modalities, a linear head follows; absent keys are padding."""
+
+    def __init__(self, dims, classes):
+        from aecf import create_fusion_pool
+
+        super().__init__()
+        self.query, self.pool = create_fusion_pool(embed_dim=dims[0], num_modalities=len(dims), mask_prob=0.15)
+        self.head = nn.Linear(dims[0], classes)
+
+    def forward(self, embeddings, present):
+        clean = torch.stack([torch.where(present[:, m, None], e, 0.0) for m, e in enumerate(embeddings)], dim=1)
+        query = self.query.expand(len(present), -1, -1)
+        fused, info = self.pool(query, clean, key_padding_mask=~present, return_info=True)
+        self.info = info
+        logits = self.head(fused.squeeze(1))
+        weights = info["attention_weights"].squeeze(1)
+        nothing = torch.zeros(*present.shape, logits.shape[1])
+        confidence = logits.softmax(-1).amax(-1)
+        return base.FusionOutput(logits, weights, nothing, base.gate_entropy(weights), confidence)
+
+
+def upstream(context: Context) -> nn.Module:
+    context.seeded()
+    model = context.new(Upstream)
+
+    def entropy(model, embeddings, present, label, progress):
+        return 0.01 * model.pool.curriculum_masking.entropy_loss(model.info["entropy"])
+
+    return context.train(model, random_subsets, entropy)
+
+
+def ours(context: Context, *, layer: AECF | None = None, monotone: str = "soft", recalibrate: bool = True) -> nn.Module:
+    """Cross-fitted reliability, shifted to the calibration part, confidence lifted softly where that costs nothing there."""
+    layer = context.fitted if layer is None else layer
+    layer = context.recalibrated(layer) if recalibrate else copy.deepcopy(layer)
+    layer.monotone = monotone
+    if monotone == "soft":
+        layer.monotone_reach = choose_reach(layer, context.calibration.embeddings, context.calibration.label)
+    return layer
+
+
+def random_folds(context: Context) -> nn.Module:
+    return ours(context, layer=context.fit_gate(context.experts, context.cross_fit, with_kinds=False))
+
+
+def evidence_with_cec(context: Context) -> nn.Module:
+    """The same experts trained jointly with CEC instead of alone, then the same gate."""
+    objective = ObjectiveConfig(joint_weight=0.0, expert_weight=1.0, subset_floor=0.0, cec_weight=5.0, cec_subset_weight=0.3)
+    trained = context.train_layer(objective, gate="evidence")
+    return ours(context, layer=context.fit_gate(trained, context.cross_fit, with_kinds=True), monotone="off")
+
+
+def published(weights: bool = False, gate: str = "additive", **changes) -> Callable[[Context], nn.Module]:
+    """The published design on linear experts, with some of it changed."""
+    objective = replace(PUBLISHED, **changes)
+
+    def build(context: Context) -> nn.Module:
+        shares = modality_weights(context.frequency_ratios) if weights else None
+        return context.train_layer(objective, weights=shares, gate=gate, expert_hidden=())
+
+    return build
+
+
+BASELINES: dict[str, Callable[[Context], nn.Module]] = {
+    "unimodal": unimodal,
+    "concat, no mask (confound)": lambda c: c.joint,
+    "concat + mask": concat_mask,
+    "mean of logits": lambda c: c.with_experts(base.MeanLogits),
+    "product, linear experts": product_linear,
+    STRONG: product,
+    "head per subset": subset_heads,
+    "energy weighting (QMF)": lambda c: c.with_experts(base.EnergyWeighted),
+    "TMC": trusted,
+    "CML": cml,
+}
+if find_spec("aecf") is not None:  # a dependency of this benchmark only; without it its row is missing and the report says so
+    BASELINES["upstream aecf 0.1.0"] = upstream
+
+VARIANTS_OF_OURS: dict[str, Callable[[Context], nn.Module]] = {
+    OURS: ours,
+    "aecf, hard monotone": lambda c: ours(c, monotone="hard"),
+    "aecf, no lift": lambda c: ours(c, monotone="off"),
+    "aecf, no recalibration": lambda c: ours(c, recalibrate=False, monotone="off"),
+    "aecf, random folds": random_folds,
+    "aecf, no cross-fit": lambda c: ours(c, layer=c.experts),
+    "aecf, experts with CEC": evidence_with_cec,
+}
+
+ABLATIONS: dict[str, Callable[[Context], nn.Module]] = {
+    "additive gate": published(),
+    "- entropy": published(entropy="off"),
+    "- CEC": published(cec_weight=0.0),
+    "- curriculum": published(curriculum="off"),
+    "- subset floor": published(subset_floor=0.0),
+    "- all three": published(entropy="off", cec_weight=0.0, curriculum="off"),
+    "entropy rewarded": published(entropy_sign="reward"),
+    "entropy penalized": published(entropy_sign="penalize"),
+    "entropy by schedule": published(entropy="schedule"),
+    "high entropy masks": published(curriculum="high-entropy"),
+    "convex gate": published(gate="convex"),
+    "MA-AFS gate": published(gate="scheduler"),
+    "MWAM weights": published(weights=True, expert_weight=1.0),
+    "expert loss, no MWAM": published(expert_weight=1.0),
+}
+
+ALL_ROWS = BASELINES | VARIANTS_OF_OURS | ABLATIONS
