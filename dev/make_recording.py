@@ -1,6 +1,8 @@
-"""Make a recording of digits shown to a camera and said to a microphone: one MCAP file, as `ros2 bag record` would write it.
+"""Make a recording of digits shown to a camera and said to a microphone: one MCAP file, as `ros2 bag record` would
+write it.
 
-Everything in it, handwriting and voices, is held out: no part of the training data has seen or heard it. An hour streams in flat memory:
+Everything in it, handwriting and voices, is held out: no part of the training data has seen or heard it. An hour
+streams in flat memory:
 
     python dev/make_recording.py --seconds 3600 --seed 7 --out out/long.mcap
 """
@@ -49,13 +51,25 @@ def qos(latched: bool) -> Qos:
     forever = QosTime(9223372036, 854775807)
     durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
     return Qos(
-        QosHistory.KEEP_LAST, 1 if latched else 10, QosReliability.RELIABLE, durability, forever, forever, QosLiveliness.AUTOMATIC, forever, False
+        QosHistory.KEEP_LAST,
+        1 if latched else 10,
+        QosReliability.RELIABLE,
+        durability,
+        forever,
+        forever,
+        QosLiveliness.AUTOMATIC,
+        forever,
+        False,
     )
 
 
 def digit_drawer(source: str) -> Callable[[int, np.random.Generator], np.ndarray]:
     """(digit, rng) -> uint8 (n, n) from `sklearn-demo` or `mnist-test`."""
-    glyphs = sources.sklearn_digits("demo") if source == "sklearn-demo" else sources.mnist("test", sources.benchmark_folder())
+    glyphs = (
+        sources.sklearn_digits("demo")
+        if source == "sklearn-demo"
+        else sources.mnist("test", sources.benchmark_folder())
+    )
     of = [np.flatnonzero(glyphs.labels == digit) for digit in range(10)]
     return lambda digit, rng: glyphs.images[rng.choice(of[digit])]
 
@@ -72,7 +86,11 @@ def word_sayer(source: str) -> Callable[[int, np.random.Generator], np.ndarray]:
     voices = sources.voices("demo")
 
     def say(digit: int, rng: np.random.Generator) -> np.ndarray:
-        voice, pitch, speed_wpm = voices[rng.integers(len(voices))], int(rng.integers(25, 75)), int(rng.integers(140, 190))
+        voice, pitch, speed_wpm = (
+            voices[rng.integers(len(voices))],
+            int(rng.integers(25, 75)),
+            int(rng.integers(140, 190)),
+        )
         while len(word := sources.speak(voice, sources.LABELS[digit], pitch, speed_wpm)) > longest:
             speed_wpm += 20
         return word
@@ -104,7 +122,12 @@ class Messages:
     def audio_info(self) -> Iterator[Entry]:
         """What the audio is, once, at the start."""
         rate_hz = sources.RATE_HZ
-        yield START_NS, 1, "/audio_info", self._new("audio_common_msgs/msg/AudioInfo", 1, rate_hz, "S16LE", 16 * rate_hz, "wave")
+        yield (
+            START_NS,
+            1,
+            "/audio_info",
+            self._new("audio_common_msgs/msg/AudioInfo", 1, rate_hz, "S16LE", 16 * rate_hz, "wave"),
+        )
 
     def audio(self, chunks: Iterator[np.ndarray]) -> Iterator[Entry]:
         """Chunks, stamped with their first sample, logged a few ms after their last."""
@@ -113,7 +136,12 @@ class Messages:
             stamp_ns = START_NS + round((index * CHUNK_S + abs(rng.normal(0.0, 0.0003))) * 1e9)
             log_ns = START_NS + round(((index + 1) * CHUNK_S + rng.uniform(0.002, 0.008)) * 1e9)
             data = self._new("audio_common_msgs/msg/AudioData", np.frombuffer(chunk.astype("<i2").tobytes(), np.uint8))
-            yield log_ns, 2, "/audio", self._new("audio_common_msgs/msg/AudioDataStamped", self._header(stamp_ns, "microphone"), data)
+            yield (
+                log_ns,
+                2,
+                "/audio",
+                self._new("audio_common_msgs/msg/AudioDataStamped", self._header(stamp_ns, "microphone"), data),
+            )
 
     def camera(self, frames: Iterator[tuple[float, np.ndarray]], quality: int) -> Iterator[Entry]:
         """JPEG frames, logged 5 to 15 ms after their stamp."""
@@ -123,7 +151,12 @@ class Messages:
             stamp_ns = START_NS + round(stamp_s * 1e9)
             last_ns = max(stamp_ns + round(rng.uniform(0.005, 0.015) * 1e9), last_ns + 100_000)
             data = np.frombuffer(scenes.to_jpeg(picture, quality), np.uint8)
-            yield last_ns, 3, "/camera/image", self._new("sensor_msgs/msg/CompressedImage", self._header(stamp_ns, "camera"), "jpeg", data)
+            yield (
+                last_ns,
+                3,
+                "/camera/image",
+                self._new("sensor_msgs/msg/CompressedImage", self._header(stamp_ns, "camera"), "jpeg", data),
+            )
 
 
 def write_mcap(out: Path, entries: Iterator[Entry], store: Typestore) -> int:
@@ -162,10 +195,18 @@ def _size(_: click.Context, __: click.Parameter, value: str) -> tuple[int, int]:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--digits", type=click.Choice(["sklearn-demo", "mnist-test"]), default="sklearn-demo", show_default=True)
 @click.option("--voices", type=click.Choice(["espeak-demo", "fsdd-test"]), default="espeak-demo", show_default=True)
-@click.option("--rate-hz", default=15.0, show_default=True, type=click.FloatRange(min=1.0, max=120.0), help="Frames per second.")
+@click.option(
+    "--rate-hz", default=15.0, show_default=True, type=click.FloatRange(min=1.0, max=120.0), help="Frames per second."
+)
 @click.option("--size", default="320x240", show_default=True, callback=_size, help="Frame size, WIDTHxHEIGHT.")
 @click.option("--snr-db", default=18.0, show_default=True, help="Speech over room noise.")
-@click.option("--variety", default=0.5, show_default=True, type=click.FloatRange(0.0, 1.0), help="How unruly scene and card are; training is at 1.")
+@click.option(
+    "--variety",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0.0, 1.0),
+    help="How unruly scene and card are; training is at 1.",
+)
 @click.option("--jpeg-quality", default=45, show_default=True, type=click.IntRange(5, 100))
 def main(
     out: Path,

@@ -1,7 +1,8 @@
-"""Make the data that the model `av_digits` is trained, calibrated and tested on: a dataset folder for `aecf train --data`.
+"""Make the data that the model `av_digits` is trained, calibrated and tested on: a dataset folder for `aecf train
+--data`.
 
-Nothing is downloaded. MNIST and the Free Spoken Digit Dataset come from `../shared/data` (or AECF_BENCH_DATA); without that folder the
-data are scikit-learn's digits and espeak-ng's voices alone, which every machine can make.
+Nothing is downloaded. MNIST and the Free Spoken Digit Dataset come from `../shared/data` (or AECF_BENCH_DATA); without
+that folder the data are scikit-learn's digits and espeak-ng's voices alone, which every machine can make.
 """
 
 import multiprocessing
@@ -38,7 +39,8 @@ BLOCK = 200
 class Plan:
     """What each sample of one part and modality is made of.
 
-    corpus: int8 (n,), index into the corpora. item: int32 (n,), the glyph or word in it. labels: int16 (n,), -1 for nothing.
+    corpus: int8 (n,), index into the corpora. item: int32 (n,), the glyph or word in it. labels: int16 (n,), -1 for
+    nothing.
     """
 
     corpora: tuple[Glyphs, ...] | tuple[Words, ...]
@@ -49,8 +51,12 @@ class Plan:
     file: Path
 
 
-def plan_samples(corpora: tuple, shares: list[float], n: int, nothing: float, seed: tuple[int, ...], file: Path) -> Plan:
-    """A seeded plan: every corpus is gone through in shuffled rounds, so that no item is used twice before each was used once."""
+def plan_samples(
+    corpora: tuple, shares: list[float], n: int, nothing: float, seed: tuple[int, ...], file: Path
+) -> Plan:
+    """A seeded plan: every corpus is gone through in shuffled rounds, so that no item is used twice before each was
+    used once.
+    """
     rng = np.random.default_rng(seed)
     empty = np.zeros(n, bool)
     empty[rng.permutation(n)[: round(n * nothing)]] = True
@@ -113,7 +119,13 @@ def fill(plan: Plan, shape: tuple[int, ...], dtype: type, work, workers: int, ti
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/av_digits_data"), show_default=True)
-@click.option("--cache", type=click.Path(path_type=Path), default=Path("out/av_digits_cache"), show_default=True, help="Folder that keeps espeak-ng's words.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=Path("out/av_digits_cache"),
+    show_default=True,
+    help="Folder that keeps espeak-ng's words.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--workers", default=2, show_default=True)
 @click.option("--scale", default=1.0, show_default=True, help="Multiplies every size.")
@@ -128,7 +140,10 @@ def main(out: Path, cache: Path, seed: int, workers: int, scale: float, quick: b
     bench = sources.benchmark_folder()
     corpora_there = all((bench / name).is_file() for name in ("mnist.npz", "fsdd.npz"))
     if not corpora_there:
-        click.echo(f"{bench}: no mnist.npz and fsdd.npz; making the data of scikit-learn's digits and espeak-ng's voices alone", err=True)
+        click.echo(
+            f"{bench}: no mnist.npz and fsdd.npz; using scikit-learn's digits and espeak-ng's voices alone",
+            err=True,
+        )
     try:
         sources.require_espeak()
     except sources.SourceMissing as error:
@@ -141,22 +156,34 @@ def main(out: Path, cache: Path, seed: int, workers: int, scale: float, quick: b
         if corpora_there:
             drawn = (sources.mnist(part, bench), *drawn)
         plan = plan_samples(
-            drawn, [MNIST_SHARE, 1 - MNIST_SHARE][-len(drawn) :], sizes[part]["camera"], NOTHING_SHARE["camera"], (seed, index, 0), folder / "camera.npy"
+            drawn,
+            [MNIST_SHARE, 1 - MNIST_SHARE][-len(drawn) :],
+            sizes[part]["camera"],
+            NOTHING_SHARE["camera"],
+            (seed, index, 0),
+            folder / "camera.npy",
         )
         fill(plan, (HEIGHT, WIDTH, 3), np.uint8, _make_frames, workers, f"{part:12s} camera")
         takes = 3 if part == "encoders" else 5
         click.echo(f"{part:12s} espeak-ng speaks ...")
         said = sources.espeak(part, cache, seed, 1 if quick else takes, 20 if quick else 1500, 3 if quick else None)
-        spoken: tuple[Words, ...] = (sources.fsdd(part, bench, 60 if quick else None), said) if corpora_there else (said,)
+        spoken: tuple[Words, ...] = (
+            (sources.fsdd(part, bench, 60 if quick else None), said) if corpora_there else (said,)
+        )
         plan = plan_samples(
-            spoken, [FSDD_SHARE, 1 - FSDD_SHARE][-len(spoken) :], sizes[part]["audio"], NOTHING_SHARE["audio"], (seed, index, 1), folder / "audio.npy"
+            spoken,
+            [FSDD_SHARE, 1 - FSDD_SHARE][-len(spoken) :],
+            sizes[part]["audio"],
+            NOTHING_SHARE["audio"],
+            (seed, index, 1),
+            folder / "audio.npy",
         )
         fill(plan, (round(sources.RATE_HZ * speech.WINDOW_S),), np.int16, _make_windows, workers, f"{part:12s} audio")
     used = ("mnist", "sklearn", "fsdd", "espeak") if corpora_there else ("sklearn", "espeak")
     meta = {
         "name": "av_digits",
         "labels": list(sources.LABELS),
-        "description": "A handwritten digit on a card before a camera, and the spoken digit; -1 is nothing to read, nothing said.",
+        "description": "A handwritten digit on a card before a camera, and the spoken digit; -1 is nothing there.",
         "sources": [sources.SOURCES[name] for name in used],
         "modalities": [
             {"name": "camera", "kind": "image", "height": HEIGHT, "width": WIDTH},

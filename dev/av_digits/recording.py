@@ -32,7 +32,9 @@ class Span:
 
 
 def schedule(seconds: float, seed: int, empty_every_s: float = 50.0) -> list[Span]:
-    """Spans that cover [0, seconds): shuffled rounds of all ten digits, none twice in a row, and an empty span every `empty_every_s`."""
+    """Spans that cover [0, seconds): shuffled rounds of all ten digits, none twice in a row, and an empty span every
+    `empty_every_s`.
+    """
     rng = np.random.default_rng([seed, 0])
     spans: list[Span] = []
     now, deck, last = 0.0, [], -1
@@ -57,7 +59,9 @@ def schedule(seconds: float, seed: int, empty_every_s: float = 50.0) -> list[Spa
 
 
 def word_times(lasts_s: float, word_s: float, rng: np.random.Generator) -> np.ndarray:
-    """When a word of word_s starts within a span of lasts_s: the first within 0.1 s, the last ends before the span does."""
+    """When a word of word_s starts within a span of lasts_s: the first within 0.1 s, the last ends before the span
+    does.
+    """
     first = rng.uniform(0.01, 0.09)
     spare = lasts_s - first - word_s - rng.uniform(0.02, 0.1)
     closest = max(0.62, word_s + 0.06)
@@ -69,7 +73,9 @@ def word_times(lasts_s: float, word_s: float, rng: np.random.Generator) -> np.nd
     return first + min(spare / gaps, 1.0) * np.arange(gaps + 1)
 
 
-def sound_chunks(spans: list[Span], say: Callable[[int, np.random.Generator], np.ndarray], seed: int, snr_db: float) -> Iterator[np.ndarray]:
+def sound_chunks(
+    spans: list[Span], say: Callable[[int, np.random.Generator], np.ndarray], seed: int, snr_db: float
+) -> Iterator[np.ndarray]:
     """int16 (RATE_HZ * CHUNK_S,) each, without a gap, until the last span ends.
 
     say: (digit, rng) -> float32 word at RATE_HZ. One room for the whole recording; a word never sounds beyond its span.
@@ -78,7 +84,11 @@ def sound_chunks(spans: list[Span], say: Callable[[int, np.random.Generator], np
     acoustics = speech.make_acoustics(rng, telephone=0.0)
     # The noise is periodic by construction, so that it loops without a seam.
     loop = 30 * RATE_HZ
-    bed = speech.colored_noise(rng, loop, 1.0) + 0.3 * speech.colored_noise(rng, loop, 0.0) + 0.25 * speech.hum(rng, loop, 100.0)
+    bed = (
+        speech.colored_noise(rng, loop, 1.0)
+        + 0.3 * speech.colored_noise(rng, loop, 0.0)
+        + 0.25 * speech.hum(rng, loop, 100.0)
+    )
     bed *= np.float32(SPEECH_RMS * 10.0 ** (-snr_db / 20.0) / speech.rms(bed))
     size = round(RATE_HZ * CHUNK_S)
     rest, done = np.zeros(0, np.float32), 0
@@ -109,7 +119,9 @@ def _add_words(sound: np.ndarray, word: np.ndarray, acoustics: speech.Acoustics,
 
 
 def camera_times(seconds: float, rate_hz: float, seed: int) -> Iterator[float]:
-    """Stamps of the frames, s: a camera's period with jitter (3 ms standard deviation, now and then 15 ms), strictly rising."""
+    """Stamps of the frames, s: a camera's period with jitter (3 ms standard deviation, now and then 15 ms), strictly
+    rising.
+    """
     rng = np.random.default_rng([seed, 2])
     last, index = -1.0, 0
     while (nominal := (index + 0.25) / rate_hz) < seconds:
@@ -147,6 +159,10 @@ def frames(
             sway, phase = rng.uniform(0.15, 0.6, 4), rng.uniform(0.0, 2 * np.pi, 4)
         swing = np.sin(2 * np.pi * sway * stamp + phase) * np.array([0.012, 0.012, 0.01, 0.02])
         moved = replace(
-            pose, x=pose.x + swing[0], y=pose.y + swing[1], height=pose.height * (1 + swing[2]), angle=pose.angle + swing[3]
+            pose,
+            x=pose.x + swing[0],
+            y=pose.y + swing[1],
+            height=pose.height * (1 + swing[2]),
+            angle=pose.angle + swing[3],
         )
         yield stamp, scenes.render(room, card, moved, rng)

@@ -1,7 +1,7 @@
 """Camera frames: a card with a handwritten digit, held in front of a background.
 
-A `Room` is what stays for a whole recording (background, light, camera), a `Card` what is held up, a `Pose` where it is just now.
-Colors are RGB. Lengths are in units of the frame's height, so that one scene can be drawn at any size.
+A `Room` is what stays for a whole recording (background, light, camera), a `Card` what is held up, a `Pose` where it is
+just now. Colors are RGB. Lengths are in units of the frame's height, so that one scene can be drawn at any size.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,8 @@ GLYPH = 112  # side of the square a glyph is drawn in before it is cut to its in
 class Room:
     """Everything before the card comes, and the camera.
 
-    background: uint8 (h, w, 3). light: uint8 (h, w, 3), what multiplies every color, in units of 1 / LIGHT_UNIT. blur: standard deviation in frame heights.
+    background: uint8 (h, w, 3). light: uint8 (h, w, 3), what multiplies every color, in units of 1 / LIGHT_UNIT. blur:
+    standard deviation in frame heights.
     motion: (dx, dy) of motion blur in frame heights. noise: standard deviation in grey levels. shadow: strength 0..1.
     """
 
@@ -34,7 +35,9 @@ class Room:
 
 @dataclass(frozen=True)
 class Card:
-    """A drawing, uint8 (CANVAS, w, 3), and the rectangle of its ink (left, top, right, bottom) in canvas pixels; None on an empty card."""
+    """A drawing, uint8 (CANVAS, w, 3), and the rectangle of its ink (left, top, right, bottom) in canvas pixels; None
+    on an empty card.
+    """
 
     drawing: np.ndarray
     ink_box: tuple[float, float, float, float] | None
@@ -42,7 +45,8 @@ class Card:
 
 @dataclass(frozen=True)
 class Pose:
-    """Centre (x, y) and height in frame heights, rotation in radians, and how far the four corners are pulled (4, 2)."""
+    """Centre (x, y) and height in frame heights, rotation in radians, and how far the four corners are pulled (4, 2).
+    """
 
     x: float
     y: float
@@ -53,7 +57,9 @@ class Pose:
 
 @lru_cache(maxsize=1)
 def _grain() -> np.ndarray:
-    """uint8 (768, 1024, 3), normal noise around 128 with GRAIN_SD: frames cut pieces from it, which is far quicker than drawing anew."""
+    """uint8 (768, 1024, 3), normal noise around 128 with GRAIN_SD: frames cut pieces from it, which is far quicker than
+    drawing anew.
+    """
     noise = np.random.default_rng(5).standard_normal((768, 1024, 3), dtype=np.float32)
     return np.clip(np.round(noise * GRAIN_SD + 128.0), 0, 255).astype(np.uint8)
 
@@ -65,7 +71,8 @@ def _color(rng: np.random.Generator, low: float, high: float, tint: float) -> np
 def glyph_ink(image: np.ndarray, rng: np.random.Generator, variety: float = 1.0) -> np.ndarray:
     """Ink of a handwritten digit, enlarged smoothly: uint8 (h, w), 255 is full ink, cut to the ink's rectangle.
 
-    image: uint8 (n, n), MNIST's 28x28 or scikit-learn's 8x8. variety scales slant, elastic bending and stroke width; 0 leaves them.
+    image: uint8 (n, n), MNIST's 28x28 or scikit-learn's 8x8. variety scales slant, elastic bending and stroke width; 0
+    leaves them.
     """
     side = image.shape[0]
     pad = max(side // 8, 1)
@@ -108,14 +115,19 @@ def glyph_ink(image: np.ndarray, rng: np.random.Generator, variety: float = 1.0)
 
 
 def _crisp(ink: np.ndarray, cell: float, strength: float) -> np.ndarray:
-    """Local contrast for 8x8 pixels: their strokes are a cell or two wide, and eights and nines would lose their holes."""
+    """Local contrast for 8x8 pixels: their strokes are a cell or two wide, and eights and nines would lose their holes.
+    """
     around = cv2.GaussianBlur(ink, (0, 0), 1.3 * cell)
     return np.clip(ink + np.float32(strength) * (ink - around), 0.0, 1.0)
 
 
 def _bent(ink: np.ndarray, rng: np.random.Generator, variety: float) -> np.ndarray:
     """Slanted, stretched, turned a little and bent elastically, in one remap."""
-    slant, stretch, turn = rng.normal(0.0, 0.13 * variety), np.exp(rng.normal(0.0, 0.1 * variety)), rng.normal(0.0, 0.05 * variety)
+    slant, stretch, turn = (
+        rng.normal(0.0, 0.13 * variety),
+        np.exp(rng.normal(0.0, 0.1 * variety)),
+        rng.normal(0.0, 0.05 * variety),
+    )
     half = GLYPH / 2.0
     grid = np.linspace(-half, half, 5, dtype=np.float32)
     x, y = np.meshgrid(grid, grid)
@@ -127,7 +139,9 @@ def _bent(ink: np.ndarray, rng: np.random.Generator, variety: float) -> np.ndarr
 
 
 def make_card(glyph: np.ndarray | None, rng: np.random.Generator, variety: float = 1.0) -> Card:
-    """Paper with the glyph on it, or empty. glyph: uint8 (h, w) of `glyph_ink`. variety 0 is plain white or cream paper with dark ink."""
+    """Paper with the glyph on it, or empty. glyph: uint8 (h, w) of `glyph_ink`. variety 0 is plain white or cream paper
+    with dark ink.
+    """
     width = round(CANVAS * rng.uniform(0.68, 1.0 + 0.35 * variety))
     inverted = rng.random() < 0.14 * variety
     if inverted:
@@ -155,7 +169,9 @@ def make_card(glyph: np.ndarray | None, rng: np.random.Generator, variety: float
         patch += alpha * (pen - patch)
         box = (float(left), float(top), float(left + w), float(top + h))
     if rng.random() < 0.2 * variety:
-        cv2.rectangle(drawing, (0, 0), (width - 1, CANVAS - 1), (paper * rng.uniform(0.3, 0.8)).tolist(), int(rng.integers(1, 5)))
+        cv2.rectangle(
+            drawing, (0, 0), (width - 1, CANVAS - 1), (paper * rng.uniform(0.3, 0.8)).tolist(), int(rng.integers(1, 5))
+        )
     grain = rng.uniform(0, 5) * max(variety, 0.3)
     i, j = rng.integers(0, 600), rng.integers(0, 800)
     drawing += np.float32(grain / GRAIN_SD) * (_grain()[i : i + CANVAS, j : j + width, :1] - np.float32(128.0))
@@ -179,10 +195,16 @@ def make_room(rng: np.random.Generator, width: int, height: int, variety: float 
     level = np.exp(rng.normal(-0.04, 0.26 * variety))
     balance = np.exp(rng.normal(0.0, 0.08 * variety, 3))
     falloff = np.exp(rng.normal(0.0, rng.uniform(0.02, 0.22) * max(variety, 0.4), (2, 3)))
-    small = cv2.resize((falloff[..., None] * (LIGHT_UNIT * level * balance)).astype(np.float32), (80, 60), interpolation=cv2.INTER_LINEAR)
+    small = cv2.resize(
+        (falloff[..., None] * (LIGHT_UNIT * level * balance)).astype(np.float32),
+        (80, 60),
+        interpolation=cv2.INTER_LINEAR,
+    )
     if rng.random() < 0.15 * variety:
         small *= _hard_shadow(rng)[..., None]
-    light = cv2.resize(np.clip(np.round(small), 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
+    light = cv2.resize(
+        np.clip(np.round(small), 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR
+    )
     blur = 0.0
     motion = (0.0, 0.0)
     way = rng.random()
@@ -214,7 +236,10 @@ def _background(rng: np.random.Generator, width: int, height: int, variety: floa
         small = base + rng.normal(0.0, rng.uniform(5, 45), (rows, rows * 4 // 3, 3 if rng.random() < 0.5 else 1))
         if rng.random() < 0.5:
             fine = rng.normal(0.0, rng.uniform(4, 28), (rows * 5, rows * 20 // 3, 1))
-            small = cv2.resize(small.astype(np.float32), (fine.shape[1], fine.shape[0]), interpolation=cv2.INTER_CUBIC) + fine
+            small = (
+                cv2.resize(small.astype(np.float32), (fine.shape[1], fine.shape[0]), interpolation=cv2.INTER_CUBIC)
+                + fine
+            )
     elif kind < 0.85:
         y, x = np.mgrid[0:60, 0:80].astype(np.float32)
         phase = (x * np.cos(a := rng.uniform(0, np.pi)) + y * np.sin(a)) * rng.uniform(0.15, 1.2) + rng.uniform(0, 6)
@@ -240,7 +265,13 @@ def _thing(picture: np.ndarray, rng: np.random.Generator) -> None:
     size = rng.uniform(0.03, 0.4, 2) * h
     kind = rng.random()
     if kind < 0.55:
-        box = cv2.boxPoints((center, (float(size[0]), float(size[1] * 1.5)), float(rng.normal(0, 12) if rng.random() < 0.7 else rng.uniform(0, 90))))
+        box = cv2.boxPoints(
+            (
+                center,
+                (float(size[0]), float(size[1] * 1.5)),
+                float(rng.normal(0, 12) if rng.random() < 0.7 else rng.uniform(0, 90)),
+            )
+        )
         cv2.fillConvexPoly(picture, box.astype(np.int32), color, cv2.LINE_AA)
     elif kind < 0.75:
         cv2.ellipse(picture, center, (int(size[0] / 2) + 1, int(size[1] / 2) + 1), 0, 0, 360, color, -1, cv2.LINE_AA)
@@ -310,7 +341,9 @@ def render(room: Room, card: Card | None, pose: Pose | None, rng: np.random.Gene
 
 def _with_card(picture: np.ndarray, card: Card, pose: Pose, shadow: float) -> np.ndarray:
     height, width = picture.shape[:2]
-    paper = cv2.warpPerspective(card.drawing, _onto(card, pose, height), (width, height), borderMode=cv2.BORDER_REPLICATE)
+    paper = cv2.warpPerspective(
+        card.drawing, _onto(card, pose, height), (width, height), borderMode=cv2.BORDER_REPLICATE
+    )
     mask = np.zeros((height, width), np.uint8)
     corners = np.round(_corners(card, pose) * (height * 16.0)).astype(np.int32)
     cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_AA, 4)
@@ -342,7 +375,9 @@ def _motion_kernel(motion: tuple[float, float], height: int, length: int) -> np.
 
 def through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
     """What is left of uint8 (h, w, 3) RGB after JPEG."""
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(to_jpeg(picture, quality), np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(
+        cv2.imdecode(np.frombuffer(to_jpeg(picture, quality), np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+    )
 
 
 def to_jpeg(picture: np.ndarray, quality: int) -> bytes:
@@ -353,8 +388,11 @@ def to_jpeg(picture: np.ndarray, quality: int) -> bytes:
     return data.tobytes()
 
 
-def training_frame(glyph_image: np.ndarray | None, rng: np.random.Generator, width: int = 320, height: int = 240) -> np.ndarray:
-    """One frame of a random world: uint8 (height, width, 3) RGB. glyph_image: uint8 (n, n), or None for nothing to read.
+def training_frame(
+    glyph_image: np.ndarray | None, rng: np.random.Generator, width: int = 320, height: int = 240
+) -> np.ndarray:
+    """One frame of a random world: uint8 (height, width, 3) RGB. glyph_image: uint8 (n, n), or None for nothing to
+    read.
 
     Nothing to read is an empty card, no card at all, or a camera that sees black or white.
     """

@@ -1,8 +1,8 @@
 """Handwriting and voices, and the strict split of both: no image, no recording and no voice is in two parts.
 
-Corpora: MNIST and the Free Spoken Digit Dataset (FSDD) from the benchmark data folder, scikit-learn's handwritten digits, and words
-spoken by espeak-ng. The parts are those of the audio-visual digits benchmark (`encoders`, `fusion`, `calibration`, `test`) and `demo`,
-which only recordings use.
+Corpora: MNIST and the Free Spoken Digit Dataset (FSDD) from the benchmark data folder, scikit-learn's handwritten
+digits, and words spoken by espeak-ng. The parts are those of the audio-visual digits benchmark (`encoders`, `fusion`,
+`calibration`, `test`) and `demo`, which only recordings use.
 """
 
 import hashlib
@@ -35,17 +35,21 @@ SKLEARN_SHARE = {"encoders": 0.52, "fusion": 0.12, "calibration": 0.11, "test": 
 DEMO_ACCENT = "en-gb-x-rp"
 ACCENTS = ("en-gb", "en-us", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
 
-# Variants of one author are often one voice with a knob turned, so whole families stay together. Left out as unintelligible or
-# not voiced at all: whisper, whisperf, caleb, Demonic, robosoft, robosoft2, robosoft6, robosoft8, anikaRobot, kaukovalta, iven.
+# Variants of one author are often one voice with a knob turned, so whole families stay together. Left out as
+# unintelligible or not voiced at all: whisper, whisperf, caleb, Demonic, robosoft, robosoft2, robosoft6, robosoft8,
+# anikaRobot, kaukovalta, iven.
 VARIANTS = {
     "encoders": (
-        "Alex", "Mike", "f3", "m2", "m4", "m8", "klatt", "klatt2", "klatt3", "klatt4", "klatt5", "klatt6", "adam", "benjamin", "david",
-        "announcer", "UniRobot", "anika", "Diogo", "Henrique", "Hugo", "michel", "miguel", "Marco", "john", "norbert", "pedro",
-        "Mr serious", "Tweaky", "fast", "grandma", "grandpa", "gustave", "marcelo", "paul", "pablo", "sandro", "travis", "zac", "boris",
-        "croak", "max", "RicishayMax", "RicishayMax2", "robosoft3", "robosoft4", "robosoft5", "robosoft7", "Storm",
+        "Alex", "Mike", "f3", "m2", "m4", "m8", "klatt", "klatt2", "klatt3", "klatt4", "klatt5", "klatt6", "adam",
+        "benjamin", "david", "announcer", "UniRobot", "anika", "Diogo", "Henrique", "Hugo", "michel", "miguel", "Marco",
+        "john", "norbert", "pedro", "Mr serious", "Tweaky", "fast", "grandma", "grandpa", "gustave", "marcelo", "paul",
+        "pablo", "sandro", "travis", "zac", "boris", "croak", "max", "RicishayMax", "RicishayMax2", "robosoft3",
+        "robosoft4", "robosoft5", "robosoft7", "Storm",
     ),
     "fusion": ("f5", "m6", "Andrea", "antonio", "quincy", "robert", "rob"),
-    "calibration": ("f1", "m1", "m7", "Alicia", "Mario", "Michael", "Jacky", "iven2", "iven3", "iven4", "edward", "edward2", "ed"),
+    "calibration": (
+        "f1", "m1", "m7", "Alicia", "Mario", "Michael", "Jacky", "iven2", "iven3", "iven4", "edward", "edward2", "ed",
+    ),
     "test": ("f4", "m5", "linda", "belinda", "aunty", "Gene", "Gene2", "shelby", "Denis", "victor"),
     "demo": ("f2", "m3", "Annie", "Andy", "AnxiousAndy", "Lee", "steph", "steph2", "steph3", "Nguyen"),
 }  # fmt: skip
@@ -53,10 +57,11 @@ VARIANTS = {
 # Said by no one who means a digit, and rhyming with none.
 OTHER_WORDS = {
     "encoders": (
-        "hello", "robot", "table", "window", "garden", "yellow", "purple", "monday", "camera", "battery", "please", "stop", "left",
-        "forward", "kitchen", "music", "water", "apple", "banana", "orange", "paper", "pencil", "doctor", "elephant", "umbrella",
-        "computer", "morning", "thank you", "goodbye", "charge", "open", "close", "hand", "house", "dog", "bird", "school", "chair",
-        "plug", "lamp", "book", "and", "what", "maybe", "because", "backward", "faster", "slower", "again", "people", "ocean",
+        "hello", "robot", "table", "window", "garden", "yellow", "purple", "monday", "camera", "battery", "please",
+        "stop", "left", "forward", "kitchen", "music", "water", "apple", "banana", "orange", "paper", "pencil",
+        "doctor", "elephant", "umbrella", "computer", "morning", "thank you", "goodbye", "charge", "open", "close",
+        "hand", "house", "dog", "bird", "school", "chair", "plug", "lamp", "book", "and", "what", "maybe", "because",
+        "backward", "faster", "slower", "again", "people", "ocean",
     ),
     "fusion": ("teacher", "summer", "carpet", "lemon", "pull", "grab", "mountain", "together", "ball", "soup"),
     "calibration": ("player", "butter", "jacket", "melon", "push", "drop", "island", "whatever", "box", "bread"),
@@ -74,7 +79,9 @@ class SourceMissing(Exception):
 
 
 def benchmark_folder() -> Path:
-    """Where `mnist.npz` and `fsdd.npz` are: the environment variable AECF_BENCH_DATA, else `../shared/data` beside the repository."""
+    """Where `mnist.npz` and `fsdd.npz` are: the environment variable AECF_BENCH_DATA, else `../shared/data` beside the
+    repository.
+    """
     named = os.environ.get("AECF_BENCH_DATA")
     return Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -102,7 +109,8 @@ class Glyphs:
 class Words:
     """Spoken words of one corpus in one part, trimmed, 16 kHz mono, end to end.
 
-    samples: int16 (total,); word i is `samples[offsets[i]:offsets[i + 1]]`. labels: int16 (n,), -1 for a word that is no digit.
+    samples: int16 (total,); word i is `samples[offsets[i]:offsets[i + 1]]`. labels: int16 (n,), -1 for a word that is
+    no digit.
     speakers: int32 (n,), numbers the voices within the corpus.
     """
 
@@ -126,7 +134,9 @@ class Voice:
 
 
 def mnist_rows(part: str) -> np.ndarray:
-    """Row numbers of mnist.npz in a part of the benchmark: int64, ascending. `demo` has none of its own: recordings use `test`."""
+    """Row numbers of mnist.npz in a part of the benchmark: int64, ascending. `demo` has none of its own: recordings use
+    `test`.
+    """
     middle = np.random.default_rng(10).permutation(np.arange(40000, 60000))
     return {
         "encoders": np.arange(40000),
@@ -194,7 +204,9 @@ def trim(samples: np.ndarray, floor_db: float = -38.0, margin_s: float = 0.012, 
 
 def packed(corpus: str, words: list[np.ndarray], labels: list[int], speakers: list[int]) -> Words:
     """Words from a list of float32 arrays, each scaled to a peak of 0.9."""
-    whole = [np.round(w * (0.9 * 32767.0 / max(float(np.abs(w).max(initial=0.0)), 1e-9))).astype(np.int16) for w in words]
+    whole = [
+        np.round(w * (0.9 * 32767.0 / max(float(np.abs(w).max(initial=0.0)), 1e-9))).astype(np.int16) for w in words
+    ]
     offsets = np.concatenate([[0], np.cumsum([len(w) for w in whole])]).astype(np.int64)
     samples = np.concatenate(whole) if whole else np.zeros(0, np.int16)
     return Words(corpus, samples, offsets, np.array(labels, np.int16), np.array(speakers, np.int32))
@@ -209,13 +221,16 @@ def fsdd(part: str, folder: Path, at_most: int | None = None) -> Words:
             rows = rows[np.linspace(0, len(rows) - 1, at_most).astype(int)]
         labels, speakers = archive["label"][rows], archive["speaker"][rows]
     words = [
-        trim(soxr.resample(samples[offsets[row] : offsets[row + 1]].astype(np.float32) / 32768.0, 8000, RATE_HZ)) for row in rows
+        trim(soxr.resample(samples[offsets[row] : offsets[row + 1]].astype(np.float32) / 32768.0, 8000, RATE_HZ))
+        for row in rows
     ]
     return packed("fsdd", words, [int(d) for d in labels], [int(s) for s in speakers])
 
 
 def voices(part: str) -> list[Voice]:
-    """The espeak-ng voices of a part. The accent DEMO_ACCENT is heard in `demo` alone, where every second voice speaks it."""
+    """The espeak-ng voices of a part. The accent DEMO_ACCENT is heard in `demo` alone, where every second voice speaks
+    it.
+    """
     if part == "demo":
         return [Voice(accent, variant) for variant in VARIANTS[part] for accent in ACCENTS] + [
             Voice(DEMO_ACCENT, variant) for variant in VARIANTS[part] for _ in ACCENTS
@@ -224,9 +239,21 @@ def voices(part: str) -> list[Voice]:
 
 
 def speak(voice: Voice, text: str, pitch: int, speed_wpm: int) -> np.ndarray:
-    """`text` by espeak-ng: float32 (n,), mono, 16 kHz, trimmed. pitch: 0..99. Raises SourceMissing where the voice is unknown or mute."""
+    """`text` by espeak-ng: float32 (n,), mono, 16 kHz, trimmed. pitch: 0..99. Raises SourceMissing where the voice is
+    unknown or mute.
+    """
     done = subprocess.run(
-        ["espeak-ng", "-v", f"{voice.language}+{voice.variant}", "-p", str(pitch), "-s", str(speed_wpm), "--stdout", text],
+        [
+            "espeak-ng",
+            "-v",
+            f"{voice.language}+{voice.variant}",
+            "-p",
+            str(pitch),
+            "-s",
+            str(speed_wpm),
+            "--stdout",
+            text,
+        ],
         capture_output=True,
         check=False,
     )
@@ -234,14 +261,20 @@ def speak(voice: Voice, text: str, pitch: int, speed_wpm: int) -> np.ndarray:
     word = trim(soxr.resample(sound, ESPEAK_RATE_HZ, RATE_HZ))
     if len(word) < RATE_HZ // 20:
         said = done.stderr.decode(errors="replace").strip() or "nothing on stderr"
-        raise SourceMissing(f"espeak-ng said nothing for {text!r} with {voice} ({said}); install espeak-ng 1.51 with its voice data")
+        raise SourceMissing(
+            f"espeak-ng said nothing for {text!r} with {voice} ({said}); install espeak-ng 1.51 with its voice data"
+        )
     return word
 
 
-def espeak(part: str, cache: Path, seed: int, digit_takes: int, other_words: int, max_voices: int | None = None) -> Words:
-    """Digits by every voice of a part and `other_words` words that are none, at seeded pitch and speed; kept as one .npz in `cache`.
+def espeak(
+    part: str, cache: Path, seed: int, digit_takes: int, other_words: int, max_voices: int | None = None
+) -> Words:
+    """Digits by every voice of a part and `other_words` words that are none, at seeded pitch and speed; kept as one
+    .npz in `cache`.
 
-    digit_takes: how often each voice says each digit, every time at another pitch and speed. max_voices: a seeded choice of voices.
+    digit_takes: how often each voice says each digit, every time at another pitch and speed. max_voices: a seeded
+    choice of voices.
     """
     require_espeak()
     rng = np.random.default_rng([seed, 77, PARTS.index(part)])
@@ -260,7 +293,15 @@ def espeak(part: str, cache: Path, seed: int, digit_takes: int, other_words: int
         with np.load(file, allow_pickle=False) as archive:
             return Words("espeak", **{name: archive[name] for name in ("samples", "offsets", "labels", "speakers")})
     with ThreadPoolExecutor(max_workers=2) as pool:
-        spoken = list(pool.map(speak, [chosen[v] for v, _, _ in order], [text for _, _, text in order], pitch.tolist(), speed_wpm.tolist()))
+        spoken = list(
+            pool.map(
+                speak,
+                [chosen[v] for v, _, _ in order],
+                [text for _, _, text in order],
+                pitch.tolist(),
+                speed_wpm.tolist(),
+            )
+        )
     words = packed("espeak", spoken, [digit for _, digit, _ in order], [v for v, _, _ in order])
     cache.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}.npz")

@@ -17,7 +17,9 @@ NOISES = ("white", "pink", "brown", "fan", "hum", "babble")
 
 @dataclass(frozen=True)
 class Acoustics:
-    """A room and a microphone as one filter: `response` is complex64 (FILTER_SIZE // 2 + 1,), applied to up to FILTER_SIZE - TAIL samples."""
+    """A room and a microphone as one filter: `response` is complex64 (FILTER_SIZE // 2 + 1,), applied to up to
+    FILTER_SIZE - TAIL samples.
+    """
 
     response: np.ndarray
 
@@ -29,14 +31,17 @@ TAIL = 8000
 def make_acoustics(rng: np.random.Generator, telephone: float = 0.35) -> Acoustics:
     """A random room (synthetic exponential impulse response, sometimes none) and microphone (coloration, band limits).
 
-    telephone: how often everything above 3.4 to 3.9 kHz is cut, so that bandwidth does not tell the 8 kHz corpus from the others.
+    telephone: how often everything above 3.4 to 3.9 kHz is cut, so that bandwidth does not tell the 8 kHz corpus from
+    the others.
     """
     frequency = np.fft.rfftfreq(FILTER_SIZE, 1.0 / RATE_HZ).astype(np.float32)
     response = np.ones(len(frequency), np.complex64)
     if rng.random() < 0.7:
         decay_s = rng.uniform(0.05, 0.55)
         n = int(min(decay_s, TAIL / RATE_HZ) * RATE_HZ)
-        late = rng.standard_normal(n, dtype=np.float32) * np.exp(-6.9 * np.arange(n, dtype=np.float32) / (decay_s * RATE_HZ))
+        late = rng.standard_normal(n, dtype=np.float32) * np.exp(
+            -6.9 * np.arange(n, dtype=np.float32) / (decay_s * RATE_HZ)
+        )
         late[: int(rng.uniform(0.001, 0.012) * RATE_HZ)] = 0.0
         late *= np.float32(10.0 ** (-rng.uniform(2.0, 18.0) / 20.0) / max(float(np.sqrt(np.square(late).sum())), 1e-6))
         late[0] = 1.0
@@ -56,9 +61,13 @@ def make_acoustics(rng: np.random.Generator, telephone: float = 0.35) -> Acousti
 
 
 def in_room(sound: np.ndarray, acoustics: Acoustics) -> np.ndarray:
-    """`sound` float32 (n <= FILTER_SIZE - TAIL,) as the microphone hears it, with its reverberation: float32 (n + TAIL,)."""
+    """`sound` float32 (n <= FILTER_SIZE - TAIL,) as the microphone hears it, with its reverberation: float32 (n +
+    TAIL,).
+    """
     if len(sound) > FILTER_SIZE - TAIL:
-        raise ValueError(f"{len(sound)} samples are more than one filter block holds; give at most {FILTER_SIZE - TAIL}")
+        raise ValueError(
+            f"{len(sound)} samples are more than one filter block holds; give at most {FILTER_SIZE - TAIL}"
+        )
     return scipy.fft.irfft(scipy.fft.rfft(sound, FILTER_SIZE) * acoustics.response, FILTER_SIZE)[: len(sound) + TAIL]
 
 
@@ -84,7 +93,9 @@ def hum(rng: np.random.Generator, n: int, base_hz: float) -> np.ndarray:
     count = int(min(rng.integers(2, 14), 7000 // base_hz))
     sound = np.zeros(n, np.float32)
     for k in range(1, count + 1):
-        sound += np.float32(rng.random() / k ** rng.uniform(0.3, 1.5)) * np.sin(np.float32(2 * np.pi * base_hz * k) * time + np.float32(rng.uniform(0, 6.28)))
+        sound += np.float32(rng.random() / k ** rng.uniform(0.3, 1.5)) * np.sin(
+            np.float32(2 * np.pi * base_hz * k) * time + np.float32(rng.uniform(0, 6.28))
+        )
     return sound / np.float32(max(rms(sound), 1e-9))
 
 
@@ -110,9 +121,15 @@ def noise(rng: np.random.Generator, n: int, kind: str, talk: tuple[Words, np.nda
     if kind == "hum":
         return 0.9 * hum(rng, n, rng.choice([50.0, 60.0, 100.0, 120.0])) + 0.3 * colored_noise(rng, n, 1.0)
     if kind == "fan":
-        swing = 1.0 + 0.3 * np.sin(np.arange(n, dtype=np.float32) * np.float32(2 * np.pi * rng.uniform(1, 12) / RATE_HZ))
-        return 0.9 * colored_noise(rng, n, rng.uniform(0.8, 1.8)) * swing + np.float32(rng.uniform(0, 0.6)) * hum(rng, n, rng.uniform(60, 350))
-    return colored_noise(rng, n, {"white": rng.uniform(0, 0.3), "pink": rng.uniform(0.7, 1.3)}.get(kind, rng.uniform(1.6, 2.2)))
+        swing = 1.0 + 0.3 * np.sin(
+            np.arange(n, dtype=np.float32) * np.float32(2 * np.pi * rng.uniform(1, 12) / RATE_HZ)
+        )
+        return 0.9 * colored_noise(rng, n, rng.uniform(0.8, 1.8)) * swing + np.float32(rng.uniform(0, 0.6)) * hum(
+            rng, n, rng.uniform(60, 350)
+        )
+    return colored_noise(
+        rng, n, {"white": rng.uniform(0, 0.3), "pink": rng.uniform(0.7, 1.3)}.get(kind, rng.uniform(1.6, 2.2))
+    )
 
 
 def at_speed(word: np.ndarray, factor: float) -> np.ndarray:
@@ -131,7 +148,9 @@ def repeated(word: np.ndarray, n: int, first: int, interval: int, gains: np.ndar
 
 
 def heard_share(length: int, first: int, interval: int, start: int, stop: int) -> tuple[float, float]:
-    """How much of a word (a share of its length) lies in [start, stop): the best single repetition, and all of them together."""
+    """How much of a word (a share of its length) lies in [start, stop): the best single repetition, and all of them
+    together.
+    """
     begins = np.arange(first, stop, interval)
     inside = np.clip(np.minimum(begins + length, stop) - np.maximum(begins, start), 0, None) / max(length, 1)
     return (float(inside.max()), float(inside.sum())) if len(inside) else (0.0, 0.0)
@@ -151,14 +170,18 @@ def finished(sound: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _noise_bed(rng: np.random.Generator, n: int, level: float, talk: tuple[Words, np.ndarray] | None) -> np.ndarray:
     """One or two kinds of noise together at RMS `level`."""
-    kinds = rng.choice(NOISES, size=1 if rng.random() < 0.65 else 2, replace=False, p=[0.2, 0.25, 0.15, 0.16, 0.1, 0.14])
+    kinds = rng.choice(
+        NOISES, size=1 if rng.random() < 0.65 else 2, replace=False, p=[0.2, 0.25, 0.15, 0.16, 0.1, 0.14]
+    )
     bed = np.zeros(n, np.float32)
     for kind in kinds:
         bed += np.float32(rng.uniform(0.3, 1.0)) * noise(rng, n, str(kind), talk)
     return bed * np.float32(level / max(rms(bed), 1e-9))
 
 
-def digit_window(word: np.ndarray, rng: np.random.Generator, talk: tuple[Words, np.ndarray] | None, vary_speed: float = 0.1) -> np.ndarray:
+def digit_window(
+    word: np.ndarray, rng: np.random.Generator, talk: tuple[Words, np.ndarray] | None, vary_speed: float = 0.1
+) -> np.ndarray:
     """One window of a stream in which `word` is repeated: int16 (RATE_HZ * WINDOW_S,).
 
     Cut at any phase at which most of the word is heard; some begin with digital silence, as a buffer does after a loss.
@@ -191,7 +214,8 @@ def digit_window(word: np.ndarray, rng: np.random.Generator, talk: tuple[Words, 
 
 
 def nothing_window(words: Words, rng: np.random.Generator) -> np.ndarray:
-    """One window in which no digit is said: int16 (RATE_HZ * WINDOW_S,). Noise, silence, other words, or a sliver of a digit.
+    """One window in which no digit is said: int16 (RATE_HZ * WINDOW_S,). Noise, silence, other words, or a sliver of a
+    digit.
 
     words: must hold words that are no digits (label -1), which talk, and digits, of which less than a fifth is heard.
     """
@@ -209,7 +233,13 @@ def nothing_window(words: Words, rng: np.random.Generator) -> np.ndarray:
         word = at_speed(words.word(int(rng.choice(others))), float(np.exp(rng.normal(0.0, 0.1))))
         speech_level = max(level * 10.0 ** (rng.uniform(3.0, 30.0) / 20.0), 0.003)
         interval = max(int(rng.uniform(0.62, 1.15) * RATE_HZ), len(word) + 500)
-        stream = repeated(word * np.float32(speech_level / max(rms(word), 1e-6)), n + RATE_HZ // 2, -int(rng.integers(interval)), interval, np.ones(1))
+        stream = repeated(
+            word * np.float32(speech_level / max(rms(word), 1e-6)),
+            n + RATE_HZ // 2,
+            -int(rng.integers(interval)),
+            interval,
+            np.ones(1),
+        )
         sound = sound + in_room(stream, make_acoustics(rng))[RATE_HZ // 2 : RATE_HZ // 2 + n]
     else:
         word = words.word(int(rng.choice(digits)))
@@ -219,7 +249,9 @@ def nothing_window(words: Words, rng: np.random.Generator) -> np.ndarray:
             sliver[:share] = word[-share:]
         else:
             sliver[-share:] = word[:share]
-        sound = sound + sliver * np.float32(max(level * 10.0 ** (rng.uniform(5.0, 25.0) / 20.0), 0.003) / max(rms(word), 1e-6))
+        sound = sound + sliver * np.float32(
+            max(level * 10.0 ** (rng.uniform(5.0, 25.0) / 20.0), 0.003) / max(rms(word), 1e-6)
+        )
     sound = np.clip(sound, -1.0, 1.0)
     if rng.random() < 0.12:
         sound[: int(rng.uniform(0.1, 0.9) * n)] = 0.0

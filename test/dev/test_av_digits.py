@@ -19,7 +19,8 @@ from rosbags.highlevel import AnyReader
 
 BENCH = sources.benchmark_folder()
 needs_bench = pytest.mark.skipif(
-    not ((BENCH / "mnist.npz").is_file() and (BENCH / "fsdd.npz").is_file()), reason=f"no mnist.npz and fsdd.npz in {BENCH}"
+    not ((BENCH / "mnist.npz").is_file() and (BENCH / "fsdd.npz").is_file()),
+    reason=f"no mnist.npz and fsdd.npz in {BENCH}",
 )
 
 
@@ -57,12 +58,18 @@ def test_the_parts_are_those_of_the_benchmark():
     clips = {part: sources.fsdd_rows(part, *about) for part in prepare_av_digits.PARTS}
     assert_apart({part: set(rows.tolist()) for part, rows in clips.items()})
     found = {
-        part: hashlib.sha256(sources.mnist_rows(part).tobytes() + rows.tobytes()).hexdigest()[:12] for part, rows in clips.items()
+        part: hashlib.sha256(sources.mnist_rows(part).tobytes() + rows.tobytes()).hexdigest()[:12]
+        for part, rows in clips.items()
     }
     assert found == CHECKSUMS
 
 
-CHECKSUMS = {"encoders": "50f03f083a1f", "fusion": "c0215856dbed", "calibration": "59d2fad8092c", "test": "4de71b48d542"}
+CHECKSUMS = {
+    "encoders": "50f03f083a1f",
+    "fusion": "c0215856dbed",
+    "calibration": "59d2fad8092c",
+    "test": "4de71b48d542",
+}
 
 
 def test_no_voice_is_heard_in_two_parts_and_the_demo_accent_in_no_other():
@@ -269,7 +276,9 @@ def test_the_same_seed_makes_the_same_recording(short, tmp_path):
 
 @needs_bench
 def test_other_sources_rates_and_sizes(tmp_path):
-    found = read(record(tmp_path, "--digits", "mnist-test", "--voices", "fsdd-test", "--rate-hz", "30", "--size", "640x480"))
+    found = read(
+        record(tmp_path, "--digits", "mnist-test", "--voices", "fsdd-test", "--rate-hz", "30", "--size", "640x480")
+    )
     assert len(found["/camera/image"]) == 180
     picture = scenes.cv2.imdecode(found["/camera/image"][0][1].data, scenes.cv2.IMREAD_COLOR)
     assert picture.shape == (480, 640, 3)
@@ -302,7 +311,9 @@ def assert_keeps_the_contract(folder: Path) -> dict:
     assert (camera["name"], camera["kind"], audio["name"], audio["kind"]) == ("camera", "image", "audio", "audio")
     assert list(meta["parts"]) == ["encoders", "fusion", "calibration", "test"]
     for part, sizes in meta["parts"].items():
-        images, windows = (np.load(folder / part / f"{m}.npy", mmap_mode="r", allow_pickle=False) for m in ("camera", "audio"))
+        images, windows = (
+            np.load(folder / part / f"{m}.npy", mmap_mode="r", allow_pickle=False) for m in ("camera", "audio")
+        )
         assert images.shape == (sizes["camera"], camera["height"], camera["width"], 3)
         assert images.dtype == np.uint8
         assert windows.shape == (sizes["audio"], round(audio["rate_hz"] * audio["window_s"]))
@@ -327,7 +338,9 @@ def test_a_quick_dataset_keeps_the_contract_and_its_seed(tmp_path, cache, espeak
 
 def test_without_the_benchmark_data_the_dataset_is_made_of_what_is_there(tmp_path, cache, espeak_ng, monkeypatch):
     monkeypatch.setenv("AECF_BENCH_DATA", str(tmp_path / "nowhere"))
-    done = CliRunner().invoke(prepare_av_digits.main, ["--quick", "--out", str(tmp_path / "data"), "--cache", str(cache)])
+    done = CliRunner().invoke(
+        prepare_av_digits.main, ["--quick", "--out", str(tmp_path / "data"), "--cache", str(cache)]
+    )
     assert done.exit_code == 0, done.output
     assert "no mnist.npz and fsdd.npz" in done.output
     meta = assert_keeps_the_contract(tmp_path / "data")
