@@ -115,7 +115,7 @@ def _is_compressed(encoding: str) -> bool:
 
 def _decode_raw(raw: RawImage, data: np.ndarray) -> np.ndarray:
     if raw.encoding not in _RAW:
-        raise DecodeError(f"encoding '{raw.encoding[:40]}' is not supported; republish as rgb8, bgr8, mono8 or compressed jpeg")
+        raise DecodeError(f"encoding {raw.encoding[:40]!r} is not supported; republish as rgb8, bgr8, mono8 or compressed jpeg")
     layout = _RAW[raw.encoding]
     if raw.height <= 0 or raw.width <= 0 or raw.height * raw.width > MAX_PIXELS:
         raise DecodeError(f"image size {raw.width}x{raw.height} is out of bounds; check the camera driver")
@@ -135,7 +135,7 @@ def _decode_raw(raw: RawImage, data: np.ndarray) -> np.ndarray:
 def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
     found = _SIGNATURES.get(data[:2].tobytes())
     if found is None:
-        raise DecodeError(f"data of a '{encoding[:40]}' image starts with neither a JPEG nor a PNG signature; check the camera driver")
+        raise DecodeError(f"data of a {encoding[:40]!r} image starts with neither a JPEG nor a PNG signature; check the camera driver")
     height, width, header_end = _size_in_header(found, data)
     if height * width > MAX_PIXELS:
         raise DecodeError(f"{found} claims {width}x{height} pixels; check the camera driver")
@@ -232,9 +232,9 @@ def decode_audio(raw: RawAudio) -> AudioChunk:
             ``MAX_AUDIO_S`` seconds in one message.
     """
     if raw.coding not in ("wave", "pcm", "raw", ""):
-        raise DecodeError(f"audio is coded as '{raw.coding[:20]}'; set the publisher's 'format' parameter to 'wave' (audio_capture: format:=wave)")
+        raise DecodeError(f"audio is coded as {raw.coding[:20]!r}; set the publisher's 'format' parameter to 'wave' (audio_capture: format:=wave)")
     if raw.sample_format not in _PCM:
-        raise DecodeError(f"sample format '{raw.sample_format[:20]}' is not supported; publish one of {', '.join(_PCM)}")
+        raise DecodeError(f"sample format {raw.sample_format[:20]!r} is not supported; publish one of {', '.join(_PCM)}")
     if not 1 <= raw.rate_hz <= 384_000:
         raise DecodeError(f"sample rate {raw.rate_hz} Hz is out of bounds; check audio_info of the publisher")
     if not 1 <= raw.channels <= 64:

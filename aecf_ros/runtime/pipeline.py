@@ -5,6 +5,7 @@ The loop around it reads a message, calls :meth:`Pipeline.observe`, and when tha
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,7 +25,7 @@ from aecf_ros.core.streams import (
 )
 from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, RawAudio, RawImage, StreamStatus
 from aecf_ros.runtime.backends import Backend, HeadOutput
-from aecf_ros.runtime.resample import StreamResampler
+from aecf_ros.runtime.resample import resample_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +79,22 @@ class _ImageSource:
 
 class _AudioSource:
     def __init__(self, modality: AudioModality) -> None:
+        self._modality = modality
         self._window = AudioWindow(modality.rate_hz, modality.window_samples)
-        self._resampler = StreamResampler(modality.rate_hz)
         self.changed = False
         self.stamp_ns: int | None = None
 
     def add(self, raw: RawImage | RawAudio) -> None:
         if not isinstance(raw, RawAudio):
             raise DecodeError(f"got {type(raw).__name__} on an audio stream; check the topic's remapping")
-        self._window.append(self._resampler.convert(decode_audio(raw)))
+        chunk = decode_audio(raw)
+        if chunk.rate_hz != self._window.rate_hz:
+            self._window = AudioWindow(chunk.rate_hz, math.ceil(chunk.rate_hz * self._modality.window_s))
+        self._window.append(chunk)
         self.stamp_ns, self.changed = self._window.end_ns, True
 
     def sample(self) -> np.ndarray:
-        return self._window.read()
+        return resample_window(self._window.read(), self._window.rate_hz, self._modality.rate_hz, self._modality.window_samples)
 
 
 _SOURCES: dict[str, Callable[..., _Source]] = {"image": _ImageSource, "audio": _AudioSource}
