@@ -8,9 +8,12 @@ from aecf_msgs.msg import FusedPrediction
 from aecf_msgs.msg import ModalityReport as ModalityReportMsg
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from sensor_msgs.msg import Image
 
+from aecf_ros.core.decode import decode_image
 from aecf_ros.core.messages import stamp_to_ns
-from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState, StreamStatus
+from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, RawImage, StreamState, StreamStatus
+from aecf_ros.replay.overlay import draw_overlay
 
 
 def ns_to_stamp(ns: int) -> Time:
@@ -65,6 +68,14 @@ def prediction_from_message(message: FusedPrediction) -> tuple[Prediction, int]:
         coverage=message.coverage, agreement=message.agreement, gate_entropy=message.gate_entropy, abstain=message.abstain,
         abstain_reason=message.abstain_reason, modalities=reports)
     return prediction, published_ns
+
+
+def overlay_to_message(raw: RawImage, prediction: Prediction) -> Image:
+    """The frame with the prediction drawn over it."""
+    drawn = draw_overlay(decode_image(raw).image, prediction)
+    message = Image(height=drawn.shape[0], width=drawn.shape[1], encoding="rgb8", step=drawn.shape[1] * 3, data=array("B", drawn.tobytes()))
+    message.header.stamp = ns_to_stamp(raw.stamp_ns)
+    return message
 
 
 _LEVELS = {

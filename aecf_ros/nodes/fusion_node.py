@@ -1,169 +1,337 @@
 """The fusion node: reads a message, calls the pipeline, publishes."""
 from __future__ import annotations
 
-import inspect
 import re
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import rclpy
 from aecf_msgs.msg import FusedPrediction
-from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image
+from rclpy.task import Future
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
 
-from aecf_ros.core.bundle import BundleError, Modality, load_bundle
-from aecf_ros.core.messages import FormatUnknown, read_compressed_image, read_image, read_plain_audio, read_stamped_audio
-from aecf_ros.core.types import NANOSECONDS, StreamState
+from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
+from aecf_ros.core.messages import FormatUnknown
+from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState
 from aecf_ros.nodes import convert
-from aecf_ros.nodes.parameters import ParameterError, StreamParameters, declare_node_parameters, declare_stream_parameters
-from aecf_ros.runtime.backends import BackendError, make_backend
+from aecf_ros.nodes.inputs import LATCHED_QOS, Inputs, Read
+from aecf_ros.nodes.parameters import (
+    NodeParameters,
+    ParameterError,
+    StreamParameters,
+    check_change,
+    declare_node_parameters,
+    declare_stream_parameters,
+)
+from aecf_ros.nodes.vision import ClassificationPublisher
+from aecf_ros.runtime.backends import Backend, BackendError, make_backend
 from aecf_ros.runtime.pipeline import Observation, Pipeline, PipelineConfig
 
-CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""Depth 1: under overload an old frame is worth less than a new one. Best effort matches every publisher."""
-AUDIO_QOS = QoSProfile(depth=20, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
-LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
 PREDICTION_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-
 LOG_PERIOD_NS = 5 * NANOSECONDS
 MAX_KINDS = 64
+LEAST_WAIT_NS = 1_000_000
+
+CANNOT_START = (BundleError, BackendError, ParameterError)
 
 
-class FusionNode(Node):
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What a configured node holds."""
+
+    bundle: Bundle
+    backend: Backend
+    streams: dict[str, StreamParameters]
+    pipeline: Pipeline
+
+
+class FusionNode(LifecycleNode):
     """Subscribes to every modality of a bundle and publishes ``~/prediction`` and ``/diagnostics``.
 
-    One executor thread calls everything. Inference runs inline in the callback of the message that makes a prediction due;
-    a timer set to the pipeline's next deadline covers the time when no message comes.
-
-    Raises:
-        BundleError, BackendError, ParameterError: the node cannot start; one line says why.
+    Configuring loads and warms the model, activating subscribes, deactivating stops inference and keeps the model, cleaning up
+    frees it. One executor thread calls everything but the loading of ``~/reload_model``. Inference runs inline in the callback
+    of the message that makes a prediction due; a timer set to the pipeline's next deadline covers the time when none comes.
     """
 
-    def __init__(self, **kwargs: object) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__("fusion_node", **kwargs)
+        self.failure = ""
+        """Why the last configuration failed; empty if it did not."""
         self._settings = declare_node_parameters(self)
-        bundle = load_bundle(self._settings.model)
-        streams = declare_stream_parameters(self, bundle.manifest)
-        backend = make_backend(self._settings.backend, bundle, self._settings.device, self._settings.threads)
-        config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, self._settings.max_gap_s)
-        self._pipeline = Pipeline(bundle.manifest, backend, config)
-        self._pipeline.warm_up()
-        self._device = backend.device
+        self._model: _Model | None = None
+        self._active = False
+        self._enabled = True
         self._states: tuple[StreamState, ...] = ()
         self._complaints = _Complaints(self)
-        self._audio_info: dict[str, AudioInfo] = {}
-        self._started_ns = time.monotonic_ns()
-        self._last_inference_ns = 0
+        self._last_ns = 0
+        self._activated_ns = 0
+        self._step_ns = 0
         self._predictions = 0
+        self._frame: RawImage | None = None
 
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._inputs = Inputs(self, self._on_message, self._on_publishers)
         overridable = QoSOverridingOptions.with_default_policies()
-        self._prediction = self.create_publisher(FusedPrediction, "~/prediction", PREDICTION_QOS, qos_overriding_options=overridable)
+        self._prediction = self.create_lifecycle_publisher(FusedPrediction, "~/prediction", PREDICTION_QOS, qos_overriding_options=overridable)
+        self._classification = ClassificationPublisher(self)
+        self._debug_image = self.create_publisher(Image, "~/debug_image", 1, qos_overriding_options=overridable)
+        self._model_info = self.create_publisher(String, "~/model_info", LATCHED_QOS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", PREDICTION_QOS)
-        for modality in bundle.manifest.modalities:
-            self._subscribe(modality, streams[modality.name])
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._deadline = self.create_timer(self._settings.max_gap_s, self._predict, clock=steady)
-        self.create_timer(self._settings.diagnostics_period_s, self._publish_diagnostics, clock=steady)
-        self.get_logger().info(f"model {bundle.manifest.name} from {bundle.directory} on {backend.device}: "
-                               f"{', '.join(bundle.manifest.names)} -> {len(bundle.manifest.labels)} labels")
+        self._deadline = self.create_timer(self._settings.max_gap_s, self._on_deadline, clock=self._steady)
+        self._deadline.cancel()
+        self.create_timer(self._settings.diagnostics_period_s, self._publish_diagnostics, clock=self._steady)
+        self.create_service(Trigger, "~/reload_model", self._on_reload)
+        self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
+        self.add_on_set_parameters_callback(self._on_set_parameters)
 
-    def _subscribe(self, modality: Modality, parameters: StreamParameters) -> None:
-        name, options = modality.name, parameters.options
-        if modality.kind == "image":
-            compressed = options["transport"] == "compressed"
-            self._listen(name, CompressedImage if compressed else Image, f"{name}/image",
-                         read_compressed_image if compressed else read_image, CAMERA_QOS)
+    # --- lifecycle -------------------------------------------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and warm the model; a bad one leaves the node unconfigured, with the reason in the log and in ``failure``."""
+        try:
+            self._settings = declare_node_parameters(self)
+            self._model = self._load(self._settings)
+        except CANNOT_START as error:
+            self.failure = str(error)
+            self.get_logger().fatal(self.failure)
+            return TransitionCallbackReturn.FAILURE
+        self.failure = ""
+        self._announce(self._model)
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and begin to predict."""
+        assert self._model is not None  # the state machine has configured
+        self._model.streams.update(declare_stream_parameters(self, self._model.bundle.manifest))
+        result = super().on_activate(state)
+        self._active = True
+        self._activated_ns = time.monotonic_ns()
+        for modality in self._model.bundle.manifest.modalities:
+            self._inputs.open(modality, self._model.streams[modality.name])
+        self._predict()
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe and fall silent; the model stays."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let the model go, and with it the memory of the device."""
+        self._model = None
+        self._states = ()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop from any state."""
+        self._stop()
+        self._model = None
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Back to unconfigured, with nothing half done."""
+        self._stop()
+        self._model = None
+        self.get_logger().error(f"a transition from '{state.label}' failed; the node is unconfigured again")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _stop(self) -> None:
+        self._active = False
+        self._deadline.cancel()
+        self._inputs.close()
+
+    # --- the model -------------------------------------------------------------------------------------------------------------
+
+    def _load(self, settings: NodeParameters) -> _Model:
+        bundle = load_bundle(settings.model)
+        streams = declare_stream_parameters(self, bundle.manifest)
+        backend = make_backend(settings.backend, bundle, settings.device, settings.threads)
+        config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, settings.max_gap_s)
+        pipeline = Pipeline(bundle.manifest, backend, config)
+        pipeline.warm_up()
+        return _Model(bundle, backend, streams, pipeline)
+
+    def _announce(self, model: _Model) -> None:
+        manifest = model.bundle.manifest
+        self._model_info.publish(String(data=manifest.model_dump_json()))
+        self._classification.announce(manifest)
+        self.get_logger().info(f"model {manifest.name} from {model.bundle.directory} on {model.backend.device}: "
+                               f"{', '.join(manifest.names)} -> {len(manifest.labels)} labels")
+
+    async def _on_reload(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Load what the parameter ``model`` names in a thread of its own, and swap between two messages."""
+        if self._model is None:
+            response.success, response.message = False, "not configured; configure the node instead"
+            return response
+        loaded: Future = Future(executor=self.executor)
+
+        def load() -> None:
+            try:
+                loaded.set_result(self._load(declare_node_parameters(self)))
+            except CANNOT_START as error:
+                loaded.set_result(str(error))
+
+        threading.Thread(target=load, name="reload_model", daemon=True).start()
+        result = await loaded
+        if isinstance(result, str):
+            self.get_logger().error(f"reload: {result}; the model in use stays")
+            response.success, response.message = False, result
+            return response
+        self._swap(result)
+        response.success, response.message = True, f"{result.bundle.manifest.name} on {result.backend.device}"
+        return response
+
+    def _swap(self, model: _Model) -> None:
+        old, self._model = self._model, model
+        same_inputs = old is not None and old.bundle.manifest.modalities == model.bundle.manifest.modalities
+        if same_inputs:
+            model.pipeline.take_over(old.pipeline)
+        elif self._active:
+            self._inputs.close()
+            for modality in model.bundle.manifest.modalities:
+                self._inputs.open(modality, model.streams[modality.name])
+        self._announce(model)
+
+    # --- the loop --------------------------------------------------------------------------------------------------------------
+
+    def _now_ns(self) -> int:
+        """Steady time; under ``use_sim_time`` it is ``/clock``, so that a paused clock suspends silence."""
+        if not self.get_parameter("use_sim_time").value:
+            return time.monotonic_ns()
+        now_ns = self.get_clock().now().nanoseconds
+        if now_ns < self._last_ns and self._model is not None:
+            self.get_logger().info("/clock went back; streams start anew")
+            self._model.pipeline.reset()
+        self._last_ns = now_ns
+        return now_ns
+
+    def _on_message(self, name: str, read: Read, message: Any) -> None:
+        model = self._model
+        if not self._active or model is None:
             return
-        if options["sample_format"]:
-            self._audio_info[name] = AudioInfo(channels=options["channels"], sample_rate=options["rate_hz"],
-                                               sample_format=options["sample_format"], coding_format="wave")
-        self.create_subscription(AudioInfo, f"{name}_info", partial(self._audio_info.__setitem__, name), LATCHED_QOS,
-                                 qos_overriding_options=QoSOverridingOptions.with_default_policies())
-        stamped = options["message"] == "stamped"
-        read = read_stamped_audio if stamped else read_plain_audio
-        self._listen(name, AudioDataStamped if stamped else AudioData, name,
-                     lambda message, received_ns: read(message, self._audio_info.get(name), received_ns), AUDIO_QOS)
-
-    def _listen(self, name: str, message_type: type, topic: str, read: Callable, qos: QoSProfile) -> None:
-        self.create_subscription(
-            message_type, topic, partial(self._on_message, name, read), qos, event_callbacks=self._matched(name),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies())
-
-    def _matched(self, name: str) -> SubscriptionEventCallbacks:
-        # Humble's middleware has no matched event; silence then says that a publisher is gone.
-        if "matched" not in inspect.signature(SubscriptionEventCallbacks).parameters:
-            return SubscriptionEventCallbacks()
-        return SubscriptionEventCallbacks(
-            matched=lambda info: self._pipeline.publishers(name, info.current_count, time.monotonic_ns()))
-
-    def _on_message(self, name: str, read: Callable, message: object) -> None:
-        now_ns = time.monotonic_ns()
+        now_ns = self._now_ns()
         try:
             record = read(message, self.get_clock().now().nanoseconds)
         except FormatUnknown as error:
-            seen = self._pipeline.reject(name, str(error), now_ns)
+            seen = model.pipeline.reject(name, str(error), now_ns)
         else:
-            seen = self._pipeline.observe(name, record, now_ns)
+            seen = model.pipeline.observe(name, record, now_ns)
+            if isinstance(record, RawImage) and seen.rejected is None:
+                self._frame = record
         self._react(name, seen, now_ns)
+
+    def _on_publishers(self, name: str, count: int) -> None:
+        if self._model is not None:
+            self._model.pipeline.publishers(name, count, self._now_ns())
 
     def _react(self, name: str, seen: Observation, now_ns: int) -> None:
         if seen.rejected is not None:
-            self._complaints.say(name, seen.rejected, now_ns)
+            self._complaints.say(name, seen.rejected, time.monotonic_ns())
         if seen.due:
             self._predict()
         else:
             self._note_states(now_ns)
 
-    def _predict(self) -> None:
-        started_ns = time.monotonic_ns()
-        prediction = self._pipeline.step(started_ns, self.get_clock().now().nanoseconds)
-        self._prediction.publish(convert.prediction_to_message(prediction, self.get_clock().now().nanoseconds))
-        now_ns = time.monotonic_ns()
-        self._last_inference_ns = now_ns - started_ns
-        self._predictions += 1
-        self._note_states(now_ns)
-        self._set_deadline(now_ns)
+    def _on_deadline(self) -> None:
+        if self._model is None or not self._active:
+            return
+        due_ns = self._model.pipeline.next_due_ns()
+        if due_ns is not None and self._now_ns() < due_ns:  # a paused or slowed /clock has not come that far
+            self._set_deadline()
+        else:
+            self._predict()
 
-    def _set_deadline(self, now_ns: int) -> None:
-        due_ns = self._pipeline.next_due_ns()
-        assert due_ns is not None  # a step has just been made
-        self._deadline.timer_period_ns = max(due_ns - now_ns, 1_000_000)
+    def _predict(self) -> None:
+        assert self._model is not None  # only an active node predicts
+        started_ns = time.monotonic_ns()
+        prediction = self._model.pipeline.step(self._now_ns(), self.get_clock().now().nanoseconds)
+        if self._enabled:
+            self._publish(prediction)
+        self._step_ns = time.monotonic_ns() - started_ns
+        self._predictions += 1
+        self._note_states(self._now_ns())
+        self._set_deadline()
+
+    def _publish(self, prediction: Prediction) -> None:
+        self._prediction.publish(convert.prediction_to_message(prediction, self.get_clock().now().nanoseconds))
+        self._classification.publish(prediction)
+        if self._frame is not None and self._debug_image.get_subscription_count():
+            self._debug_image.publish(convert.overlay_to_message(self._frame, prediction))
+
+    def _set_deadline(self) -> None:
+        assert self._model is not None
+        due_ns = self._model.pipeline.next_due_ns()
+        assert due_ns is not None  # a step has been made
+        self._deadline.timer_period_ns = max(due_ns - self._now_ns(), LEAST_WAIT_NS)
         self._deadline.reset()
 
+    # --- what it says of itself ------------------------------------------------------------------------------------------------
+
+    def _on_set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Publish predictions or hold them back; streams are watched either way."""
+        self._enabled = request.data
+        response.success, response.message = True, "enabled" if request.data else "disabled"
+        return response
+
+    def _on_set_parameters(self, parameters: Sequence[RosParameter]) -> SetParametersResult:
+        changed = {p.name: p.value for p in parameters}
+        try:
+            thresholds = check_change(self, self._model.bundle.manifest if self._model else None, changed)
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        if self._model is not None:
+            max_gap_s = changed.get("max_gap_s", self._model.pipeline.config.max_gap_s)
+            self._model.pipeline.configure(PipelineConfig(thresholds, max_gap_s))
+        return SetParametersResult(successful=True)
+
     def _note_states(self, now_ns: int) -> None:
-        states = tuple(s.state for s in self._pipeline.statuses(now_ns))
+        assert self._model is not None
+        states = tuple(s.state for s in self._model.pipeline.statuses(now_ns))
         if states != self._states:
             self._states = states
             self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
-        now_ns = time.monotonic_ns()
-        waited_long = now_ns - self._started_ns > self._settings.waiting_grace_s * NANOSECONDS
-        statuses = [convert.status_to_diagnostic(s, self.get_name(), waited_long) for s in self._pipeline.statuses(now_ns)]
-        statuses.append(DiagnosticStatus(
-            level=DiagnosticStatus.OK, name=f"{self.get_name()}: inference", message=f"running on {self._device}",
-            hardware_id=self._device, values=convert.key_values({
-                "model": self._pipeline.manifest.name, "device": self._device, "predictions (messages)": self._predictions,
-                "last step (ms)": f"{self._last_inference_ns / 1e6:.2f}"})))
-        message = DiagnosticArray(status=statuses)
+        message = DiagnosticArray(status=self._diagnose())
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+
+    def _diagnose(self) -> list[DiagnosticStatus]:
+        name = self.get_name()
+        if self._model is None:
+            level = DiagnosticStatus.ERROR if self.failure else DiagnosticStatus.WARN
+            return [DiagnosticStatus(level=level, name=f"{name}: inference", message=self.failure or "not configured")]
+        model = self._model
+        grace_ns = int(self.get_parameter("waiting_grace_s").value * NANOSECONDS)
+        waited_long = self._active and time.monotonic_ns() - self._activated_ns > grace_ns
+        statuses = [convert.status_to_diagnostic(s, name, waited_long) for s in model.pipeline.statuses(self._now_ns())] if self._active else []
+        doing = "disabled" if not self._enabled else "active" if self._active else "inactive"
+        return [*statuses, DiagnosticStatus(
+            level=DiagnosticStatus.OK, name=f"{name}: inference", message=f"{doing} on {model.backend.device}", hardware_id=model.backend.device,
+            values=convert.key_values({
+                "model": model.bundle.manifest.name, "device": model.backend.device, "predictions (messages)": self._predictions,
+                "last step (ms)": f"{self._step_ns / 1e6:.2f}"}))]
 
 
 class _Complaints:
     """Logs rejected messages: each kind of reason at once, then at most one line in five seconds for each stream and kind."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: LifecycleNode) -> None:
         self._node = node
         self._said_ns: dict[tuple[str, str], int] = {}
         self._unsaid: Counter[tuple[str, str]] = Counter()
@@ -181,25 +349,40 @@ class _Complaints:
         self._node.get_logger().warning(f"{stream}: {reason}" + (f" ({more} more like it since the last line)" if more else ""))
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the node until SIGINT or SIGTERM; exit code 0 then, 1 when it cannot start."""
+def run(make_node: Callable[[], LifecycleNode], name: str, args: list[str] | None = None) -> None:
+    """Make a node and spin it until SIGINT or SIGTERM; the process ends with 0 then, and with 1 when the node cannot start.
+
+    With the parameter ``autostart`` (default true) the node configures and activates itself; set it false where a launch file
+    or a lifecycle manager does.
+    """
     rclpy.init(args=args)
+    code = 0
     try:
-        node = FusionNode()
+        node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
-            executor.spin()
+            if node.declare_parameter("autostart", True).value:
+                started = node.trigger_configure() == TransitionCallbackReturn.SUCCESS and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+                code = 0 if started else 1
+            if code == 0:
+                executor.spin()
         finally:
             executor.shutdown()
             node.destroy_node()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (BundleError, BackendError, ParameterError) as error:
-        rclpy.logging.get_logger("fusion_node").fatal(str(error))
-        sys.exit(1)
+    except CANNOT_START as error:
+        rclpy.logging.get_logger(name).fatal(str(error))
+        code = 1
     finally:
         rclpy.try_shutdown()
+    sys.exit(code)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of ``ros2 run aecf_ros fusion_node``."""
+    run(FusionNode, "fusion_node", args)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""The node's parameters, declared once: name, default, description, unit, bounds. They become one frozen record."""
+"""The node's parameters, declared once: name, default, description, unit, bounds, and when a change takes effect.
+
+``python -m aecf_ros.nodes.parameters`` prints them as the page docs/parameters.md.
+"""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
@@ -13,6 +18,12 @@ from aecf_ros.core.streams import StreamThresholds
 from aecf_ros.runtime.backends import BACKENDS, DEVICES
 
 Value = str | int | float | bool
+Life = Literal["live", "activate", "configure"]
+LIVES: dict[Life, str] = {
+    "live": "takes effect at once",
+    "activate": "takes effect at the next activation",
+    "configure": "takes effect at the next configuration or ~/reload_model",
+}
 
 
 class ParameterError(ValueError):
@@ -21,7 +32,7 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One declaration. ``choices`` or ``bounds`` (inclusive) limit the value; ``unit`` goes into the description."""
+    """One declaration. ``choices`` or ``bounds`` (inclusive) limit the value; ``life`` says when a change takes effect."""
 
     name: str
     default: Value
@@ -29,13 +40,16 @@ class Parameter:
     unit: str = ""
     bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
+    life: Life = "configure"
 
     def declare(self, node: Node) -> Value:
-        """Declare on ``node`` and give the value in force.
+        """Declare on ``node``, unless that was done before, and give the value in force.
 
         Raises:
             ParameterError: the value has another type, is out of bounds or is not one of the choices.
         """
+        if node.has_parameter(self.name):
+            return node.get_parameter(self.name).value
         try:
             value = node.declare_parameter(self.name, self.default, self._descriptor()).value
         except ParameterException:
@@ -43,13 +57,23 @@ class Parameter:
             given = node._parameter_overrides.get(self.name)  # noqa: SLF001 (rclpy gives no other access to an undeclared override)
             raise ParameterError(f"parameter {self.name} is {getattr(given, 'value', given)!r}; "
                                  f"give a value of type {type(self.default).__name__}{bounds}") from None
-        if self.choices and value not in self.choices:
-            raise ParameterError(f"parameter {self.name} is '{value}'; use one of {', '.join(self.choices)}")
+        if complaint := self.complaint(value):
+            raise ParameterError(complaint)
         return value
 
+    def complaint(self, value: Value) -> str:
+        """What is wrong with a value of the right type, empty if nothing is; bounds are the middleware's to check."""
+        if self.choices and value not in self.choices:
+            return f"parameter {self.name} is '{value}'; use one of {', '.join(self.choices)}"
+        return ""
+
+    def of(self, modality: str) -> Parameter:
+        """This parameter for one modality: ``MODALITY.NAME``."""
+        return replace(self, name=f"{modality}.{self.name}")
+
     def _descriptor(self) -> ParameterDescriptor:
-        text = self.description + (f" [{self.unit}]" if self.unit else "")
-        descriptor = ParameterDescriptor(description=text, read_only=True)
+        unit = f" [{self.unit}]" if self.unit else ""
+        descriptor = ParameterDescriptor(description=f"{self.description}{unit}; {LIVES[self.life]}")
         if self.choices:
             descriptor.additional_constraints = "one of: " + ", ".join(self.choices)
         if self.bounds is not None and isinstance(self.default, float):
@@ -64,36 +88,32 @@ NODE = (
     Parameter("backend", "onnxruntime", "What runs the graphs", choices=tuple(BACKENDS)),
     Parameter("device", "auto", "Where the graphs run; anything but auto fails rather than falling back", choices=DEVICES),
     Parameter("threads", 1, "CPU threads of each graph; one is best for small encoders", bounds=(1, 64)),
-    Parameter("max_gap_s", 0.2, "Longest time without a prediction, whatever the streams do", "s", (0.01, 10.0)),
+    Parameter("max_gap_s", 0.2, "Longest time without a prediction, whatever the streams do", "s", (0.01, 10.0), life="live"),
     Parameter("diagnostics_period_s", 1.0, "Time between diagnostics while no state changes", "s", (0.1, 60.0)),
-    Parameter("waiting_grace_s", 10.0, "A stream that has sent nothing for so long is an ERROR in diagnostics", "s", (0.0, 3600.0)),
+    Parameter("waiting_grace_s", 10.0, "A stream that has sent nothing for so long is an ERROR in diagnostics", "s", (0.0, 3600.0), life="live"),
 )
 
 STREAM = (
-    Parameter("stale_after_s", 0.35, "Silence after which the stream is STALE and leaves the fusion", "s", (0.01, 60.0)),
-    Parameter("dropped_after_s", 1.0, "Silence after which the stream is DROPPED", "s", (0.01, 600.0)),
-    Parameter("recover_samples", 3, "Good messages in a row that end a fault", "messages", (1, 1000)),
-    Parameter("reject_after", 3, "Undecodable messages in a row that make the stream REJECTED", "messages", (1, 1000)),
+    Parameter("stale_after_s", 0.35, "Silence after which the stream is STALE and leaves the fusion", "s", (0.01, 60.0), life="live"),
+    Parameter("dropped_after_s", 1.0, "Silence after which the stream is DROPPED", "s", (0.01, 600.0), life="live"),
+    Parameter("recover_samples", 3, "Good messages in a row that end a fault", "messages", (1, 1000), life="live"),
+    Parameter("reject_after", 3, "Undecodable messages in a row that make the stream REJECTED", "messages", (1, 1000), life="live"),
 )
 
 IMAGE = (
-    Parameter("transport", "raw", "Message type of the image topic: sensor_msgs/Image or CompressedImage", choices=("raw", "compressed")),
+    Parameter("transport", "raw", "Message type of the image topic: sensor_msgs/Image or CompressedImage", choices=("raw", "compressed"),
+              life="activate"),
 )
 
 AUDIO = (
-    Parameter("message", "stamped", "Message type of the audio topic: audio_common_msgs/AudioDataStamped or AudioData", choices=("stamped", "plain")),
-    Parameter("sample_format", "", "Sample format while no AudioInfo has arrived, for example S16LE; empty waits for AudioInfo"),
-    Parameter("rate_hz", 16000, "Sample rate that goes with sample_format", "Hz", (1000, 384000)),
-    Parameter("channels", 1, "Channels that go with sample_format", bounds=(1, 64)),
+    Parameter("message", "stamped", "Message type of the audio topic: audio_common_msgs/AudioDataStamped or AudioData", choices=("stamped", "plain"),
+              life="activate"),
+    Parameter("sample_format", "", "Sample format while no AudioInfo has arrived, for example S16LE; empty waits for AudioInfo", life="activate"),
+    Parameter("rate_hz", 16000, "Sample rate that goes with sample_format", "Hz", (1000, 384000), life="activate"),
+    Parameter("channels", 1, "Channels that go with sample_format", bounds=(1, 64), life="activate"),
 )
 
-
-@dataclass(frozen=True, slots=True)
-class StreamParameters:
-    """Parameters of one stream: its thresholds, and the values of IMAGE or AUDIO by name."""
-
-    thresholds: StreamThresholds
-    options: dict[str, Value]
+OPTIONS = {"image": IMAGE, "audio": AUDIO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +129,16 @@ class NodeParameters:
     waiting_grace_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class StreamParameters:
+    """Parameters of one stream: its thresholds, and the values of IMAGE or AUDIO by name."""
+
+    thresholds: StreamThresholds
+    options: Mapping[str, Value]
+
+
 def declare_node_parameters(node: Node) -> NodeParameters:
-    """Declare and read what does not depend on the bundle.
+    """Declare what does not depend on the bundle, and read it.
 
     Raises:
         ParameterError: a value is out of its choices.
@@ -121,25 +149,45 @@ def declare_node_parameters(node: Node) -> NodeParameters:
 
 
 def declare_stream_parameters(node: Node, manifest: Manifest) -> dict[str, StreamParameters]:
-    """Declare and read ``<modality>.<name>`` for every modality of the bundle.
+    """Declare ``MODALITY.NAME`` for every modality of the bundle, and read them.
 
     Raises:
         ParameterError: a value is out of its choices, or thresholds contradict each other.
     """
     streams = {}
     for modality in manifest.modalities:
-        options = IMAGE if modality.kind == "image" else AUDIO
-        values = {p.name: _under(modality.name, p).declare(node) for p in (*STREAM, *options)}
-        try:
-            thresholds = StreamThresholds(**{p.name: values[p.name] for p in STREAM})  # type: ignore[arg-type]
-        except ValueError as error:
-            raise ParameterError(f"parameters of {modality.name}: {error}") from None
-        streams[modality.name] = StreamParameters(thresholds, {p.name: values[p.name] for p in options})
+        options = OPTIONS[modality.kind]
+        values = {p.name: p.of(modality.name).declare(node) for p in (*STREAM, *options)}
+        streams[modality.name] = StreamParameters(_thresholds(modality.name, values), {p.name: values[p.name] for p in options})
     return streams
 
 
-def _under(prefix: str, parameter: Parameter) -> Parameter:
-    return Parameter(f"{prefix}.{parameter.name}", parameter.default, parameter.description, parameter.unit, parameter.bounds, parameter.choices)
+def check_change(node: Node, manifest: Manifest | None, changed: Mapping[str, Value]) -> dict[str, StreamThresholds]:
+    """Check values that are about to be set.
+
+    Returns:
+        The thresholds of every modality as they will be.
+
+    Raises:
+        ParameterError: a value is out of its choices, or thresholds would contradict each other.
+    """
+    modalities = manifest.modalities if manifest is not None else ()
+    known = {p.name: p for p in (*NODE, *(p.of(m.name) for m in modalities for p in (*STREAM, *OPTIONS[m.kind])))}
+    for name, value in changed.items():
+        if name in known and (complaint := known[name].complaint(value)):
+            raise ParameterError(complaint)
+    thresholds = {}
+    for m in modalities:
+        names = {p.name: p.of(m.name).name for p in STREAM}
+        thresholds[m.name] = _thresholds(m.name, {short: changed.get(full, node.get_parameter(full).value) for short, full in names.items()})
+    return thresholds
+
+
+def _thresholds(modality: str, values: Mapping[str, Value]) -> StreamThresholds:
+    try:
+        return StreamThresholds(**{p.name: values[p.name] for p in STREAM})  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ParameterError(f"parameters of {modality}: {error}") from None
 
 
 def shipped(relative: str) -> Path:
@@ -155,3 +203,23 @@ def shipped(relative: str) -> Path:
 def shipped_model() -> Path:
     """Directory of the shipped bundle, av_digits."""
     return shipped("models/av_digits")
+
+
+def page() -> str:
+    """docs/parameters.md, from the declarations above."""
+    lines = ["# Parameters of `fusion_node`", "",
+             "Made by `python -m aecf_ros.nodes.parameters` from the declarations in `aecf_ros/nodes/parameters.py`; a test keeps it current.",
+             "`ros2 param describe /fusion_node NAME` says the same on the robot. Set them in a copy of `config/fusion_node.yaml`, passed to the launch",
+             "file as `params_file`. Each topic has its QoS overrides besides: `qos_overrides./camera/image.subscription.depth` and so on."]
+    groups = {"The node": NODE, "Each stream: `camera.NAME`, `audio.NAME`": STREAM, "Each camera": IMAGE, "Each microphone": AUDIO}
+    for title, parameters in groups.items():
+        lines += ["", f"## {title}", "", "| name | default | allowed | what it is | a change |", "|---|---|---|---|---|"]
+        for p in parameters:
+            allowed = ", ".join(f"`{c}`" for c in p.choices) or (f"{p.bounds[0]:g} to {p.bounds[1]:g}" if p.bounds else "any")
+            default = f"`{p.default}`" if p.default != "" else "empty"
+            lines.append(f"| `{p.name}` | {default}{' ' + p.unit if p.unit else ''} | {allowed} | {p.description} | {LIVES[p.life]} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

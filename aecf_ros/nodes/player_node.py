@@ -24,7 +24,7 @@ from aecf_ros.core.bundle import BundleError, load_manifest
 from aecf_ros.core.messages import stamp_to_ns
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.nodes.convert import ns_to_stamp
-from aecf_ros.nodes.fusion_node import LATCHED_QOS
+from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.replay.bag import Bag, BagError, Topics, open_bag
 from aecf_ros.replay.faults import Fault, FaultError, is_dropped, load_faults
 

@@ -138,6 +138,25 @@ class Pipeline:
             embeddings[name] = self._backend.encode(name, np.zeros(stream.modality.input_shape, dtype))
         self._backend.fuse(embeddings, [True] * len(embeddings))
 
+    def configure(self, config: PipelineConfig) -> None:
+        """Take other thresholds and another longest gap, from now on."""
+        self.config = config
+        for name, stream in self._streams.items():
+            stream.monitor.thresholds = config.thresholds.get(name, StreamThresholds())
+
+    def take_over(self, other: Pipeline) -> None:
+        """Go on from where ``other`` is: the health and the newest evidence of its streams, which must be of the same modalities.
+
+        Raises:
+            ValueError: the modalities differ.
+        """
+        if self.manifest.modalities != other.manifest.modalities:
+            raise ValueError(f"modalities {other.manifest.names} cannot go on as {self.manifest.names}; start anew")
+        for name, stream in self._streams.items():
+            stream.monitor, stream.source = other._streams[name].monitor, other._streams[name].source
+        self._last_step_ns = other._last_step_ns
+        self.configure(self.config)
+
     def observe(self, stream: str, raw: RawImage | RawAudio, now_ns: int) -> Observation:
         """Take one message of the modality ``stream``. Never raises for what the message holds.
 

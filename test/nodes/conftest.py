@@ -21,7 +21,7 @@ from rclpy.node import Node  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "models" / "av_digits"
 RECORDING = MODEL / "demo.mcap"
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 _domains = itertools.count(101 + os.getpid() % 60)
 

@@ -20,7 +20,8 @@ from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.messages import stamp_to_ns
 from aecf_ros.core.types import StreamState, subset_name
 from aecf_ros.nodes.convert import ns_to_duration
-from aecf_ros.nodes.fusion_node import LATCHED_QOS, PREDICTION_QOS
+from aecf_ros.nodes.fusion_node import PREDICTION_QOS
+from aecf_ros.nodes.inputs import LATCHED_QOS
 
 from .conftest import MODEL, ROOT, FusionProcess, Peer, segments
 

@@ -1,0 +1,48 @@
+"""Draw a prediction over a camera frame: label, confidence bar, gate weights, stream states, agreement."""
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from aecf_ros.core.types import Prediction, StreamState
+
+MIN_WIDTH = 320
+_GOOD, _WARN, _BAD, _WHITE, _DIM = (80, 200, 120), (240, 190, 60), (235, 80, 70), (245, 245, 245), (110, 115, 120)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw_overlay(image: np.ndarray, prediction: Prediction) -> np.ndarray:
+    """The frame with a panel below it.
+
+    Args:
+        image: uint8 ``(H, W, 3)`` RGB; narrower ones are enlarged to ``MIN_WIDTH``.
+
+    Returns:
+        uint8 ``(H', W', 3)`` RGB, a new array.
+    """
+    scale = max(1.0, MIN_WIDTH / image.shape[1])
+    frame = cv2.resize(image, None, fx=scale, fy=scale) if scale > 1 else image
+    height, width = frame.shape[:2]
+    row = 22
+    panel = np.full((row * (2 + len(prediction.modalities)) + 8, width, 3), 24, np.uint8)
+    color = _WARN if prediction.abstain else _GOOD
+    _text(panel, prediction.abstain_reason if prediction.abstain else prediction.label, 8, row - 4, color, 0.6)
+    _bar(panel, width // 2, 8, width // 2 - 60, prediction.confidence, color)
+    _text(panel, f"{prediction.confidence:.2f}", width - 52, row - 4, _WHITE)
+    for i, report in enumerate(prediction.modalities):
+        y = row * (i + 1)
+        state_color = _GOOD if report.state is StreamState.OK else _WARN if report.state.feeds_fusion or report.state is StreamState.WAITING else _BAD
+        _text(panel, f"{report.name[:10]} {report.state.name}", 8, y + row - 4, state_color)
+        _bar(panel, width // 2, y + 8, width // 2 - 60, report.gate_weight, _WHITE)
+        _text(panel, f"{report.gate_weight:.2f}", width - 52, y + row - 4, _WHITE)
+    _text(panel, f"agreement {prediction.agreement:.2f}   set of {len(prediction.prediction_set)}", 8, panel.shape[0] - 10, _DIM)
+    return np.vstack([frame, panel])
+
+
+def _text(panel: np.ndarray, text: str, x: int, y: int, color: tuple[int, int, int], size: float = 0.42) -> None:
+    cv2.putText(panel, text, (x, y), _FONT, size, color, 1, cv2.LINE_AA)
+
+
+def _bar(panel: np.ndarray, x: int, y: int, width: int, value: float, color: tuple[int, int, int]) -> None:
+    cv2.rectangle(panel, (x, y), (x + width, y + 8), _DIM, 1)
+    cv2.rectangle(panel, (x, y), (x + int(width * min(1.0, max(0.0, value))), y + 8), color, -1)
