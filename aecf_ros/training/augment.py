@@ -1,7 +1,9 @@
-"""Random changes that training applies to a batch, one function before the encoder's ``represent`` and one after it, for each kind.
+"""Random changes that training applies to a batch, one function before the encoder's ``represent`` and one after it,
+for each kind.
 
 Everything is a pure function of the batch and a generator, so that an epoch can be repeated exactly.
 """
+
 from __future__ import annotations
 
 import math
@@ -36,14 +38,18 @@ def _warp(x: Tensor, matrix: Tensor) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _erase(x: Tensor, probability: float, rows: float, columns: float, fill: Tensor, generator: torch.Generator) -> Tensor:
+def _erase(
+    x: Tensor, probability: float, rows: float, columns: float, fill: Tensor, generator: torch.Generator
+) -> Tensor:
     """Fill one rectangle of at most ``rows`` x ``columns`` (shares of the height and width) of (B, 1, H, W)."""
     count, _, height, width = x.shape
     tall, wide = _uniform((count, 1), 0, rows, generator) * height, _uniform((count, 1), 0, columns, generator) * width
     top = _uniform((count, 1), 0, 1, generator) * (height - tall)
     left = _uniform((count, 1), 0, 1, generator) * (width - wide)
     row, column = torch.arange(height).view(1, -1), torch.arange(width).view(1, -1)
-    inside = ((row >= top) & (row < top + tall))[:, None, :, None] & ((column >= left) & (column < left + wide))[:, None, None, :]
+    inside = ((row >= top) & (row < top + tall))[:, None, :, None] & ((column >= left) & (column < left + wide))[
+        :, None, None, :
+    ]
     return torch.where(inside & _chance(count, probability, 4, generator), fill, x)
 
 
@@ -64,8 +70,13 @@ def augment_luma(luma: Tensor, generator: torch.Generator) -> Tensor:
     aspect = height / width
     shift_x, shift_y = _uniform((count,), -0.06, 0.06, generator), _uniform((count,), -0.06, 0.06, generator)
     cosine, sine = torch.cos(angle), torch.sin(angle)
-    matrix = torch.stack([torch.stack([zoom_x * cosine, (shear - sine) * aspect, shift_x], 1),
-                          torch.stack([sine / aspect, zoom_y * cosine, shift_y], 1)], 1)
+    matrix = torch.stack(
+        [
+            torch.stack([zoom_x * cosine, (shear - sine) * aspect, shift_x], 1),
+            torch.stack([sine / aspect, zoom_y * cosine, shift_y], 1),
+        ],
+        1,
+    )
     x = _warp(luma, matrix)
     blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     x = torch.where(_chance(count, 0.15, 4, generator), blurred, x)
@@ -87,7 +98,7 @@ def augment_sound(samples: Tensor, generator: torch.Generator) -> Tensor:
     count, length = samples.shape
     color = _uniform((count, 1), 0.0, 1.2, generator)
     frequency = torch.arange(1, length // 2 + 2).view(1, -1) / length
-    spectrum = torch.fft.rfft(torch.randn((count, length), generator=generator)) * frequency ** -color
+    spectrum = torch.fft.rfft(torch.randn((count, length), generator=generator)) * frequency**-color
     noise = torch.fft.irfft(spectrum, n=length)
     noise = noise / noise.square().mean(1, keepdim=True).sqrt()
     level = samples.square().mean(1, keepdim=True).sqrt()
@@ -102,7 +113,8 @@ def augment_sound(samples: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def augment_log_mel(log_mel: Tensor, generator: torch.Generator) -> Tensor:
-    """Vocal tract and tempo warps, equalization, missing high band, and masks of time and frequency (SpecAugment, Park et al. 2019).
+    """Vocal tract and tempo warps, equalization, missing high band, and masks of time and frequency (SpecAugment,
+    Park et al. 2019).
 
     ``log_mel`` float32 (B, 1, mels, frames) in nats -> the same shape.
     """
@@ -110,7 +122,7 @@ def augment_log_mel(log_mel: Tensor, generator: torch.Generator) -> Tensor:
     tract, tempo = _uniform((count,), 0.88, 1.14, generator), _uniform((count,), 0.8, 1.25, generator)
     shift = _uniform((count,), -0.1, 0.1, generator)
     zero = torch.zeros(count)
-    # The low edge of the mel axis stays in place: a longer vocal tract scales frequencies from zero, not from the middle.
+    # The low edge of the mel axis stays in place: a longer vocal tract scales frequencies from zero, not the middle.
     matrix = torch.stack([torch.stack([tempo, zero, shift], 1), torch.stack([zero, tract, tract - 1], 1)], 1)
     x = _warp(log_mel, matrix)
     band = torch.linspace(-1, 1, mels).view(1, 1, -1, 1)

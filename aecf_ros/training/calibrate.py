@@ -1,4 +1,6 @@
-"""What is fitted on the calibration part: a temperature and a conformal threshold for each presence pattern, and when to abstain."""
+"""What is fitted on the calibration part: a temperature and a conformal threshold for each presence pattern, and when
+to abstain."""
+
 from __future__ import annotations
 
 import math
@@ -28,7 +30,8 @@ class CalibrationError(ValueError):
 
 @dataclass(frozen=True)
 class SubsetFit:
-    """One presence pattern: ``samples`` pairs (``distinct`` samples of its rarest modality), temperature, least probability in a set."""
+    """One presence pattern: ``samples`` pairs (``distinct`` samples of its rarest modality), temperature, least
+    probability in a set."""
 
     name: str
     samples: int
@@ -44,12 +47,14 @@ class Calibration:
     Attributes:
         coverage: share of samples whose prediction set is to hold the label.
         temperatures: float32 ``(2**M,)``, 1 for the empty pattern.
-        set_thresholds: float32 ``(2**M,)``; a label is in the set where its probability reaches this. 0 for the empty pattern.
+        set_thresholds: float32 ``(2**M,)``; a label is in the set where its probability reaches this. 0 for the empty
+            pattern.
         conflict_below: agreement under which modalities conflict; below 0 for never.
         abstain_below: confidence under which the head abstains.
         centers: float32 ``(K, D_m)`` for each modality, the mean embedding of each class and of nothing.
         whiteners: float32 ``(D_m, D_m)`` for each modality; the distance is the norm of (e - center) @ whitener.
-        outlier_above: float32 ``(M,)``, squared distance to the nearest center over which a modality is out of distribution.
+        outlier_above: float32 ``(M,)``, squared distance to the nearest center over which a modality is out of
+            distribution.
         fits: how each pattern but the empty one was fitted.
     """
 
@@ -65,7 +70,8 @@ class Calibration:
 
 
 def bounded_temperature(logits: Tensor, labels: np.ndarray) -> float:
-    """The temperature T that minimizes the NLL of softmax(logits / T), within :data:`TEMPERATURES`. ``logits`` (N, C), ``labels`` int (N,)."""
+    """The temperature T that minimizes the NLL of softmax(logits / T), within :data:`TEMPERATURES`. ``logits`` (N,
+    C), ``labels`` int (N,)."""
     scale = float(fit_temperature(logits, torch.from_numpy(labels)))
     return float(np.clip(1.0 / scale, *TEMPERATURES))
 
@@ -84,7 +90,9 @@ def distance_model(embeddings: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
     centers = np.stack([embeddings[index == k].mean(0) for k in range(len(values))])
     residual = (embeddings - centers[index]).astype(np.float64)
     covariance = residual.T @ residual / len(residual)
-    covariance += 1e-3 * np.trace(covariance) / len(covariance) * np.eye(len(covariance)) + 1e-9 * np.eye(len(covariance))
+    covariance += 1e-3 * np.trace(covariance) / len(covariance) * np.eye(len(covariance)) + 1e-9 * np.eye(
+        len(covariance)
+    )
     whitener = np.linalg.cholesky(np.linalg.inv(covariance))
     return centers.astype(np.float32), whitener.astype(np.float32)
 
@@ -92,15 +100,22 @@ def distance_model(embeddings: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
 def nearest_center(embeddings: Tensor, centers: Tensor, whitener: Tensor) -> Tensor:
     """Squared Mahalanobis distance to the nearest center: (B, D), (K, D), (D, D) -> (B,)."""
     white, white_centers = embeddings @ whitener, centers @ whitener
-    squared = (white.square().sum(1, keepdim=True) + white_centers.square().sum(1) - 2.0 * white @ white_centers.T)
+    squared = white.square().sum(1, keepdim=True) + white_centers.square().sum(1) - 2.0 * white @ white_centers.T
     return squared.amin(1)
 
 
-def calibrate(head: AECF, names: Sequence[str], embeddings: Sequence[np.ndarray], pairs: Pairs, config: CalibrationConfig,
-              reference: Sequence[tuple[np.ndarray, np.ndarray]]) -> Calibration:
+def calibrate(
+    head: AECF,
+    names: Sequence[str],
+    embeddings: Sequence[np.ndarray],
+    pairs: Pairs,
+    config: CalibrationConfig,
+    reference: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> Calibration:
     """Fit everything that the exported head adds to the fusion layer.
 
-    A pattern is fitted on the pairs in which a modality of it shows the label; where none does, there is nothing to be right about.
+    A pattern is fitted on the pairs in which a modality of it shows the label; where none does, there is nothing to
+    be right about.
 
     Args:
         head: the trained fusion layer, in evaluation mode.
@@ -127,25 +142,43 @@ def calibrate(head: AECF, names: Sequence[str], embeddings: Sequence[np.ndarray]
         labels = pairs.labels[rows]
         temperature = bounded_temperature(logits, labels)
         probabilities = torch.softmax(logits / temperature, dim=1)
-        threshold = float(conformal_threshold(probabilities[torch.arange(len(labels)), torch.from_numpy(labels)], config.coverage))
+        threshold = float(
+            conformal_threshold(probabilities[torch.arange(len(labels)), torch.from_numpy(labels)], config.coverage)
+        )
         at = int(subset_index(torch.tensor(pattern)))
         temperatures[at], thresholds[at] = temperature, threshold
         fits.append(SubsetFit(name, len(rows), distinct, temperature, threshold))
     models = [distance_model(*of) for of in reference]
-    outlier_above = np.array([
-        np.quantile(nearest_center(torch.from_numpy(of), *map(torch.from_numpy, model)).numpy(), 1.0 - config.outlier_rate)
-        for of, model in zip(embeddings, models, strict=True)], np.float32)
+    outlier_above = np.array(
+        [
+            np.quantile(
+                nearest_center(torch.from_numpy(of), *map(torch.from_numpy, model)).numpy(), 1.0 - config.outlier_rate
+            )
+            for of, model in zip(embeddings, models, strict=True)
+        ],
+        np.float32,
+    )
     return Calibration(
-        coverage=config.coverage, temperatures=temperatures, set_thresholds=thresholds,
-        conflict_below=_conflict_threshold(head, inputs, pairs, temperatures, config.conflict_rate), abstain_below=config.abstain_below,
-        centers=[centers for centers, _ in models], whiteners=[whitener for _, whitener in models], outlier_above=outlier_above, fits=fits)
+        coverage=config.coverage,
+        temperatures=temperatures,
+        set_thresholds=thresholds,
+        conflict_below=_conflict_threshold(head, inputs, pairs, temperatures, config.conflict_rate),
+        abstain_below=config.abstain_below,
+        centers=[centers for centers, _ in models],
+        whiteners=[whitener for _, whitener in models],
+        outlier_above=outlier_above,
+        fits=fits,
+    )
 
 
 def _require(name: str, distinct: int, config: CalibrationConfig) -> None:
     needed = max(config.minimum_samples, math.ceil(1.0 / (1.0 - config.coverage) - 1e-9))
     if distinct < needed:
-        raise CalibrationError(f"calibration of {name}: {distinct} distinct samples where {needed} are needed for a coverage of {config.coverage:g}; "
-                               "add samples to the calibration part, or lower calibration.coverage or calibration.minimum_samples")
+        raise CalibrationError(
+            f"calibration of {name}: {distinct} distinct samples where {needed} are needed "
+            f"for a coverage of {config.coverage:g}; "
+            "add samples to the calibration part, or lower calibration.coverage or calibration.minimum_samples"
+        )
 
 
 @torch.inference_mode()
@@ -155,13 +188,16 @@ def subset_logits(head: AECF, embeddings: Sequence[Tensor], pattern: Sequence[bo
 
 
 def alone_probabilities(modality_logits: Tensor, temperatures: Tensor) -> Tensor:
-    """What each modality says alone, calibrated: (B, M, C) logits and the (2**M,) table of temperatures -> (B, M, C)."""
+    """What each modality says alone, calibrated: (B, M, C) logits and the (2**M,) table of temperatures -> (B, M,
+    C)."""
     single = 2 ** torch.arange(modality_logits.shape[1])
     return torch.softmax(modality_logits / temperatures[single].view(1, -1, 1), dim=-1)
 
 
 @torch.inference_mode()
-def _conflict_threshold(head: AECF, inputs: Sequence[Tensor], pairs: Pairs, temperatures: np.ndarray, rate: float) -> float:
+def _conflict_threshold(
+    head: AECF, inputs: Sequence[Tensor], pairs: Pairs, temperatures: np.ndarray, rate: float
+) -> float:
     """The ``rate`` quantile of the agreement of matching pairs, those in which one modality shows nothing included."""
     if len(inputs) < 2 or rate == 0:
         return -1.0

@@ -1,4 +1,5 @@
 """MODEL_CARD.md, generated from the manifest and what was measured at export."""
+
 from __future__ import annotations
 
 import math
@@ -8,8 +9,17 @@ from dataclasses import dataclass
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.training.calibrate import Calibration
 
-_METRICS = (("n", "n"), ("accuracy", "accuracy"), ("nll", "NLL"), ("ece", "ECE"), ("ece_noise_floor", "ECE noise floor"), ("brier", "Brier"),
-            ("mean_confidence", "mean confidence"), ("coverage", "coverage"), ("set_size", "set size"))
+_METRICS = (
+    ("n", "n"),
+    ("accuracy", "accuracy"),
+    ("nll", "NLL"),
+    ("ece", "ECE"),
+    ("ece_noise_floor", "ECE noise floor"),
+    ("brier", "Brier"),
+    ("mean_confidence", "mean confidence"),
+    ("coverage", "coverage"),
+    ("set_size", "set size"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,60 +41,101 @@ def _number(value: float | int) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def model_card(manifest: Manifest, calibration: Calibration, sources: Sequence[SourceMetrics], nothing: Mapping[str, float], conflicts: float) -> str:
+def model_card(
+    manifest: Manifest,
+    calibration: Calibration,
+    sources: Sequence[SourceMetrics],
+    nothing: Mapping[str, float],
+    conflicts: float,
+) -> str:
     """The card's text (Markdown), after Mitchell et al. 2019."""
-    subsets = _table(["subset", *(title for _, title in _METRICS)],
-                     [[name, *(_number(of[key]) for key, _ in _METRICS)] for name, of in manifest.metrics.items()])
-    fits = _table(["subset", "pairs", "distinct samples of the rarest modality", "temperature", "least probability in a prediction set"],
-                  [[f.name, str(f.samples), str(f.distinct), f"{f.temperature:.3f}", f"{f.set_threshold:.4g}"] for f in calibration.fits])
-    corpora = _table(["modality alone", "corpus of the test part", "samples", "accuracy"],
-                     [[s.modality, s.source, str(s.samples), f"{s.value:.4f}"] for s in sources]) if sources else "The data names no corpora."
+    subsets = _table(
+        ["subset", *(title for _, title in _METRICS)],
+        [[name, *(_number(of[key]) for key, _ in _METRICS)] for name, of in manifest.metrics.items()],
+    )
+    fits = _table(
+        [
+            "subset",
+            "pairs",
+            "distinct samples of the rarest modality",
+            "temperature",
+            "least probability in a prediction set",
+        ],
+        [
+            [f.name, str(f.samples), str(f.distinct), f"{f.temperature:.3f}", f"{f.set_threshold:.4g}"]
+            for f in calibration.fits
+        ],
+    )
+    corpora = (
+        _table(
+            ["modality alone", "corpus of the test part", "samples", "accuracy"],
+            [[s.modality, s.source, str(s.samples), f"{s.value:.4f}"] for s in sources],
+        )
+        if sources
+        else "The data names no corpora."
+    )
     silent = "; ".join(f"{name} shows nothing: {value:.4f}" for name, value in nothing.items()) or "not measured"
-    shapes = "\n".join(f"- `{m.name}` ({m.kind}): one sample is {list(m.input_shape)}"
-                       + (f" at {m.rate_hz} Hz, {m.window_s:g} s" if m.kind == "audio" else ", uint8 RGB") + f"; embedding {m.embedding_dim}"
-                       for m in manifest.modalities)
+    shapes = "\n".join(
+        f"- `{m.name}` ({m.kind}): one sample is {list(m.input_shape)}"
+        + (f" at {m.rate_hz} Hz, {m.window_s:g} s" if m.kind == "audio" else ", uint8 RGB")
+        + f"; embedding {m.embedding_dim}"
+        for m in manifest.modalities
+    )
     samples = _table(["part/modality", "samples"], [[name, str(n)] for name, n in manifest.training.samples.items()])
     conflict_line = "" if math.isnan(conflicts) else f" It is called on {conflicts:.1%} of test pairs made to disagree."
+    training, fitted = manifest.training, manifest.training.config["calibration"]
+    limits = zip(manifest.names, calibration.outlier_above, strict=True)
+    outlier_above = ", ".join(f"{name} {value:.1f}" for name, value in limits)
+    windows = ", ".join(f"{m.window_s:g} s" for m in manifest.modalities if m.kind == "audio") or "not used"
     return f"""# {manifest.name}
 
 {manifest.description}
 
-Made by `aecf train` of aecf_ros {manifest.training.aecf_ros_version} on {manifest.training.created}, seed {manifest.training.seed}. This file is generated; train again to change it.
+Made by `aecf train` of aecf_ros {training.aecf_ros_version} on {training.created}, seed {training.seed}.
+This file is generated; train again to change it.
 
 ## What it does
-Says which of {len(manifest.labels)} labels ({", ".join(manifest.labels)}) its sensors show, and how sure it is, with any subset of them present:
+Says which of {len(manifest.labels)} labels ({", ".join(manifest.labels)}) its sensors show, and how sure it is,
+with any subset of them present:
 {shapes}
 
-The head is an AECF layer (options {manifest.training.config["head"]["options"]}) over frozen encoders, trained on random subsets of modalities.
-A modality that shows nothing to recognize (an empty scene, silence, noise) was trained to say nothing: its target was the uniform distribution.
+The head is an AECF layer (options {training.config["head"]["options"]}) over frozen encoders,
+trained on random subsets of modalities. A modality that shows nothing to recognize (an empty scene, silence, noise)
+was trained to say nothing: its target was the uniform distribution.
 
 ## Intended use
-Demonstration, tests and a template for models of one's own, trained by the same command on one's own recordings. Not for any decision about people or for safety.
+Demonstration, tests and a template for models of one's own, trained by the same command on one's own recordings.
+Not for any decision about people or for safety.
 
 ## Measured on the held-out test part
 {subsets}
 
-A subset's rows are the pairs in which one of its modalities shows the label. ECE has 15 equal-width bins; its noise floor is what a perfectly calibrated model with the
-same confidences would show. With all present and one modality showing nothing, accuracy is: {silent}.
+A subset's rows are the pairs in which one of its modalities shows the label. ECE has 15 equal-width bins; its noise
+floor is what a perfectly calibrated model with the same confidences would show. With all present and one modality
+showing nothing, accuracy is: {silent}.
 
 {corpora}
 
 ## Calibration, fitted on the calibration part
 {fits}
 
-Prediction sets hold the label in at least {calibration.coverage:.0%} of exchangeable samples; the most probable label is always in, so the coverage is higher where the model is
-more often right than that. The head abstains, giving its reason, when
+Prediction sets hold the label in at least {calibration.coverage:.0%} of exchangeable samples; the most probable label
+is always in, so the coverage is higher where the model is more often right than that.
+The head abstains, giving its reason, when
 - no stream is usable;
-- every stream present is out of distribution: its squared Mahalanobis distance to the nearest class center is over {", ".join(f"{m.name} {x:.1f}" for m, x in zip(manifest.modalities, calibration.outlier_above, strict=True))}
-  ({manifest.training.config["calibration"]["outlier_rate"]:.1%} of calibration samples are);
-- modalities conflict: agreement under {calibration.conflict_below:.3f} ({manifest.training.config["calibration"]["conflict_rate"]:.1%} of matching calibration pairs).{conflict_line}
+- every stream present is out of distribution: its squared Mahalanobis distance to the nearest class center is over
+  {outlier_above} ({fitted["outlier_rate"]:.1%} of calibration samples are);
+- modalities conflict: agreement under {calibration.conflict_below:.3f} ({fitted["conflict_rate"]:.1%} of matching
+  calibration pairs).{conflict_line}
 - the calibrated confidence is under {calibration.abstain_below:g}.
 
 ## Limits
-- The figures hold for data like the test part. Other cameras, rooms, languages, accents and handwriting will do worse, and confidence is then too high.
+- The figures hold for data like the test part. Other cameras, rooms, languages, accents and handwriting will do
+  worse, and confidence is then too high.
 - Pairs are drawn by label from unrelated recordings: what sound and image share beyond the label was never seen.
-- Calibration counts pairs; their independence is bounded by the distinct samples in the table, and by the number of writers and speakers behind them.
-- The sound window is {", ".join(f"{m.window_s:g} s" for m in manifest.modalities if m.kind == "audio") or "not used"}: after a change it holds both words, or half of one.
+- Calibration counts pairs; their independence is bounded by the distinct samples in the table, and by the number of
+  writers and speakers behind them.
+- The sound window is {windows}: after a change it holds both words, or half of one.
 
 ## Data and attribution
 {chr(10).join(f"- {source}" for source in manifest.training.data)}

@@ -1,4 +1,6 @@
-"""The configuration of a training run: one frozen record, validated when it is built, fields grouped by what they govern."""
+"""The configuration of a training run: one frozen record, validated when it is built, fields grouped by what they
+govern."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -70,7 +72,8 @@ class CalibrationConfig(_Record):
     coverage: float = Field(0.95, gt=0, lt=1)
     """Share of samples whose prediction set is to hold the label."""
     minimum_samples: int = Field(100, ge=1)
-    """Distinct samples of each modality under which a fit is refused: with 100 the coverage reached at 0.9 has a standard deviation of
+    """Distinct samples of each modality under which a fit is refused: with 100 the coverage reached at 0.9 has a
+    standard deviation of
     3 points (it follows a Beta distribution, Vovk 2012), and a threshold for 0.99 exists at all."""
     abstain_below: float = Field(0.5, ge=0, le=1)
     """Confidence under which the head abstains; 0.5 is where a calibrated answer is as often wrong as right."""
@@ -87,7 +90,8 @@ class TrainConfig(_Record):
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
     encoders: dict[str, EncoderConfig] = {}
-    """By modality name, or by kind (`image`, `audio`) for all modalities of that kind; what is not named takes the defaults."""
+    """By modality name, or by kind (`image`, `audio`) for all modalities of that kind; what is not named takes the
+    defaults."""
     pairs: PairsConfig = PairsConfig()
     head: HeadConfig = HeadConfig()
     calibration: CalibrationConfig = CalibrationConfig()
@@ -101,7 +105,8 @@ def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -
     """Read a YAML file and apply ``key=value`` overrides with dotted keys, for example ``head.optimizer.epochs=5``.
 
     Raises:
-        ConfigError: no such file, not a YAML mapping, an override without ``=``, an unknown key or a value out of bounds.
+        ConfigError: no such file, not a YAML mapping, an override without ``=``, an unknown key or a value out of
+            bounds.
     """
     fields: dict[str, Any] = {}
     if path is not None:

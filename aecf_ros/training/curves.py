@@ -1,4 +1,5 @@
 """Loss curves of a run as a picture."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,13 @@
 """The dataset folder that `aecf train` reads, and the pairing of its modalities by label.
 
-A folder holds ``dataset.yaml`` and, for each part P and modality m, ``P/m.npy`` with ``P/m_labels.npy`` (int16 class index, or -1
-where there is nothing to recognize: an empty scene, silence, noise). Images are uint8 ``(N, H, W, 3)`` RGB, sound is int16
-``(N, samples)``. An optional ``P/m_sources.npy`` (int16 index into the modality's ``sources``) says which corpus a sample is from.
+A folder holds ``dataset.yaml`` and, for each part P and modality m, ``P/m.npy`` with ``P/m_labels.npy`` (int16 class
+index, or -1
+where there is nothing to recognize: an empty scene, silence, noise). Images are uint8 ``(N, H, W, 3)`` RGB, sound is
+int16
+``(N, samples)``. An optional ``P/m_sources.npy`` (int16 index into the modality's ``sources``) says which corpus a
+sample is from.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -132,12 +136,15 @@ def load_dataset(directory: Path | str) -> Dataset:
     """Open and validate a dataset folder; arrays stay on disk.
 
     Raises:
-        DatasetError: a missing file, a manifest that is not what it should be, an array with the wrong type, shape, length or
+        DatasetError: a missing file, a manifest that is not what it should be, an array with the wrong type, shape,
+            length or
             labels, or a class that a part lacks.
     """
     directory = Path(directory)
     spec = _load_spec(directory)
-    parts = {part: {m.name: _load_samples(directory, part, m, len(spec.labels)) for m in spec.modalities} for part in PARTS}
+    parts = {
+        part: {m.name: _load_samples(directory, part, m, len(spec.labels)) for m in spec.modalities} for part in PARTS
+    }
     return Dataset(directory, spec, parts)
 
 
@@ -149,7 +156,9 @@ def _load_spec(directory: Path) -> DatasetSpec:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        raise DatasetError(f"{path}: not YAML{f' (line {mark.line + 1})' if mark else ''}; make the dataset again") from None
+        raise DatasetError(
+            f"{path}: not YAML{f' (line {mark.line + 1})' if mark else ''}; make the dataset again"
+        ) from None
     if not isinstance(fields, dict):
         raise DatasetError(f"{path}: holds {type(fields).__name__} where a mapping is due; make the dataset again")
     try:
@@ -170,16 +179,22 @@ def _load_array(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError):
-        raise DatasetError(f"{path}: not a NumPy array, or one of objects; save a plain array with numpy.save") from None
+        raise DatasetError(
+            f"{path}: not a NumPy array, or one of objects; save a plain array with numpy.save"
+        ) from None
 
 
 def _load_labels(path: Path, count: int, low: int, high: int) -> np.ndarray:
     labels = _load_array(path)
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise DatasetError(f"{path}: {labels.dtype} {labels.shape} where integers ({count},) are due; make the dataset again")
+        raise DatasetError(
+            f"{path}: {labels.dtype} {labels.shape} where integers ({count},) are due; make the dataset again"
+        )
     labels = labels.astype(np.int64)
     if count and (labels.min() < low or labels.max() >= high):
-        raise DatasetError(f"{path}: values {labels.min()}..{labels.max()} where {low}..{high - 1} are allowed; correct the labels")
+        raise DatasetError(
+            f"{path}: values {labels.min()}..{labels.max()} where {low}..{high - 1} are allowed; correct the labels"
+        )
     return labels
 
 
@@ -188,7 +203,9 @@ def _load_samples(directory: Path, part: str, modality: ModalitySpec, classes: i
     data = _load_array(path)
     if data.dtype != modality.dtype or data.shape[1:] != modality.sample_shape or len(data) == 0:
         due = "N, " + ", ".join(str(n) for n in modality.sample_shape)
-        raise DatasetError(f"{path}: {data.dtype} {data.shape} where {modality.dtype} ({due}) is due; make it as dataset.yaml says")
+        raise DatasetError(
+            f"{path}: {data.dtype} {data.shape} where {modality.dtype} ({due}) is due; make it as dataset.yaml says"
+        )
     labels_path = directory / part / f"{modality.name}_labels.npy"
     labels = _load_labels(labels_path, len(data), NOTHING, classes)
     lacking = sorted(set(range(classes)) - set(labels.tolist()))
@@ -196,10 +213,12 @@ def _load_samples(directory: Path, part: str, modality: ModalitySpec, classes: i
         raise DatasetError(f"{labels_path}: no sample of class {lacking[0]}; every part needs every class for pairing")
     sources_path = directory / part / f"{modality.name}_sources.npy"
     known = sources_path.is_file() and modality.sources
-    sources = _load_labels(sources_path, len(data), -1, len(modality.sources)) if known else np.full(len(data), -1, np.int64)
+    sources = (
+        _load_labels(sources_path, len(data), -1, len(modality.sources)) if known else np.full(len(data), -1, np.int64)
+    )
     digest = hashlib.sha256(np.ascontiguousarray(labels))
     for start in range(0, len(data), 1024):
-        digest.update(np.ascontiguousarray(data[start:start + 1024]))
+        digest.update(np.ascontiguousarray(data[start : start + 1024]))
     return Samples(data, labels, sources, digest.hexdigest())
 
 
@@ -221,11 +240,17 @@ class Pairs:
         return len(self.labels)
 
 
-def pair_by_label(labels: Sequence[np.ndarray], count: int, nothing_share: float, all_nothing_share: float,
-                  generator: np.random.Generator) -> Pairs:
+def pair_by_label(
+    labels: Sequence[np.ndarray],
+    count: int,
+    nothing_share: float,
+    all_nothing_share: float,
+    generator: np.random.Generator,
+) -> Pairs:
     """Draw multimodal samples: modalities of one label, some of them showing nothing instead.
 
-    Classes are drawn evenly. Within a class every sample is used before any is used again, so that a corpus of few recordings is
+    Classes are drawn evenly. Within a class every sample is used before any is used again, so that a corpus of few
+    recordings is
     spread evenly.
 
     Args:
@@ -241,7 +266,10 @@ def pair_by_label(labels: Sequence[np.ndarray], count: int, nothing_share: float
     nothing = [np.flatnonzero(of == NOTHING) for of in labels]
     if (all_nothing_share > 0 or (nothing_share > 0 and modalities > 1)) and any(len(rows) == 0 for rows in nothing):
         at = next(m for m, rows in enumerate(nothing) if len(rows) == 0)
-        raise DatasetError(f"modality {at} has no sample of label -1 to pair with; add some, or set pairs.nothing_share=0 pairs.all_nothing_share=0")
+        raise DatasetError(
+            f"modality {at} has no sample of label -1 to pair with; add some, "
+            "or set pairs.nothing_share=0 pairs.all_nothing_share=0"
+        )
     classes = int(max(of.max() for of in labels)) + 1
     target = np.arange(count) % classes
     generator.shuffle(target)

@@ -1,8 +1,10 @@
-"""Small encoders that take raw sensor data: preprocessing is part of the module, so it travels inside the exported graph.
+"""Small encoders that take raw sensor data: preprocessing is part of the module, so it travels inside the exported
+graph.
 
 Each encoder is a chain of three named steps, and training augments only before them and between the first two:
 ``represent`` (luma or log-mel), ``normalize`` and ``network``.
 """
+
 from __future__ import annotations
 
 import math
@@ -16,7 +18,8 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 class AttentionPool(nn.Module):
-    """Softmax-weighted mean over positions beside their maximum: finds a word, or a card, wherever it is in the window."""
+    """Softmax-weighted mean over positions beside their maximum: finds a word, or a card, wherever it is in the
+    window."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,7 +38,8 @@ def _block(channels_in: int, channels_out: int, kernel: tuple[int, int], stride:
 
 
 class _Embedder(nn.Module):
-    """Convolutions, attention pooling and a projection whose outputs have zero mean and unit variance over the training data."""
+    """Convolutions, attention pooling and a projection whose outputs have zero mean and unit variance over the
+    training data."""
 
     def __init__(self, blocks: list[nn.Sequential], channels: int, embedding_dim: int, dropout: float) -> None:
         super().__init__()
@@ -60,9 +64,14 @@ class CameraEncoder(nn.Module):
         """Build for images of ``height`` x ``width`` pixels."""
         super().__init__()
         self.height, self.width, self.embedding_dim = height, width, embedding_dim
-        blocks = [_block(1, 12, (5, 5), (1, 1)), _block(12, 24, (3, 3), (2, 2)), _block(24, 40, (3, 3), (1, 1)),
-                  _block(40, 64, (3, 3), (2, 2)), _block(64, 96, (3, 3), (2, 2)), _block(96, 96, (3, 3), (1, 1))]
-        self.network = _Embedder(blocks, 96, embedding_dim, dropout)
+        blocks = [
+            _block(1, 24, (5, 5), (2, 2)),
+            _block(24, 40, (3, 3), (1, 1)),
+            _block(40, 64, (3, 3), (2, 2)),
+            _block(64, 96, (3, 3), (2, 2)),
+            _block(96, 128, (3, 3), (1, 1)),
+        ]
+        self.network = _Embedder(blocks, 128, embedding_dim, dropout)
         self.register_buffer("luma", torch.tensor(LUMA).view(1, 1, 1, 3), persistent=False)
 
     def represent(self, image: Tensor) -> Tensor:
@@ -70,7 +79,8 @@ class CameraEncoder(nn.Module):
         return (image.float() * self.luma).sum(dim=3).unsqueeze(1) * (1.0 / self.full_scale)
 
     def normalize(self, luma: Tensor) -> Tensor:
-        """Zero mean and about unit deviation for each image; a uniform image stays near zero instead of having its noise blown up."""
+        """Zero mean and about unit deviation for each image; a uniform image stays near zero instead of having its
+        noise blown up."""
         centered = luma - luma.mean(dim=(2, 3), keepdim=True)
         deviation = centered.square().mean(dim=(2, 3), keepdim=True).sqrt()
         return centered / (deviation + 0.02)
@@ -86,6 +96,7 @@ def mel_filters(rate_hz: int, fft: int, mels: int, low_hz: float, high_hz: float
     Returns:
         float32 (mels, fft // 2 + 1), each row with sum 1 so that white noise is flat.
     """
+
     def mel(hz: float) -> float:
         return 2595.0 * math.log10(1.0 + hz / 700.0)
 
@@ -105,7 +116,13 @@ def fourier_basis(window: int, fft: int) -> Tensor:
         float32 (2 * (fft // 2 + 1), 1, window); a full-scale sine gives a power near 1 in its bin.
     """
     hann = torch.hann_window(window, periodic=True, dtype=torch.float64)
-    phase = 2.0 * math.pi * torch.arange(fft // 2 + 1, dtype=torch.float64)[:, None] * torch.arange(window, dtype=torch.float64) / fft
+    phase = (
+        2.0
+        * math.pi
+        * torch.arange(fft // 2 + 1, dtype=torch.float64)[:, None]
+        * torch.arange(window, dtype=torch.float64)
+        / fft
+    )
     basis = torch.cat([torch.cos(phase), -torch.sin(phase)]) * hann * (2.0 / hann.sum())
     return basis.float().unsqueeze(1)
 
@@ -113,15 +130,19 @@ def fourier_basis(window: int, fft: int) -> Tensor:
 class AudioEncoder(nn.Module):
     """A window of sound to an embedding, by its log-mel spectrogram computed with plain convolutions.
 
-    The spectrogram is floored at ``range_nats`` under its own maximum and at an absolute floor, then centered: neither gain nor
-    digital zeros (a microphone that mutes, a chunk that is padded) move the network's input out of the range of ordinary rooms.
+    The spectrogram is floored at ``range_nats`` under its own maximum and at an absolute floor, then centered:
+    neither gain nor
+    digital zeros (a microphone that mutes, a chunk that is padded) move the network's input out of the range of
+    ordinary rooms.
     """
 
     absolute_floor = 1e-8  # power of about -80 dB of full scale, under the noise of any 16-bit microphone
     range_nats = 10.0  # 43 dB under the loudest cell
     scale_nats = 2.5
 
-    def __init__(self, rate_hz: int, window_s: float, embedding_dim: int = 64, dropout: float = 0.1, mels: int = 40) -> None:
+    def __init__(
+        self, rate_hz: int, window_s: float, embedding_dim: int = 64, dropout: float = 0.1, mels: int = 40
+    ) -> None:
         """Build for windows of ``window_s`` seconds at ``rate_hz``; frames of 25 ms every 10 ms."""
         super().__init__()
         self.rate_hz, self.window_s, self.embedding_dim = rate_hz, window_s, embedding_dim
@@ -133,12 +154,17 @@ class AudioEncoder(nn.Module):
         self.register_buffer("mel", mel_filters(rate_hz, frame, mels, 60.0, high_hz).unsqueeze(2), persistent=False)
         rows = math.ceil(math.ceil(mels / 2) / 2)
         rows = math.ceil(rows / 2)
-        blocks = [_block(1, 24, (5, 5), (2, 2)), _block(24, 40, (3, 3), (2, 2)), _block(40, 64, (3, 3), (2, 1)),
-                  nn.Sequential(nn.Conv2d(64, 96, (rows, 5), padding=(0, 2), bias=False), nn.BatchNorm2d(96), nn.ReLU())]
+        blocks = [
+            _block(1, 24, (5, 5), (2, 2)),
+            _block(24, 40, (3, 3), (2, 2)),
+            _block(40, 64, (3, 3), (2, 1)),
+            nn.Sequential(nn.Conv2d(64, 96, (rows, 5), padding=(0, 2), bias=False), nn.BatchNorm2d(96), nn.ReLU()),
+        ]
         self.network = _Embedder(blocks, 96, embedding_dim, dropout)
 
     def represent(self, samples: Tensor) -> Tensor:
-        """Log-mel power in nats above the absolute floor: float32 (B, N) in [-1, 1] -> float32 (B, 1, mels, frames), from 0."""
+        """Log-mel power in nats above the absolute floor: float32 (B, N) in [-1, 1] -> float32 (B, 1, mels, frames),
+        from 0."""
         spectrum = F.conv1d(samples.unsqueeze(1), self.fourier, stride=self.hop)
         real, imaginary = spectrum.chunk(2, dim=1)
         power = F.conv1d(real.square() + imaginary.square(), self.mel)

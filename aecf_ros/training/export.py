@@ -1,4 +1,5 @@
 """From trained modules to a bundle directory that verifies: ONNX graphs, parity with torch, manifest and model card."""
+
 from __future__ import annotations
 
 import logging
@@ -22,7 +23,16 @@ from aecf_ros.fusion.masking import all_subsets, keep_present, subset_index
 from aecf_ros.training.calibrate import Calibration, alone_probabilities, nearest_center
 
 OPSET = 18
-HEAD_OUTPUTS = ("probabilities", "confidence", "gate_weights", "gate_entropy", "agreement", "modality_probabilities", "prediction_set", "abstain_code")
+HEAD_OUTPUTS = (
+    "probabilities",
+    "confidence",
+    "gate_weights",
+    "gate_entropy",
+    "agreement",
+    "modality_probabilities",
+    "prediction_set",
+    "abstain_code",
+)
 OK, NO_STREAM, CONFLICT, LOW_CONFIDENCE, OUT_OF_DISTRIBUTION = range(5)
 """Values of ``abstain_code``; ``aecf_ros.core.bundle.ABSTAIN_REASONS`` has their words."""
 
@@ -38,10 +48,13 @@ class ExportedHead(nn.Module):
         super().__init__()
         self.fusion = fusion
         self.modalities = len(calibration.centers)
-        for name, value in [("temperatures", calibration.temperatures), ("set_thresholds", calibration.set_thresholds),
-                            ("outlier_above", calibration.outlier_above),
-                            *((f"centers_{m}", value) for m, value in enumerate(calibration.centers)),
-                            *((f"whitener_{m}", value) for m, value in enumerate(calibration.whiteners))]:
+        for name, value in [
+            ("temperatures", calibration.temperatures),
+            ("set_thresholds", calibration.set_thresholds),
+            ("outlier_above", calibration.outlier_above),
+            *((f"centers_{m}", value) for m, value in enumerate(calibration.centers)),
+            *((f"whitener_{m}", value) for m, value in enumerate(calibration.whiteners)),
+        ]:
             self.register_buffer(name, torch.from_numpy(value))
         self.conflict_below, self.abstain_below = calibration.conflict_below, calibration.abstain_below
 
@@ -61,10 +74,17 @@ class ExportedHead(nn.Module):
         code = self._abstain_code(embeddings, present, confidence, agreed)
         return probabilities, confidence, out.gate_weights, out.entropy, agreed, alone, prediction_set, code
 
-    def _abstain_code(self, embeddings: Sequence[Tensor], present: Tensor, confidence: Tensor, agreed: Tensor) -> Tensor:
+    def _abstain_code(
+        self, embeddings: Sequence[Tensor], present: Tensor, confidence: Tensor, agreed: Tensor
+    ) -> Tensor:
         """int64 (B,). Out of distribution only where every stream is: one good stream is enough to go on."""
-        distance = torch.stack([nearest_center(e, getattr(self, f"centers_{m}"), getattr(self, f"whitener_{m}"))
-                                for m, e in enumerate(embeddings)], dim=1)
+        distance = torch.stack(
+            [
+                nearest_center(e, getattr(self, f"centers_{m}"), getattr(self, f"whitener_{m}"))
+                for m, e in enumerate(embeddings)
+            ],
+            dim=1,
+        )
         count = present.sum(dim=1)
         code = torch.where(confidence < self.abstain_below, LOW_CONFIDENCE, OK)
         code = torch.where((count > 1) & (agreed < self.conflict_below), CONFLICT, code)
@@ -72,7 +92,9 @@ class ExportedHead(nn.Module):
         return torch.where(count == 0, NO_STREAM, code)
 
 
-def export_onnx(module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str], output_names: Sequence[str], path: Path) -> None:
+def export_onnx(
+    module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str], output_names: Sequence[str], path: Path
+) -> None:
     """Write a single-file ONNX graph whose batch axis is dynamic and named ``batch``."""
     batch = torch.export.Dim("batch", min=1, max=65536)
     shapes = tuple({0: batch} for _ in inputs)
@@ -83,8 +105,16 @@ def export_onnx(module: nn.Module, inputs: Sequence[Tensor], input_names: Sequen
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                module.eval(), tuple(inputs), input_names=list(input_names), output_names=list(output_names), opset_version=OPSET,
-                dynamo=True, dynamic_shapes=(shapes,) if _takes_varargs(module) else shapes, verbose=False, optimize=True)
+                module.eval(),
+                tuple(inputs),
+                input_names=list(input_names),
+                output_names=list(output_names),
+                opset_version=OPSET,
+                dynamo=True,
+                dynamic_shapes=(shapes,) if _takes_varargs(module) else shapes,
+                verbose=False,
+                optimize=True,
+            )
     finally:
         exporter.setLevel(level)
     model = program.model_proto
@@ -126,10 +156,15 @@ def verify_encoder(encoder: nn.Module, path: Path, sample: Tensor, input_name: s
         found = session.run(["embedding"], {input_name: rows.numpy()})[0]
         gap = float(np.abs(found - due).max())
         if not gap <= tolerance:
-            raise ExportError(f"{path.name}: the graph differs from the trained encoder by {gap:.2g}; report this with the torch and onnx versions")
+            raise ExportError(
+                f"{path.name}: the graph differs from the trained encoder by {gap:.2g}; "
+                "report this with the torch and onnx versions"
+            )
 
 
-def verify_head(head: ExportedHead, path: Path, embeddings: Sequence[Tensor], names: Sequence[str], tolerance: float = 1e-4) -> None:
+def verify_head(
+    head: ExportedHead, path: Path, embeddings: Sequence[Tensor], names: Sequence[str], tolerance: float = 1e-4
+) -> None:
     """Compare graph and module for every presence pattern, with NaN in whatever is absent.
 
     Raises:
@@ -142,7 +177,9 @@ def verify_head(head: ExportedHead, path: Path, embeddings: Sequence[Tensor], na
         with torch.inference_mode():
             due = head(*embeddings, present)
         poisoned = [e if used else torch.full_like(e, torch.nan) for e, used in zip(embeddings, pattern, strict=True)]
-        feed = {f"embedding_{name}": e.numpy() for name, e in zip(names, poisoned, strict=True)} | {"present": present.numpy()}
+        feed = {f"embedding_{name}": e.numpy() for name, e in zip(names, poisoned, strict=True)} | {
+            "present": present.numpy()
+        }
         for name, found, expected in zip(HEAD_OUTPUTS, session.run(list(HEAD_OUTPUTS), feed), due, strict=True):
             expected = expected.numpy()
             if expected.dtype == np.float32:
@@ -150,12 +187,18 @@ def verify_head(head: ExportedHead, path: Path, embeddings: Sequence[Tensor], na
             else:  # a threshold may be crossed by rounding on a row, not on many
                 same = (found != expected).reshape(rows, -1).any(1).mean() <= 0.01
             if not same:
-                raise ExportError(f"{path.name}: output '{name}' differs from the trained head with {subset_name(names, pattern)} present; "
-                                  "report this with the torch and onnx versions")
+                raise ExportError(
+                    f"{path.name}: output '{name}' differs from the trained head with "
+                    f"{subset_name(names, pattern)} present; "
+                    "report this with the torch and onnx versions"
+                )
 
 
-def write_bundle(out: Path, files: dict[str, Callable[[Path], None]], card: str, manifest: Callable[[dict[str, str]], Manifest]) -> Manifest:
-    """Write a bundle beside ``out``, verify it, then move its files in; other files in ``out`` stay, and ``bundle.yaml`` comes last.
+def write_bundle(
+    out: Path, files: dict[str, Callable[[Path], None]], card: str, manifest: Callable[[dict[str, str]], Manifest]
+) -> Manifest:
+    """Write a bundle beside ``out``, verify it, then move its files in; other files in ``out`` stay, and
+    ``bundle.yaml`` comes last.
 
     Args:
         out: bundle directory, made where it is missing.

@@ -1,4 +1,5 @@
 """Training encoders, and the cache of what frozen encoders say of every sample."""
+
 from __future__ import annotations
 
 import os
@@ -21,7 +22,9 @@ INT16_SCALE = 1.0 / 32768.0
 
 
 def _camera(spec: ImageSpec, config: EncoderConfig) -> nn.Module:
-    return CameraEncoder(spec.height, spec.width, config.embedding_dim, config.dropout).to(memory_format=torch.channels_last)
+    return CameraEncoder(spec.height, spec.width, config.embedding_dim, config.dropout).to(
+        memory_format=torch.channels_last
+    )
 
 
 def _audio(spec: AudioSpec, config: EncoderConfig) -> nn.Module:
@@ -29,11 +32,13 @@ def _audio(spec: AudioSpec, config: EncoderConfig) -> nn.Module:
 
 
 ENCODERS: Mapping[str, Callable[..., nn.Module]] = {"image": _camera, "audio": _audio}
-"""Kind of modality -> (spec, config) -> encoder with ``represent``, ``normalize``, ``network`` and ``embedding_dim``."""
+"""Kind of modality -> (spec, config) -> encoder with ``represent``, ``normalize``, ``network`` and
+``embedding_dim``."""
 
 
 def to_tensor(data: np.ndarray) -> Tensor:
-    """Stored samples as an encoder takes them: uint8 images as they are, int16 sound as float32 in [-1, 1] (as ``decode_audio`` gives)."""
+    """Stored samples as an encoder takes them: uint8 images as they are, int16 sound as float32 in [-1, 1] (as
+    ``decode_audio`` gives)."""
     tensor = torch.from_numpy(np.array(data))
     return tensor.float() * INT16_SCALE if tensor.dtype == torch.int16 else tensor
 
@@ -48,8 +53,15 @@ def smoothed_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
     return torch.where((labels == NOTHING).unsqueeze(1), torch.full_like(hot, 1.0 / classes), hot)
 
 
-def fit_encoder(spec: ImageSpec | AudioSpec, samples: Samples, classes: int, config: EncoderConfig, seed: int, folder: Path,
-                advance: Advance) -> tuple[nn.Module, list[float]]:
+def fit_encoder(
+    spec: ImageSpec | AudioSpec,
+    samples: Samples,
+    classes: int,
+    config: EncoderConfig,
+    seed: int,
+    folder: Path,
+    advance: Advance,
+) -> tuple[nn.Module, list[float]]:
     """Train one encoder under a linear classifier, which is then dropped.
 
     The order of samples, the augmentation and the dropout depend on ``seed`` and the epoch only.
@@ -68,14 +80,15 @@ def fit_encoder(spec: ImageSpec | AudioSpec, samples: Samples, classes: int, con
 
     def losses(epoch: int, generator: torch.Generator):
         order = torch.randperm(len(samples), generator=generator)
-        for rows in order[:batches * size].split(size):
+        for rows in order[: batches * size].split(size):
             rows = rows.sort().values
             raw = augment.raw(to_tensor(samples.data[rows.numpy()]), generator)
             x = encoder.normalize(augment.represented(encoder.represent(raw), generator))
-            yield F.cross_entropy(classifier(encoder.network(x)), smoothed_targets(labels[rows], classes, config.label_smoothing))
+            yield F.cross_entropy(
+                classifier(encoder.network(x)), smoothed_targets(labels[rows], classes, config.label_smoothing)
+            )
 
-    constants = b"".join(buffer.numpy().tobytes() for buffer in encoder.buffers())
-    key = fingerprint(spec.model_dump(mode="json"), samples.digest, classes, config.model_dump(mode="json"), seed, constants)
+    key = fingerprint(spec.kind, samples.digest, config.model_dump(mode="json"), seed, module_digest(both))
     history = fit(both, losses, batches, config.optimizer, folder / f"{spec.name}_encoder-{key}.npz", seed, advance)
     return encoder, history
 
@@ -88,7 +101,7 @@ def embed(encoder: nn.Module, samples: Samples, cache: Path) -> np.ndarray:
     parts = []
     with torch.inference_mode():
         for start in range(0, len(samples), EMBED_BATCH):
-            parts.append(encoder(to_tensor(samples.data[start:start + EMBED_BATCH])).numpy())
+            parts.append(encoder(to_tensor(samples.data[start : start + EMBED_BATCH])).numpy())
     embeddings = np.concatenate(parts)
     cache.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

@@ -1,4 +1,6 @@
-"""The training loop: one for encoders and heads, deterministic, and resumable at every epoch from a checkpoint of plain arrays."""
+"""The training loop: one for encoders and heads, deterministic, and resumable at every epoch from a checkpoint of
+plain arrays."""
+
 from __future__ import annotations
 
 import hashlib
@@ -17,7 +19,8 @@ from torch import Tensor, nn
 from aecf_ros.training.config import OptimizerConfig
 
 EpochLosses = Callable[[int, torch.Generator], Iterator[Tensor]]
-"""(epoch, generator) -> the loss of each batch, in order. The generator is seeded by the epoch; the loop steps after each."""
+"""(epoch, generator) -> the loss of each batch, in order. The generator is seeded by the epoch; the loop steps after
+each."""
 Advance = Callable[[int, float], None]
 """Called after each epoch with (epochs done, mean loss of the epoch)."""
 
@@ -32,7 +35,8 @@ def fingerprint(*parts: Any) -> str:
 
 
 def module_digest(module: nn.Module) -> bytes:
-    """SHA-256 of a module's parameters and buffers, those left out of its state included (constants of the preprocessing)."""
+    """SHA-256 of a module's parameters and buffers, those left out of its state included (constants of the
+    preprocessing)."""
     digest = hashlib.sha256()
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         digest.update(name.encode())
@@ -80,10 +84,19 @@ def _unpack(arrays: dict[str, np.ndarray], module: nn.Module, optimizer: torch.o
     return arrays["losses"].tolist()
 
 
-def fit(module: nn.Module, losses: EpochLosses, batches: int, config: OptimizerConfig, checkpoint: Path, seed: int, advance: Advance) -> list[float]:
+def fit(
+    module: nn.Module,
+    losses: EpochLosses,
+    batches: int,
+    config: OptimizerConfig,
+    checkpoint: Path,
+    seed: int,
+    advance: Advance,
+) -> list[float]:
     """Train ``module`` in place and leave it in evaluation mode.
 
-    A checkpoint is written after each epoch and taken up where it stands: a run that was killed and started again ends with the same
+    A checkpoint is written after each epoch and taken up where it stands: a run that was killed and started again
+    ends with the same
     weights as one that was not, because every epoch seeds its own generators.
 
     Args:

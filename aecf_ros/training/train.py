@@ -1,7 +1,8 @@
-"""One run: encoders, features, head, calibration, export. Every stage is kept in the run folder under a hash of what determines it."""
+"""One run: encoders, features, head, calibration, export. Every stage is kept in the run folder under a hash of what
+determines it."""
+
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +25,15 @@ from aecf_ros.training.calibrate import Calibration, calibrate
 from aecf_ros.training.card import SourceMetrics, model_card
 from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.datasets import NOTHING, PARTS, Dataset, Pairs, load_dataset, pair_by_label
-from aecf_ros.training.export import CONFLICT, HEAD_OUTPUTS, ExportedHead, export_onnx, open_session, verify_encoder, verify_head, write_bundle
+from aecf_ros.training.export import (
+    CONFLICT,
+    HEAD_OUTPUTS,
+    ExportedHead,
+    export_onnx,
+    verify_encoder,
+    verify_head,
+    write_bundle,
+)
 from aecf_ros.training.features import embed, fit_encoder, smoothed_targets, to_tensor
 from aecf_ros.training.loop import Advance, fingerprint, fit, module_digest
 
@@ -35,7 +44,8 @@ _SEEDS = {"head": 11, "calibration": 12, "test": 13, "mismatch": 14}
 class Evaluation:
     """What the exported head says on the test part.
 
-    ``metrics`` by subset; ``sources`` rows by modality and corpus; ``nothing`` accuracy with all present where one shows nothing;
+    ``metrics`` by subset; ``sources`` rows by modality and corpus; ``nothing`` accuracy with all present where one
+    shows nothing;
     ``conflicts`` the share of seeded mismatched pairs called a conflict (NaN with one modality).
     """
 
@@ -45,21 +55,26 @@ class Evaluation:
     conflicts: float
 
 
-def train(data: Path | str, out: Path | str, config: TrainConfig, *, run: Path | str | None = None, show_progress: bool = True) -> Manifest:
+def train(
+    data: Path | str, out: Path | str, config: TrainConfig, *, run: Path | str | None = None, show_progress: bool = True
+) -> Manifest:
     """Train on a dataset folder and write a verified bundle.
 
-    A run that was killed is taken up at its last finished epoch when it is started again with the same data, configuration and run
+    A run that was killed is taken up at its last finished epoch when it is started again with the same data,
+    configuration and run
     folder; stages that a changed configuration does not touch are not repeated.
 
     Args:
         data: dataset folder (see :mod:`aecf_ros.training.datasets`).
         out: bundle directory; its name is the model's. Files of others in it stay.
         config: the configuration.
-        run: folder for checkpoints, features and loss curves; ``out/train/<name>`` in the working directory if left out.
+        run: folder for checkpoints, features and loss curves; ``out/train/<name>`` in the working directory if left
+            out.
         show_progress: draw progress bars on standard error.
 
     Raises:
-        DatasetError, CalibrationError, ExportError, FloatingPointError: one line each, saying what was found and what to do.
+        DatasetError, CalibrationError, ExportError, FloatingPointError: one line each, saying what was found and what
+        to do.
     """
     out = Path(out)
     run = Path(run) if run is not None else Path("out") / "train" / out.name
@@ -86,8 +101,14 @@ def train(data: Path | str, out: Path | str, config: TrainConfig, *, run: Path |
 
 
 def _progress(show: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-               TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     progress = Progress(*columns, console=Console(stderr=True), disable=not show)
     add_task = progress.add_task
     progress.add_task = lambda description, **fields: add_task(description, **({"note": ""} | fields))  # type: ignore[method-assign]
@@ -101,18 +122,29 @@ def _advance(progress: Progress, task: int) -> Advance:
     return advance
 
 
-def _fit_encoders(dataset: Dataset, config: TrainConfig, run: Path, progress: Progress) -> tuple[dict[str, nn.Module], dict[str, list[float]]]:
+def _fit_encoders(
+    dataset: Dataset, config: TrainConfig, run: Path, progress: Progress
+) -> tuple[dict[str, nn.Module], dict[str, list[float]]]:
     encoders, curves = {}, {}
     for index, spec in enumerate(dataset.spec.modalities):
         encoder_config = config.encoder(spec.name, spec.kind)
         task = progress.add_task(f"{spec.name} encoder", total=encoder_config.optimizer.epochs)
-        encoder, curves[f"{spec.name} encoder"] = fit_encoder(spec, dataset.parts["encoders"][spec.name], dataset.classes, encoder_config,
-                                                              config.seed * 31 + index, run / "checkpoints", _advance(progress, task))
+        encoder, curves[f"{spec.name} encoder"] = fit_encoder(
+            spec,
+            dataset.parts["encoders"][spec.name],
+            dataset.classes,
+            encoder_config,
+            config.seed * 31 + index,
+            run / "checkpoints",
+            _advance(progress, task),
+        )
         encoders[spec.name] = encoder
     return encoders, curves
 
 
-def _embed_parts(dataset: Dataset, encoders: dict[str, nn.Module], cache: Path, progress: Progress) -> dict[str, list[np.ndarray]]:
+def _embed_parts(
+    dataset: Dataset, encoders: dict[str, nn.Module], cache: Path, progress: Progress
+) -> dict[str, list[np.ndarray]]:
     """Embeddings by part, in modality order. The encoders' own part is not needed again."""
     parts = [part for part in PARTS if part != "encoders"]
     task = progress.add_task("features", total=len(parts) * len(encoders))
@@ -124,8 +156,9 @@ def _embed_parts(dataset: Dataset, encoders: dict[str, nn.Module], cache: Path, 
     return features
 
 
-def _fit_head(dataset: Dataset, features: dict[str, list[np.ndarray]], config: TrainConfig, run: Path,
-              progress: Progress) -> tuple[AECF, list[float]]:
+def _fit_head(
+    dataset: Dataset, features: dict[str, list[np.ndarray]], config: TrainConfig, run: Path, progress: Progress
+) -> tuple[AECF, list[float]]:
     """Fit the fusion layer on pairs redrawn every epoch, with a random subset of modalities present in every sample."""
     embeddings = [torch.from_numpy(of) for of in features["fusion"]]
     labels = dataset.labels("fusion")
@@ -136,7 +169,9 @@ def _fit_head(dataset: Dataset, features: dict[str, list[np.ndarray]], config: T
 
     def losses(epoch: int, generator: torch.Generator):
         draw = np.random.default_rng([config.seed, _SEEDS["head"], epoch])
-        pairs = pair_by_label(labels, batches * settings.batch_size, config.pairs.nothing_share, config.pairs.all_nothing_share, draw)
+        pairs = pair_by_label(
+            labels, batches * settings.batch_size, config.pairs.nothing_share, config.pairs.all_nothing_share, draw
+        )
         shows = torch.from_numpy(pairs.shows)
         for start in range(0, len(pairs), settings.batch_size):
             rows = slice(start, start + settings.batch_size)
@@ -146,29 +181,49 @@ def _fit_head(dataset: Dataset, features: dict[str, list[np.ndarray]], config: T
             yield F.cross_entropy(output.logits, smoothed_targets(seen, dataset.classes, 0.0))
 
     digests = [dataset.parts["fusion"][name].digest for name in dataset.names]
-    key = fingerprint([str(fingerprint(of.numpy().tobytes())) for of in embeddings], digests, config.head.model_dump(mode="json"),
-                      config.pairs.model_dump(mode="json"), config.seed, module_digest(head))
+    key = fingerprint(
+        [str(fingerprint(of.numpy().tobytes())) for of in embeddings],
+        digests,
+        config.head.model_dump(mode="json"),
+        config.pairs.model_dump(mode="json"),
+        config.seed,
+        module_digest(head),
+    )
     task = progress.add_task("head", total=settings.epochs)
-    history = fit(head, losses, batches, settings, run / "checkpoints" / f"head-{key}.npz", config.seed + _SEEDS["head"], _advance(progress, task))
+    history = fit(
+        head,
+        losses,
+        batches,
+        settings,
+        run / "checkpoints" / f"head-{key}.npz",
+        config.seed + _SEEDS["head"],
+        _advance(progress, task),
+    )
     return head, history
 
 
 def _calibrate(dataset: Dataset, features: dict[str, list[np.ndarray]], head: AECF, config: TrainConfig) -> Calibration:
     draw = np.random.default_rng([config.seed, _SEEDS["calibration"]])
-    pairs = pair_by_label(dataset.labels("calibration"), config.pairs.calibration, config.pairs.nothing_share, 0.0, draw)
+    pairs = pair_by_label(
+        dataset.labels("calibration"), config.pairs.calibration, config.pairs.nothing_share, 0.0, draw
+    )
     reference = list(zip(features["fusion"], dataset.labels("fusion"), strict=True))
     return calibrate(head, dataset.names, features["calibration"], pairs, config.calibration, reference)
 
 
 @torch.inference_mode()
-def _answer(head: ExportedHead, embeddings: Sequence[np.ndarray], rows: np.ndarray, pattern: np.ndarray) -> dict[str, np.ndarray]:
+def _answer(
+    head: ExportedHead, embeddings: Sequence[np.ndarray], rows: np.ndarray, pattern: np.ndarray
+) -> dict[str, np.ndarray]:
     """The head's outputs by name, for pairs ``rows`` (N, M) with the modalities of ``pattern`` (M,) present."""
     inputs = [torch.from_numpy(of[rows[:, m]]) for m, of in enumerate(embeddings)]
     outputs = head(*inputs, torch.from_numpy(pattern).expand(len(rows), -1))
     return {name: value.numpy() for name, value in zip(HEAD_OUTPUTS, outputs, strict=True)}
 
 
-def _evaluate(dataset: Dataset, features: dict[str, list[np.ndarray]], head: ExportedHead, config: TrainConfig) -> Evaluation:
+def _evaluate(
+    dataset: Dataset, features: dict[str, list[np.ndarray]], head: ExportedHead, config: TrainConfig
+) -> Evaluation:
     names, labels, embeddings = dataset.names, dataset.labels("test"), features["test"]
     draw = np.random.default_rng([config.seed, _SEEDS["test"]])
     pairs = pair_by_label(labels, config.pairs.test, config.pairs.nothing_share, 0.0, draw)
@@ -177,11 +232,15 @@ def _evaluate(dataset: Dataset, features: dict[str, list[np.ndarray]], head: Exp
         pattern = np.array(subset)
         shown = pairs.shows[:, pattern].any(1)
         said = _answer(head, embeddings, pairs.rows[shown], pattern)
-        metrics[subset_name(names, subset)] = subset_metrics(said["probabilities"], pairs.labels[shown], said["prediction_set"])
+        metrics[subset_name(names, subset)] = subset_metrics(
+            said["probabilities"], pairs.labels[shown], said["prediction_set"]
+        )
     everything = np.ones(len(names), bool)
     said = _answer(head, embeddings, pairs.rows, everything)
     right = said["probabilities"].argmax(1) == pairs.labels
-    nothing = {name: float(right[~pairs.shows[:, m]].mean()) for m, name in enumerate(names) if (~pairs.shows[:, m]).any()}
+    nothing = {
+        name: float(right[~pairs.shows[:, m]].mean()) for m, name in enumerate(names) if (~pairs.shows[:, m]).any()
+    }
     conflicts = float("nan")
     if len(names) > 1:
         mismatched = _mismatch(pairs, np.random.default_rng([config.seed, _SEEDS["mismatch"]]))
@@ -199,7 +258,9 @@ def _mismatch(pairs: Pairs, generator: np.random.Generator) -> np.ndarray:
     return rows
 
 
-def _by_source(dataset: Dataset, head: ExportedHead, embeddings: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> list[SourceMetrics]:
+def _by_source(
+    dataset: Dataset, head: ExportedHead, embeddings: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+) -> list[SourceMetrics]:
     rows = []
     for m, spec in enumerate(dataset.spec.modalities):
         alone = np.arange(len(labels)) == m
@@ -213,7 +274,9 @@ def _by_source(dataset: Dataset, head: ExportedHead, embeddings: Sequence[np.nda
         at = np.flatnonzero(labels[m] == NOTHING)
         if len(at):
             said = _answer(head, embeddings, _only(m, at, len(labels)), alone)
-            rows.append(SourceMetrics(spec.name, "nothing there (mean confidence)", len(at), float(said["confidence"].mean())))
+            rows.append(
+                SourceMetrics(spec.name, "nothing there (mean confidence)", len(at), float(said["confidence"].mean()))
+            )
     return rows
 
 
@@ -223,8 +286,16 @@ def _only(modality: int, at: np.ndarray, modalities: int) -> np.ndarray:
     return rows
 
 
-def _write(out: Path, dataset: Dataset, encoders: dict[str, nn.Module], head: ExportedHead, features: dict[str, list[np.ndarray]],
-           calibration: Calibration, evaluation: Evaluation, config: TrainConfig) -> Manifest:
+def _write(
+    out: Path,
+    dataset: Dataset,
+    encoders: dict[str, nn.Module],
+    head: ExportedHead,
+    features: dict[str, list[np.ndarray]],
+    calibration: Calibration,
+    evaluation: Evaluation,
+    config: TrainConfig,
+) -> Manifest:
     spec, names = dataset.spec, dataset.names
     inputs = {"image": "image", "audio": "samples"}
 
@@ -247,22 +318,50 @@ def _write(out: Path, dataset: Dataset, encoders: dict[str, nn.Module], head: Ex
 
     files = {f"{name}_encoder.onnx": encoder_writer(m) for m, name in enumerate(names)} | {"head.onnx": head_writer}
     fields = {
-        "format_version": FORMAT_VERSION, "name": out.name, "description": config.description or spec.description, "labels": spec.labels,
-        "modalities": [m.model_dump(mode="json", exclude={"sources"}) | {"encoder": f"{m.name}_encoder.onnx", "embedding_dim": encoders[m.name].embedding_dim}
-                       for m in spec.modalities],
+        "format_version": FORMAT_VERSION,
+        "name": out.name,
+        "description": config.description or spec.description,
+        "labels": spec.labels,
+        "modalities": [
+            m.model_dump(mode="json", exclude={"sources"})
+            | {"encoder": f"{m.name}_encoder.onnx", "embedding_dim": encoders[m.name].embedding_dim}
+            for m in spec.modalities
+        ],
         "head": "head.onnx",
         "calibration": {
-            "method": "temperature and split-conformal threshold for each presence pattern; set_threshold is the least probability in a set",
+            "method": "temperature and split-conformal threshold for each presence pattern; "
+            "set_threshold is the least probability in a set",
             "coverage": calibration.coverage,
-            "subsets": {fit.name: {"samples": fit.samples, "temperature": round(fit.temperature, 6),
-                                   "set_threshold": round(fit.set_threshold, 8)} for fit in calibration.fits}},
+            "subsets": {
+                fit.name: {
+                    "samples": fit.samples,
+                    "temperature": round(fit.temperature, 6),
+                    "set_threshold": round(fit.set_threshold, 8),
+                }
+                for fit in calibration.fits
+            },
+        },
         "training": {
-            "data": spec.sources, "seed": config.seed, "config": config.model_dump(mode="json"), "created": datetime.now(UTC).date().isoformat(),
-            "samples": {f"{part}/{name}": len(dataset.parts[part][name]) for part in PARTS for name in names}, "aecf_ros_version": _version()},
-        "metrics": {name: {key: value if key == "n" else round(value, 6) for key, value in of.items()} for name, of in evaluation.metrics.items()},
+            "data": spec.sources,
+            "seed": config.seed,
+            "config": config.model_dump(mode="json"),
+            "created": datetime.now(UTC).date().isoformat(),
+            "samples": {f"{part}/{name}": len(dataset.parts[part][name]) for part in PARTS for name in names},
+            "aecf_ros_version": _version(),
+        },
+        "metrics": {
+            name: {key: value if key == "n" else round(value, 6) for key, value in of.items()}
+            for name, of in evaluation.metrics.items()
+        },
     }
     placeholder = dict.fromkeys([*files, "MODEL_CARD.md"], "0" * 64)
-    card = model_card(Manifest.model_validate(fields | {"files": placeholder}), calibration, evaluation.sources, evaluation.nothing, evaluation.conflicts)
+    card = model_card(
+        Manifest.model_validate(fields | {"files": placeholder}),
+        calibration,
+        evaluation.sources,
+        evaluation.nothing,
+        evaluation.conflicts,
+    )
     return write_bundle(out, files, card, lambda hashes: Manifest.model_validate(fields | {"files": hashes}))
 
 

@@ -1,4 +1,5 @@
 """A synthetic dataset small enough to train on in seconds."""
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,19 @@ LABELS = ["low", "middle", "high"]
 HEIGHT, WIDTH, RATE_HZ, WINDOW_S = 16, 20, 8000, 0.3
 
 QUICK = [
-    "threads=1", "encoders.image.optimizer.epochs=3", "encoders.audio.optimizer.epochs=3", "encoders.image.embedding_dim=12",
-    "encoders.audio.embedding_dim=10", "encoders.image.augment=false", "encoders.audio.augment=false", "head.optimizer.epochs=4",
-    "head.samples_per_epoch=512", "head.optimizer.batch_size=64", "pairs.calibration=300", "pairs.test=300", "calibration.minimum_samples=50",
+    "threads=1",
+    "encoders.image.optimizer.epochs=3",
+    "encoders.audio.optimizer.epochs=3",
+    "encoders.image.embedding_dim=12",
+    "encoders.audio.embedding_dim=10",
+    "encoders.image.augment=false",
+    "encoders.audio.augment=false",
+    "head.optimizer.epochs=4",
+    "head.samples_per_epoch=512",
+    "head.optimizer.batch_size=64",
+    "pairs.calibration=300",
+    "pairs.test=300",
+    "calibration.minimum_samples=50",
     "calibration.coverage=0.9",
 ]
 
@@ -24,7 +35,7 @@ def draw_images(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     images = rng.integers(0, 90, (len(labels), HEIGHT, WIDTH, 3), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
         if label >= 0:
-            image[3 + 5 * label:5 + 5 * label, 4:-4] += 120
+            image[3 + 5 * label : 5 + 5 * label, 4:-4] += 120
     return images
 
 
@@ -50,8 +61,14 @@ def write_dataset(directory: Path, modalities: dict[str, str], counts: dict[str,
             np.save(directory / part / f"{name}.npy", (draw_images if kind == "image" else draw_sounds)(labels, rng))
             np.save(directory / part / f"{name}_labels.npy", labels)
             np.save(directory / part / f"{name}_sources.npy", (np.arange(count) % 2).astype(np.int16))
-    spec = {"name": "bars_and_tones", "labels": LABELS, "description": "Bars and tones.", "sources": ["drawn by the tests, CC0"], "modalities": specs,
-            "parts": {part: dict.fromkeys(modalities, count) for part, count in counts.items()}}
+    spec = {
+        "name": "bars_and_tones",
+        "labels": LABELS,
+        "description": "Bars and tones.",
+        "sources": ["drawn by the tests, CC0"],
+        "modalities": specs,
+        "parts": {part: dict.fromkeys(modalities, count) for part, count in counts.items()},
+    }
     (directory / "dataset.yaml").write_text(yaml.safe_dump(spec))
     return directory
 
@@ -62,7 +79,9 @@ COUNTS = {"encoders": 320, "fusion": 240, "calibration": 400, "test": 240}
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset folder with two cameras and a microphone."""
-    return write_dataset(tmp_path_factory.mktemp("bars"), {"camera": "image", "thermal": "image", "audio": "audio"}, COUNTS)
+    return write_dataset(
+        tmp_path_factory.mktemp("bars"), {"camera": "image", "thermal": "image", "audio": "audio"}, COUNTS
+    )
 
 
 @pytest.fixture

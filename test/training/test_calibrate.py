@@ -67,7 +67,9 @@ def _head_and_data(per_class: int) -> tuple[AECF, list[np.ndarray], list[np.ndar
     rng = np.random.default_rng(0)
     labels = [np.repeat(np.arange(-1, 3), per_class), np.repeat(np.arange(-1, 3), per_class)]
     centers = rng.normal(size=(2, 4, 6))
-    embeddings = [(centers[m][of + 1] + rng.normal(0, 0.5, (len(of), 6))).astype(np.float32) for m, of in enumerate(labels)]
+    embeddings = [
+        (centers[m][of + 1] + rng.normal(0, 0.5, (len(of), 6))).astype(np.float32) for m, of in enumerate(labels)
+    ]
     return AECF([6, 6], 3, gate="additive", expert_hidden=[8]).eval(), embeddings, labels
 
 
@@ -76,17 +78,38 @@ def test_too_few_samples_are_refused_with_the_number_and_what_to_do():
     pairs = pair_by_label(labels, 500, 0.1, 0.0, np.random.default_rng(0))
     reference = list(zip(embeddings, labels, strict=True))
     with pytest.raises(CalibrationError) as caught:
-        calibrate(head, ["camera", "audio"], embeddings, pairs, CalibrationConfig(coverage=0.9, minimum_samples=100), reference)
+        calibrate(
+            head,
+            ["camera", "audio"],
+            embeddings,
+            pairs,
+            CalibrationConfig(coverage=0.9, minimum_samples=100),
+            reference,
+        )
     message = str(caught.value)
     assert message.startswith("calibration of camera: 60 distinct samples where 100 are needed") and "\n" not in message
     with pytest.raises(CalibrationError, match="1000 are needed for a coverage of 0.999"):
-        calibrate(head, ["camera", "audio"], embeddings, pairs, CalibrationConfig(coverage=0.999, minimum_samples=1), reference)
+        calibrate(
+            head,
+            ["camera", "audio"],
+            embeddings,
+            pairs,
+            CalibrationConfig(coverage=0.999, minimum_samples=1),
+            reference,
+        )
 
 
 def test_every_pattern_is_fitted_on_the_pairs_that_show_it_a_label():
     head, embeddings, labels = _head_and_data(per_class=60)
     pairs = pair_by_label(labels, 1000, 0.3, 0.0, np.random.default_rng(0))
-    found = calibrate(head, ["camera", "audio"], embeddings, pairs, CalibrationConfig(coverage=0.9), list(zip(embeddings, labels, strict=True)))
+    found = calibrate(
+        head,
+        ["camera", "audio"],
+        embeddings,
+        pairs,
+        CalibrationConfig(coverage=0.9),
+        list(zip(embeddings, labels, strict=True)),
+    )
     samples = {fit.name: fit.samples for fit in found.fits}
     assert samples == {"camera": pairs.shows[:, 0].sum(), "audio": pairs.shows[:, 1].sum(), "camera+audio": 1000}
     assert found.temperatures[0] == 1.0 and found.set_thresholds[0] == 0.0

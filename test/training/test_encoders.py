@@ -59,8 +59,14 @@ def test_encoders_are_small(encoder):
     assert sum(parameter.numel() for parameter in encoder.parameters()) < 250_000
 
 
-@pytest.mark.parametrize(("augment", "x"), [
-    (augment_luma, torch.rand(8, 1, 48, 64)), (augment_sound, 0.2 * torch.randn(8, 16_000)), (augment_log_mel, torch.randn(8, 1, 40, 98))])
+@pytest.mark.parametrize(
+    ("augment", "x"),
+    [
+        (augment_luma, torch.rand(8, 1, 48, 64)),
+        (augment_sound, 0.2 * torch.randn(8, 16_000)),
+        (augment_log_mel, torch.randn(8, 1, 40, 98)),
+    ],
+)
 def test_augmentation_changes_every_sample_and_repeats_with_its_generator(augment, x):
     first, second = (augment(x, torch.Generator().manual_seed(5)) for _ in range(2))
     other = augment(x, torch.Generator().manual_seed(6))

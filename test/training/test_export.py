@@ -19,10 +19,16 @@ def _calibration(widths: tuple[int, ...]) -> Calibration:
     rng = np.random.default_rng(0)
     patterns = 2 ** len(widths)
     return Calibration(
-        coverage=0.9, temperatures=rng.uniform(0.5, 2.0, patterns).astype(np.float32),
-        set_thresholds=np.r_[0, rng.uniform(0.05, 0.6, patterns - 1)].astype(np.float32), conflict_below=0.4, abstain_below=0.3,
+        coverage=0.9,
+        temperatures=rng.uniform(0.5, 2.0, patterns).astype(np.float32),
+        set_thresholds=np.r_[0, rng.uniform(0.05, 0.6, patterns - 1)].astype(np.float32),
+        conflict_below=0.4,
+        abstain_below=0.3,
         centers=[rng.normal(size=(CLASSES + 1, width)).astype(np.float32) for width in widths],
-        whiteners=[np.eye(width, dtype=np.float32) for width in widths], outlier_above=np.full(len(widths), 30.0, np.float32), fits=[])
+        whiteners=[np.eye(width, dtype=np.float32) for width in widths],
+        outlier_above=np.full(len(widths), 30.0, np.float32),
+        fits=[],
+    )
 
 
 class Exported:
@@ -32,11 +38,15 @@ class Exported:
         torch.manual_seed(count)
         widths = WIDTHS[:count]
         self.names = [f"sensor{m}" for m in range(count)]
-        self.head = ExportedHead(AECF(widths, CLASSES, gate="additive", expert_hidden=[16]), _calibration(widths)).eval()
+        self.head = ExportedHead(
+            AECF(widths, CLASSES, gate="additive", expert_hidden=[16]), _calibration(widths)
+        ).eval()
         self.embeddings = [2.0 * torch.randn(32, width) for width in widths]
         self.path = folder / f"head{count}.onnx"
         inputs = [*self.embeddings, torch.ones(32, count, dtype=torch.bool)]
-        export_onnx(self.head, inputs, [*(f"embedding_{name}" for name in self.names), "present"], HEAD_OUTPUTS, self.path)
+        export_onnx(
+            self.head, inputs, [*(f"embedding_{name}" for name in self.names), "present"], HEAD_OUTPUTS, self.path
+        )
         self.session = open_session(self.path)
 
     def run(self, embeddings: list[torch.Tensor], pattern: tuple[bool, ...]) -> dict[str, np.ndarray]:
@@ -67,7 +77,9 @@ def test_the_graph_answers_as_torch_does_for_every_subset(exported):
 def test_an_absent_embedding_changes_nothing(exported, garbage):
     for pattern in _patterns(exported):
         clean = exported.run(exported.embeddings, pattern)
-        spoiled = [e if used else torch.full_like(e, garbage) for e, used in zip(exported.embeddings, pattern, strict=True)]
+        spoiled = [
+            e if used else torch.full_like(e, garbage) for e, used in zip(exported.embeddings, pattern, strict=True)
+        ]
         for name, value in exported.run(spoiled, pattern).items():
             np.testing.assert_array_equal(value, clean[name], err_msg=f"{name} {pattern}")
 
@@ -106,9 +118,13 @@ def test_the_batch_axis_is_dynamic_and_the_file_is_whole_and_names_no_machine(ex
 
 def _code(confidence: float, agreed: float, far: tuple[bool, bool], present: tuple[bool, bool]) -> int:
     head = ExportedHead(AECF([6, 9], CLASSES, gate="additive"), _calibration((6, 9)))
-    embeddings = [torch.full((1, width), 100.0) if is_far else head.get_buffer(f"centers_{m}")[:1]
-                  for m, (width, is_far) in enumerate(zip((6, 9), far, strict=True))]
-    return head._abstain_code(embeddings, torch.tensor([present]), torch.tensor([confidence]), torch.tensor([agreed])).item()
+    embeddings = [
+        torch.full((1, width), 100.0) if is_far else head.get_buffer(f"centers_{m}")[:1]
+        for m, (width, is_far) in enumerate(zip((6, 9), far, strict=True))
+    ]
+    return head._abstain_code(
+        embeddings, torch.tensor([present]), torch.tensor([confidence]), torch.tensor([agreed])
+    ).item()
 
 
 def test_abstention_names_its_reason():

@@ -43,16 +43,21 @@ def test_training_ends_in_a_bundle_that_verifies_and_beats_chance_by_far(trained
 def test_the_bundle_answers_from_raw_input_alone(trained, tiny_dataset):
     part = load_dataset(tiny_dataset).parts["test"]
 
-    camera, = _run(trained / "camera_encoder.onnx", image=np.array(part["camera"].data[:100]))
-    absent = {"embedding_thermal": np.full((100, 12), np.nan, np.float32), "embedding_audio": np.full((100, 10), np.nan, np.float32)}
-    probabilities, *_ = _run(trained / "head.onnx", embedding_camera=camera, present=np.tile([True, False, False], (100, 1)), **absent)
+    (camera,) = _run(trained / "camera_encoder.onnx", image=np.array(part["camera"].data[:100]))
+    absent = {
+        "embedding_thermal": np.full((100, 12), np.nan, np.float32),
+        "embedding_audio": np.full((100, 10), np.nan, np.float32),
+    }
+    probabilities, *_ = _run(
+        trained / "head.onnx", embedding_camera=camera, present=np.tile([True, False, False], (100, 1)), **absent
+    )
     labels = part["camera"].labels[:100]
     assert (probabilities.argmax(1) == labels)[labels >= 0].mean() > 0.9
 
 
 def test_encoders_stay_finite_on_black_images_and_digital_silence(trained):
-    camera, = _run(trained / "camera_encoder.onnx", image=np.zeros((3, 16, 20, 3), np.uint8))
-    audio, = _run(trained / "audio_encoder.onnx", samples=np.zeros((2, 2400), np.float32))
+    (camera,) = _run(trained / "camera_encoder.onnx", image=np.zeros((3, 16, 20, 3), np.uint8))
+    (audio,) = _run(trained / "audio_encoder.onnx", samples=np.zeros((2, 2400), np.float32))
     assert camera.shape == (3, 12) and audio.shape == (2, 10)
     assert np.isfinite(camera).all() and np.isfinite(audio).all()
 
@@ -78,7 +83,9 @@ def test_the_run_folder_holds_curves_and_no_pickle(trained):
             assert all(arrays[key].dtype != object for key in arrays.files)
 
 
-def test_training_again_repeats_nothing_and_gives_the_same_calibration_and_metrics(trained, tiny_dataset, quick_config, monkeypatch):
+def test_training_again_repeats_nothing_and_gives_the_same_calibration_and_metrics(
+    trained, tiny_dataset, quick_config, monkeypatch
+):
     written = []
     monkeypatch.setattr(loop, "save_arrays", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(train_module, "_write", lambda *parts: written.append(parts))
@@ -94,7 +101,9 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing may catch it."""
 
 
-def test_a_killed_run_that_is_started_again_ends_with_the_weights_of_one_that_was_not(tiny_dataset, quick_config, tmp_path, monkeypatch):
+def test_a_killed_run_that_is_started_again_ends_with_the_weights_of_one_that_was_not(
+    tiny_dataset, quick_config, tmp_path, monkeypatch
+):
     dataset = load_dataset(tiny_dataset)
     spec, samples = dataset.spec.modalities[0], dataset.parts["encoders"]["camera"]
     config = quick_config.encoder("camera", "image").model_copy(update={"augment": True, "dropout": 0.3})
@@ -160,9 +169,19 @@ def test_configuration_takes_overrides_and_names_what_it_refuses(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("seed: 3\nhead: {samples_per_epoch: 10}\n")
     config = load_config(path, ["head.optimizer.epochs=7", "encoders.image.dropout=0.3"])
-    assert (config.seed, config.head.samples_per_epoch, config.head.optimizer.epochs, config.encoder("x", "image").dropout) == (3, 10, 7, 0.3)
-    for overrides, words in [(["hed.epochs=1"], "hed: Extra inputs"), (["seed"], "'seed' is not key=value"), (["calibration.coverage=2"], "calibration.coverage"),
-                             (["seed.x=1"], "seed holds a value"), (["pairs.nothing_share=0.9", "pairs.all_nothing_share=0.5"], "pairs: ")]:
+    assert (
+        config.seed,
+        config.head.samples_per_epoch,
+        config.head.optimizer.epochs,
+        config.encoder("x", "image").dropout,
+    ) == (3, 10, 7, 0.3)
+    for overrides, words in [
+        (["hed.epochs=1"], "hed: Extra inputs"),
+        (["seed"], "'seed' is not key=value"),
+        (["calibration.coverage=2"], "calibration.coverage"),
+        (["seed.x=1"], "seed holds a value"),
+        (["pairs.nothing_share=0.9", "pairs.all_nothing_share=0.5"], "pairs: "),
+    ]:
         with pytest.raises(ConfigError, match=words) as caught:
             load_config(path, overrides)
         assert "\n" not in str(caught.value)
@@ -173,12 +192,20 @@ def test_configuration_takes_overrides_and_names_what_it_refuses(tmp_path):
 def test_the_shipped_configuration_is_valid():
     root = Path(__file__).parents[2]
     config = load_config(root / "config" / "av_digits.yaml")
-    assert config.head.options["gate"] == "additive" and yaml.safe_load((root / "config" / "av_digits.yaml").read_text())
+    assert config.head.options["gate"] == "additive" and yaml.safe_load(
+        (root / "config" / "av_digits.yaml").read_text()
+    )
 
 
 def test_the_command_answers_bad_data_with_one_line_and_a_wrong_key_with_usage(tmp_path):
     runner = CliRunner()
-    failed = runner.invoke(train_command, ["--data", str(tmp_path), "--out", str(tmp_path / "m"), "--run", str(tmp_path / "r")])
-    assert failed.exit_code == 1 and failed.output.strip().startswith("Error: ") and len(failed.output.strip().splitlines()) == 1
+    failed = runner.invoke(
+        train_command, ["--data", str(tmp_path), "--out", str(tmp_path / "m"), "--run", str(tmp_path / "r")]
+    )
+    assert (
+        failed.exit_code == 1
+        and failed.output.strip().startswith("Error: ")
+        and len(failed.output.strip().splitlines()) == 1
+    )
     wrong = runner.invoke(train_command, ["--data", str(tmp_path), "--out", str(tmp_path / "m"), "nonsense=1"])
     assert wrong.exit_code == 2 and "nonsense" in wrong.output
