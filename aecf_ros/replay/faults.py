@@ -18,7 +18,7 @@ class FaultError(ValueError):
 class Fault(BaseModel):
     """One failure of one stream, from ``start_s`` to ``end_s`` of the recording."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     stream: str
     kind: str

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -57,20 +58,24 @@ def read_label_file(path: Path | str, labels: Sequence[str]) -> list[tuple[float
     path = Path(path)
     if not path.is_file():
         raise LabelError(f"{path}: no such file; name a CSV of start_s,end_s,label")
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error):
+        raise LabelError(f"{path}: not text; write a CSV of start_s,end_s,label in UTF-8") from None
     named: list[tuple[float, str]] = []
-    with path.open(newline="", encoding="utf-8") as f:
-        for number, row in enumerate(csv.reader(f), 1):
-            if not row or (number == 1 and row[0].strip() == "start_s"):
-                continue
-            try:
-                start_s, end_s, name = float(row[0]), float(row[1]), row[2].strip()
-            except (ValueError, IndexError):
-                raise LabelError(f"{path}: line {number}: '{','.join(row)[:60]}' is not start_s,end_s,label") from None
-            if name not in labels:
-                raise LabelError(f"{path}: line {number}: label '{name}' is not one of {', '.join(labels)}")
-            if named and start_s < named[-1][0] or end_s <= start_s:
-                raise LabelError(f"{path}: line {number}: spans must be in order and not empty")
-            if named and named[-1][0] == start_s:
-                named.pop()
-            named += [(start_s, name), (end_s, "")]
+    for number, row in enumerate(rows, 1):
+        if not row or (number == 1 and row[0].strip() == "start_s"):
+            continue
+        try:
+            start_s, end_s, name = float(row[0]), float(row[1]), row[2].strip()
+        except (ValueError, IndexError):
+            raise LabelError(f"{path}: line {number}: '{','.join(row)[:60]}' is not start_s,end_s,label") from None
+        if name not in labels:
+            raise LabelError(f"{path}: line {number}: label '{name}' is not one of {', '.join(labels)}")
+        in_order = not named or named[-1][0] <= start_s
+        if not (in_order and 0 < end_s - start_s < math.inf):
+            raise LabelError(f"{path}: line {number}: spans must be in order, finite and not empty")
+        if named and named[-1][0] == start_s:
+            named.pop()
+        named += [(start_s, name), (end_s, "")]
     return named
