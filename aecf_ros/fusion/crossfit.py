@@ -26,7 +26,7 @@ class CrossFitConfig:
     folds: number of random folds where no kinds are known.
     """
 
-    unseen_share: float = 0.3
+    unseen_share: float = 0.15
     folds: int = 3
     expert_steps: int = 200
     steps: int = 400

@@ -19,7 +19,7 @@ class LogMel(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("window", torch.hann_window(FFT), persistent=False)
-        self.register_buffer("mel", torch.from_numpy(_mel_filters()), persistent=False)
+        self.register_buffer("mel", torch.from_numpy(mel_filters(MELS, FFT, SOUND_RATE_HZ)), persistent=False)
 
     def forward(self, sounds: Tensor) -> Tensor:
         spectrum = torch.stft(sounds, FFT, HOP, window=self.window, return_complex=True).abs().square()
@@ -79,11 +79,11 @@ def _blocks(channels: int) -> list[nn.Module]:
     return layers
 
 
-def _mel_filters() -> np.ndarray:
-    """Triangular filters [MELS, FFT // 2 + 1] between 60 Hz and 3800 Hz."""
-    mel = np.linspace(2595 * np.log10(1 + 60 / 700), 2595 * np.log10(1 + 3800 / 700), MELS + 2)
+def mel_filters(bands: int, fft: int, rate_hz: int) -> np.ndarray:
+    """Triangular filters between 60 Hz and 95 % of half the rate, each summing to 1: float32 [bands, fft // 2 + 1]."""
+    mel = np.linspace(2595 * np.log10(1 + 60 / 700), 2595 * np.log10(1 + 0.475 * rate_hz / 700), bands + 2)
     edges = 700 * (10 ** (mel / 2595) - 1)
-    frequency_hz = np.fft.rfftfreq(FFT, 1 / SOUND_RATE_HZ)
+    frequency_hz = np.fft.rfftfreq(fft, 1 / rate_hz)
     rising = (frequency_hz - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - frequency_hz) / np.diff(edges)[1:, None]
     filters = np.maximum(0, np.minimum(rising, falling))

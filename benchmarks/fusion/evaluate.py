@@ -46,17 +46,20 @@ def drop50(count: int) -> np.ndarray:
     return np.where(kept.all(1), 0, np.where(kept[:, 0], 1, 2))
 
 
-def calibrated(answers: Answers, calibration: Answers, label: Tensor, method: str) -> dict[str, np.ndarray]:
-    """Probabilities [N, C] of each subset and of drop50, after a calibration fitted on the calibration part."""
-    patterns = {name: torch.tensor(p) for name, p in SUBSETS.items()}
-    classes = next(iter(answers.logits.values())).shape[1]
-    calibrator = SubsetCalibrator(2, classes)
+def fit_calibrators(calibration: Answers, label: Tensor) -> dict[str, SubsetCalibrator]:
+    """A calibrator for each of CALIBRATIONS, fitted on the calibration part of a head's answers."""
+    classes = calibration.logits["both"].shape[1]
     stacked = torch.cat([calibration.logits[n] for n in SUBSETS])
-    present = torch.cat([p.repeat(len(label), 1) for p in patterns.values()])
-    calibrator.fit(stacked, present, label.repeat(len(SUBSETS)), method)
+    present = torch.cat([torch.tensor(p).repeat(len(label), 1) for p in SUBSETS.values()])
+    targets = label.repeat(len(SUBSETS))
+    return {n: SubsetCalibrator(2, classes).fit(stacked, present, targets, m) for n, m in CALIBRATIONS.items()}
+
+
+def calibrated(answers: Answers, calibrator: SubsetCalibrator) -> dict[str, np.ndarray]:
+    """Probabilities [N, C] of each subset and of drop50."""
     out = {}
-    for name, pattern in patterns.items():
-        logits = calibrator(answers.logits[name], pattern.repeat(len(answers.logits[name]), 1))
+    for name, pattern in SUBSETS.items():
+        logits = calibrator(answers.logits[name], torch.tensor(pattern).repeat(len(answers.logits[name]), 1))
         out[name] = torch.softmax(logits.double(), -1).numpy()
     chosen = drop50(len(out["both"]))
     out["drop50"] = np.stack([out[n] for n in SUBSETS])[chosen, np.arange(len(chosen))]
@@ -100,31 +103,38 @@ def adaptive_ece(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) ->
     return float(sum(len(b) * abs(confidence[b].mean() - correct[b].mean()) for b in blocks) / len(confidence))
 
 
-def evaluate(model: nn.Module, test: Samples, calibration: Samples) -> tuple[dict, np.ndarray]:
-    """(record, losses). record: {"raw"|...: {subset: figures}, "violation": {...}, ...}; losses: [3, 2, N], the negative
-    log-likelihood of each sample by calibration, with both and on drop50."""
-    start = time.perf_counter()
-    answers, reference = ask(model, test), ask(model, calibration)
-    inference_s = time.perf_counter() - start
-    label = test.label.numpy()
+def evaluate(model: nn.Module, tests: dict[str, Samples], calibration: Samples) -> dict[str, tuple[dict, np.ndarray]]:
+    """For each test part (record, losses).
+
+    record: {"raw" | "global_t" | "subset_t": {subset: figures, "violation": ...}, ...}; losses: float32 [3, 2, N], the negative
+    log-likelihood of each sample by calibration, with both modalities and on drop50.
+    """
+    reference = ask(model, calibration)
+    calibrators = fit_calibrators(reference, calibration.label)
+    return {name: _evaluate(model, test, reference, calibration, calibrators) for name, test in tests.items()}
+
+
+def _evaluate(model, test, reference, calibration, calibrators) -> tuple[dict, np.ndarray]:
+    start = time.process_time()
+    answers = ask(model, test)
+    inference_s = time.process_time() - start
+    label, truth = test.label.numpy(), calibration.label[:, None]
+    chosen = drop50(len(label))
     record: dict = {}
     losses = []
-    for name, method in CALIBRATIONS.items():
-        probabilities = calibrated(answers, reference, calibration.label, method)
-        held = calibrated(reference, reference, calibration.label, method)
-        truth = calibration.label[:, None]
-        limits = np.array([conformal_threshold(torch.from_numpy(held[n]).gather(1, truth)[:, 0], COVERAGE) for n in SUBSETS])
-        chosen = drop50(len(label))
+    for name, calibrator in calibrators.items():
+        probabilities, held = calibrated(answers, calibrator), calibrated(reference, calibrator)
+        scores = {n: torch.from_numpy(held[n]).gather(1, truth)[:, 0] for n in SUBSETS}
+        limits = np.array([conformal_threshold(scores[n], COVERAGE) for n in SUBSETS])
         rows = {n: np.full(len(label), limits[i]) for i, n in enumerate(SUBSETS)} | {"drop50": limits[chosen]}
         record[name] = {subset: figures(p, label, rows[subset]) for subset, p in probabilities.items()}
-        confidence = {n: probabilities[n].max(1) for n in SUBSETS}
-        record[name]["violation"] = violations(confidence)
-        record[name]["calibration_nll"] = float(np.mean([metrics.negative_log_likelihood(held[n], truth[:, 0].numpy()) for n in SUBSETS]))
-        losses.append([-np.log(np.maximum(probabilities[n][np.arange(len(label)), label], 1e-12)) for n in ("both", "drop50")])
-    record["violation"] = record["raw"]["violation"]
+        record[name]["violation"] = violations({n: probabilities[n].max(1) for n in SUBSETS})
+        record[name]["calibration_nll"] = float(np.mean([-s.log().mean() for s in scores.values()]))
+        truths = [probabilities[n][np.arange(len(label)), label] for n in ("both", "drop50")]
+        losses.append([-np.log(np.maximum(p, 1e-12)) for p in truths])
     record["weight_loss_correlation"] = weight_loss_correlation(answers, test.label)
     record["parameters"] = sum(p.numel() for p in model.parameters())
-    record["inference_us"] = 1e6 * inference_s / (3 * (len(test) + len(calibration)))
+    record["inference_us"] = 1e6 * inference_s / (3 * len(test))
     return record, np.array(losses, dtype=np.float32)
 
 

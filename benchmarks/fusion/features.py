@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.fusion import image_kinds, linked, sound_kinds
-from benchmarks.fusion.encoders import embed, image_encoder, sound_encoder, train_encoder
+from aecf_ros.fusion.mwam import frequency_ratio
+from benchmarks.fusion import image_kinds, linked, scenes, sound_kinds
+from benchmarks.fusion.encoders import LogMel, embed, image_encoder, sound_encoder, train_encoder
 from benchmarks.fusion.sources import Digits, load_digits
 
 VERSION = 1  # raise when a corruption, an encoder or a part changes: the cache is then made anew
@@ -78,6 +79,7 @@ class Features:
         self.directory = directory / f"{scale.name}-v{VERSION}"
         self.scale = scale
         self._digits: Digits | None = None
+        self._scenes: dict[str, dict[str, np.ndarray]] | None = None
 
     @property
     def digits(self) -> Digits:
@@ -87,15 +89,25 @@ class Features:
 
     def pool(self, variant: str) -> Pool | Pairs:
         """Training features of a variant: a Pool to pair by label, or fixed Pairs where pairing is the point."""
-        arrays = self._cached(f"{variant}-fusion", lambda: self._fusion(variant))
+        arrays = self._cached(f"{variant}-fusion", lambda: self._part(variant, "fusion"))
         paired = "groups" in arrays
         image_row = np.arange(len(arrays["image"])) % self.scale.fusion_images  # versions lie end to end
         return Pairs(**arrays, image_row=image_row) if paired else Pool(**arrays, image_row=image_row)
 
     def pairs(self, variant: str, part: str) -> Pairs:
         """Fixed pairs of `calibration` or `test`. The variant may carry other kinds: field+development, field+unseen."""
-        arrays = self._cached(f"{variant}-{part}", lambda: self._pairs(variant, part))
+        arrays = self._cached(f"{variant}-{part}", lambda: self._part(variant, part))
         return Pairs(**arrays, image_row=np.arange(len(arrays["image"])))
+
+    def _part(self, variant: str, part: str) -> dict[str, np.ndarray]:
+        if variant == "scenes":
+            self._scenes = self._scenes or scenes.make_parts(4 * self.scale.image_epochs)
+            return self._scenes[part]
+        return self._fusion(variant) if part == "fusion" else self._pairs(variant, part)
+
+    def frequency_ratios(self, variant: str) -> np.ndarray:
+        """MWAM's metric of luma and of log-mel, as trained on: float32 [2], the means over 512 samples of the fusion part."""
+        return self._cached(f"{variant}-frequency", lambda: {"ratios": self._frequency_ratios(variant)})["ratios"]
 
     def _cached(self, name: str, make) -> dict[str, np.ndarray]:
         path = self.directory / f"{name}.npz"
@@ -140,7 +152,8 @@ class Features:
                 sounds = self.degrade_sounds(variant, shifted(self.digits.sounds[block], rng), rng)
                 yield torch.from_numpy(sounds), torch.from_numpy(self.digits.sound_label[block])
 
-        return self._encoder(f"sound-{name}", sound_encoder(), batches, self.scale.sound_epochs)
+        epochs = self.scale.sound_epochs if without_speaker is None else self.scale.sound_epochs // 2  # five of them to train
+        return self._encoder(f"sound-{name}", sound_encoder(), batches, epochs)
 
     def degrade_images(self, variant: str, rows: np.ndarray) -> np.ndarray:
         """float32 [n, 28, 28] in [0, 1]: as they are, or (hard, xhard) the top components with 25 % of the energy."""
@@ -165,6 +178,24 @@ class Features:
         energy = np.cumsum(values[::-1]) / values.sum()
         keep = int(np.searchsorted(energy, 0.25)) + 1
         return {"mean": mean, "components": vectors[:, ::-1][:, :keep].T.astype(np.float32)}
+
+    def _frequency_ratios(self, variant: str) -> np.ndarray:
+        rng = np.random.default_rng(6)
+        image_rows, sound_rows = (
+            rng.choice(rows["fusion"], 512) for rows in (self.digits.image_rows, self.digits.sound_rows)
+        )
+        degradation, _ = _split(variant)
+        field = degradation.startswith("field")
+        images = self.degrade_images("clean" if field else degradation, image_rows)
+        sounds = self.digits.sounds[sound_rows]
+        if field:
+            kind, severity = rng.integers(0, 5, (2, 512)), rng.integers(0, 6, (2, 512))
+            images = image_kinds.apply(images, image_kinds.SEEN, kind[0], severity[0], rng)
+            sounds = sound_kinds.apply(sounds, sound_kinds.SEEN, kind[1], severity[1], rng)
+        else:
+            sounds = self.degrade_sounds(degradation, sounds, rng)
+        planes = (torch.from_numpy(images), LogMel()(torch.from_numpy(sounds)).squeeze(1))
+        return np.array([frequency_ratio(p).mean() for p in planes], dtype=np.float32)
 
     # --- parts --------------------------------------------------------------------------------------------------------
 

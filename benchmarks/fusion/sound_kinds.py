@@ -114,8 +114,11 @@ def add_noise(sounds: np.ndarray, noise: np.ndarray, snr_db: np.ndarray) -> np.n
 def mixed_noise(sounds: np.ndarray, low_db: float, high_db: float, rng) -> np.ndarray:
     """White, pink or babble noise by the throw of a die, at an SNR uniform in [low_db, high_db]."""
     kind = rng.integers(0, 3, size=len(sounds))
-    noise = np.where((kind == 0)[:, None], _white(sounds.shape, rng), pink_noise(sounds.shape, rng))
-    noise = np.where((kind == 2)[:, None], babble_noise(sounds, rng), noise)
+    noise = np.empty_like(sounds)
+    for index, make in enumerate((_white, pink_noise)):
+        rows = kind == index
+        noise[rows] = make((int(rows.sum()), sounds.shape[1]), rng)
+    noise[kind == 2] = babble_noise(sounds, rng, int((kind == 2).sum()))
     return add_noise(sounds, noise, rng.uniform(low_db, high_db, size=len(sounds)))
 
 
@@ -124,11 +127,12 @@ def pink_noise(shape: tuple[int, int], rng) -> np.ndarray:
     return _filtered(_white(shape, rng), lambda f: 1.0 / np.sqrt(np.maximum(f[None, :], 20.0)))
 
 
-def babble_noise(sounds: np.ndarray, rng) -> np.ndarray:
-    """The sum of four other rows, each shifted in time: float32 [n, T]."""
-    total = np.zeros_like(sounds)
+def babble_noise(sounds: np.ndarray, rng, count: int | None = None) -> np.ndarray:
+    """The sum of four of the rows, each shifted in time, for each of `count` (or as many as there are): float32 [count, T]."""
+    count = len(sounds) if count is None else count
+    total = np.zeros((count, sounds.shape[1]), dtype=np.float32)
     for _ in range(4):
-        total += np.roll(sounds[rng.integers(0, len(sounds), size=len(sounds))], int(rng.integers(sounds.shape[1])), axis=1)
+        total += np.roll(sounds[rng.integers(0, len(sounds), size=count)], int(rng.integers(sounds.shape[1])), axis=1)
     return total
 
 

@@ -1,12 +1,15 @@
 """One budget for every head: epochs, batch, optimizer, learning rate. Pairs are drawn anew every epoch where the variant allows it."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+import aecf_ros.fusion
 from benchmarks.fusion.features import Pairs, Pool
 
 EPOCH_SIZE = 15000  # pairs in an epoch, also where the pool holds two versions of each image
@@ -16,7 +19,7 @@ EPOCH_SIZE = 15000  # pairs in an epoch, also where the pool holds two versions 
 class Budget:
     """What every trained row gets."""
 
-    epochs: int = 12
+    epochs: int = 10
     batch: int = 256
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
@@ -64,6 +67,13 @@ class Training:
     def draw(self, rng: np.random.Generator) -> Samples:
         """One epoch's pairs."""
         return self.scale(self.pool if isinstance(self.pool, Pairs) else self.pool.draw(rng))
+
+    def digest(self, budget: Budget) -> str:
+        """A hash of everything a trained model of this pool depends on: the features, the budget, the code that trains."""
+        arrays = (self.pool.image, self.pool.sound)
+        files = [Path(__file__), *(Path(aecf_ros.fusion.__file__).parent / f"{n}.py" for n in ("experts", "objective"))]
+        parts = [*(np.ascontiguousarray(a).tobytes() for a in arrays), *(f.read_bytes() for f in files), repr(budget).encode()]
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
     def sides(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Every image, then every sound, unpaired: (embeddings [N, D], label [N], kind [N], cluster [N]) of each."""

@@ -1,0 +1,116 @@
+"""From the files of all jobs to one record: the schema of out/bench/fusion.json."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.fusion.evaluate import CALIBRATIONS
+from benchmarks.fusion.rows import BASELINES, OURS
+
+BOOTSTRAP_DRAWS = 2000
+
+
+def collect(paths: list[Path]) -> dict:
+    """Means and standard deviations over seeds, the strongest baselines, and the paired bootstrap against every baseline."""
+    raw: dict = defaultdict(lambda: defaultdict(list))
+    contradiction: dict = defaultdict(lambda: defaultdict(list))
+    for path in paths:
+        record = json.loads(path.read_text())
+        for variant, by_row in record["variants"].items():
+            for row, figures in by_row.items():
+                raw[variant][row].append(figures)
+        for variant, by_row in record["contradiction"].items():
+            for row, figures in by_row.items():
+                contradiction[row][variant].append(figures)
+    variants = {v: {row: _merge(seeds) for row, seeds in by_row.items()} for v, by_row in raw.items()}
+    strongest = {v: strongest_baseline(by_row) for v, by_row in variants.items()}
+    if contradiction:
+        variants["contradiction"] = {row: {"raw": _merge(dict_of)} for row, dict_of in _transpose(contradiction).items()}
+    return {
+        "variants": variants,
+        "strongest_baseline": strongest,
+        "ours": OURS,
+        "seeds": {v: {row: len(seeds) for row, seeds in by_row.items()} for v, by_row in raw.items()},
+        "bootstrap": bootstrap(paths, variants),
+    }
+
+
+def best_calibration(row: dict) -> str:
+    """The calibration with the least negative log-likelihood on the calibration part: never chosen on test."""
+    return min(CALIBRATIONS, key=lambda name: row[name]["calibration_nll"][0])
+
+
+def strongest_baseline(by_row: dict) -> str:
+    """The baseline with the lowest mean of NLL with both and on drop50, each under its own best calibration."""
+
+    def score(row: str) -> float:
+        record = by_row[row][best_calibration(by_row[row])]
+        return record["both"]["nll"][0] + record["drop50"]["nll"][0]
+
+    return min((row for row in by_row if row in BASELINES), key=score)
+
+
+def bootstrap(paths: list[Path], variants: dict) -> dict:
+    """NLL of ours minus that of each baseline, with both and on drop50: {variant: {baseline: {subset: [mean, low, high]}}}.
+
+    Paired by sample, averaged over seeds, resampled by recording (samples that share one are not independent); 95 % interval. Each
+    row under its own best calibration. speaker-out is left out: its seeds hold different samples.
+    """
+    losses: dict = defaultdict(lambda: defaultdict(list))
+    recordings: dict = {}
+    for path in paths:
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as archive:
+            for key in archive.files:
+                name, row = key.split("|", 1)
+                if name == "recording":
+                    recordings[row] = archive[key]
+                elif name != "speaker-out" and row in (*BASELINES, OURS):
+                    chosen = list(CALIBRATIONS).index(best_calibration(variants[name][row]))
+                    losses[name][row].append(archive[key][chosen])
+    out: dict = {}
+    for variant, by_row in losses.items():
+        mean = {row: np.mean(seeds, axis=0) for row, seeds in by_row.items()}
+        if OURS not in mean:
+            continue
+        clusters = np.unique(recordings[variant], return_inverse=True)[1]
+        out[variant] = {
+            row: {s: _interval(mean[OURS][i] - mean[row][i], clusters) for i, s in enumerate(("both", "drop50"))}
+            for row in mean
+            if row != OURS
+        }
+    return out
+
+
+def _interval(difference: np.ndarray, clusters: np.ndarray) -> list[float]:
+    count = clusters.max() + 1
+    total, size = np.bincount(clusters, difference, count), np.bincount(clusters, minlength=count)
+    weight = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_DRAWS)
+    means = (weight @ total) / (weight @ size)
+    return [float(difference.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975]))]
+
+
+def _merge(seeds: list[dict]) -> dict:
+    """Numbers become [mean, sd], records are merged by key, floors stay plain means."""
+    merged: dict = {}
+    for key, value in seeds[0].items():
+        column = [seed[key] for seed in seeds]
+        if isinstance(value, dict):
+            merged[key] = _merge(column)
+        elif key == "ece_floor95":
+            merged[key] = float(np.mean(column))
+        elif isinstance(value, list):
+            merged[key] = [float(x) for x in np.mean(column, axis=0)]
+        else:
+            merged[key] = [float(np.mean(column)), float(np.std(column, ddof=1)) if len(column) > 1 else 0.0]
+    return merged
+
+
+def _transpose(contradiction: dict) -> dict[str, list[dict]]:
+    """{row: {variant: [figures of each seed]}} -> {row: [{variant: figures} of each seed]}."""
+    out = {}
+    for row, by_variant in contradiction.items():
+        count = min(len(seeds) for seeds in by_variant.values())
+        out[row] = [{v: seeds[i] for v, seeds in by_variant.items()} for i in range(count)]
+    return out
