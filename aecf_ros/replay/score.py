@@ -53,7 +53,7 @@ def summarize(answers: Sequence[Answer], truth: Truth | None, faults: Sequence[F
         "latency_ms": {
             "p50": _quantile(latencies_ms, 0.5), "p99": _quantile(latencies_ms, 0.99), "max": _quantile(latencies_ms, 1.0)},
         "predictions": len(answers),
-        "longest_gap_s": float(np.diff([a.at_s for a in answers], append=duration_s).max()) if answers else duration_s,
+        "longest_gap_s": float(np.diff([0.0, *(a.at_s for a in answers)], append=duration_s).max()),
         "realtime_factor": realtime_factor,
     }
 
@@ -108,8 +108,8 @@ def _quantile(values: np.ndarray, q: float) -> float:
 
 def _seconds_in_state(answers: Sequence[Answer], modality: int, duration_s: float) -> dict[str, float]:
     seconds: dict[str, float] = {}
-    ends = [a.at_s for a in answers[1:]] + [duration_s]
-    for answer, end_s in zip(answers, ends, strict=True):
+    for i, answer in enumerate(answers):
+        end_s = answers[i + 1].at_s if i + 1 < len(answers) else duration_s
         state = answer.prediction.modalities[modality].state.name
         seconds[state] = seconds.get(state, 0.0) + max(0.0, end_s - max(answer.at_s, 0.0))
     return {state: round(s, 3) for state, s in seconds.items()}
