@@ -1,49 +1,95 @@
-"""Start the fusion node: ros2 launch aecf_ros fusion.launch.py camera_topic:=/camera/image_raw audio_topic:=/audio_stamped"""
+"""Start the fusion node, and with arguments a camera, a microphone and viewers.
+
+    ros2 launch aecf_ros fusion.launch.py camera_topic:=/camera/image_raw audio_topic:=/audio_stamped
+    ros2 launch aecf_ros fusion.launch.py --show-args
+"""
+import inspect
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+from lifecycle_msgs.msg import Transition
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+SHARE = get_package_share_directory("aecf_ros")
+CONFIG = os.path.join(SHARE, "config")
+
+ARGUMENTS = {
+    "model": (os.path.join(SHARE, "models", "av_digits"), "directory of the model bundle"),
+    "device": ("auto", "where the graphs run: auto, cpu, cuda or tensorrt"),
+    "camera_topic": ("camera/image", "image topic"),
+    "camera_transport": ("raw", "raw for sensor_msgs/Image, compressed for sensor_msgs/CompressedImage"),
+    "audio_topic": ("audio", "sound topic"),
+    "audio_info_topic": ("audio_info", "latched audio_common_msgs/AudioInfo topic"),
+    "audio_message": ("stamped", "what the sound topic carries: stamped or plain"),
+    "params_file": (os.path.join(CONFIG, "fusion_node.yaml"), "YAML file of parameters; the arguments here win over it"),
+    "namespace": ("", "namespace of the nodes"),
+    "use_sim_time": ("false", "take the time from /clock"),
+    "log_level": ("info", "debug, info, warn, error or fatal"),
+    "respawn": ("true", "start the node again when it dies"),
+    "autostart": ("true", "configure and activate; false leaves that to a lifecycle manager"),
+    "start_camera": ("false", "also start camera_node, which publishes camera_topic"),
+    "start_microphone": ("false", "also start microphone_node, which publishes audio_topic"),
+    "rviz": ("false", "also start rviz2 with config/fusion.rviz"),
+    "foxglove": ("false", "also start foxglove_bridge; its layout is config/foxglove_layout.json"),
+}
+
+
+def on(name: str) -> IfCondition:
+    return IfCondition(LaunchConfiguration(name))
+
+
+def text(name: str) -> ParameterValue:
+    return ParameterValue(LaunchConfiguration(name), value_type=str)
+
+
+def fusion_node(context: LaunchContext) -> list:
+    """The lifecycle node and what activates it: the action itself where launch_ros can (Jazzy), else its events."""
+    sensors = [(topic, LaunchConfiguration(f"{argument}_topic")) for topic, argument in
+               (("camera/image", "camera"), ("audio", "audio"), ("audio_info", "audio_info"))]
+    knows_autostart = "autostart" in inspect.signature(LifecycleNode.__init__).parameters
+    autostart = context.perform_substitution(LaunchConfiguration("autostart")).lower() in ("true", "1")
+    node = LifecycleNode(
+        package="aecf_ros", executable="fusion_node", name="fusion_node", namespace=LaunchConfiguration("namespace"), output="screen",
+        respawn=LaunchConfiguration("respawn"), respawn_delay=2.0,
+        parameters=[
+            ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
+            {"model": text("model"), "device": text("device"), "camera.transport": text("camera_transport"), "audio.message": text("audio_message"),
+             "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool), "autostart": False},
+        ],
+        remappings=sensors, arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        **({"autostart": autostart} if knows_autostart else {}))
+    if knows_autostart or not autostart:
+        return [node]
+
+    def change(transition: int) -> EmitEvent:
+        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
+
+    activate = OnStateTransition(target_lifecycle_node=node, start_state="configuring", goal_state="inactive",
+                                 entities=[change(Transition.TRANSITION_ACTIVATE)])
+    return [RegisterEventHandler(activate), node, change(Transition.TRANSITION_CONFIGURE)]
 
 
 def generate_launch_description() -> LaunchDescription:
-    share = get_package_share_directory("aecf_ros")
-    arguments = {
-        "model": (os.path.join(share, "models", "av_digits"), "directory of the model bundle"),
-        "device": ("auto", "where the graphs run: auto, cpu, cuda or tensorrt"),
-        "camera_topic": ("camera/image", "image topic"),
-        "camera_transport": ("raw", "raw for sensor_msgs/Image, compressed for sensor_msgs/CompressedImage"),
-        "audio_topic": ("audio", "audio_common_msgs/AudioDataStamped topic"),
-        "audio_info_topic": ("audio_info", "latched audio_common_msgs/AudioInfo topic"),
-        "params_file": (os.path.join(share, "config", "fusion_node.yaml"), "YAML file of parameters"),
-        "namespace": ("", "namespace of the node"),
-        "use_sim_time": ("false", "take the time from /clock"),
-        "log_level": ("info", "debug, info, warn, error or fatal"),
-    }
-    declared = [DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in arguments.items()]
+    declared = [DeclareLaunchArgument(name, default_value=default, description=what) for name, (default, what) in ARGUMENTS.items()]
     # Large frames need a larger shared-memory segment than Fast DDS has by default; a profile of the user's own wins.
     profile = [] if any(v in os.environ for v in PROFILE_VARIABLES) else [
-        SetEnvironmentVariable(v, os.path.join(share, "config", "fastdds_shared_memory.xml")) for v in PROFILE_VARIABLES]
-    node = Node(
-        package="aecf_ros", executable="fusion_node", name="fusion_node", namespace=LaunchConfiguration("namespace"), output="screen",
-        parameters=[
-            ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
-            {
-                "model": ParameterValue(LaunchConfiguration("model"), value_type=str),
-                "device": ParameterValue(LaunchConfiguration("device"), value_type=str),
-                "camera.transport": ParameterValue(LaunchConfiguration("camera_transport"), value_type=str),
-                "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool),
-            },
-        ],
-        remappings=[
-            ("camera/image", LaunchConfiguration("camera_topic")),
-            ("audio", LaunchConfiguration("audio_topic")),
-            ("audio_info", LaunchConfiguration("audio_info_topic")),
-        ],
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")])
-    return LaunchDescription([*declared, *profile, node])
+        SetEnvironmentVariable(v, os.path.join(CONFIG, "fastdds_shared_memory.xml")) for v in PROFILE_VARIABLES]
+    namespace = LaunchConfiguration("namespace")
+    camera = Node(package="aecf_ros", executable="camera_node", namespace=namespace, output="screen", condition=on("start_camera"),
+                  parameters=[os.path.join(CONFIG, "camera_node.yaml"), {"transport": text("camera_transport")}],
+                  remappings=[("camera/image", LaunchConfiguration("camera_topic"))], respawn=True, respawn_delay=2.0)
+    microphone = Node(package="aecf_ros", executable="microphone_node", namespace=namespace, output="screen", condition=on("start_microphone"),
+                      parameters=[os.path.join(CONFIG, "microphone_node.yaml")], respawn=True, respawn_delay=2.0,
+                      remappings=[("audio", LaunchConfiguration("audio_topic")), ("audio_info", LaunchConfiguration("audio_info_topic"))])
+    rviz = Node(package="rviz2", executable="rviz2", arguments=["-d", os.path.join(CONFIG, "fusion.rviz")], condition=on("rviz"))
+    foxglove = Node(package="foxglove_bridge", executable="foxglove_bridge", condition=on("foxglove"))
+    return LaunchDescription([*declared, *profile, OpaqueFunction(function=fusion_node), camera, microphone, rviz, foxglove])

@@ -31,7 +31,7 @@ from aecf_ros.replay.bag import open_bag
 from aecf_ros.replay.driver import read_truth
 from aecf_ros.replay.faults import load_faults
 from aecf_ros.replay.report import write_reports
-from aecf_ros.replay.score import Answer, summarize
+from aecf_ros.replay.score import answers_of, lead_image, summarize
 
 NODE_MODULE = "aecf_ros.nodes.fusion_node"
 NODE_START_S = 30.0
@@ -107,9 +107,9 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         rclpy.try_shutdown()
 
     published = json.loads(played_path.read_text(encoding="utf-8"))["published"]
-    answers = _answers(listener.received, start_ns, duration_s, _lead_image(manifest))
+    answers = answers_of(listener.received, start_ns, duration_s, manifest)
     summary = summarize(answers, truth, faults, manifest, duration_s, realtime_factor=1.0)
-    summary["frames"] = _frames_answered(listener.received, published, _lead_image(manifest))
+    summary["frames"] = _frames_answered(listener.received, published, lead_image(manifest))
     summary["node_exit_code"] = node_exit
     summary["shared_memory_left"] = sorted(_segments() - segments_before)
     paths = write_reports(out, summary, answers, truth, faults, manifest, duration_s, f"aecf demo: {manifest.name}")
@@ -208,26 +208,6 @@ def _drain(executor: SingleThreadedExecutor, seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         executor.spin_once(timeout_sec=0.05)
-
-
-def _lead_image(manifest: Manifest) -> int | None:
-    """Index of the first image modality: its frames pace the predictions."""
-    return next((i for i, m in enumerate(manifest.modalities) if m.kind == "image"), None)
-
-
-def _answers(received: Sequence[tuple[Prediction, int]], start_ns: int, duration_s: float, lead: int | None) -> list[Answer]:
-    """Answers within the recording, with the latency of those that a new frame made due."""
-    answers, last_frame_ns = [], None
-    for prediction, published_ns in received:
-        latency_s = None
-        if lead is not None:
-            frame_ns = prediction.modalities[lead].evidence_stamp_ns
-            if frame_ns is not None and frame_ns != last_frame_ns:
-                latency_s, last_frame_ns = (published_ns - frame_ns) / NANOSECONDS, frame_ns
-        at_s = (published_ns - start_ns) / NANOSECONDS
-        if 0.0 <= at_s <= duration_s:
-            answers.append(Answer(at_s, prediction, latency_s))
-    return answers
 
 
 def _frames_answered(received: Sequence[tuple[Prediction, int]], published: dict[str, list[int]], lead: int | None) -> dict:

@@ -8,7 +8,7 @@ import numpy as np
 
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.metrics import monotonicity_violations, subset_metrics
-from aecf_ros.core.types import Prediction
+from aecf_ros.core.types import NANOSECONDS, Prediction
 from aecf_ros.replay.faults import Fault
 from aecf_ros.replay.truth import Truth
 
@@ -24,6 +24,31 @@ class Answer:
     at_s: float
     prediction: Prediction
     latency_s: float | None
+
+
+def lead_image(manifest: Manifest) -> int | None:
+    """Index of the first image modality: its frames pace the predictions. ``None`` where there is none."""
+    return next((i for i, m in enumerate(manifest.modalities) if m.kind == "image"), None)
+
+
+def answers_of(received: Sequence[tuple[Prediction, int]], start_ns: int, duration_s: float, manifest: Manifest) -> list[Answer]:
+    """Answers from predictions and the node times of their publication.
+
+    Those outside the recording are left out; those that a new frame made due have its latency.
+
+    Args:
+        start_ns: node time at which the recording started.
+    """
+    answers, last_frame_ns, lead = [], None, lead_image(manifest)
+    for prediction, published_ns in received:
+        latency_s = None
+        frame_ns = None if lead is None else prediction.modalities[lead].evidence_stamp_ns
+        if frame_ns is not None and frame_ns != last_frame_ns:
+            latency_s, last_frame_ns = (published_ns - frame_ns) / NANOSECONDS, frame_ns
+        at_s = (published_ns - start_ns) / NANOSECONDS
+        if 0.0 <= at_s <= duration_s:
+            answers.append(Answer(at_s, prediction, latency_s))
+    return answers
 
 
 def summarize(answers: Sequence[Answer], truth: Truth | None, faults: Sequence[Fault], manifest: Manifest, duration_s: float,

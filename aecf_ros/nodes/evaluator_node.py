@@ -1,0 +1,95 @@
+"""Scores a running fusion node against a label topic, and writes the summary.json of `aecf evaluate` when it is stopped.
+
+For `ros2 bag play` beside the node itself (launch/replay.launch.py); `aecf evaluate` needs neither and is exact.
+"""
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import rclpy
+from aecf_msgs.msg import FusedPrediction
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import String
+
+from aecf_ros.core.bundle import BundleError, load_manifest
+from aecf_ros.core.types import NANOSECONDS, Prediction
+from aecf_ros.nodes.convert import prediction_from_message
+from aecf_ros.nodes.fusion_node import PREDICTION_QOS
+from aecf_ros.nodes.parameters import Parameter, ParameterError, shipped_model
+from aecf_ros.replay.faults import FaultError, load_faults
+from aecf_ros.replay.report import write_reports
+from aecf_ros.replay.score import answers_of, summarize
+from aecf_ros.replay.truth import truth_from_labels
+
+PARAMETERS = (
+    Parameter("model", "", "Directory of the model bundle that the fusion node runs; empty takes the shipped av_digits"),
+    Parameter("label_topic", "label", "std_msgs/String topic with the label that is true now, empty for none"),
+    Parameter("prediction_topic", "fusion_node/prediction", "The fusion node's predictions"),
+    Parameter("faults", "", "Faults file that the recording was played with; empty for none"),
+    Parameter("out", "out/replay", "Folder for summary.json and report.html"),
+)
+
+
+class EvaluatorNode(Node):
+    """Collects predictions and labels; :meth:`write` scores them."""
+
+    def __init__(self) -> None:
+        super().__init__("evaluator_node")
+        values = {p.name: str(p.declare(self)) for p in PARAMETERS}
+        self._manifest = load_manifest(Path(values["model"]) if values["model"] else shipped_model())
+        self._faults = load_faults(values["faults"], self._manifest.names) if values["faults"] else ()
+        self._out = Path(values["out"])
+        self._received: list[tuple[Prediction, int]] = []
+        self._labels: list[tuple[int, str]] = []
+        self._started_s = time.monotonic()
+        self.create_subscription(FusedPrediction, values["prediction_topic"], self._on_prediction, PREDICTION_QOS)
+        self.create_subscription(String, values["label_topic"], self._on_label, 50)
+
+    def _on_prediction(self, message: FusedPrediction) -> None:
+        self._received.append(prediction_from_message(message))
+
+    def _on_label(self, message: String) -> None:
+        self._labels.append((self.get_clock().now().nanoseconds, message.data))
+
+    def write(self) -> str:
+        """Write the reports; gives one line that says where, or why not."""
+        if not self._received:
+            return "no prediction was received; is the fusion node active, and its prediction topic that of the parameter prediction_topic?"
+        start_ns = min([self._received[0][1], *(at_ns for at_ns, _ in self._labels)])
+        duration_s = (self._received[-1][1] - start_ns) / NANOSECONDS
+        window_s = max((m.window_s for m in self._manifest.modalities if m.kind == "audio"), default=0.0)
+        truth = truth_from_labels([((at_ns - start_ns) / NANOSECONDS, name) for at_ns, name in self._labels], self._manifest.labels, window_s) \
+            if self._labels else None
+        answers = answers_of(self._received, start_ns, duration_s, self._manifest)
+        factor = duration_s / (time.monotonic() - self._started_s)
+        summary = summarize(answers, truth, self._faults, self._manifest, duration_s, factor)
+        paths = write_reports(self._out, summary, answers, truth, self._faults, self._manifest, duration_s, "replay over ROS")
+        return "wrote " + " and ".join(map(str, paths))
+
+
+def main(args: list[str] | None = None) -> None:
+    """Listen until SIGINT or SIGTERM, then write."""
+    rclpy.init(args=args)
+    try:
+        node = EvaluatorNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            executor.spin()
+        except (KeyboardInterrupt, ExternalShutdownException):
+            pass
+        print(node.write(), flush=True)
+        executor.shutdown()
+        node.destroy_node()
+    except (BundleError, FaultError, ParameterError) as error:
+        print(f"evaluator_node: {error}", file=sys.stderr)
+        sys.exit(1)
+    finally:
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""Play a recording to the fusion node and score what it says: the summary.json of `aecf evaluate`, over ROS.
+
+    ros2 launch aecf_ros replay.launch.py bag:=/path/to/bag camera_topic:=/camera/image camera_transport:=compressed
+"""
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription, RegisterEventHandler, TimerAction
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+SHARE = get_package_share_directory("aecf_ros")
+ARGUMENTS = {
+    "bag": (None, "rosbag2 recording with a camera, a microphone and a label topic"),
+    "out": ("out/replay", "folder for summary.json and report.html"),
+    "rate": ("1.0", "speed of the replay"),
+    "model": (os.path.join(SHARE, "models", "av_digits"), "directory of the model bundle"),
+    "device": ("auto", "where the graphs run: auto, cpu, cuda or tensorrt"),
+    "label_topic": ("label", "std_msgs/String topic with the label that is true now"),
+    "camera_topic": ("camera/image", "image topic of the recording"),
+    "camera_transport": ("compressed", "raw or compressed"),
+    "audio_topic": ("audio", "sound topic of the recording"),
+    "audio_info_topic": ("audio_info", "latched AudioInfo topic of the recording"),
+}
+PASSED_ON = ("model", "device", "camera_topic", "camera_transport", "audio_topic", "audio_info_topic")
+MODEL_LOADS_S = 5.0
+
+
+def generate_launch_description() -> LaunchDescription:
+    declared = [DeclareLaunchArgument(name, **({} if default is None else {"default_value": default}), description=what)
+                for name, (default, what) in ARGUMENTS.items()]
+    fusion = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(os.path.join(SHARE, "launch", "fusion.launch.py")),
+        launch_arguments={**{name: LaunchConfiguration(name) for name in PASSED_ON}, "use_sim_time": "true", "respawn": "false"}.items())
+    evaluator = Node(
+        package="aecf_ros", executable="evaluator_node", output="screen",
+        parameters=[{name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in ("model", "label_topic", "out")},
+                    {"use_sim_time": True}])
+    play = ExecuteProcess(cmd=["ros2", "bag", "play", LaunchConfiguration("bag"), "--clock", "100", "--rate", LaunchConfiguration("rate")],
+                          output="screen")
+    done = RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[EmitEvent(event=Shutdown(reason="the recording has been played"))]))
+    return LaunchDescription([*declared, done, fusion, evaluator, TimerAction(period=MODEL_LOADS_S, actions=[play])])
