@@ -252,6 +252,10 @@ def test_the_stamp_is_that_of_the_newest_evidence_used(tiny_bundle: Path) -> Non
     robot.tell(1.30, "camera", frame(1.2))
     robot.tell(1.45, "camera", frame(1.42))  # the sound is stale by now, and not used
     assert robot.last.subset == "camera" and robot.last.stamp_ns == ns(1.42)
+    robot.tell(1.50, "audio", sound(1.4))  # newer than the frame, but not trusted yet
+    robot.tell(1.51, "camera", frame(1.46))
+    assert robot.last.subset == "camera" and robot.last.stamp_ns == ns(1.46)
+    assert robot.last.modalities[1].evidence_stamp_ns == ns(1.5)
 
 
 def test_the_stamp_without_evidence_is_the_node_time(tiny_bundle: Path) -> None:
