@@ -40,10 +40,9 @@ def train_command(
 
     try:
         config = load_config(config_path, overrides)
+        manifest = train(data, out, config, run=run)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    try:
-        manifest = train(data, out, config, run=run)
     except (DatasetError, CalibrationError, ExportError, FloatingPointError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{'subset':<16}{'n':>7}{'accuracy':>10}{'NLL':>8}{'ECE':>8}{'floor':>8}")

@@ -39,22 +39,14 @@ class EncoderConfig(_Record):
 
 
 class PairsConfig(_Record):
-    """How unpaired samples become multimodal ones."""
+    """The fixed pairs of the calibration and test parts: what the model is expected to meet."""
 
     nothing_share: float = Field(0.1, ge=0, lt=1)
-    """Share of samples in which one modality shows nothing (an empty card, silence) while the others show the label."""
-    all_nothing_share: float = Field(0.05, ge=0, lt=1)
-    """Share of training samples in which all show nothing; their target is the uniform distribution."""
+    """Share of pairs in which one modality shows nothing (an empty card, silence) while the others show the label."""
     calibration: int = Field(6000, ge=1)
-    """Fixed pairs drawn from the calibration part."""
+    """Pairs drawn from the calibration part."""
     test: int = Field(6000, ge=1)
-    """Fixed pairs drawn from the test part."""
-
-    @model_validator(mode="after")
-    def _shares(self) -> PairsConfig:
-        if self.nothing_share + self.all_nothing_share >= 1:
-            raise ValueError("nothing_share and all_nothing_share leave no sample with a label in every modality")
-        return self
+    """Pairs drawn from the test part."""
 
 
 class HeadConfig(_Record):
@@ -63,7 +55,17 @@ class HeadConfig(_Record):
     options: dict[str, Any] = {"gate": "additive"}
     """Keyword arguments of :class:`aecf_ros.fusion.AECF`."""
     samples_per_epoch: int = Field(12_000, ge=1)
-    optimizer: OptimizerConfig = OptimizerConfig(epochs=20, batch_size=256, learning_rate=3e-3, weight_decay=0.01)
+    nothing_share: float = Field(0.2, ge=0, lt=1)
+    """As in ``pairs``, for training: more than is expected, because a head must learn it from few kinds of nothing."""
+    all_nothing_share: float = Field(0.05, ge=0, lt=1)
+    """Share of training samples in which all modalities show nothing; their target is the uniform distribution."""
+    optimizer: OptimizerConfig = OptimizerConfig(epochs=20, batch_size=256, learning_rate=2e-3, weight_decay=0.01)
+
+    @model_validator(mode="after")
+    def _shares(self) -> HeadConfig:
+        if self.nothing_share + self.all_nothing_share >= 1:
+            raise ValueError("nothing_share and all_nothing_share leave no sample with a label in every modality")
+        return self
 
 
 class CalibrationConfig(_Record):

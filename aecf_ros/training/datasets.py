@@ -268,7 +268,7 @@ def pair_by_label(
         at = next(m for m, rows in enumerate(nothing) if len(rows) == 0)
         raise DatasetError(
             f"modality {at} has no sample of label -1 to pair with; add some, "
-            "or set pairs.nothing_share=0 pairs.all_nothing_share=0"
+            "or set pairs.nothing_share=0 head.nothing_share=0 head.all_nothing_share=0"
         )
     classes = int(max(of.max() for of in labels)) + 1
     target = np.arange(count) % classes

@@ -21,8 +21,8 @@ from aecf_ros.training.config import OptimizerConfig
 EpochLosses = Callable[[int, torch.Generator], Iterator[Tensor]]
 """(epoch, generator) -> the loss of each batch, in order. The generator is seeded by the epoch; the loop steps after
 each."""
-Advance = Callable[[int, float], None]
-"""Called after each epoch with (epochs done, mean loss of the epoch)."""
+Advance = Callable[[float, float], None]
+"""Called after each batch with (epochs done, mean loss of the epoch so far)."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -106,7 +106,7 @@ def fit(
         config: optimizer, schedule and epochs.
         checkpoint: ``.npz`` file; its name must be unique to everything that determines the result.
         seed: seed of the run.
-        advance: told after each epoch.
+        advance: told after each batch, for a progress bar.
 
     Returns:
         Mean loss of each epoch.
@@ -132,11 +132,11 @@ def fit(
             loss.backward()
             optimizer.step()
             seen.append(loss.item())
+            advance(epoch + (batch + 1) / batches, sum(seen) / len(seen))
         history.append(float(np.mean(seen)))
         if not math.isfinite(history[-1]):
             raise FloatingPointError(f"the loss of epoch {epoch + 1} is {history[-1]}; lower optimizer.learning_rate")
         save_arrays(checkpoint, _pack(module, optimizer, history))
-        advance(len(history), history[-1])
     module.eval()
     return history
 

@@ -23,7 +23,7 @@ from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import all_subsets, random_subsets
 from aecf_ros.training.calibrate import Calibration, calibrate
 from aecf_ros.training.card import SourceMetrics, model_card
-from aecf_ros.training.config import TrainConfig
+from aecf_ros.training.config import ConfigError, TrainConfig
 from aecf_ros.training.datasets import NOTHING, PARTS, Dataset, Pairs, load_dataset, pair_by_label
 from aecf_ros.training.export import (
     CONFLICT,
@@ -61,31 +61,30 @@ def train(
     """Train on a dataset folder and write a verified bundle.
 
     A run that was killed is taken up at its last finished epoch when it is started again with the same data,
-    configuration and run
-    folder; stages that a changed configuration does not touch are not repeated.
+    configuration and run folder; stages that a changed configuration does not touch are not repeated.
 
     Args:
         data: dataset folder (see :mod:`aecf_ros.training.datasets`).
         out: bundle directory; its name is the model's. Files of others in it stay.
         config: the configuration.
-        run: folder for checkpoints, features and loss curves; ``out/train/<name>`` in the working directory if left
-            out.
+        run: folder for checkpoints, features and loss curves; ``out/train/<name>`` here if left out.
         show_progress: draw progress bars on standard error.
 
     Raises:
-        DatasetError, CalibrationError, ExportError, FloatingPointError: one line each, saying what was found and what
-        to do.
+        ConfigError, DatasetError, CalibrationError, ExportError, FloatingPointError: one line each, saying what was
+            found and what to do.
     """
     out = Path(out)
     run = Path(run) if run is not None else Path("out") / "train" / out.name
     torch.set_num_threads(config.threads)
     dataset = load_dataset(data)
+    _new_head(dataset, config)  # refuses wrong options now rather than after an hour of encoders
     run.mkdir(parents=True, exist_ok=True)
     with _progress(show_progress) as progress:
         encoders, curves = _fit_encoders(dataset, config, run, progress)
         features = _embed_parts(dataset, encoders, run / "features", progress)
         head, curves["head"] = _fit_head(dataset, features, config, run, progress)
-        finishing = progress.add_task("calibrate, export, verify", total=4)
+        finishing = progress.add_task("calibrate, export, verify", total=4, note="")
         calibration = _calibrate(dataset, features, head, config)
         progress.advance(finishing)
         exported = ExportedHead(head, calibration).eval()
@@ -109,14 +108,11 @@ def _progress(show: bool) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    progress = Progress(*columns, console=Console(stderr=True), disable=not show)
-    add_task = progress.add_task
-    progress.add_task = lambda description, **fields: add_task(description, **({"note": ""} | fields))  # type: ignore[method-assign]
-    return progress
+    return Progress(*columns, console=Console(stderr=True), disable=not show)
 
 
 def _advance(progress: Progress, task: int) -> Advance:
-    def advance(epochs: int, loss: float) -> None:
+    def advance(epochs: float, loss: float) -> None:
         progress.update(task, completed=epochs, note=f"loss {loss:.3f}")
 
     return advance
@@ -128,7 +124,7 @@ def _fit_encoders(
     encoders, curves = {}, {}
     for index, spec in enumerate(dataset.spec.modalities):
         encoder_config = config.encoder(spec.name, spec.kind)
-        task = progress.add_task(f"{spec.name} encoder", total=encoder_config.optimizer.epochs)
+        task = progress.add_task(f"{spec.name} encoder", total=encoder_config.optimizer.epochs, note="")
         encoder, curves[f"{spec.name} encoder"] = fit_encoder(
             spec,
             dataset.parts["encoders"][spec.name],
@@ -147,7 +143,7 @@ def _embed_parts(
 ) -> dict[str, list[np.ndarray]]:
     """Embeddings by part, in modality order. The encoders' own part is not needed again."""
     parts = [part for part in PARTS if part != "encoders"]
-    task = progress.add_task("features", total=len(parts) * len(encoders))
+    task = progress.add_task("features", total=len(parts) * len(encoders), note="")
     features: dict[str, list[np.ndarray]] = {part: [] for part in parts}
     for part in parts:
         for name, encoder in encoders.items():
@@ -156,21 +152,30 @@ def _embed_parts(
     return features
 
 
+def _new_head(dataset: Dataset, config: TrainConfig) -> AECF:
+    """An untrained head; its weights depend on the seed only."""
+    torch.manual_seed(config.seed + _SEEDS["head"])
+    widths = [config.encoder(m.name, m.kind).embedding_dim for m in dataset.spec.modalities]
+    try:
+        return AECF(widths, dataset.classes, **config.head.options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"head.options: {error}; correct the configuration") from None
+
+
 def _fit_head(
     dataset: Dataset, features: dict[str, list[np.ndarray]], config: TrainConfig, run: Path, progress: Progress
 ) -> tuple[AECF, list[float]]:
     """Fit the fusion layer on pairs redrawn every epoch, with a random subset of modalities present in every sample."""
     embeddings = [torch.from_numpy(of) for of in features["fusion"]]
     labels = dataset.labels("fusion")
-    torch.manual_seed(config.seed + _SEEDS["head"])
-    head = AECF([of.shape[1] for of in embeddings], dataset.classes, **config.head.options)
+    head = _new_head(dataset, config)
     settings = config.head.optimizer
     batches = max(config.head.samples_per_epoch // settings.batch_size, 1)
 
     def losses(epoch: int, generator: torch.Generator):
         draw = np.random.default_rng([config.seed, _SEEDS["head"], epoch])
         pairs = pair_by_label(
-            labels, batches * settings.batch_size, config.pairs.nothing_share, config.pairs.all_nothing_share, draw
+            labels, batches * settings.batch_size, config.head.nothing_share, config.head.all_nothing_share, draw
         )
         shows = torch.from_numpy(pairs.shows)
         for start in range(0, len(pairs), settings.batch_size):
@@ -185,11 +190,10 @@ def _fit_head(
         [str(fingerprint(of.numpy().tobytes())) for of in embeddings],
         digests,
         config.head.model_dump(mode="json"),
-        config.pairs.model_dump(mode="json"),
         config.seed,
         module_digest(head),
     )
-    task = progress.add_task("head", total=settings.epochs)
+    task = progress.add_task("head", total=settings.epochs, note="")
     history = fit(
         head,
         losses,

@@ -180,7 +180,7 @@ def test_configuration_takes_overrides_and_names_what_it_refuses(tmp_path):
         (["seed"], "'seed' is not key=value"),
         (["calibration.coverage=2"], "calibration.coverage"),
         (["seed.x=1"], "seed holds a value"),
-        (["pairs.nothing_share=0.9", "pairs.all_nothing_share=0.5"], "pairs: "),
+        (["head.nothing_share=0.9", "head.all_nothing_share=0.5"], "head: "),
     ]:
         with pytest.raises(ConfigError, match=words) as caught:
             load_config(path, overrides)
@@ -209,3 +209,14 @@ def test_the_command_answers_bad_data_with_one_line_and_a_wrong_key_with_usage(t
     )
     wrong = runner.invoke(train_command, ["--data", str(tmp_path), "--out", str(tmp_path / "m"), "nonsense=1"])
     assert wrong.exit_code == 2 and "nonsense" in wrong.output
+
+
+def test_options_that_the_layer_does_not_know_are_refused_before_anything_is_trained(tiny_dataset, tmp_path):
+    arguments = ["--data", str(tiny_dataset), "--out", str(tmp_path / "m"), "--run", str(tmp_path / "r")]
+    for option, words in [
+        ("head.options.gate=magic", "gate 'magic' is not known"),
+        ("head.options.depth=3", "'depth'"),
+    ]:
+        refused = CliRunner().invoke(train_command, [*arguments, option])
+        assert refused.exit_code == 2 and "head.options" in refused.output and words in refused.output
+    assert not (tmp_path / "r").exists()
