@@ -55,6 +55,7 @@ setup(
         "console_scripts": [
             "aecf = aecf_ros.cli:main",
             "fusion_node = aecf_ros.nodes.fusion_node:main",
+            "evaluator_node = aecf_ros.nodes.evaluator_node:main",
         ],
     },
 )

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.live import Live
 
 from aecf_ros.core.bundle import Manifest, load_bundle
-from aecf_ros.core.types import NANOSECONDS, Prediction
+from aecf_ros.core.types import Prediction
 from aecf_ros.nodes.convert import prediction_from_message
 from aecf_ros.nodes.fusion_node import PREDICTION_QOS
 from aecf_ros.nodes.live_table import Scene, draw_live, summary_tables

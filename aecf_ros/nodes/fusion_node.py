@@ -14,6 +14,7 @@ import rclpy
 from aecf_msgs.msg import FusedPrediction
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -95,7 +96,8 @@ class FusionNode(LifecycleNode):
         self._deadline = self.create_timer(self._settings.max_gap_s, self._on_deadline, clock=self._steady)
         self._deadline.cancel()
         self.create_timer(self._settings.diagnostics_period_s, self._publish_diagnostics, clock=self._steady)
-        self.create_service(Trigger, "~/reload_model", self._on_reload)
+        # A group of its own: while the answer is awaited, a shared one would hold up every message.
+        self.create_service(Trigger, "~/reload_model", self._on_reload, callback_group=MutuallyExclusiveCallbackGroup())
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
         self.add_on_set_parameters_callback(self._on_set_parameters)
 
@@ -179,6 +181,7 @@ class FusionNode(LifecycleNode):
             response.success, response.message = False, "not configured; configure the node instead"
             return response
         loaded: Future = Future(executor=self.executor)
+        loaded.add_done_callback(lambda _: None)  # having one wakes the executor, which then goes on below
 
         def load() -> None:
             try:

@@ -18,11 +18,12 @@ from aecf_ros.core.streams import StreamThresholds
 from aecf_ros.runtime.backends import BACKENDS, DEVICES
 
 Value = str | int | float | bool
-Life = Literal["live", "activate", "configure"]
+Life = Literal["live", "activate", "configure", "start"]
 LIVES: dict[Life, str] = {
     "live": "takes effect at once",
     "activate": "takes effect at the next activation",
     "configure": "takes effect at the next configuration or ~/reload_model",
+    "start": "read once, when the node starts",
 }
 
 
@@ -73,7 +74,7 @@ class Parameter:
 
     def _descriptor(self) -> ParameterDescriptor:
         unit = f" [{self.unit}]" if self.unit else ""
-        descriptor = ParameterDescriptor(description=f"{self.description}{unit}; {LIVES[self.life]}")
+        descriptor = ParameterDescriptor(description=f"{self.description}{unit}; {LIVES[self.life]}", read_only=self.life == "start")
         if self.choices:
             descriptor.additional_constraints = "one of: " + ", ".join(self.choices)
         if self.bounds is not None and isinstance(self.default, float):

@@ -1,0 +1,177 @@
+"""Lifecycle, services and live parameters of the fusion node, over DDS."""
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import DescribeParameters, SetParameters
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+
+from aecf_ros.core.bundle import load_bundle
+from aecf_ros.core.types import StreamState
+from aecf_ros.nodes.inputs import LATCHED_QOS
+from aecf_ros.nodes.parameters import page
+
+from .conftest import MODEL, ROOT, Peer
+from .test_fusion_node import Robot
+
+UNCONFIGURED, INACTIVE, ACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE
+
+
+@pytest.fixture
+def robot(peer: Peer) -> Robot:
+    return Robot(peer, Image)
+
+
+def call(peer: Peer, service_type: type, name: str, request: object) -> object:
+    """Call a service of the fusion node and wait for its answer."""
+    client = peer.node.create_client(service_type, f"/fusion_node/{name}")
+    peer.wait_for(client.service_is_ready, f"the service {name}")
+    future = client.call_async(request)
+    peer.wait_for(future.done, f"the answer of {name}")
+    return future.result()
+
+
+def change(peer: Peer, transition: int) -> bool:
+    return call(peer, ChangeState, "change_state", ChangeState.Request(transition=Transition(id=transition))).success
+
+
+def state(peer: Peer) -> int:
+    return call(peer, GetState, "get_state", GetState.Request()).current_state.id
+
+
+def set_parameter(peer: Peer, name: str, value: float | str) -> object:
+    kind = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value) if isinstance(value, float) else \
+        ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
+    return call(peer, SetParameters, "set_parameters", SetParameters.Request(parameters=[Parameter(name=name, value=kind)])).results[0]
+
+
+def test_a_node_that_is_not_to_start_itself_goes_through_every_state_on_request(start_node, robot: Robot) -> None:
+    start_node("autostart:=false")
+    peer = robot.peer
+    assert state(peer) == UNCONFIGURED
+    assert change(peer, Transition.TRANSITION_CONFIGURE) and state(peer) == INACTIVE
+    assert not robot.predictions
+    assert change(peer, Transition.TRANSITION_ACTIVATE) and state(peer) == ACTIVE
+    robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))
+    assert change(peer, Transition.TRANSITION_DEACTIVATE) and state(peer) == INACTIVE
+    assert change(peer, Transition.TRANSITION_ACTIVATE)
+    before = len(robot.predictions)
+    peer.wait_for(lambda: len(robot.predictions) > before, "predictions after the second activation")
+    assert change(peer, Transition.TRANSITION_DEACTIVATE)
+    assert change(peer, Transition.TRANSITION_CLEANUP) and state(peer) == UNCONFIGURED
+
+
+def test_a_bad_model_leaves_the_node_unconfigured_with_a_reason_and_a_good_one_then_works(start_node, robot: Robot, tmp_path: Path) -> None:
+    node = start_node("autostart:=false", f"model:={tmp_path / 'nothing'}")
+    peer = robot.peer
+    assert not change(peer, Transition.TRANSITION_CONFIGURE)
+    assert state(peer) == UNCONFIGURED
+    peer.wait_for(lambda: "no such model directory" in robot.diagnosis("inference"), "diagnostics to give the reason")
+    assert "no such model directory" in node.output() and "Traceback" not in node.output()
+    assert set_parameter(peer, "model", str(MODEL)).successful
+    assert change(peer, Transition.TRANSITION_CONFIGURE) and change(peer, Transition.TRANSITION_ACTIVATE)
+    peer.wait_for(lambda: robot.predictions, "predictions")
+
+
+def test_reloading_swaps_the_model_and_keeps_the_streams(start_node, robot: Robot, tmp_path: Path) -> None:
+    start_node()
+    peer = robot.peer
+
+    def feed() -> None:
+        robot.images.publish(robot.image())
+
+    robot.until("camera", StreamState.OK, feed)
+    broken = tmp_path / "broken"
+    shutil.copytree(MODEL, broken)
+    (broken / "head.onnx").write_bytes(b"not a graph")
+    assert set_parameter(peer, "model", str(broken)).successful
+    answer = call(peer, Trigger, "reload_model", Trigger.Request())
+    assert not answer.success and "SHA-256" in answer.message
+    assert set_parameter(peer, "model", str(MODEL)).successful
+    answer = call(peer, Trigger, "reload_model", Trigger.Request())
+    assert answer.success, answer.message
+    message = robot.image()
+    robot.images.publish(message)
+    peer.wait_for(lambda: any(p.header.stamp == message.header.stamp for p in robot.predictions), "a prediction by the new model")
+    assert robot.state("camera") is StreamState.OK
+
+
+def test_disabling_holds_predictions_back_and_enabling_brings_them(start_node, robot: Robot) -> None:
+    start_node()
+    peer = robot.peer
+    peer.wait_for(lambda: robot.predictions, "predictions")
+    assert call(peer, SetBool, "set_enabled", SetBool.Request(data=False)).message == "disabled"
+    peer.wait_for(lambda: "disabled" in robot.diagnosis("inference"), "diagnostics to say so")
+    held, reports = len(robot.predictions), len(robot.diagnostics)
+    peer.wait_for(lambda: len(robot.diagnostics) > reports, "one more diagnosis, many predictions' time later")
+    assert len(robot.predictions) == held
+    assert call(peer, SetBool, "set_enabled", SetBool.Request(data=True)).message == "enabled"
+    peer.wait_for(lambda: len(robot.predictions) > held, "predictions again")
+
+
+def test_thresholds_change_live_and_contradictions_are_refused_with_a_reason(start_node, robot: Robot) -> None:
+    start_node()
+    peer = robot.peer
+    robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))
+    refused = set_parameter(peer, "camera.stale_after_s", 5.0)
+    assert not refused.successful and "stale_after_s <= dropped_after_s" in refused.reason
+    assert not set_parameter(peer, "camera.stale_after_s", -1.0).successful
+    refused = set_parameter(peer, "device", "abacus")
+    assert not refused.successful and "use one of" in refused.reason
+    assert set_parameter(peer, "camera.dropped_after_s", 60.0).successful
+    assert set_parameter(peer, "camera.stale_after_s", 50.0).successful
+    before = len(robot.predictions)
+    peer.wait_for(lambda: len(robot.predictions) >= before + 10, "ten predictions without a frame, which take longer than the old threshold")
+    assert robot.state("camera") is StreamState.OK
+
+
+def test_parameters_describe_themselves(start_node, peer: Peer) -> None:
+    start_node()
+    answer = call(peer, DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["camera.stale_after_s", "device"]))
+    stale, device = answer.descriptors
+    assert "[s]" in stale.description and "takes effect at once" in stale.description
+    assert stale.floating_point_range[0].from_value > 0
+    assert "cuda" in device.additional_constraints
+
+
+def test_model_info_is_latched_and_names_labels_and_hashes(start_node, peer: Peer) -> None:
+    start_node()
+    heard: list[String] = []
+    peer.node.create_subscription(String, "/fusion_node/model_info", heard.append, LATCHED_QOS)
+    peer.wait_for(lambda: heard, "the latched model info")
+    manifest = load_bundle(MODEL).manifest
+    info = json.loads(heard[0].data)
+    assert info["labels"] == manifest.labels and info["files"] == manifest.files
+    assert info["calibration"]["coverage"] == manifest.calibration.coverage
+
+
+def test_debug_image_is_drawn_for_a_listener(start_node, robot: Robot) -> None:
+    start_node()
+    drawn: list[Image] = []
+    robot.peer.node.create_subscription(Image, "/fusion_node/debug_image", drawn.append, 1)
+    robot.peer.wait_for(lambda: drawn, "a debug image", lambda: robot.images.publish(robot.image()))
+    assert drawn[0].encoding == "rgb8" and drawn[0].width >= 320 and drawn[0].height > 120
+    assert len(drawn[0].data) == drawn[0].step * drawn[0].height
+
+
+def test_classification_has_every_label_best_first(start_node, robot: Robot) -> None:
+    vision = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
+    start_node()
+    heard: list = []
+    robot.peer.node.create_subscription(vision.Classification, "/fusion_node/classification", heard.append, 10)
+    robot.peer.wait_for(lambda: heard, "a classification", lambda: robot.images.publish(robot.image()))
+    scores = [result.score for result in heard[0].results]
+    assert scores == sorted(scores, reverse=True)
+    assert {result.class_id for result in heard[0].results} == set(load_bundle(MODEL).manifest.labels)
+
+
+def test_the_page_of_parameters_is_current() -> None:
+    assert (ROOT / "docs" / "parameters.md").read_text() == page(), "run: python -m aecf_ros.nodes.parameters > docs/parameters.md"
