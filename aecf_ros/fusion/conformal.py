@@ -41,8 +41,8 @@ def conformal_threshold(scores: Tensor, coverage: float) -> Tensor:
     >>> conformal_threshold(torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]), 0.8)
     tensor(0.2000)
     """
-    rank = math.floor((len(scores) + 1) * (1.0 - coverage))
+    rank = math.floor(round((len(scores) + 1) * (1.0 - coverage), 9))  # 10 * (1 - 0.9) is below 1 in floating point
     if rank < 1:
-        need = math.ceil(1.0 / (1.0 - coverage)) - 1
+        need = math.ceil(round(1.0 / (1.0 - coverage), 9)) - 1
         raise ValueError(f"{len(scores)} calibration samples cannot give coverage {coverage}; at least {need} are needed")
     return scores.sort().values[rank - 1]

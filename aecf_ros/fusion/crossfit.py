@@ -28,9 +28,9 @@ class CrossFitConfig:
 
     unseen_share: float = 0.15
     folds: int = 3
-    expert_steps: int = 200
+    expert_steps: int = 300
     steps: int = 400
-    batch: int = 512
+    batch: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 1e-3
 
@@ -98,7 +98,7 @@ def fit_to(
     reliability.head.bias.data[1] = -4.0  # from where eps can move; at its floor it has no gradient
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    size = min(4 * config.batch, len(standard))
+    size = min(8 * config.batch, len(standard))
     for _ in range(config.steps):
         rows = torch.randint(len(standard), (size,), generator=generator)
         a, doubt = reliability.from_statistics(standard[rows])
@@ -159,14 +159,18 @@ def _loss(log_p: Tensor, targets: Tensor, log_prior: Tensor) -> Tensor:
     return torch.where(targets >= 0, named, nothing)
 
 
-def recalibrate(layer: AECF, modality: int, embeddings: Tensor, targets: Tensor, penalty: float = 1e-3) -> None:
+def recalibrate(
+    layer: AECF, modality: int, embeddings: Tensor, targets: Tensor, clusters: Tensor, deviation: float = 0.1
+) -> None:
     """Shift one modality's log a and log-odds of eps, two numbers, to held-out data, in place.
 
-    Reliability is fitted to stand-ins, which saw less than the layer's own experts; this closes the gap without forgetting the shape.
-    embeddings: [N, D] and targets: int64 [N] of data neither the experts nor the cross-fit saw; targets below 0 are left out.
+    Reliability is fitted to stand-ins, which saw less than the layer's own experts; this closes the gap. The shift has a normal prior of
+    the given deviation and the data counts by its clusters, so that 5,000 rows of 250 recordings move it as 250 rows would.
+    embeddings: [N, D], targets and clusters: int64 [N] of data neither the experts nor the cross-fit saw; targets below 0 are left out.
     """
     reliability, known = layer.gate.reliability[modality], targets >= 0
     embeddings, targets = embeddings[known], targets[known]
+    penalty = 0.5 / (deviation**2 * len(clusters[known].unique()))
     with torch.no_grad():
         logits = layer.experts[modality].eval()(embeddings)
         a, doubt = reliability(embeddings, logits)

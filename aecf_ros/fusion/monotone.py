@@ -67,15 +67,28 @@ def lift_to_subsets(
 
 @torch.no_grad()
 def choose_reach(
-    layer, embeddings: Sequence[Tensor], targets: Tensor, allowance: float = 0.002, reaches: Sequence[float] = REACHES
+    layer,
+    embeddings: Sequence[Tensor],
+    targets: Tensor,
+    *,
+    violation: float,
+    ceiling: float,
+    reaches: Sequence[float] = REACHES,
 ) -> float:
-    """The largest reach whose negative log-likelihood with everything present rises by at most `allowance` nats; 0 if none.
+    """The smallest reach that brings the violation rate down to `violation`, among those whose loss stays under `ceiling`.
 
-    layer: an AECF; embeddings: M tensors [N, D_m], all present; targets: int64 [N], calibration data.
+    Where none gets there, the one with the fewest violations; 0 where every one costs too much. layer: an AECF; embeddings: M tensors
+    [N, D_m], all present; targets: int64 [N], calibration data; ceiling: negative log-likelihood in nats, everything present.
     """
     present = torch.ones(len(targets), len(embeddings), dtype=torch.bool)
     clean, logits = layer.expert_logits(embeddings, present)
     plain = layer.subset_logits(clean, logits, present)
-    before = F.cross_entropy(plain(present), targets)
-    lifted = [F.cross_entropy(lift_to_subsets(plain, plain(present), present, reach), targets) for reach in reaches]
-    return max((reach for reach, loss in zip(reaches, lifted) if loss <= before + allowance), default=0.0)
+    singles = [torch.softmax(plain(torch.eye(len(embeddings), dtype=torch.bool)[m] & present), -1).amax(-1) for m in range(len(embeddings))]
+    allowed: dict[float, float] = {}
+    for reach in reaches:
+        lifted = lift_to_subsets(plain, plain(present), present, reach)
+        if F.cross_entropy(lifted, targets) <= ceiling:
+            confidence = torch.softmax(lifted, -1).amax(-1)
+            allowed[reach] = torch.stack([single > confidence + 1e-6 for single in singles]).float().mean().item()
+    enough = [reach for reach, rate in allowed.items() if rate <= violation]
+    return min(enough) if enough else min(allowed, key=allowed.get, default=0.0)
