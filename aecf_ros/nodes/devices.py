@@ -1,0 +1,96 @@
+"""What a camera and a microphone have in common: they are named, they vanish, they come back. No ROS."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from aecf_ros.core.types import NANOSECONDS
+
+
+class DeviceError(RuntimeError):
+    """A device that cannot be opened; says which, why and what to do."""
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Waiting times between attempts: the first, then doubled each time up to the longest."""
+
+    first_s: float
+    longest_s: float
+    _next_s: float = 0.0
+
+    def next_s(self) -> float:
+        """How long to wait before the next attempt."""
+        wait_s = self._next_s or self.first_s
+        self._next_s = min(2 * wait_s, self.longest_s)
+        return wait_s
+
+    def succeeded(self) -> None:
+        """Start again with the shortest wait."""
+        self._next_s = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class InputDevice:
+    """A microphone as the system lists it."""
+
+    index: int
+    name: str
+    channels: int
+    rate_hz: float
+
+
+def choose_device(devices: Sequence[InputDevice], wanted: str) -> InputDevice:
+    """The device that ``wanted`` names: its index, its whole name, or a part of the name that only one has.
+
+    Raises:
+        DeviceError: none or several do; lists what there is.
+    """
+    if not devices:
+        raise DeviceError("no microphone: the system lists no input device; plug one in, and see `aecf doctor`")
+    listed = ", ".join(f"{d.index} '{d.name}'" for d in devices)
+    if wanted.isdecimal():
+        matches = [d for d in devices if d.index == int(wanted)]
+    else:
+        part = wanted.lower()
+        matches = [d for d in devices if d.name.lower() == part] or [d for d in devices if part in d.name.lower()]
+    if not matches:
+        close = get_close_matches(wanted, [d.name for d in devices], n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise DeviceError(f"no microphone named '{wanted}'; {hint}input devices: {listed}")
+    if len(matches) > 1:
+        raise DeviceError(f"microphone '{wanted}' is {' or '.join(repr(d.name) for d in matches)}; give more of the name, or the index; "
+                          f"input devices: {listed}")
+    return matches[0]
+
+
+class SampleClock:
+    """Time of a sample: advances with the sample count, and is steered slowly towards the measured times.
+
+    A measured time is late by whatever delayed the measurement, so that using it as it is would put that jitter into the stamps. The
+    steering (``gain`` of the error for each block) follows the drift between the device's crystal and the clock. An error beyond
+    ``jump_s`` is no jitter: samples were lost or the clock was set, and the count starts anew.
+    """
+
+    def __init__(self, rate_hz: int, gain: float = 0.02, jump_s: float = 0.2) -> None:
+        self._rate_hz = rate_hz
+        self._gain = gain
+        self._jump_ns = jump_s * NANOSECONDS
+        self._sample: int | None = None
+        self._ns = 0
+
+    def reset(self) -> None:
+        """Forget: the next block is stamped as measured."""
+        self._sample = None
+
+    def stamp_ns(self, first_sample: int, measured_ns: int) -> int:
+        """Time of sample number ``first_sample``, which was measured to be taken at ``measured_ns``."""
+        if self._sample is None:
+            self._ns = measured_ns
+        else:
+            predicted_ns = self._ns + (first_sample - self._sample) * NANOSECONDS // self._rate_hz
+            error_ns = measured_ns - predicted_ns
+            self._ns = measured_ns if abs(error_ns) > self._jump_ns else predicted_ns + round(self._gain * error_ns)
+        self._sample = first_sample
+        return self._ns
