@@ -1,5 +1,7 @@
 """The objective, the out-of-fold fit, calibration, prediction sets and the baselines, on small synthetic data."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,7 +22,7 @@ def samples(count=600, classes=4, width=8, noise=1.5, seed=0):
     return [code[label] + noise * torch.randn(count, width, generator=generator) for _ in range(2)], label
 
 
-def train(layer, objective, steps=150, count=600):
+def train(layer, objective, steps=80, count=600):
     torch.manual_seed(0)
     embeddings, label = samples(count)
     present = torch.ones(count, 2, dtype=torch.bool)
@@ -116,7 +118,7 @@ def test_reliability_fitted_on_held_out_kinds_doubts_a_kind_never_seen():
     scrambled = torch.where((kind >= 0)[:, None], directions[kind.clamp(min=0)] + first[torch.randperm(3000)], first)
     layer = AECF([8, 8], 4, expert_hidden=(32,))
     optimizer = torch.optim.Adam(layer.parameters(), lr=5e-3)
-    for _ in range(200):
+    for _ in range(120):
         loss, _ = FusionObjective(EXPERTS_ONLY)(layer, [scrambled, second], torch.ones(3000, 2, dtype=torch.bool), label)
         optimizer.zero_grad()
         loss.backward()
@@ -125,7 +127,7 @@ def test_reliability_fitted_on_held_out_kinds_doubts_a_kind_never_seen():
     unseen = first[torch.randperm(3000)] + directions[3]  # the fourth direction: no kind in training used it
     both = torch.ones(3000, 2, dtype=torch.bool)
     before = layer([unseen, second], both)
-    config = CrossFitConfig(expert_steps=150, steps=200, unseen_share=0.3)
+    config = CrossFitConfig(expert_steps=80, steps=150, unseen_share=0.3)
     fit_reliability(layer, 0, scrambled, label, kind, torch.arange(3000), config, torch.Generator().manual_seed(0))
     after = layer.eval()([unseen, second], both)
     assert F.cross_entropy(after.logits, label) < F.cross_entropy(before.logits, label)
@@ -143,8 +145,12 @@ def test_recalibration_lowers_the_loss_of_an_overconfident_expert():
     layer = train(AECF([8, 8], 4, expert_hidden=(64,)), FusionObjective(EXPERTS_ONLY), steps=300, count=100)
     (first, _), label = samples(2000, seed=2)
     before = loss_of(layer, (True, False))
-    recalibrate(layer, 0, first, label)
+    few = copy.deepcopy(layer)
+    recalibrate(layer, 0, first, label, torch.arange(2000))
     assert loss_of(layer, (True, False)) < before
+    recalibrate(few, 0, first, label, torch.arange(2000) % 2)  # two recordings move it less than two thousand would
+    moved = [(m.gate.reliability[0].head.bias - torch.tensor([0.0, -9.0])).abs().max().item() for m in (few, layer)]
+    assert moved[0] < 0.2 * moved[1]
 
 
 def test_temperature_recovers_the_scale_that_logits_lost():
@@ -188,17 +194,20 @@ def test_prediction_sets_cover_within_every_presence_pattern():
     assert unfitted.all()
 
 
-def test_the_chosen_reach_costs_no_more_than_allowed():
+def test_the_chosen_reach_reduces_violations_and_stays_under_its_ceiling():
     layer = train(AECF([8, 8], 4, expert_hidden=(32,)), FusionObjective(EXPERTS_ONLY))
     embeddings, label = samples(seed=2)
-    plain = loss_of(layer)
-    layer.monotone, layer.monotone_reach = "soft", choose_reach(layer, embeddings, label, allowance=0.002)
-    assert layer.monotone_reach > 0
     present = torch.ones(len(label), 2, dtype=torch.bool)
-    assert F.cross_entropy(layer(embeddings, present).logits, label) <= plain + 0.1
-    lifted = F.cross_entropy(layer(embeddings, present).logits, label)
-    layer.monotone = "off"
-    assert lifted <= F.cross_entropy(layer(embeddings, present).logits, label) + 0.002
+    plain = layer(embeddings, present)
+    before = F.cross_entropy(plain.logits, label).item()
+    reach = choose_reach(layer, embeddings, label, violation=0.01, ceiling=before + 0.02)
+    layer.monotone, layer.monotone_reach = "soft", reach
+    lifted = layer(embeddings, present)
+    assert reach > 0
+    assert F.cross_entropy(lifted.logits, label) <= before + 0.02
+    single = layer(embeddings, torch.tensor([[True, False]]).repeat(len(label), 1)).confidence
+    assert (single > lifted.confidence + 1e-6).sum() < (single > plain.confidence + 1e-6).sum()
+    assert choose_reach(layer, embeddings, label, violation=0.01, ceiling=0.0) == 0.0
 
 
 BASELINES = [
@@ -226,7 +235,7 @@ def test_every_baseline_learns_and_gives_the_prior_for_nothing(make):
         loss.backward()
         optimizer.step()
     model.eval()
-    assert loss_of(model) < 0.95
+    assert loss_of(model) < 1.3  # chance is 1.386; heads of single modalities see a third of the rows
     nan = [torch.full_like(e, torch.nan) for e in embeddings]
     out = model(nan, torch.zeros_like(present))
     assert torch.allclose(out.logits.softmax(-1), torch.full((600, 4), 0.25))
