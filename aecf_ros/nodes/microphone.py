@@ -18,6 +18,7 @@ from aecf_ros.nodes.devices import Backoff, DeviceError, InputDevice, SampleCloc
 
 BYTES_PER_SAMPLE = 2
 QUEUE_S = 5.0
+AHEAD_S = 1.0
 CLOSE_S = 2.0
 FIRST_SOUND_S = 3.0
 LONGEST_LAG_S = 10.0
@@ -162,7 +163,7 @@ class Microphone:
 
     def _on_block(self, stream: Any, data: Any, frames: int, time_info: Any, status: Any) -> None:
         now_ns, now_s = self._now_ns(), time.monotonic()
-        allowed = (now_s - self._opened_s + QUEUE_S) * self._settings.rate_hz
+        allowed = (now_s - self._opened_s + AHEAD_S) * self._settings.rate_hz
         if self._samples > allowed:
             # An ALSA device whose source has gone may deliver zeros as fast as they are asked for, which would starve this process.
             self._fault = f"it delivers more samples than {self._settings.rate_hz} Hz allows"

@@ -197,9 +197,9 @@ def test_unplugged_and_replugged_microphone_is_recovered(start, listener: Listen
     listener.wait_for_chunks(5)
     microphone.unplug()
     listener.peer.wait_for(lambda: listener.diagnostics and listener.diagnostics[-1]["level"] == "2", "diagnostics to be an ERROR")
-    heard = len(listener.chunks)
-    listener.peer.wait_for(lambda: "no microphone" in node.output() or "input device" in listener.diagnostics[-1]["message"], "the reason")
-    assert len(listener.chunks) <= heard + 1
+    listener.peer.wait_for(lambda: "no microphone named" in listener.diagnostics[-1]["message"], "the reason")
+    zeros = [m for m, _ in listener.chunks if not any(m.audio.data)]
+    assert len(zeros) * CHUNK_S <= 1.3  # the endless zeros were cut off
     microphone.plug()
     plugged_s = time.monotonic()
     chunks = listener.wait_for_chunks(5)
