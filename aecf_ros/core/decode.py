@@ -21,7 +21,7 @@ class DecodeError(ValueError):
     """A message that cannot be decoded; says what was found and what to do, and carries no stream name."""
 
 
-def _as_bytes(data: object) -> np.ndarray:
+def as_bytes(data: object) -> np.ndarray:
     """A flat uint8 view of any buffer, without a copy."""
     return np.frombuffer(memoryview(data).cast("B"), np.uint8)  # type: ignore[arg-type]
 
@@ -97,17 +97,18 @@ def decode_image(raw: RawImage) -> Frame:
     Raises:
         DecodeError: empty data, unknown encoding, a size or step that does not fit the data, or a broken file.
     """
-    data = _as_bytes(raw.data)
+    data = as_bytes(raw.data)
     if data.size == 0:
         raise DecodeError("image data is empty; check the camera driver")
-    if _is_compressed(raw.encoding):
+    if is_compressed(raw.encoding):
         image = _decode_compressed(raw.encoding, data)
     else:
         image = _decode_raw(raw, data)
     return Frame(raw.stamp_ns, raw.received_ns, image)
 
 
-def _is_compressed(encoding: str) -> bool:
+def is_compressed(encoding: str) -> bool:
+    """Whether an encoding names a compressed format."""
     # CompressedImage.format is "jpeg", or as image_transport writes it "rgb8; jpeg compressed bgr8".
     words = encoding.lower().replace(";", " ").split()
     return any(word in COMPRESSED for word in words)
@@ -240,7 +241,7 @@ def decode_audio(raw: RawAudio) -> AudioChunk:
     if not 1 <= raw.channels <= 64:
         raise DecodeError(f"{raw.channels} channels is out of bounds; check audio_info of the publisher")
     pcm = _PCM[raw.sample_format]
-    data = _as_bytes(raw.data)
+    data = as_bytes(raw.data)
     block = pcm.size * raw.channels
     if data.size == 0:
         raise DecodeError("audio data is empty; check the audio driver")

@@ -55,7 +55,10 @@ class RawImage:
 
 @dataclass(frozen=True, slots=True)
 class RawAudio:
-    """Undecoded PCM as it came off the wire; ``stamp_ns`` is the time of its first sample."""
+    """Undecoded PCM as it came off the wire; ``stamp_ns`` is the time of its first sample.
+
+    ``headless`` says that the message had no header, so that the stamp is reckoned from its arrival.
+    """
 
     stamp_ns: int
     received_ns: int
@@ -64,6 +67,7 @@ class RawAudio:
     channels: int
     data: bytes | bytearray | memoryview | np.ndarray
     coding: str = "wave"
+    headless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,9 @@ class StreamStatus:
     """What is known of one stream's health at one moment.
 
     ``silent_s`` is the steady time since the last good sample, ``None`` before the first. ``rate_hz`` is measured over the
-    last arrivals, ``None`` until there are two.
+    last arrivals, ``None`` until there are two; ``usual_rate_hz`` is the one learned from the stream. ``age_s`` is the age of
+    the newest data at its arrival, ``None`` for messages without a header (``headless``), whose time is that of arrival.
+    ``stale_after_s`` and ``dropped_after_s`` are the silences in force, which grow with the learned period.
     """
 
     name: str
@@ -105,6 +111,11 @@ class StreamStatus:
     rate_hz: float | None
     received: int
     rejected: int
+    usual_rate_hz: float | None
+    age_s: float | None
+    stale_after_s: float
+    dropped_after_s: float
+    headless: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,11 @@ def status_to_diagnostic(status: StreamStatus, node_name: str, waiting_too_long:
         "state": status.state.name,
         "silent (s)": "never received" if status.silent_s is None else f"{status.silent_s:.3f}",
         "rate (Hz)": "unknown" if status.rate_hz is None else f"{status.rate_hz:.2f}",
+        "usual rate (Hz)": "not learned" if status.usual_rate_hz is None else f"{status.usual_rate_hz:.2f}",
+        "age at arrival (s)": "unknown" if status.age_s is None else f"{status.age_s:.3f}",
+        "stamps": "none in the messages, arrival is taken" if status.headless else "from the header",
+        "stale after (s)": f"{status.stale_after_s:.3f}",
+        "dropped after (s)": f"{status.dropped_after_s:.3f}",
         "received (messages)": status.received,
         "rejected (messages)": status.rejected,
     }))

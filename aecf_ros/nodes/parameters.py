@@ -14,7 +14,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from aecf_ros.core.bundle import Manifest
-from aecf_ros.core.streams import StreamThresholds
+from aecf_ros.core.thresholds import AUDIO_THRESHOLDS, IMAGE_THRESHOLDS, THRESHOLD_NAMES, StreamThresholds
 from aecf_ros.runtime.backends import BACKENDS, DEVICES
 
 Value = str | int | float | bool
@@ -99,14 +99,38 @@ STREAM = (
     Parameter("dropped_after_s", 1.0, "Silence after which the stream is DROPPED", "s", (0.01, 600.0), life="live"),
     Parameter("recover_samples", 3, "Good messages in a row that end a fault", "messages", (1, 1000), life="live"),
     Parameter("reject_after", 3, "Undecodable messages in a row that make the stream REJECTED", "messages", (1, 1000), life="live"),
+    Parameter("late_after_s", 0.5, "Age at arrival that makes the stream LATE; 0 switches it off", "s", (0.0, 60.0), life="live"),
+    Parameter("future_tolerance_s", 0.2, "How far ahead a stamp may be before it is a CLOCK_FAULT; 0 switches it off", "s", (0.0, 60.0),
+              life="live"),
+    Parameter("degraded_after_s", 0.4, "How long content must be bad to make the stream DEGRADED", "s", (0.0, 60.0), life="live"),
+    Parameter("min_rate_ratio", 0.7, "Share of its learned rate below which the stream is DEGRADED; 0 switches it off", "", (0.0, 1.0),
+              life="live"),
+    Parameter("max_lost", 0.25, "Share of messages lost above which the stream is DEGRADED; 0 switches it off", "", (0.0, 1.0), life="live"),
+    Parameter("max_jitter", 0.6, "Mean change of transit time that makes the stream DEGRADED; 0 switches it off", "periods", (0.0, 100.0),
+              life="live"),
 )
 
 IMAGE = (
+    Parameter("frozen_after_s", IMAGE_THRESHOLDS.frozen_after_s, "How long one picture may repeat before the stream is FROZEN; 0 switches it off",
+              "s", (0.0, 600.0), life="live"),
+    Parameter("dark_below", 0.12, "Share of full scale that the brightest 2 % must reach; 0 switches it off", "", (0.0, 1.0), life="live"),
+    Parameter("overexposed_above", 0.6, "Share of pixels at full scale that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
+    Parameter("blur_below", 0.45, "Share of its usual sharpness below which a picture is blurred; 0 switches it off", "", (0.0, 1.0), life="live"),
+    Parameter("noisy_above", 0.02, "Noise as a share of full scale that is too much, where it is also three times the usual; 0 switches it off",
+              "", (0.0, 1.0), life="live"),
     Parameter("transport", "raw", "Message type of the image topic: sensor_msgs/Image or CompressedImage", choices=("raw", "compressed"),
               life="activate"),
 )
 
 AUDIO = (
+    Parameter("frozen_after_s", AUDIO_THRESHOLDS.frozen_after_s, "How long one value or a loop may last before the stream is FROZEN; "
+              "0 switches it off, as behind a noise gate", "s", (0.0, 600.0), life="live"),
+    Parameter("clipped_above", 0.02, "Share of samples at the limit that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
+    Parameter("silent_below_dbfs", -75.0, "Level of near-silence; 0 switches it off", "dBFS", (-200.0, 0.0), life="live"),
+    Parameter("dc_above", 0.05, "Constant offset that is too much, as a share of full scale; 0 switches it off", "", (0.0, 1.0), life="live"),
+    Parameter("hum_above", 0.5, "Share of the energy at multiples of 50 or 60 Hz that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
+    Parameter("noise_above_dbfs", -35.0, "Level of the quietest moment that is too much, where it is also 12 dB above the usual; "
+              "0 switches it off", "dBFS", (-200.0, 0.0), life="live"),
     Parameter("message", "stamped", "Message type of the audio topic: audio_common_msgs/AudioDataStamped or AudioData", choices=("stamped", "plain"),
               life="activate"),
     Parameter("sample_format", "", "Sample format while no AudioInfo has arrived, for example S16LE; empty waits for AudioInfo", life="activate"),
@@ -159,7 +183,8 @@ def declare_stream_parameters(node: Node, manifest: Manifest) -> dict[str, Strea
     for modality in manifest.modalities:
         options = OPTIONS[modality.kind]
         values = {p.name: p.of(modality.name).declare(node) for p in (*STREAM, *options)}
-        streams[modality.name] = StreamParameters(_thresholds(modality.name, values), {p.name: values[p.name] for p in options})
+        streams[modality.name] = StreamParameters(
+            _thresholds(modality.name, values), {p.name: values[p.name] for p in options if p.name not in THRESHOLD_NAMES})
     return streams
 
 
@@ -179,14 +204,14 @@ def check_change(node: Node, manifest: Manifest | None, changed: Mapping[str, Va
             raise ParameterError(complaint)
     thresholds = {}
     for m in modalities:
-        names = {p.name: p.of(m.name).name for p in STREAM}
+        names = {p.name: p.of(m.name).name for p in (*STREAM, *OPTIONS[m.kind]) if p.name in THRESHOLD_NAMES}
         thresholds[m.name] = _thresholds(m.name, {short: changed.get(full, node.get_parameter(full).value) for short, full in names.items()})
     return thresholds
 
 
 def _thresholds(modality: str, values: Mapping[str, Value]) -> StreamThresholds:
     try:
-        return StreamThresholds(**{p.name: values[p.name] for p in STREAM})  # type: ignore[arg-type]
+        return StreamThresholds(**{name: values[name] for name in THRESHOLD_NAMES if name in values})  # type: ignore[arg-type]
     except ValueError as error:
         raise ParameterError(f"parameters of {modality}: {error}") from None
 

@@ -14,18 +14,17 @@ import numpy as np
 
 from aecf_ros.core.buffer import AudioWindow
 from aecf_ros.core.bundle import ABSTAIN_REASONS, AudioModality, ImageModality, Manifest, Modality
-from aecf_ros.core.decode import DecodeError, decode_audio, decode_image, resize_image
-from aecf_ros.core.streams import (
-    PublishersMatched,
-    SampleReceived,
-    SampleRejected,
-    StreamMonitor,
-    StreamThresholds,
-    TimePassed,
-)
-from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, RawAudio, RawImage, StreamStatus
+from aecf_ros.core.content import AudioWatch, ImageWatch
+from aecf_ros.core.decode import DecodeError, as_bytes, decode_audio, decode_image, is_compressed, resize_image
+from aecf_ros.core.streams import PublishersMatched, SampleReceived, SampleRejected, StreamMonitor, TimePassed
+from aecf_ros.core.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
+from aecf_ros.core.types import NANOSECONDS, AudioChunk, ModalityReport, Prediction, RawAudio, RawImage, StreamStatus
 from aecf_ros.runtime.backends import Backend, HeadOutput
 from aecf_ros.runtime.resample import resample_window
+
+
+GAP_PERIODS = 1.75
+"""Camera periods after which a prediction is made though no frame came: more than jitter, less than two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,20 @@ class PipelineConfig:
 
 
 class _Source(Protocol):
-    """The newest evidence of one modality, ready for its encoder."""
+    """The newest evidence of one modality, ready for its encoder.
+
+    ``read`` decodes and measures a message, ``keep`` makes the one just read the newest evidence: between the two the
+    monitor says whether its stamp can be believed. ``clear`` forgets the evidence.
+    """
 
     changed: bool
     stamp_ns: int | None
 
-    def add(self, raw: RawImage | RawAudio) -> None: ...
+    def read(self, raw: RawImage | RawAudio, now_ns: int) -> SampleReceived: ...
+
+    def keep(self) -> None: ...
+
+    def clear(self) -> None: ...
 
     def sample(self) -> np.ndarray: ...
 
@@ -62,16 +69,28 @@ class _Source(Protocol):
 class _ImageSource:
     def __init__(self, modality: ImageModality) -> None:
         self._size = (modality.height, modality.width)
+        self._watch = ImageWatch()
+        self._next: tuple[int, np.ndarray] | None = None
+        self.clear()
+
+    def clear(self) -> None:
         self._image = np.zeros((*self._size, 3), np.uint8)
         self.changed = False
         self.stamp_ns: int | None = None
 
-    def add(self, raw: RawImage | RawAudio) -> None:
+    def read(self, raw: RawImage | RawAudio, now_ns: int) -> SampleReceived:
         if not isinstance(raw, RawImage):
             raise DecodeError(f"got {type(raw).__name__} on an image stream; check the topic's remapping")
         frame = decode_image(raw)
-        self._image = resize_image(frame.image, *self._size)
-        self.stamp_ns, self.changed = frame.stamp_ns, True
+        image = resize_image(frame.image, *self._size)
+        self._next = frame.stamp_ns, image
+        content = self._watch.look(as_bytes(raw.data), is_compressed(raw.encoding), image, now_ns)
+        return SampleReceived(raw.stamp_ns, raw.received_ns, content=content)
+
+    def keep(self) -> None:
+        assert self._next is not None  # read() comes first
+        self.stamp_ns, self._image = self._next
+        self.changed = True
 
     def sample(self) -> np.ndarray:
         return self._image
@@ -81,13 +100,25 @@ class _AudioSource:
     def __init__(self, modality: AudioModality) -> None:
         self._modality = modality
         self._window = AudioWindow(modality.rate_hz, modality.window_samples)
+        self._watch = AudioWatch()
+        self._next: AudioChunk | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        self._window.clear()
         self.changed = False
         self.stamp_ns: int | None = None
 
-    def add(self, raw: RawImage | RawAudio) -> None:
+    def read(self, raw: RawImage | RawAudio, now_ns: int) -> SampleReceived:
         if not isinstance(raw, RawAudio):
             raise DecodeError(f"got {type(raw).__name__} on an audio stream; check the topic's remapping")
-        chunk = decode_audio(raw)
+        chunk = self._next = decode_audio(raw)
+        content = self._watch.listen(as_bytes(raw.data), chunk.samples, chunk.rate_hz, now_ns)
+        return SampleReceived(raw.stamp_ns, raw.received_ns, chunk.end_ns - chunk.stamp_ns, raw.headless, content)
+
+    def keep(self) -> None:
+        chunk = self._next
+        assert chunk is not None  # read() comes first
         if chunk.rate_hz != self._window.rate_hz:
             self._window = AudioWindow(chunk.rate_hz, math.ceil(chunk.rate_hz * self._modality.window_s))
         self._window.append(chunk)
@@ -112,8 +143,8 @@ class Pipeline:
     """Streams in, calibrated predictions out, whatever is missing.
 
     A message of the first live modality makes a prediction due, in the order of the manifest: the camera leads while frames
-    arrive, the microphone when they do not. With nothing live, :meth:`next_due_ns` keeps predictions at most ``max_gap_s``
-    apart, and they abstain.
+    arrive, the microphone when they do not. :meth:`next_due_ns` keeps predictions at most ``max_gap_s`` and 1.75 camera
+    periods apart, whatever is missing; with nothing live they abstain.
 
     Time is always an argument: ``now_ns`` is steady time and may not go backward between calls. Not thread-safe.
     """
@@ -126,8 +157,7 @@ class Pipeline:
         self.config = config
         self._backend = backend
         self._streams = {
-            m.name: _Stream(m, StreamMonitor(m.name, config.thresholds.get(m.name, StreamThresholds())), _SOURCES[m.kind](m))
-            for m in manifest.modalities}
+            m.name: _Stream(m, StreamMonitor(m.name, self._thresholds(m)), _SOURCES[m.kind](m)) for m in manifest.modalities}
         self._last_step_ns: int | None = None
 
     def warm_up(self) -> None:
@@ -141,8 +171,15 @@ class Pipeline:
     def configure(self, config: PipelineConfig) -> None:
         """Take other thresholds and another longest gap, from now on."""
         self.config = config
+        for stream in self._streams.values():
+            stream.monitor.thresholds = self._thresholds(stream.modality)
+
+    def reset(self) -> None:
+        """Start anew, because time itself jumped back: a recording that loops under ``use_sim_time``."""
         for name, stream in self._streams.items():
-            stream.monitor.thresholds = config.thresholds.get(name, StreamThresholds())
+            stream.monitor = StreamMonitor(name, self._thresholds(stream.modality))
+            stream.source, stream.embedding = _SOURCES[stream.modality.kind](stream.modality), None
+        self._last_step_ns = None
 
     def take_over(self, other: Pipeline) -> None:
         """Go on from where ``other`` is: the health and the newest evidence of its streams, which must be of the same modalities.
@@ -165,10 +202,15 @@ class Pipeline:
         """
         entry = self._streams[stream]
         try:
-            entry.source.add(raw)
+            sample = entry.source.read(raw, now_ns)
         except DecodeError as error:
             return self.reject(stream, str(error), now_ns)
-        entry.monitor.update(SampleReceived(), now_ns)
+        entry.monitor.update(sample, now_ns)
+        verdict = entry.monitor.verdict
+        if verdict.jumped:
+            entry.source.clear()
+        if verdict.jumped or not verdict.fault:
+            entry.source.keep()
         return Observation(due=self._leads(stream, now_ns))
 
     def reject(self, stream: str, reason: str, now_ns: int) -> Observation:
@@ -185,7 +227,11 @@ class Pipeline:
         if self._last_step_ns is None:
             return None
         changes = [change for s in self._streams.values() if (change := s.monitor.next_change_ns()) is not None]
-        return min([self._last_step_ns + int(self.config.max_gap_s * NANOSECONDS), *changes])
+        gap_ns = int(self.config.max_gap_s * NANOSECONDS)
+        for stream in self._streams.values():
+            if stream.modality.kind == "image" and stream.monitor.period_ns is not None:
+                gap_ns = min(gap_ns, round(GAP_PERIODS * stream.monitor.period_ns))
+        return min([self._last_step_ns + gap_ns, *changes])
 
     def statuses(self, now_ns: int) -> tuple[StreamStatus, ...]:
         """Health of every stream at ``now_ns``, in the order of the manifest."""
@@ -207,6 +253,9 @@ class Pipeline:
         embeddings = {name: s.embedding for name, s in self._streams.items() if s.embedding is not None}
         head = self._backend.fuse(embeddings, present)
         return self._interpret(head, statuses, present, now_ns if node_time_ns is None else node_time_ns)
+
+    def _thresholds(self, modality: Modality) -> StreamThresholds:
+        return self.config.thresholds.get(modality.name, DEFAULT_THRESHOLDS[modality.kind])
 
     def _leads(self, stream: str, now_ns: int) -> bool:
         for name, entry in self._streams.items():

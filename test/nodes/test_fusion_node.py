@@ -25,7 +25,12 @@ from aecf_ros.nodes.inputs import LATCHED_QOS
 from .conftest import MODEL, ROOT, FusionProcess, Peer, segments
 
 CHUNK_NS = 100_000_000
-CARD = np.full((120, 160, 3), 200, np.uint8)
+NOISE = np.random.default_rng(0)
+
+
+def card() -> np.ndarray:
+    """A bright card before a sensor, whose noise is never twice the same."""
+    return NOISE.integers(195, 206, (120, 160, 3), np.uint8)
 
 
 class Robot:
@@ -46,17 +51,17 @@ class Robot:
         return Header(stamp=self.peer.node.get_clock().now().to_msg(), frame_id="camera")
 
     def image(self, **changes: object) -> Image:
-        fields = {"header": self.header(), "encoding": "rgb8", "height": 120, "width": 160, "step": 480, "data": CARD.tobytes()}
+        fields = {"header": self.header(), "encoding": "rgb8", "height": 120, "width": 160, "step": 480, "data": card().tobytes()}
         return Image(**(fields | changes))
 
     def jpeg(self, cut: int = 0) -> CompressedImage:
-        data = cv2.imencode(".jpg", CARD)[1].tobytes()
+        data = cv2.imencode(".jpg", card())[1].tobytes()
         return CompressedImage(header=self.header(), format="jpeg", data=data[:len(data) - cut])
 
     def chunk(self, size: int = 3200) -> AudioDataStamped:
         message = AudioDataStamped(header=self.header())
         message.header.stamp = (self.peer.node.get_clock().now() - Duration(nanoseconds=CHUNK_NS)).to_msg()
-        message.audio.data = bytes(size)
+        message.audio.data = NOISE.integers(0, 256, size, np.uint8).tobytes()
         return message
 
     def tell_format(self, **changes: object) -> None:

@@ -23,6 +23,7 @@ class Recording:
         for file in sorted((INTERFACES / "audio_common_msgs" / "msg").glob("*.msg")):
             self.store.register(get_types_from_msg(file.read_text(), f"audio_common_msgs/msg/{file.stem}"))
         self.messages: list[tuple[float, str, Any]] = []
+        self.noise = np.random.default_rng(0)
 
     def make(self, name: str, *fields: object) -> Any:
         return self.store.types[name](*fields)
@@ -35,16 +36,20 @@ class Recording:
         self.messages.append((at_s, topic, message))
         return self
 
+    def picture(self, label: str) -> np.ndarray:
+        """The color of a label with the noise of a sensor, which is never twice the same."""
+        return np.abs(COLORS[label] - np.abs(self.noise.normal(0, 3, (8, 8, 3)))).astype(np.uint8)
+
     def image(self, at_s: float, label: str, topic: str = "/camera/image", late_s: float = 0.0) -> "Recording":
-        data = np.full((8, 8, 3), COLORS[label], np.uint8).ravel()
+        data = self.picture(label).ravel()
         return self.add(at_s, topic, self.make("sensor_msgs/msg/Image", self.header(at_s - late_s), 8, 8, "rgb8", 0, 24, data))
 
     def jpeg(self, at_s: float, label: str, topic: str = "/camera/image") -> "Recording":
-        data = cv2.imencode(".jpg", np.full((8, 8, 3), COLORS[label][::-1], np.uint8))[1]
+        data = cv2.imencode(".jpg", np.ascontiguousarray(self.picture(label)[..., ::-1]))[1]
         return self.add(at_s, topic, self.make("sensor_msgs/msg/CompressedImage", self.header(at_s), "jpeg", data))
 
     def pcm(self, at_s: float, label: str) -> Any:
-        tone = 30_000 * np.sin(2 * np.pi * TONES_HZ[label] * (at_s + np.arange(80) / 800))
+        tone = 30_000 * np.sin(2 * np.pi * TONES_HZ[label] * (at_s + np.arange(80) / 800)) + self.noise.normal(0, 30, 80)
         return self.make("audio_common_msgs/msg/AudioData", np.round(tone).astype("<i2").view(np.uint8))
 
     def sound(self, at_s: float, label: str, topic: str = "/audio") -> "Recording":

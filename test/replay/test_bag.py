@@ -44,7 +44,7 @@ def test_a_recording_is_read_in_log_order(new_recording: Callable, tmp_path: Pat
         assert bag.duration_s == pytest.approx(0.3, abs=1e-6)
         image = bag.deserialize(recorded[1])
         assert (image.encoding, image.height, image.step) == ("rgb8", 8, 24)
-        np.testing.assert_array_equal(image.data[:3], [0, 255, 0])
+        np.testing.assert_allclose(image.data[:3], [0, 255, 0], atol=15)  # green, with noise
         assert bag.deserialize(recorded[0]).sample_rate == 800
         assert bag.deserialize(recorded[3]).data == "red"
         assert [r.topic for r in bag.messages(["/label"])] == ["/label"]

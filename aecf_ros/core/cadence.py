@@ -1,0 +1,190 @@
+"""How regularly messages come: the period learned from the stream itself, its rate, its losses and its jitter."""
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from statistics import median_low
+
+from aecf_ros.core.thresholds import StreamThresholds
+from aecf_ros.core.types import NANOSECONDS
+
+ASSUMED_PERIOD_NS = NANOSECONDS // 5
+"""Taken for the period of a camera until it is learned: the slowest that the defaults are made for."""
+MIN_PERIOD_NS, MAX_PERIOD_NS = NANOSECONDS // 500, NANOSECONDS
+JITTER_FLOOR_NS = NANOSECONDS // 50
+"""A busy machine delays a callback by this much; no fault of the stream."""
+
+_LEARNED = 32
+_LEARN_AFTER = 4
+_WINDOW_NS = round(0.6 * NANOSECONDS)
+_WINDOW_SLOTS = (16, 60)
+_FOLLOW = 0.02
+_ACCEPT_SLOWER_NS = 300 * NANOSECONDS
+_CLEAN_SAMPLES = 3
+_LONG_IN_A_ROW = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """One message and the sums up to it, so that any stretch is judged by its two ends."""
+
+    now_ns: int
+    stamp_ns: int
+    span_sum_ns: int
+    jitter_sum_ns: int
+
+
+class Cadence:
+    """Learns the period of one stream and compares the last 0.6 s (at least 16 messages) with it. Not thread-safe.
+
+    The period is the median of the last 32 intervals between arrivals; for audio it is the length of the chunks. Once
+    learned it follows small changes within seconds, and a stream that became much slower only over minutes, so that
+    being slow is not forgotten while it lasts.
+    """
+
+    def __init__(self) -> None:
+        self._intervals_ns: deque[int] = deque(maxlen=_LEARNED)
+        self._recent: deque[_Arrival] = deque(maxlen=_WINDOW_SLOTS[1] + 1)
+        self._last_ns: int | None = None
+        self._nominal_ns: float | None = None
+        self._span_ns = 0
+        self._last_known_ns: int | None = None
+        self._complaint: tuple[str, str] | None = None
+        self._clean = 0
+        self._long_in_a_row = 0
+
+    @property
+    def period_ns(self) -> int:
+        """The learned period within 2 ms to 1 s; before it is learned, a chunk's length or that of a camera of 5 Hz."""
+        period_ns = self._nominal_ns or self._span_ns or ASSUMED_PERIOD_NS
+        return min(max(round(period_ns), MIN_PERIOD_NS), MAX_PERIOD_NS)
+
+    @property
+    def _usual_ns(self) -> float:
+        return self._nominal_ns or self.period_ns
+
+    @property
+    def last_known_ns(self) -> int | None:
+        """The period last learned, also after :meth:`restart`; ``None`` if it never was."""
+        return self._last_known_ns
+
+    @property
+    def nominal_hz(self) -> float | None:
+        """The learned rate, ``None`` before it is learned."""
+        return NANOSECONDS / self._nominal_ns if self._nominal_ns else None
+
+    @property
+    def rate_hz(self) -> float | None:
+        """Messages per second over the last ones, ``None`` until there are two."""
+        if len(self._recent) < 2 or (extent_ns := self._recent[-1].now_ns - self._recent[0].now_ns) <= 0:
+            return None
+        return (len(self._recent) - 1) * NANOSECONDS / extent_ns
+
+    @property
+    def complaint(self) -> tuple[str, str] | None:
+        """(kind, words) of what is wrong with the pace, ``None`` if nothing is."""
+        return self._complaint
+
+    def pause(self) -> None:
+        """Forget what was just measured, because something else explains it, but not the learned period."""
+        self._recent.clear()
+        self._complaint = None
+        self._long_in_a_row = 0
+
+    def restart(self) -> None:
+        """Forget the stream: what comes next may have another period."""
+        self.pause()
+        self._intervals_ns.clear()
+        self._last_ns, self._nominal_ns, self._span_ns = None, None, 0
+
+    def arrive(self, now_ns: int, stamp_ns: int | None, span_ns: int, thresholds: StreamThresholds) -> None:
+        """A message arrived at steady time ``now_ns`` with a stamp in node time and, for audio, its length.
+
+        ``stamp_ns`` is ``None`` where the stamp says nothing of the journey; the message then counts as evenly sent.
+        """
+        self._span_ns = span_ns
+        if self._last_ns is not None:
+            self._intervals_ns.append(now_ns - self._last_ns)
+            self._learn(now_ns - self._last_ns)
+        self._last_ns = now_ns
+        if stamp_ns is None:
+            stamp_ns = now_ns if not self._recent else self._recent[-1].stamp_ns + now_ns - self._recent[-1].now_ns
+        clean = self._remember(now_ns, stamp_ns, span_ns, thresholds)
+        self._judge(clean, thresholds)
+
+    def _learn(self, interval_ns: int) -> None:
+        if len(self._intervals_ns) < _LEARN_AFTER:
+            return
+        # Messages that come in bursts have a median interval of nothing; their mean tells.
+        found_ns = max(float(median_low(self._intervals_ns)), 0.8 * sum(self._intervals_ns) / len(self._intervals_ns))
+        if self._span_ns and found_ns > 0.7 * self._span_ns:
+            found_ns = self._span_ns if self._nominal_ns is None or len(self._intervals_ns) < _LEARNED else \
+                self._nominal_ns + _FOLLOW * (self._span_ns - self._nominal_ns)
+            self._nominal_ns = found_ns
+        elif self._nominal_ns is None or len(self._intervals_ns) < _LEARNED:
+            self._nominal_ns = found_ns
+        else:
+            slower = found_ns > 1.25 * self._nominal_ns
+            pace = min(1.0, interval_ns / _ACCEPT_SLOWER_NS) if slower else _FOLLOW
+            self._nominal_ns += pace * (found_ns - self._nominal_ns)
+        self._last_known_ns = self.period_ns
+
+    def _remember(self, now_ns: int, stamp_ns: int, span_ns: int, thresholds: StreamThresholds) -> bool:
+        """Add to the window; gives whether this message came as it should."""
+        period_ns = self._usual_ns
+        if not self._recent:
+            self._recent.append(_Arrival(now_ns, stamp_ns, span_ns, 0))
+            return True
+        last = self._recent[-1]
+        interval_ns = now_ns - last.now_ns
+        transit_ns = abs(interval_ns - (stamp_ns - last.stamp_ns))
+        if transit_ns > max(4 * period_ns, NANOSECONDS // 2):  # a jump of the stamps or of the link, not jitter
+            self.pause()
+            self._recent.append(_Arrival(now_ns, stamp_ns, span_ns, 0))
+            return True
+        self._recent.append(_Arrival(now_ns, stamp_ns, last.span_sum_ns + span_ns,
+                                     last.jitter_sum_ns + min(transit_ns, 4 * period_ns)))
+        self._long_in_a_row = self._long_in_a_row + 1 if interval_ns > 1.5 * period_ns else 0
+        return interval_ns <= 1.5 * period_ns and stamp_ns - last.stamp_ns <= 1.5 * period_ns and \
+            transit_ns <= self._allowed_jitter_ns(thresholds)
+
+    def _allowed_jitter_ns(self, thresholds: StreamThresholds) -> float:
+        return max(thresholds.max_jitter * self._usual_ns, JITTER_FLOOR_NS) if thresholds.max_jitter else math.inf
+
+    def _judge(self, clean: bool, thresholds: StreamThresholds) -> None:
+        self._clean = self._clean + 1 if clean else 0
+        if self._complaint is not None and self._clean >= _CLEAN_SAMPLES:
+            self._complaint = None
+            while len(self._recent) > _CLEAN_SAMPLES + 1:
+                self._recent.popleft()
+        slots = min(max(math.ceil(_WINDOW_NS / self._usual_ns), _WINDOW_SLOTS[0]), _WINDOW_SLOTS[1])
+        if self._nominal_ns is None:
+            return
+        # Losses at random make four doubled intervals in a row once in 10^8 messages; half the rate makes no others.
+        found = self._compare(_LONG_IN_A_ROW, thresholds) if self._is_regularly_slow() else None
+        if found is None and len(self._recent) > slots:
+            found = self._compare(slots, thresholds)
+        self._complaint = found or self._complaint
+
+    def _is_regularly_slow(self) -> bool:
+        if self._long_in_a_row < _LONG_IN_A_ROW or len(self._recent) <= _LONG_IN_A_ROW:
+            return False
+        return self._recent[-1].now_ns - self._recent[-1 - _LONG_IN_A_ROW].now_ns >= 1.75 * _LONG_IN_A_ROW * self._usual_ns
+
+    def _compare(self, slots: int, thresholds: StreamThresholds) -> tuple[str, str] | None:
+        first, last, period_ns = self._recent[-1 - slots], self._recent[-1], self._usual_ns
+        extent_ns = last.now_ns - first.now_ns
+        stamps_ns = last.stamp_ns - first.stamp_ns
+        span_ns = last.span_sum_ns - first.span_sum_ns
+        missing = (stamps_ns - span_ns) / period_ns if span_ns else stamps_ns / period_ns - slots
+        regular = self._is_regularly_slow()
+        slow = extent_ns * thresholds.min_rate_ratio > slots * period_ns
+        if thresholds.max_lost and missing / (slots + max(missing, 0.0)) > thresholds.max_lost and not (slow and regular):
+            return "lost", f"{missing:.0f} of {slots + missing:.0f} messages lost, by their stamps"
+        if slow:
+            return "rate", f"{slots * NANOSECONDS / extent_ns:.1f} Hz where {NANOSECONDS / period_ns:.1f} Hz is usual"
+        jitter_ns = (last.jitter_sum_ns - first.jitter_sum_ns) / slots
+        if jitter_ns > self._allowed_jitter_ns(thresholds):
+            return "jitter", f"transit time varies by {jitter_ns / 1e6:.0f} ms from one message to the next"
+        return None
