@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.fusion import jobs, rows, summary, targets
-from benchmarks.fusion.features import FULL, QUICK
+from benchmarks.fusion import jobs, multilabel, rows, summary, targets
+from benchmarks.fusion.features import FULL, QUICK, Features
 from benchmarks.fusion.report import write_pictures, write_tables
 from benchmarks.fusion.training import Budget
 
@@ -24,17 +24,12 @@ def main(arguments: list[str]) -> int:
     console = Console()
     try:
         work = _jobs(options)
-        for job in work if options.fresh else []:
-            job.path.unlink(missing_ok=True)
-        with ProcessPoolExecutor(options.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-            futures = [pool.submit(jobs.run, job) for job in work]
-            for future in track(as_completed(futures), "training heads", total=len(futures), console=console):
-                future.result()
-    except FileNotFoundError as error:
+        if not options.collect:
+            _train(work, options, console)
+        results = _collect(work, options)
+    except (FileNotFoundError, ValueError) as error:
         console.print(str(error))
         return 1
-    results = summary.collect([job.path for job in work])
-    results["targets"] = targets.check(results)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "fusion.json").write_text(json.dumps(results, indent=1))
     console.print(targets.table(results["targets"]))
@@ -44,19 +39,39 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _train(work: list[jobs.Job], options: argparse.Namespace, console: Console) -> None:
+    for job in work if options.fresh else []:
+        job.path.unlink(missing_ok=True)
+    with ProcessPoolExecutor(options.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(jobs.run, job) for job in work]
+        for future in track(as_completed(futures), "training heads", total=len(futures), console=console):
+            future.result()
+
+
+def _collect(work: list[jobs.Job], options: argparse.Namespace) -> dict:
+    paths = [job.path for job in work if job.path.is_file()]
+    if not paths:
+        raise FileNotFoundError(f"{options.out}/cache/results: nothing there to collect; run without --collect first")
+    results = summary.collect(paths)
+    results["jobs"] = {"done": len(paths), "planned": len(work)}
+    results["targets"] = targets.check(results)
+    if not options.quick:
+        features = Features(options.out / "cache", FULL)
+        results["multilabel"] = summary.merge_seeds([multilabel.run(features, seed) for seed in range(options.ablation_seeds)])
+    return results
+
+
 def _jobs(options: argparse.Namespace) -> list[jobs.Job]:
-    """Baselines of every variant first, seed by seed, then ours, then the ablations: a run cut short is still balanced."""
+    """Seed by seed, so that a run cut short is still balanced; the ablations of a seed follow its main rows."""
     cache = options.out / "cache"
     if options.quick:
-        budget = Budget(epochs=6)
-        return [jobs.Job(v, 0, QUICK_ROWS, QUICK, budget, cache) for v in ("hard", "field")]
-    budget = Budget()
-
-    def of(variants, seeds, names):
-        return [jobs.Job(v, seed, tuple(names), FULL, budget, cache) for seed in range(seeds) for v in variants]
-
-    work = of(jobs.VARIANTS, options.seeds, rows.BASELINES) + of(jobs.VARIANTS, options.seeds, rows.VARIANTS_OF_OURS)
-    return work + of(jobs.ABLATED, options.ablation_seeds, rows.ABLATIONS)
+        return [jobs.Job(v, 0, QUICK_ROWS, QUICK, Budget(epochs=6), cache) for v in ("hard", "field")]
+    work = []
+    for seed in range(options.seeds):
+        for names, variants in ((rows.VARIANTS_OF_OURS, jobs.VARIANTS), (rows.BASELINES, jobs.VARIANTS), (rows.ABLATIONS, jobs.ABLATED)):
+            if names is not rows.ABLATIONS or seed < options.ablation_seeds:
+                work += [jobs.Job(variant, seed, tuple(names), FULL, Budget(), cache) for variant in variants]
+    return work
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ablation-seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out" / "bench")
+    parser.add_argument("--collect", action="store_true", help="train nothing; report the results that lie there")
     parser.add_argument("--fresh", action="store_true", help="train again what an earlier run left results of")
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md and docs/images from the result")
     return parser

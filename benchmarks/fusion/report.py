@@ -29,12 +29,18 @@ def write_tables(results: dict, path: Path) -> None:
 
 def tables(results: dict) -> str:
     """All tables as Markdown."""
-    parts = [f"Measured {DATE}. Every row under the calibration that its own calibration part chose.", "", "### What it must reach", ""]
+    done = results["jobs"]
+    parts = [
+        f"Measured {DATE}; {done['done']} of {done['planned']} jobs (a job is a variant, a seed and a group of rows) had run.",
+        "Every row under the calibration that its own calibration part chose; mean ± standard deviation over seeds.",
+        "",
+        "### What it must reach",
+        "",
+    ]
     parts += ["| target | measured | met |", "|---|---|---|"]
     parts += [f"| {t['target']} | {t['measured']} | {'yes' if t['met'] else '**no**'} |" for t in results["targets"]]
     for variant in (v for v in ORDER if v in results["variants"]):
-        seeds = max(results["seeds"][variant].values())
-        parts += ["", f"### {variant} ({seeds} seeds)", "", *_variant(results, variant)]
+        parts += ["", f"### {variant}", "", *_variant(results, variant)]
     if "contradiction" in results["variants"]:
         parts += ["", "### contradiction", "", *_contradiction(results["variants"]["contradiction"])]
     if "multilabel" in results:
@@ -48,9 +54,9 @@ def _variant(results: dict, variant: str) -> list[str]:
     strongest = results["strongest_baseline"].get(variant)
     floor = {s: by_row[OURS]["raw"][s]["ece_floor95"] for s in SUBSETS} if OURS in by_row else {}
     lines = [
-        "| row | calibration | accuracy, both | NLL both | NLL image | NLL audio | NLL drop50 | ECE both | ECE drop50 | AURC both | "
+        "| row | seeds | calibration | accuracy, both | NLL both | NLL image | NLL audio | NLL drop50 | ECE both | ECE drop50 | AURC both | "
         "violations | set size | parameters | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in (r for r in (*BASELINES, *VARIANTS_OF_OURS, *ABLATIONS) if r in by_row):
         calibration = best_calibration(home[row])
@@ -58,7 +64,7 @@ def _variant(results: dict, variant: str) -> list[str]:
         name = f"**{row}**" if row == OURS else f"{row} (strongest baseline)" if row == strongest else row
         nll = " | ".join(_spread(f[s]["nll"], 4) for s in SUBSETS)
         lines.append(
-            f"| {name} | {calibration} | {_spread(f['both']['accuracy'], 2, 100)} | {nll} | {_spread(f['both']['ece'], 2, 100)} | "
+            f"| {name} | {results['seeds'][variant][row]} | {calibration} | {_spread(f['both']['accuracy'], 2, 100)} | {nll} | {_spread(f['both']['ece'], 2, 100)} | "
             f"{_spread(f['drop50']['ece'], 2, 100)} | {f['both']['aurc'][0]:.4f} | {100 * f['violation']['rate'][0]:.1f} % "
             f"({100 * f['violation']['rate_001'][0]:.1f}) | {f['both']['set_size'][0]:.2f} | "
             f"{by_row[row]['parameters'][0]:,.0f} | {by_row[row]['training_s'][0]:.1f} |"

@@ -24,10 +24,10 @@ def collect(paths: list[Path]) -> dict:
         for variant, by_row in record["contradiction"].items():
             for row, figures in by_row.items():
                 contradiction[row][variant].append(figures)
-    variants = {v: {row: _merge(seeds) for row, seeds in by_row.items()} for v, by_row in raw.items()}
+    variants = {v: {row: merge_seeds(seeds) for row, seeds in by_row.items()} for v, by_row in raw.items()}
     strongest = {v: strongest_baseline(by_row) for v, by_row in variants.items()}
     if contradiction:
-        variants["contradiction"] = {row: {"raw": _merge(dict_of)} for row, dict_of in _transpose(contradiction).items()}
+        variants["contradiction"] = {row: {"raw": merge_seeds(dict_of)} for row, dict_of in _transpose(contradiction).items()}
     return {
         "variants": variants,
         "strongest_baseline": strongest,
@@ -95,13 +95,13 @@ def _interval(difference: np.ndarray, clusters: np.ndarray) -> list[float]:
     return [float(difference.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975]))]
 
 
-def _merge(seeds: list[dict]) -> dict:
-    """Numbers become [mean, sd], records are merged by key, floors stay plain means."""
+def merge_seeds(seeds: list[dict]) -> dict:
+    """One record of several: numbers become [mean, sd], records are merged by key, floors stay plain means."""
     merged: dict = {}
     for key, value in seeds[0].items():
         column = [seed[key] for seed in seeds]
         if isinstance(value, dict):
-            merged[key] = _merge(column)
+            merged[key] = merge_seeds(column)
         elif key == "ece_floor95":
             merged[key] = float(np.mean(column))
         elif isinstance(value, list):
