@@ -96,9 +96,12 @@ class ImageContent:
 
 
 class ImageWatch:
-    """Measures the frames of one camera. About 0.15 ms a frame. Not thread-safe."""
+    """Measures the frames of one camera: light on a grid over the picture, sharpness and noise in its middle.
 
-    _PATCH = 128
+    0.2 ms a frame at most. Not thread-safe.
+    """
+
+    _PATCH = 96
 
     def __init__(self) -> None:
         self._digest: int | None = None
@@ -118,12 +121,13 @@ class ImageWatch:
         mark = digest(data, compressed)
         repeats = "the same picture" if mark == self._digest else ""
         self._digest = mark
-        luminance = _luminance(image)  # (H, W) int16
-        levels = np.cumsum(np.bincount(luminance.ravel(), minlength=256))
+        patch = _luminance(_middle(image, self._PATCH))  # (h, w) int16
+        stride = math.ceil(max(image.shape[:2]) / self._PATCH)
+        spread = patch if stride == 1 else _luminance(image[::stride, ::stride])
+        levels = np.cumsum(np.bincount(spread.ravel(), minlength=256))
         total = levels[-1]
         highlight = int(np.searchsorted(levels, 0.98 * total)) / 255
         overexposed = 1.0 - float(levels[249]) / total
-        patch = _middle(luminance, self._PATCH)
         sharpness = _sharpness(patch)
         ratios = [s / max(usual.value, 1e-6) for s, usual in zip(sharpness, self._sharpness, strict=True) if usual.value is not None]
         ratio = max(ratios, default=None)
@@ -149,9 +153,9 @@ def _luminance(image: np.ndarray) -> np.ndarray:
     return ((77 * wide[..., 0] + 150 * wide[..., 1] + 29 * wide[..., 2]) >> 8).astype(np.int16)
 
 
-def _middle(plane: np.ndarray, side: int) -> np.ndarray:
-    top, left = max(0, plane.shape[0] - side) // 2, max(0, plane.shape[1] - side) // 2
-    return plane[top:top + side, left:left + side]
+def _middle(image: np.ndarray, side: int) -> np.ndarray:
+    top, left = max(0, image.shape[0] - side) // 2, max(0, image.shape[1] - side) // 2
+    return image[top:top + side, left:left + side]
 
 
 def _quantiles(values: np.ndarray, shares: tuple[float, ...]) -> list[int]:
@@ -344,7 +348,7 @@ def _clipped(samples: np.ndarray) -> float:
     """Share of samples at the limit: at full scale, or at a plateau that both peaks of a loud sound share."""
     low, high = float(samples.min()), float(samples.max())
     peak = max(-low, high)
-    if peak < 0.1:
+    if peak < 0.03:
         return 0.0
     if peak < 0.985 and abs(low + high) > 0.002 * peak:
         return 0.0

@@ -42,7 +42,7 @@ class StreamThresholds:
     """Share of pixels at full scale (250 of 255 or more)."""
     blur_below: float = 0.45
     """Sharpness as a share of the stream's own average over the last half minute."""
-    noisy_above: float = 0.02
+    noisy_above: float = 0.012
     """Noise of the picture at encoder size, as a share of full scale, where it is also three times its own average."""
     clipped_above: float = 0.02
     """Share of samples at the limit; speech recorded with headroom has none."""

@@ -116,7 +116,7 @@ IMAGE = (
     Parameter("dark_below", 0.12, "Share of full scale that the brightest 2 % must reach; 0 switches it off", "", (0.0, 1.0), life="live"),
     Parameter("overexposed_above", 0.6, "Share of pixels at full scale that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
     Parameter("blur_below", 0.45, "Share of its usual sharpness below which a picture is blurred; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("noisy_above", 0.02, "Noise as a share of full scale that is too much, where it is also three times the usual; 0 switches it off",
+    Parameter("noisy_above", 0.012, "Noise as a share of full scale that is too much, where it is also three times the usual; 0 switches it off",
               "", (0.0, 1.0), life="live"),
     Parameter("transport", "raw", "Message type of the image topic: sensor_msgs/Image or CompressedImage", choices=("raw", "compressed"),
               life="activate"),
