@@ -3,11 +3,12 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aecf_ros.core.content import Complaint
+from aecf_ros.core.content import AudioWatch, Complaint, ImageWatch
 from aecf_ros.core.streams import (
     PublishersMatched,
     SampleReceived,
@@ -642,3 +643,51 @@ def test_the_state_depends_on_events_and_not_on_how_often_it_is_asked_for(limits
             asked.update(TimePassed(), now_ns + round(part * wait_s * NANOSECONDS))
         now_ns += ns(wait_s)
         assert asked.update(event.at(now_ns), now_ns) == left_alone.update(event.at(now_ns), now_ns)
+
+
+# Measured content through the monitor: onset and end of faults of clear strength
+
+
+LENS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], StreamState]] = {
+    "dark": (lambda image, noise: image * 0.05 + 0.2 * np.abs(noise), DEGRADED),
+    "overexposed": (lambda image, noise: image * 6 + 80, DEGRADED),
+    "noisy": (lambda image, noise: image + 10 * noise, DEGRADED),
+    "frozen": (lambda image, noise: np.full_like(image, 77), FROZEN)}
+EAR: dict[str, tuple[Callable[[np.ndarray], np.ndarray], StreamState]] = {
+    "near-silent": (lambda sound: sound * 1e-3, DEGRADED),
+    "clipped": (lambda sound: np.clip(sound, -0.04, 0.04), DEGRADED),
+    "offset": (lambda sound: sound + 0.2, DEGRADED),
+    "frozen": (lambda sound: sound * 0 + 0.1, FROZEN)}
+
+
+@pytest.mark.parametrize("rate_hz", [5, 15, 30])
+@pytest.mark.parametrize("kind", LENS)
+def test_a_camera_fault_of_clear_strength_shows_within_a_second_and_ends_with_three_good_frames(kind: str, rate_hz: float) -> None:
+    change, state = LENS[kind]
+    for seed in range(3):
+        story, rng, watch, start_s, end_s = Story(), np.random.default_rng(seed), ImageWatch(), 5.0 + seed / 10, 8.0 + seed / 10
+        room = rng.uniform(20, 200, (12, 16, 1)).repeat(4, 0).repeat(4, 1)
+        for i in range(round(10 * rate_hz)):
+            at_s = (i + rng.uniform(-0.2, 0.2)) / rate_hz + 1
+            noise = rng.normal(0, 2, (48, 64, 3))
+            image = np.clip(change(room + noise, noise) if start_s <= at_s < end_s else room + noise, 0, 255).astype(np.uint8)
+            story.sample(at_s, content=watch.look(image.ravel(), False, image, ns(at_s)))
+        assert story.seen()[0] is OK and story.changes[1][0] >= start_s
+        assert story.since(state) - start_s <= (1.0 if rate_hz > 5 else 1.3)
+        assert story.changes[-1][1] is OK and story.changes[-1][0] - end_s <= 4.4 / rate_hz
+
+
+@pytest.mark.parametrize("chunk_s", [0.02, 0.1])
+@pytest.mark.parametrize("kind", EAR)
+def test_a_microphone_fault_of_clear_strength_shows_and_ends_as_quickly(kind: str, chunk_s: float) -> None:
+    change, state = EAR[kind]
+    story, rng, watch, size = Story(frozen_after_s=1.0), np.random.default_rng(0), AudioWatch(), round(16_000 * chunk_s)
+    for i in range(round(10 / chunk_s)):
+        at_s, time_s = (i + 1) * chunk_s, i * chunk_s + np.arange(size) / 16_000
+        voice = 0.1 * np.sin(2 * np.pi * 170 * time_s) * np.maximum(0, np.sin(2 * np.pi * 1.5 * time_s))
+        sound = voice + rng.normal(0, 2e-3, size)
+        sound = (change(sound) if 5 <= i * chunk_s < 8 else sound).astype(np.float32)
+        story.sample(at_s, span_s=chunk_s, content=watch.listen(sound.view(np.uint8), sound, 16_000, ns(at_s)))
+    assert story.seen()[0] is OK and 5 <= story.changes[1][0]
+    assert story.since(state) - 5 <= 1.0 + chunk_s + 0.1
+    assert story.changes[-1][1] is OK and story.changes[-1][0] - 8 <= 4.4 * chunk_s + 0.05
