@@ -54,7 +54,9 @@ setup(
     entry_points={
         "console_scripts": [
             "aecf = aecf_ros.cli:main",
+            "camera_node = aecf_ros.nodes.camera_node:main",
             "fusion_node = aecf_ros.nodes.fusion_node:main",
+            "microphone_node = aecf_ros.nodes.microphone_node:main",
             "evaluator_node = aecf_ros.nodes.evaluator_node:main",
         ],
     },
