@@ -2,10 +2,16 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from aecf_ros.core.bundle import Manifest
+    from aecf_ros.replay.bag import AudioFormat
 
 PathArgument = click.Path(path_type=Path)
 _LAZY = {"train": ("aecf_ros.training.command", "train_command", "turn labelled data into a model bundle")}
@@ -70,41 +76,149 @@ def demo(model: Path | None, bag: Path | None, faults: Path | None, out: Path) -
         raise _fails_in_one_line(error) from None
 
 
+def _topic_names(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """``camera=/x`` pairs."""
+    named = {}
+    for value in values:
+        name, equals, topic = value.partition("=")
+        if not (name and equals and topic):
+            raise click.BadParameter(f"'{value}' is not STREAM=TOPIC, such as camera=/front/image; none is no topic")
+        named[name] = topic
+    return named
+
+
+def _recording_options(command: Callable) -> Callable:
+    """Options that say how a recording is read, shared by `evaluate` and `replay`."""
+    for option in reversed((
+            click.option("--topic", "topic_names", multiple=True, metavar="STREAM=TOPIC", callback=_topic_names,
+                         help="Topic of a stream (camera=/x, audio_info=/y, label=/z, audio=none); by type and name by default. Repeatable."),
+            click.option("--audio-format", default=None, metavar="S16LE", help="Sample format of sound that no AudioInfo describes."),
+            click.option("--audio-rate", type=int, default=16000, show_default=True, help="Its sample rate in Hz."),
+            click.option("--audio-channels", type=int, default=1, show_default=True, help="Its channels."))):
+        command = option(command)
+    return command
+
+
+def _formats(manifest: Manifest, sample_format: str | None, rate_hz: int, channels: int) -> dict[str, AudioFormat]:
+    from aecf_ros.replay.bag import AudioFormat
+
+    if sample_format is None:
+        return {}
+    return {m.name: AudioFormat(sample_format, rate_hz, channels) for m in manifest.modalities if m.kind == "audio"}
+
+
 @main.command()
-@click.option("--model", type=PathArgument, required=True, help="Model bundle.")
+@click.option("--model", "models", type=PathArgument, required=True, multiple=True, help="Model bundle. Repeatable: several are compared.")
 @click.option("--bag", "bag_path", type=PathArgument, required=True, help="Recording: rosbag2 directory, .mcap or .db3.")
-@click.option("--faults", "faults_path", type=PathArgument, default=None, help="Faults file: a YAML list of {stream, kind, start_s, end_s}.")
+@click.option("--faults", "faults_paths", type=PathArgument, multiple=True,
+              help="Faults file: a YAML list of {stream, kind, start_s, end_s, ...}. Repeatable: several are compared.")
 @click.option("--labels", "labels_path", type=PathArgument, default=None, help="CSV start_s,end_s,label; the bag's label topic by default.")
+@click.option("--sweep", "sweep_streams", default=None, metavar="STREAMS", help="Also run faults throughout the recording: camera,audio.")
+@click.option("--kinds", default="drop,freeze,noise", show_default=True, help="Kinds of fault of the sweep.")
+@click.option("--severity", default="0:5", show_default=True, help="Severities of the sweep.")
+@_recording_options
 @click.option("--out", type=PathArgument, required=True, help="Where summary.json and report.html go.")
-def evaluate(model: Path, bag_path: Path, faults_path: Path | None, labels_path: Path | None, out: Path) -> None:
+def evaluate(models: tuple[Path, ...], bag_path: Path, faults_paths: tuple[Path, ...], labels_path: Path | None, sweep_streams: str | None, kinds: str,
+             severity: str, topic_names: dict[str, str], audio_format: str | None, audio_rate: int, audio_channels: int, out: Path) -> None:
     """Replay a recording through the node's pipeline: how accurate and how calibrated, with any sensor failing."""
     from rich.progress import Progress
 
-    from aecf_ros.core.bundle import BundleError, load_bundle
-    from aecf_ros.nodes.live_table import summary_tables
+    from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
+    from aecf_ros.nodes.live_table import summary_tables, text_table
     from aecf_ros.replay.bag import BagError, open_bag
     from aecf_ros.replay.driver import evaluate as replay
-    from aecf_ros.replay.faults import FaultError, load_faults
-    from aecf_ros.replay.report import write_reports
+    from aecf_ros.replay.driver import stream_kinds
+    from aecf_ros.replay.faults import Fault, FaultError, load_faults
+    from aecf_ros.replay.report import comparison_table, write_comparison
+    from aecf_ros.replay.score import Run
+    from aecf_ros.replay.sweep import plan, read_severities, sweep
     from aecf_ros.replay.truth import LabelError
     from aecf_ros.runtime.backends import BackendError, make_backend
     from aecf_ros.runtime.pipeline import Pipeline
 
     console = _console()
     try:
-        bundle = load_bundle(model)
-        faults = load_faults(faults_path, bundle.manifest.names) if faults_path else ()
-        pipeline = Pipeline(bundle.manifest, make_backend("onnxruntime", bundle))
+        severities = read_severities(severity)
+        bundles = [load_bundle(model) for model in models]
+        schedules = [(path, load_faults(path, stream_kinds(bundles[0].manifest))) for path in faults_paths] or [(None, ())]
+        names = _distinct([model.resolve().name for model in models], list(map(str, models)))
+        files = _distinct([path.stem if path else "no faults" for path, _ in schedules], [str(path) for path, _ in schedules])
         with open_bag(bag_path) as bag, Progress(console=console, transient=True) as bar:
-            task = bar.add_task("replaying", total=bag.duration_s)
-            summary, answers, truth = replay(bag, pipeline, faults, labels_path, lambda at_s: bar.update(task, completed=at_s))
-            duration_s = bag.duration_s
+            topics = bag.choose_topics(bundles[0].manifest, topic_names)
+            console.print(f"[dim]{topics.line(bag.types)}[/]", soft_wrap=True)
+
+            def one(bundle: Bundle, faults: tuple[Fault, ...], title: str) -> Run:
+                task = bar.add_task(title, total=bag.duration_s)
+                chosen = topics if bundle is bundles[0] else bag.choose_topics(bundle.manifest, topic_names)
+                pipeline = Pipeline(bundle.manifest, make_backend("onnxruntime", bundle))
+                done = replay(bag, pipeline, faults, labels_path, lambda at_s: bar.update(task, completed=at_s), chosen,
+                              _formats(bundle.manifest, audio_format, audio_rate, audio_channels), title)
+                bar.remove_task(task)
+                return done
+
+            swept_faults = plan(sweep_streams.split(","), kinds.split(","), severities, stream_kinds(bundles[0].manifest), bag.duration_s) \
+                if sweep_streams else []
+            compared = [one(bundle, faults, ", ".join(part for part, many in ((name, len(bundles) > 1), (file, len(schedules) > 1)) if many) or bag_path.name)
+                        for bundle, name in zip(bundles, names, strict=True) for (_, faults), file in zip(schedules, files, strict=True)]
+            points = []
+            if swept_faults:
+                task = bar.add_task("sweep", total=len(swept_faults))
+                for point in sweep(swept_faults, lambda faults: one(bundles[0], faults, f"{faults[0].stream} {faults[0].kind}" if faults else "no fault")):
+                    points.append(point)
+                    bar.advance(task)
+            losses = bag.losses
     except (BundleError, BagError, BackendError, FaultError, LabelError) as error:
         raise _fails_in_one_line(error) from None
-    paths = write_reports(out, summary, answers, truth, faults, bundle.manifest, duration_s, f"aecf evaluate: {bag_path.name}")
-    for table in summary_tables(summary):
+    warnings = [*losses, *dict.fromkeys(w for run in compared if run.truth and (w := run.truth.warning(run.manifest.labels)))]
+    paths = write_comparison(out, compared, f"aecf evaluate: {bag_path.name}", points)
+    for table in summary_tables(compared[0].summary) if len(compared) == 1 else [text_table("compared", *comparison_table(compared))]:
         console.print(table)
-    console.print(f"{summary['realtime_factor']:.0f} times real time; wrote " + " and ".join(str(path) for path in paths))
+    for line in warnings:
+        console.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
+    console.print(f"{compared[0].summary['realtime_factor']:.0f} times real time; wrote " + " and ".join(str(path) for path in paths), soft_wrap=True)
+
+
+def _distinct(names: list[str], fallback: list[str]) -> list[str]:
+    """Short names where they tell things apart, else the long ones."""
+    return names if len(set(names)) == len(names) else fallback
+
+
+@main.command()
+@click.option("--model", type=PathArgument, required=True, help="Model bundle.")
+@click.option("--bag", "bag_path", type=PathArgument, required=True, help="Recording: rosbag2 directory, .mcap or .db3.")
+@click.option("--faults", "faults_path", type=PathArgument, default=None, help="Faults file: a YAML list of {stream, kind, start_s, end_s, ...}.")
+@_recording_options
+@click.option("--out", type=PathArgument, required=True, help="The .mcap to write.")
+def replay(model: Path, bag_path: Path, faults_path: Path | None, topic_names: dict[str, str], audio_format: str | None, audio_rate: int,
+           audio_channels: int, out: Path) -> None:
+    """Write a recording again with predictions, diagnostics and a debug picture added, for Foxglove, Lichtblick or PlotJuggler."""
+    from rich.progress import Progress
+
+    from aecf_ros.core.bundle import BundleError, load_bundle
+    from aecf_ros.replay.bag import BagError, open_bag
+    from aecf_ros.replay.driver import stream_kinds
+    from aecf_ros.replay.faults import FaultError, load_faults
+    from aecf_ros.replay.record import RecordError, record
+    from aecf_ros.runtime.backends import BackendError, make_backend
+    from aecf_ros.runtime.pipeline import Pipeline
+
+    console = _console()
+    try:
+        bundle = load_bundle(model)
+        faults = load_faults(faults_path, stream_kinds(bundle.manifest)) if faults_path else ()
+        backend = make_backend("onnxruntime", bundle)
+        with open_bag(bag_path) as bag, Progress(console=console, transient=True) as bar:
+            topics = bag.choose_topics(bundle.manifest, topic_names)
+            console.print(f"[dim]{topics.line(bag.types)}[/]", soft_wrap=True)
+            task = bar.add_task("replaying", total=bag.duration_s)
+            counts = record(bag, topics, Pipeline(bundle.manifest, backend), out, backend.device, faults,
+                            _formats(bundle.manifest, audio_format, audio_rate, audio_channels), lambda at_s: bar.update(task, completed=at_s))
+            losses = bag.losses
+    except (BundleError, BagError, BackendError, FaultError, RecordError) as error:
+        raise _fails_in_one_line(error) from None
+    for line in losses:
+        console.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
+    console.print(f"wrote {out}: " + ", ".join(f"{n} on {topic}" for topic, n in counts.items()), soft_wrap=True)
 
 
 @main.command()
@@ -131,6 +245,34 @@ def inspect(model: Path) -> None:
     for name, m in manifest.metrics.items():
         metrics.add_row(name, str(m["n"]), *(f"{m[k]:.3f}" for k in ("accuracy", "nll", "ece", "ece_noise_floor", "coverage")))
     console.print(modalities, metrics, f"[green]verified[/]: {len(manifest.files)} files match their SHA-256 and the graphs load")
+
+
+@main.command()
+@click.option("--node", default="/fusion_node", show_default=True, help="Name of the node, with its namespace.")
+def watch(node: str) -> None:
+    """Watch a running fusion node live: what it says, how sure, and which sensors it trusts."""
+    from aecf_ros.nodes.watch import WatchError
+    from aecf_ros.nodes.watch import watch as watch_node
+
+    try:
+        watch_node(node, _console())
+    except WatchError as error:
+        raise _fails_in_one_line(error) from None
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Say what this machine has, what is wrong with it, and what to do."""
+    from aecf_ros.nodes.doctor import examine, findings_json, findings_table
+
+    findings = examine()
+    if as_json:
+        click.echo(findings_json(findings))
+    else:
+        _console().print(findings_table(findings))
+    ctx.exit(1 if any(f.verdict == "FAIL" for f in findings) else 0)
 
 
 if __name__ == "__main__":
