@@ -170,7 +170,8 @@ class Cadence:
     def _is_regularly_slow(self) -> bool:
         if self._long_in_a_row < _LONG_IN_A_ROW or len(self._recent) <= _LONG_IN_A_ROW:
             return False
-        return self._recent[-1].now_ns - self._recent[-1 - _LONG_IN_A_ROW].now_ns >= 1.75 * _LONG_IN_A_ROW * self._usual_ns
+        extent_ns = self._recent[-1].now_ns - self._recent[-1 - _LONG_IN_A_ROW].now_ns
+        return extent_ns >= 1.75 * _LONG_IN_A_ROW * self._usual_ns
 
     def _compare(self, slots: int, thresholds: StreamThresholds) -> tuple[str, str] | None:
         first, last, period_ns = self._recent[-1 - slots], self._recent[-1], self._usual_ns
@@ -180,7 +181,8 @@ class Cadence:
         missing = (stamps_ns - span_ns) / period_ns if span_ns else stamps_ns / period_ns - slots
         regular = self._is_regularly_slow()
         slow = extent_ns * thresholds.min_rate_ratio > slots * period_ns
-        if thresholds.max_lost and missing / (slots + max(missing, 0.0)) > thresholds.max_lost and not (slow and regular):
+        lost = missing / (slots + max(missing, 0.0))
+        if 0 < thresholds.max_lost < lost and not (slow and regular):
             return "lost", f"{missing:.0f} of {slots + missing:.0f} messages lost, by their stamps"
         if slow:
             return "rate", f"{slots * NANOSECONDS / extent_ns:.1f} Hz where {NANOSECONDS / period_ns:.1f} Hz is usual"

@@ -1,7 +1,7 @@
 """What the content of a stream says about the sensor: repeating, dark, blurred, clipped, silent, humming.
 
-A watch measures, cheaply and as messages come; the measurement says what it repeats and what there is to complain about at
-given thresholds; ``StreamMonitor`` decides how long that must last. Memory is fixed.
+A watch measures, cheaply and as messages come; the measurement says what it repeats and what there is to complain about
+at given thresholds; ``StreamMonitor`` decides how long that must last. Memory is fixed.
 """
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Content(Protocol):
 
 
 def digest(data: np.ndarray, whole: bool) -> int:
-    """CRC-32 of flat uint8 data: of all of it, or of at most 64 KB evenly spread. Noise changes a sample of any pixels."""
+    """CRC-32 of flat uint8 data: of all of it, or of at most 64 KB evenly spread, which noise changes as well."""
     step = 1 if whole else -(-data.size // DIGEST_BYTES) | 1
     return zlib.crc32(np.ascontiguousarray(data[::step]), data.size)
 
@@ -69,9 +69,9 @@ class SlowAverage:
 
 @dataclass(frozen=True, slots=True)
 class ImageContent:
-    """Measurements of one picture at encoder size; levels are shares of full scale, ratios are to the stream's own average.
+    """Measurements of one picture at encoder size; levels are shares of full scale.
 
-    ``highlight`` is the luminance that 2 % of the pixels exceed.
+    Ratios are to the stream's own average, ``None`` while there is too little to go by. ``highlight`` is the luminance that 2 % of the pixels exceed.
     """
 
     repeats: str
@@ -129,8 +129,8 @@ class ImageWatch:
         highlight = int(np.searchsorted(levels, 0.98 * total)) / 255
         overexposed = 1.0 - float(levels[249]) / total
         sharpness = _sharpness(patch)
-        ratios = [s / max(usual.value, 1e-6) for s, usual in zip(sharpness, self._sharpness, strict=True) if usual.value is not None]
-        ratio = max(ratios, default=None)
+        ratio = max((s / max(usual.value, 1e-6) for s, usual in zip(sharpness, self._sharpness, strict=True)
+                     if usual.value is not None), default=None)
         noise = min(_spatial_noise(patch), self._change(patch)) / 255
         usual_noise = self._noise.value
         if not repeats and 0.05 < highlight and overexposed < 0.5:
@@ -138,7 +138,8 @@ class ImageWatch:
                 usual.add(s, now_ns, unusual=ratio is not None and ratio < 0.6)
             self._noise.add(noise, now_ns, unusual=usual_noise is not None and noise > 2.0 * usual_noise)
         return ImageContent(
-            repeats, highlight, overexposed, ratio, noise, noise / max(usual_noise, 0.5 / 255) if usual_noise is not None else None)
+            repeats, highlight, overexposed, ratio, noise,
+            noise / max(usual_noise, 0.5 / 255) if usual_noise is not None else None)
 
     def _change(self, patch: np.ndarray) -> float:
         """Noise between this picture and the one before, in grey levels; a still scene without noise has none."""
@@ -175,8 +176,8 @@ def _median(values: np.ndarray) -> float:
 def _sharpness(patch: np.ndarray) -> tuple[float, float]:
     """How sharp a picture is, whatever its contrast: all over, and where it is sharpest.
 
-    Mean absolute Laplacian over the standard deviation of luminance falls where a scene has fewer edges; its largest values
-    over the range of luminance hold with a single edge, but vary more. Blur lowers both.
+    Mean absolute Laplacian over the standard deviation of luminance falls where a scene has fewer edges; its largest
+    values over the range of luminance hold with a single edge, but vary more. Blur lowers both.
     """
     if min(patch.shape) < 3:
         return 0.0, 0.0
@@ -198,9 +199,10 @@ def _spatial_noise(patch: np.ndarray) -> float:
 class AudioContent:
     """Measurements of one chunk (or of the last 50 ms, where chunks are shorter); levels are shares of full scale.
 
-    ``clipped_s`` is how much of the last second is clipped chunks: words are clipped and the pauses between them are not.
-    ``hum`` is the share of the energy of the last half second at harmonics of ``hum_hz``, ``floor_dbfs`` the level of its
-    quietest 50 ms, ``floor_rise_db`` how far that is above the stream's own average where it is broadband noise, else 0.
+    ``clipped_s`` is how much of the last second is clipped chunks: words are clipped, the pauses between them are not.
+    ``hum`` is the share of the energy of the last half second at harmonics of ``hum_hz``, ``floor_dbfs`` the level of
+    its quietest 50 ms, ``floor_rise_db`` how far that is above the stream's own average where it is broadband noise,
+    else 0.
     """
 
     repeats: str
@@ -357,7 +359,7 @@ def _clipped(samples: np.ndarray) -> float:
 
 
 def _flatness(samples: np.ndarray) -> float:
-    """Geometric over arithmetic mean of 24 bands from 3 % to 90 % of the bandwidth: near 1 for noise, near 0 for tones."""
+    """Geometric over arithmetic mean of 24 bands from 3 % to 90 % of the bandwidth: 1 for noise, 0 for tones."""
     power = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) ** 2
     inner = power[max(2, round(0.03 * len(power))):round(0.9 * len(power))]
     if len(inner) < 24:

@@ -8,7 +8,7 @@ from aecf_ros.core.types import NANOSECONDS
 
 @dataclass(frozen=True, slots=True)
 class StampVerdict:
-    """``fault`` says what is wrong with a stamp, empty if nothing is; ``jumped`` that what came before is of another time."""
+    """``fault`` says what is wrong with a stamp, if anything; ``jumped`` that what came before is of another time."""
 
     fault: str = ""
     jumped: bool = False
@@ -18,7 +18,7 @@ GOOD = StampVerdict()
 
 
 class StampCheck:
-    """Compares each stamp with the one before and with the node's clock. A jump backward is the new time base at once."""
+    """Compares each stamp with the one before and with the node's clock. A jump back is the new time base at once."""
 
     def __init__(self) -> None:
         self._last_ns: int | None = None
@@ -29,7 +29,7 @@ class StampCheck:
         self._new_publisher = True
 
     def check(self, stamp_ns: int, received_ns: int, same_content: bool, tolerance_s: float) -> StampVerdict:
-        """Judge one stamp against the node time ``received_ns``; ``same_content`` says that the message is a repetition."""
+        """Judge one stamp against the node time ``received_ns``; ``same_content`` says that the message repeats."""
         if stamp_ns == 0:
             return StampVerdict("the stamp is zero; the driver does not set header.stamp")
         ahead_s = (stamp_ns - received_ns) / NANOSECONDS

@@ -1,8 +1,8 @@
 """Health of one stream as a state machine that is told the time.
 
-``StreamMonitor.update(event, now_ns)`` takes what happened and the steady time, and gives the status. It holds no clock, so
-a test is a story and a replay is exact. Where several things are wrong, the state is the first of: silence, CLOCK_FAULT,
-FROZEN, DEGRADED, LATE. A state that does not feed the fusion ends with ``recover_samples`` good samples in a row
+``StreamMonitor.update(event, now_ns)`` takes what happened and the steady time, and gives the status. It holds no clock,
+so a test is a story and a replay is exact. Where several things are wrong, the state is the first of: silence,
+CLOCK_FAULT, FROZEN, DEGRADED, LATE. A state that does not feed the fusion ends with ``recover_samples`` good samples in a row
 (hysteresis), and a single undecodable message among good ones is counted but does not switch a stream off.
 """
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Suspicion:
 
 
 class StreamMonitor:
-    """Decides the state of one stream. ``thresholds`` may be replaced at any time. Not thread-safe: one owner calls it."""
+    """Decides the state of one stream. ``thresholds`` may be replaced at any time. Not thread-safe: one owner."""
 
     def __init__(self, name: str, thresholds: StreamThresholds) -> None:
         self.name = name

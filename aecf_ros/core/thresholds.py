@@ -10,8 +10,8 @@ from aecf_ros.core.types import NANOSECONDS
 class StreamThresholds:
     """Limits of one stream, of which image streams and audio streams each use their part.
 
-    The defaults hold for cameras of 5 to 60 Hz and chunks of 10 to 500 ms, because silence is also given some periods of
-    the stream as it was learned. 0 switches a check off, apart from the silences and the counts of samples.
+    The defaults hold for cameras of 5 to 60 Hz and chunks of 10 to 500 ms, because silence is also given some periods
+    of the stream as it was learned. 0 switches a check off, apart from the silences and the counts of samples.
     """
 
     stale_after_s: float = 0.35
@@ -27,7 +27,7 @@ class StreamThresholds:
     future_tolerance_s: float = 0.2
     """How far ahead of the node's clock a stamp may be: two machines that NTP keeps together differ by much less."""
     frozen_after_s: float = 0.5
-    """How long content may repeat; no noisy sensor repeats a frame even once. Audio takes 1 s, see ``AUDIO_THRESHOLDS``."""
+    """How long content may repeat; no noisy sensor repeats a frame even once. ``AUDIO_THRESHOLDS`` say 1 s."""
     degraded_after_s: float = 0.4
     """How long a complaint about content must last: a hand before the lens or a slammed door does not count."""
     min_rate_ratio: float = 0.7
@@ -37,7 +37,7 @@ class StreamThresholds:
     max_jitter: float = 0.6
     """Mean change of transit time from one message to the next (RFC 3550), in periods; 20 ms are always allowed."""
     dark_below: float = 0.12
-    """A picture whose brightest 2 % do not reach this share of full scale is dark; a dim room with a lamp in it is not."""
+    """A picture whose brightest 2 % do not reach this share of full scale is dark; a dim room with a lamp is not."""
     overexposed_above: float = 0.6
     """Share of pixels at full scale (250 of 255 or more)."""
     blur_below: float = 0.45
@@ -53,7 +53,7 @@ class StreamThresholds:
     hum_above: float = 0.5
     """Share of the energy at harmonics of 50 or 60 Hz."""
     noise_above_dbfs: float = -35.0
-    """Level of the quietest moment of the last half second, where it is also 12 dB above its own average and broadband."""
+    """Level of the quietest moment of the last half second, where it is also broadband and 12 dB above the usual."""
 
     def __post_init__(self) -> None:
         if not 0 < self.stale_after_s <= self.dropped_after_s:
@@ -83,8 +83,8 @@ class StreamThresholds:
         return round(self.dropped_after_s * NANOSECONDS)
 
 
-_SHARES = ("min_rate_ratio", "max_lost", "dark_below", "overexposed_above", "blur_below", "noisy_above", "clipped_above",
-           "dc_above", "hum_above")
+_SHARES = ("min_rate_ratio", "max_lost", "dark_below", "overexposed_above", "blur_below", "noisy_above",
+           "clipped_above", "dc_above", "hum_above")
 
 IMAGE_THRESHOLDS = StreamThresholds()
 AUDIO_THRESHOLDS = StreamThresholds(frozen_after_s=1.0)
