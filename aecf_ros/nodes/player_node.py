@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import rclpy
 from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
@@ -25,8 +26,9 @@ from aecf_ros.core.messages import stamp_to_ns
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.nodes.convert import ns_to_stamp
 from aecf_ros.nodes.inputs import LATCHED_QOS
-from aecf_ros.replay.bag import Bag, BagError, Topics, open_bag
-from aecf_ros.replay.faults import Fault, FaultError, is_dropped, load_faults
+from aecf_ros.replay.bag import Bag, BagError, Recorded, Topics, open_bag
+from aecf_ros.replay.driver import arrivals, stream_kinds
+from aecf_ros.replay.faults import Fault, FaultError, FaultInjector, load_faults
 
 TYPES = {
     "sensor_msgs/msg/Image": Image,
@@ -43,10 +45,12 @@ class PlayError(RuntimeError):
     """Nobody listens; says to what."""
 
 
-def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], on_start: Callable[[int], None]) -> dict[str, list[int]]:
+def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: Mapping[str, str],
+         on_start: Callable[[int], None]) -> dict[str, list[int]]:
     """Publish the recording once, in its own time.
 
     Args:
+        kinds: ``image`` or ``audio`` for each modality.
         on_start: told the node time at which the recording starts, in ns, before anything is published.
 
     Returns:
@@ -55,8 +59,7 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], on_start
     Raises:
         PlayError: a topic found no subscriber within ``MATCH_TIMEOUT_S``.
     """
-    modality_of = {topic: name for name, topic in topics.streams.items()}
-    publishers = {topic: node.create_publisher(TYPES[bag.types[topic]], topic, SENSOR_QOS) for topic in modality_of}
+    publishers = {topic: node.create_publisher(TYPES[bag.types[topic]], topic, SENSOR_QOS) for topic in topics.streams.values()}
     publishers |= {topic: node.create_publisher(AudioInfo, topic, LATCHED_QOS) for topic in topics.infos.values()}
     _wait_for_subscribers(publishers)
 
@@ -64,25 +67,28 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], on_start
     on_start(start_ns)
     offset_ns = start_ns - bag.start_ns
     published: dict[str, list[int]] = {name: [] for name in topics.streams}
-    for recorded in bag.messages(list(publishers)):
-        at_s = (recorded.log_ns - bag.start_ns) / NANOSECONDS
-        name = modality_of.get(recorded.topic)
-        if name is not None and is_dropped(faults, name, at_s):
-            continue
+
+    def read(recorded: Recorded) -> Any:
         message = deserialize_message(recorded.data, TYPES[recorded.type])
         if hasattr(message, "header"):
-            stamp_ns = stamp_to_ns(message.header.stamp) + offset_ns
-            message.header.stamp = ns_to_stamp(stamp_ns)
-        else:
-            stamp_ns = recorded.log_ns + offset_ns
-        wait_ns = recorded.log_ns + offset_ns - node.get_clock().now().nanoseconds
+            message.header.stamp = ns_to_stamp(stamp_to_ns(message.header.stamp) + offset_ns)
+        return message
+
+    described: dict[str, Any] = {}
+    injector = FaultInjector(faults, kinds)
+    for arrival in arrivals(bag.messages(list(publishers)), bag.start_ns, topics, injector, read):
+        name = arrival.stream
+        wait_ns = arrival.at_ns + offset_ns - node.get_clock().now().nanoseconds
         if wait_ns > 0:
             time.sleep(wait_ns / NANOSECONDS)
         if not rclpy.ok():
             break
-        publishers[recorded.topic].publish(message)
-        if name is not None:
-            published[name].append(stamp_ns)
+        if arrival.info is not None and arrival.info != described.get(name):
+            described[name] = arrival.info
+            publishers[topics.infos[name]].publish(arrival.info)
+        publishers[topics.streams[name]].publish(arrival.message)
+        header = getattr(arrival.message, "header", None)
+        published[name].append(arrival.at_ns + offset_ns if header is None else stamp_to_ns(header.stamp))
     return published
 
 
@@ -105,7 +111,8 @@ def main(argv: list[str] | None = None) -> int:
     rclpy.init()
     try:
         manifest = load_manifest(args.model)
-        faults = load_faults(args.faults, manifest.names) if args.faults else ()
+        kinds = stream_kinds(manifest)
+        faults = load_faults(args.faults, kinds) if args.faults else ()
         with open_bag(args.bag) as bag:
             node = Node("player")
             try:
@@ -115,7 +122,7 @@ def main(argv: list[str] | None = None) -> int:
                     log.update(entries)
                     args.log.write_text(json.dumps(log), encoding="utf-8")
 
-                published = play(node, bag, bag.choose_topics(manifest), faults, lambda start_ns: note(start_ns=start_ns))
+                published = play(node, bag, bag.choose_topics(manifest), faults, kinds, lambda start_ns: note(start_ns=start_ns))
                 note(published=published)
             finally:
                 node.destroy_node()

@@ -1,28 +1,48 @@
 """Read rosbag2 recordings (MCAP or sqlite3, a directory or one file) by rosbags, without ROS."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sqlite3
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import Connection
 from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from aecf_ros.core.bundle import Manifest
+from aecf_ros.core.decode import SAMPLE_BYTES
 from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.replay.salvage import salvage
 
 IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
-AUDIO_TYPES = ("audio_common_msgs/msg/AudioDataStamped", "audio_common_msgs/msg/AudioData")
+AUDIO_TYPES = ("audio_common_msgs/msg/AudioDataStamped", "audio_common_msgs/msg/AudioData", "audio_common_msgs/msg/AudioStamped",
+               "foxglove_msgs/msg/RawAudio")
+NO_TOPIC = "none"
+"""In place of a topic: this modality has none in the recording."""
 INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
 LABEL_TYPE = "std_msgs/msg/String"
 _AUDIO_DEFINITIONS = {
     "audio_common_msgs/msg/AudioData": "uint8[] data",
     "audio_common_msgs/msg/AudioDataStamped": "std_msgs/Header header\naudio_common_msgs/AudioData audio",
     "audio_common_msgs/msg/AudioInfo": "uint8 channels\nuint32 sample_rate\nstring sample_format\nuint32 bitrate\nstring coding_format",
+}
+_OTHER_AUDIO_DEFINITIONS = {
+    "audio_common_msgs/msg/AudioData": "float32[] float32_data\nint32[] int32_data\nint16[] int16_data\nint8[] int8_data\nuint8[] uint8_data",
+    "audio_common_msgs/msg/AudioInfo": "int32 format\nint32 channels\nint32 rate\nint32 chunk",
+    "audio_common_msgs/msg/Audio": "audio_common_msgs/AudioData audio_data\naudio_common_msgs/AudioInfo info",
+    "audio_common_msgs/msg/AudioStamped": "std_msgs/Header header\naudio_common_msgs/Audio audio",
+}
+_FOXGLOVE_DEFINITIONS = {
+    "foxglove_msgs/msg/RawAudio":
+        "builtin_interfaces/Time timestamp\nuint8[] data\nstring format\nuint32 sample_rate\nuint32 number_of_channels",
 }
 
 
@@ -48,12 +68,36 @@ class Topics:
     infos: Mapping[str, str]
     label: str | None
 
+    def line(self, types: Mapping[str, str]) -> str:
+        """Which topic carries what, in one line."""
+        chosen = [f"{name} from {topic} ({types[topic].rsplit('/', 1)[-1]})" for name, topic in self.streams.items()]
+        described = [f"described by {topic}" for topic in self.infos.values()]
+        return ", ".join([*chosen, *described, f"labels from {self.label}" if self.label else "no labels"])
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """How to read sound that no ``AudioInfo`` describes: shaped like one."""
+
+    sample_format: str
+    sample_rate: int
+    channels: int
+    coding_format: str = "wave"
+
+    def __post_init__(self) -> None:
+        if self.sample_format not in SAMPLE_BYTES:
+            raise BagError(f"audio format '{self.sample_format}' is not known; use one of {', '.join(SAMPLE_BYTES)}")
+
 
 class Bag:
-    """An open recording. Make it with :func:`open_bag`."""
+    """An open recording. Make it with :func:`open_bag`.
 
-    def __init__(self, path: Path, reader: AnyReader) -> None:
+    ``losses`` says in a line each what of it could not be read; it may grow while :meth:`messages` is run through.
+    """
+
+    def __init__(self, path: Path, reader: AnyReader, losses: Sequence[str] = ()) -> None:
         self.path = path
+        self.losses = list(losses)
         self._reader = reader
         self.types: dict[str, str] = {c.topic: c.msgtype for c in reader.connections}
         self.start_ns: int = reader.start_time
@@ -70,8 +114,20 @@ class Bag:
         try:
             for connection, log_ns, data in self._reader.messages(connections):
                 yield Recorded(connection.topic, connection.msgtype, log_ns, data)
-        except ReaderError as error:
-            raise BagError(f"{self.path}: breaks off ({_first_line(error)}); check it with `ros2 bag info`") from None
+        except (ReaderError, sqlite3.DatabaseError, RuntimeError, EOFError, zlib.error) as error:
+            line = f"{self.path}: breaks off ({_first_line(error)}); what follows is not read"
+            if line not in self.losses:
+                self.losses.append(line)
+
+    @property
+    def connections(self) -> Sequence[Connection]:
+        """What the recording knows of each topic, as rosbags has it."""
+        return self._reader.connections
+
+    @property
+    def typestore(self) -> Typestore:
+        """The types of the recording."""
+        return self._reader.typestore
 
     def deserialize(self, recorded: Recorded) -> Any:
         """The message, with the field names of its definition.
@@ -85,25 +141,57 @@ class Bag:
             raise BagError(f"{self.path}: {recorded.topic}: a message is not a {recorded.type} ({_first_line(error)}); "
                            "check it with `ros2 bag info`") from None
 
-    def choose_topics(self, manifest: Manifest) -> Topics:
+    def choose_topics(self, manifest: Manifest, named: Mapping[str, str] | None = None) -> Topics:
         """Find a topic for every modality: the one its name suggests if there is one, else the only one of a fitting type.
 
+        Args:
+            named: topics that are named: by modality, by modality and ``_info``, and for ``label``; ``none`` for no topic.
+
         Raises:
-            BagError: none fits, or several do and no name decides.
+            BagError: none fits, or several do and no name decides; or a named topic is not there or of another type.
         """
-        streams, infos = {}, {}
+        named = dict(named or {})
+        streams: dict[str, str] = {}
+        infos: dict[str, str] = {}
+        given = {name: self._given(name, topic, IMAGE_TYPES if m.kind == "image" else AUDIO_TYPES)
+                 for m in manifest.modalities if (topic := named.pop(name := m.name, None)) is not None}
         for modality in manifest.modalities:
+            name = modality.name
             types = IMAGE_TYPES if modality.kind == "image" else AUDIO_TYPES
-            streams[modality.name] = self._choose(modality.name, types, taken=set(streams.values()))
+            info = named.pop(f"{name}_info", None)
+            topic = given[name] if name in given else self._choose(name, types, taken={*streams.values(), *given.values()})
+            if topic is None:
+                continue
+            streams[name] = topic
             if modality.kind == "audio":
-                info = self._choose_info(modality.name, streams[modality.name])
+                info = self._given(f"{name}_info", info, (INFO_TYPE,)) if info is not None else self._choose_info(name, topic)
                 if info is not None:
-                    infos[modality.name] = info
-        labels = [t for t, kind in self.types.items() if kind == LABEL_TYPE and "label" in t]
+                    infos[name] = info
+        label = self._given("label", named.pop("label"), (LABEL_TYPE,)) if "label" in named else self._choose_label()
+        for name in named:
+            known = [part for m in manifest.modalities for part in ([m.name] if m.kind == "image" else [m.name, f"{m.name}_info"])]
+            raise BagError(f"topic for '{name}': this model has no such stream; use one of {', '.join([*known, 'label'])}")
+        return Topics(streams, infos, label)
+
+    def _given(self, name: str, topic: str, types: tuple[str, ...]) -> str | None:
+        if topic == NO_TOPIC:
+            return None
+        if topic not in self.types:
+            near = get_close_matches(topic, self.types, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(self.types))}"
+            raise BagError(f"{self.path}: no topic {topic} for '{name}'; {hint}")
+        if self.types[topic] not in types:
+            raise BagError(f"{self.path}: {topic} is {self.types[topic]}, and '{name}' takes {' or '.join(types)}")
+        return topic
+
+    def _choose_label(self) -> str | None:
+        labels = sorted(t for t, kind in self.types.items() if kind == LABEL_TYPE and "label" in t)
         named = [t for t in labels if t.split("/")[-1] == "label"]
-        return Topics(streams, infos, (named or labels or [None])[0])
+        return (named or labels or [None])[0]
 
     def _choose_info(self, name: str, stream: str) -> str | None:
+        if self.types[stream] not in AUDIO_TYPES[:2]:
+            return None  # its messages say themselves how to read them
         fitting = [t for t, kind in self.types.items() if kind == INFO_TYPE]
         chosen = [t for t in fitting if t == f"{stream}_info"] or [t for t in fitting if t.startswith(stream)] or fitting
         if len(chosen) > 1:
@@ -119,13 +207,13 @@ class Bag:
             return chosen[0]
         held = ", ".join(f"{t} ({kind})" for t, kind in sorted(self.types.items()))
         found = f"several topics fit ({', '.join(chosen)})" if chosen else f"no topic of type {' or '.join(types)}"
-        raise BagError(f"{self.path}: modality '{name}': {found}; the recording holds {held}")
+        raise BagError(f"{self.path}: modality '{name}': {found}; name one with --topic {name}=/..., or --topic {name}=none; the recording holds {held}")
 
 
-def _types_without_definitions() -> Typestore:
+def _types_without_definitions(other_dialect: bool) -> Typestore:
     """Types for recordings that carry no definitions of theirs, as sqlite3 ones of Humble do not."""
     store = get_typestore(Stores.ROS2_HUMBLE)
-    for name, definition in _AUDIO_DEFINITIONS.items():
+    for name, definition in {**(_OTHER_AUDIO_DEFINITIONS if other_dialect else _AUDIO_DEFINITIONS), **_FOXGLOVE_DEFINITIONS}.items():
         store.register(get_types_from_msg(definition, name))
     return store
 
@@ -134,19 +222,64 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+_CANNOT_READ = (AnyReaderError, ReaderError, OSError, struct.error, TypeError, ValueError, EOFError, RuntimeError)
+"""What rosbags raises for a file that is cut off or not what it seems: readers trust what they have read so far."""
+
+
+def _open(paths: Sequence[Path]) -> tuple[AnyReader, ExitStack]:
+    """A reader of one recording and what closes it."""
+    with ExitStack() as stack:
+        reader = stack.enter_context(AnyReader(paths, default_typestore=_types_without_definitions(other_dialect=False)))
+        if any(c.msgtype == "audio_common_msgs/msg/AudioStamped" for c in reader.connections):
+            # Both dialects have types of the same names; without definitions of its own only this type tells which a recording speaks.
+            stack.pop_all().close()
+            reader = stack.enter_context(AnyReader(paths, default_typestore=_types_without_definitions(other_dialect=True)))
+        return reader, stack.pop_all()
+    raise AssertionError("unreachable")
+
+
+def _open_what_is_whole(path: Path) -> tuple[AnyReader, ExitStack, list[str]] | None:
+    """A reader of the files of a recording that can be read on their own, and what was lost; ``None`` if there is none."""
+    files = sorted(p for p in path.iterdir() if p.suffix in (".mcap", ".db3")) if path.is_dir() else [path]
+    readable: list[Path] = []
+    losses = [] if not path.is_dir() or (path / "metadata.yaml").exists() else [f"{path}: no metadata.yaml; its files are read one by one"]
+    for file in files:
+        for way in [file, *(salvage(file) if file.suffix == ".mcap" else [])]:
+            try:
+                reader, stack = _open([way])
+            except _CANNOT_READ:
+                continue
+            with stack:
+                whole = way is file
+                if not whole and not reader.message_count:
+                    continue
+                if not whole:
+                    seconds = (reader.end_time - reader.start_time) / NANOSECONDS
+                    losses.append(f"{file}: is cut off: {way.end} of {file.stat().st_size} bytes are whole, which hold {seconds:.1f} s")
+            readable.append(way)
+            break
+        else:
+            losses.append(f"{file}: cannot be read at all")
+    return (*_open(readable), losses) if readable else None
+
+
 @contextmanager
 def open_bag(path: Path | str) -> Iterator[Bag]:
-    """Open a recording for reading.
+    """Open a recording for reading; of one that is cut off, what is whole.
 
     Raises:
-        BagError: it is not there or cannot be read.
+        BagError: it is not there or nothing of it can be read.
     """
     path = Path(path)
     if not path.exists():
         raise BagError(f"{path}: no such recording; name a rosbag2 directory, an .mcap or a .db3 file")
-    with ExitStack() as stack:
-        try:
-            reader = stack.enter_context(AnyReader([path], default_typestore=_types_without_definitions()))
-        except (AnyReaderError, OSError) as error:
+    losses: list[str] = []
+    try:
+        reader, stack = _open([path])
+    except _CANNOT_READ as error:
+        found = _open_what_is_whole(path)
+        if found is None:
             raise BagError(f"{path}: cannot be read as rosbag2 ({_first_line(error)}); check it with `ros2 bag info`") from None
-        yield Bag(path, reader)
+        reader, stack, losses = found
+    with stack:
+        yield Bag(path, reader, losses)

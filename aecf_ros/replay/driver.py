@@ -1,28 +1,83 @@
 """Drive the node's own pipeline with a recording, in the recording's time."""
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from aecf_ros.core.bundle import Manifest
-from aecf_ros.core.messages import (
-    FormatUnknown,
-    read_compressed_image,
-    read_image,
-    read_plain_audio,
-    read_stamped_audio,
-)
-from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.replay.bag import Bag, Topics
-from aecf_ros.replay.faults import Fault, is_dropped
-from aecf_ros.replay.score import Answer, summarize
+from aecf_ros.core.messages import FormatUnknown
+from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
+from aecf_ros.replay.bag import AudioFormat, Bag, Recorded, Topics
+from aecf_ros.replay.faults import Delivery, Fault, FaultInjector
+from aecf_ros.replay.score import Run, summarize
+from aecf_ros.replay.track import Answer, Track
 from aecf_ros.replay.truth import Truth, read_label_file, truth_from_labels
-from aecf_ros.runtime.pipeline import Pipeline
+from aecf_ros.replay.wire import raw_record
+from aecf_ros.runtime.pipeline import Observation, Pipeline
 
-_READ_IMAGE = {"sensor_msgs/msg/Image": read_image, "sensor_msgs/msg/CompressedImage": read_compressed_image}
-_READ_AUDIO = {"audio_common_msgs/msg/AudioDataStamped": read_stamped_audio, "audio_common_msgs/msg/AudioData": read_plain_audio}
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message of a stream as it reaches whoever listens, faults applied. ``info`` describes sound, where something does."""
+
+    at_ns: int
+    stream: str
+    message: Any
+    info: Any | None
+
+
+def stream_kinds(manifest: Manifest) -> dict[str, str]:
+    """``image`` or ``audio`` for each modality."""
+    return {m.name: m.kind for m in manifest.modalities}
+
+
+def arrivals(recorded: Iterable[Recorded], start_ns: int, topics: Topics, injector: FaultInjector, read: Callable[[Recorded], Any],
+             formats: Mapping[str, Any] | None = None) -> Iterator[Arrival]:
+    """The messages of the streams of a recording, in the order in which they arrive once faults have been applied.
+
+    One schedule, seeded by position, serves the replay and the live player alike. What is still under way when the recording ends
+    never arrives.
+
+    Args:
+        recorded: messages in log order; those of other topics are left out.
+        start_ns: log time of the start of the recording, which the times of the faults count from.
+        read: deserializes one.
+        formats: for each audio stream how to read it until an ``AudioInfo`` comes.
+    """
+    modality_of = {topic: name for name, topic in topics.streams.items()}
+    name_of_info = {topic: name for name, topic in topics.infos.items()}
+    infos: dict[str, Any] = dict(formats or {})
+    waiting: list[tuple[int, int, str, Delivery]] = []
+    order = count()
+    now_ns = start_ns
+    for one in recorded:
+        now_ns = max(now_ns, one.log_ns)
+        while waiting and waiting[0][0] < now_ns:
+            yield _arrival(heapq.heappop(waiting))
+        if one.topic in name_of_info:
+            infos[name_of_info[one.topic]] = read(one)
+        elif (name := modality_of.get(one.topic)) is not None:
+            at_s = (now_ns - start_ns) / NANOSECONDS
+            for delivery in injector.apply(name, at_s, read(one), infos.get(name)):
+                # Floats would move a message that no fault delays.
+                at_ns = now_ns if delivery.at_s == at_s else max(now_ns, start_ns + round(delivery.at_s * NANOSECONDS))
+                heapq.heappush(waiting, (at_ns, next(order), name, delivery))
+            while waiting and waiting[0][0] <= now_ns:
+                yield _arrival(heapq.heappop(waiting))
+    for name, delivery in injector.flush():
+        heapq.heappush(waiting, (now_ns, next(order), name, delivery))
+    while waiting and waiting[0][0] <= now_ns:
+        yield _arrival(heapq.heappop(waiting))
+
+
+def _arrival(entry: tuple[int, int, str, Delivery]) -> Arrival:
+    at_ns, _, stream, delivery = entry
+    return Arrival(at_ns, stream, delivery.message, delivery.info)
 
 
 def read_truth(bag: Bag, topics: Topics, manifest: Manifest, labels_path: Path | None = None) -> Truth | None:
@@ -40,31 +95,38 @@ def read_truth(bag: Bag, topics: Topics, manifest: Manifest, labels_path: Path |
     return truth_from_labels(named, manifest.labels, window_s)
 
 
-def drive(bag: Bag, topics: Topics, pipeline: Pipeline, faults: Sequence[Fault] = ()) -> Iterator[Answer]:
-    """Answers of the pipeline to a recording, as the node would publish them; every clock is the log time."""
-    modality_of = {topic: name for name, topic in topics.streams.items()}
-    name_of_info = {topic: name for name, topic in topics.infos.items()}
-    infos: dict[str, Any] = {}
+Watch = Callable[[str, "RawImage | RawAudio | None", Observation, int], None]
+"""Told the stream, the record (``None`` where the message could not be read), what became of it, and the log time in ns."""
+
+
+def drive(bag: Bag, topics: Topics, pipeline: Pipeline, faults: Sequence[Fault] = (), formats: Mapping[str, AudioFormat] | None = None,
+          recorded: Iterable[Recorded] | None = None, watch: Watch | None = None) -> Iterator[Answer]:
+    """Answers of the pipeline to a recording, as the node would publish them; every clock is the log time.
+
+    Args:
+        formats: for each audio stream how to read it until an ``AudioInfo`` comes.
+        recorded: the messages, where the caller reads them itself; they may hold other topics too.
+        watch: called after each message of a stream.
+
+    Raises:
+        FaultError: a fault cannot act on its stream.
+    """
+    injector = FaultInjector(faults, stream_kinds(pipeline.manifest))
+    messages = recorded if recorded is not None else bag.messages([*topics.streams.values(), *topics.infos.values()])
     yield _answer(pipeline, bag.start_ns, bag.start_ns)
-    for recorded in bag.messages([*modality_of, *name_of_info]):
-        now_ns = recorded.log_ns
+    for arrival in arrivals(messages, bag.start_ns, topics, injector, bag.deserialize, formats):
+        now_ns, name = arrival.at_ns, arrival.stream
         yield from _silence(pipeline, bag, now_ns)
-        if recorded.topic in name_of_info:
-            infos[name_of_info[recorded.topic]] = bag.deserialize(recorded)
-            continue
-        name = modality_of[recorded.topic]
-        if is_dropped(faults, name, (now_ns - bag.start_ns) / NANOSECONDS):
-            continue
-        message = bag.deserialize(recorded)
+        raw = None
         try:
-            raw = _READ_IMAGE[recorded.type](message, now_ns) if recorded.type in _READ_IMAGE else \
-                _READ_AUDIO[recorded.type](message, infos.get(name), now_ns)
+            raw = raw_record(arrival.message, arrival.info, now_ns)
+            seen = pipeline.observe(name, raw, now_ns)
         except FormatUnknown as error:
-            pipeline.reject(name, str(error), now_ns)
-            continue
-        if pipeline.observe(name, raw, now_ns).due:
-            frame_ns = raw.stamp_ns if recorded.type in _READ_IMAGE else None
-            yield _answer(pipeline, now_ns, bag.start_ns, frame_ns)
+            seen = pipeline.reject(name, str(error), now_ns)
+        if watch is not None:
+            watch(name, raw, seen, now_ns)
+        if seen.due:
+            yield _answer(pipeline, now_ns, bag.start_ns, raw.stamp_ns if isinstance(raw, RawImage) else None)
     yield from _silence(pipeline, bag, bag.end_ns)
 
 
@@ -82,18 +144,22 @@ def _answer(pipeline: Pipeline, now_ns: int, start_ns: int, frame_ns: int | None
 
 
 def evaluate(bag: Bag, pipeline: Pipeline, faults: Sequence[Fault] = (), labels_path: Path | None = None,
-             progress: Callable[[float], None] = lambda at_s: None) -> tuple[dict, list[Answer], Truth | None]:
-    """Drive, score and summarize one recording.
+             progress: Callable[[float], None] = lambda at_s: None, topics: Topics | None = None,
+             formats: Mapping[str, AudioFormat] | None = None, title: str = "") -> Run:
+    """Drive, score and summarize one recording, in memory that grows by some 130 bytes with each prediction.
 
-    Returns:
-        The summary of DESIGN.md, the answers behind it, and the truth they were scored against.
+    Raises:
+        BagError: no topics can be chosen.
+        FaultError: a fault cannot act on its stream.
+        LabelError: the CSV of labels cannot be used.
     """
-    topics = bag.choose_topics(pipeline.manifest)
+    topics = topics or bag.choose_topics(pipeline.manifest)
     truth = read_truth(bag, topics, pipeline.manifest, labels_path)
     started = time.perf_counter()
-    answers = []
-    for answer in drive(bag, topics, pipeline, faults):
-        answers.append(answer)
+    track = Track(pipeline.manifest)
+    for answer in drive(bag, topics, pipeline, faults, formats):
+        track.add(answer)
         progress(answer.at_s)
     factor = bag.duration_s / (time.perf_counter() - started)
-    return summarize(answers, truth, faults, pipeline.manifest, bag.duration_s, factor), answers, truth
+    summary = summarize(track, truth, faults, pipeline.manifest, bag.duration_s, factor)
+    return Run(title, pipeline.manifest, summary, track, truth, tuple(faults), bag.duration_s)

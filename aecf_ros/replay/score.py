@@ -8,22 +8,10 @@ import numpy as np
 
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.metrics import monotonicity_violations, subset_metrics
-from aecf_ros.core.types import NANOSECONDS, Prediction
+from aecf_ros.core.types import NANOSECONDS, Prediction, StreamState
 from aecf_ros.replay.faults import Fault
+from aecf_ros.replay.track import Answer, Track, as_track, runs
 from aecf_ros.replay.truth import Truth
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A published prediction and when.
-
-    ``at_s`` is the time of publication in the recording. ``latency_s`` is from the stamp of the frame that made it due to
-    publication, ``None`` where no new frame did.
-    """
-
-    at_s: float
-    prediction: Prediction
-    latency_s: float | None
 
 
 def lead_image(manifest: Manifest) -> int | None:
@@ -51,7 +39,23 @@ def answers_of(received: Sequence[tuple[Prediction, int]], start_ns: int, durati
     return answers
 
 
-def summarize(answers: Sequence[Answer], truth: Truth | None, faults: Sequence[Fault], manifest: Manifest, duration_s: float,
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One recording evaluated: its summary, the track behind it, the truth it was scored against, and the schedule of its faults.
+
+    ``title`` names it among others.
+    """
+
+    title: str
+    manifest: Manifest
+    summary: dict
+    track: Track
+    truth: Truth | None
+    faults: tuple[Fault, ...]
+    duration_s: float
+
+
+def summarize(answers: Track | Iterable[Answer], truth: Truth | None, faults: Sequence[Fault], manifest: Manifest, duration_s: float,
               realtime_factor: float) -> dict:
     """The summary of DESIGN.md, JSON-serializable.
 
@@ -61,8 +65,10 @@ def summarize(answers: Sequence[Answer], truth: Truth | None, faults: Sequence[F
         duration_s: length of the recording.
         realtime_factor: seconds of recording for each second of run time.
     """
-    scored = _Scored(answers, truth, manifest)
-    latencies_ms = np.array([a.latency_s for a in answers if a.latency_s is not None]) * 1e3
+    track = as_track(answers, manifest)
+    scored = Scored(track, truth)
+    latency_s = track.column("latency_s")
+    latencies_ms = latency_s[~np.isnan(latency_s)] * 1e3
     return {
         "model": manifest.name,
         "samples": int(scored.settled.sum()),
@@ -70,85 +76,100 @@ def summarize(answers: Sequence[Answer], truth: Truth | None, faults: Sequence[F
         "subsets": {name: scored.metrics(scored.settled & (scored.subset == name)) for name in manifest.subset_names},
         "settling": scored.metrics(scored.settling),
         "nothing_shown": scored.nothing(),
-        "monotonicity": monotonicity_violations(_confidence_pairs(answers)),
+        "monotonicity": monotonicity_violations(_confidence_pairs(track)),
         "streams": {name: {
-            "seconds_in_state": _seconds_in_state(answers, i, duration_s),
-            "faults": [_fault_delays(f, answers, i, duration_s) for f in faults if f.stream == name],
+            "seconds_in_state": _seconds_in_state(track, i, duration_s),
+            "faults": [_fault_delays(f, track, i) for f in faults if f.stream == name],
+            "false_alarms": _false_alarms(name, i, track, faults, duration_s),
         } for i, name in enumerate(manifest.names)},
         "latency_ms": {
-            "p50": _quantile(latencies_ms, 0.5), "p99": _quantile(latencies_ms, 0.99), "max": _quantile(latencies_ms, 1.0)},
-        "predictions": len(answers),
-        "longest_gap_s": float(np.diff([0.0, *(a.at_s for a in answers)], append=duration_s).max()),
+            "p50": _quantile(latencies_ms, 0.5), "p99": _quantile(latencies_ms, 0.99), "max": _quantile(latencies_ms, 1.0),
+            "frames": len(latencies_ms)},
+        "predictions": len(track),
+        "longest_gap_s": float(np.diff(track.column("at_s"), prepend=0.0, append=duration_s).max()),
         "realtime_factor": realtime_factor,
     }
 
 
-class _Scored:
-    """Answers as arrays beside their truth; N answers."""
+class Scored:
+    """A track beside its truth, N answers: ``label`` int ``(N,)`` (-1 for none), ``settled`` and ``settling`` bool ``(N,)``, ``subset``."""
 
-    def __init__(self, answers: Sequence[Answer], truth: Truth | None, manifest: Manifest) -> None:
-        n, classes = len(answers), len(manifest.labels)
-        self.probabilities = np.zeros((n, classes))
-        self.members = np.zeros((n, classes), bool)
-        self.label = np.full(n, -1)
-        self.settling = np.zeros(n, bool)
-        self.subset = np.array([a.prediction.subset for a in answers], dtype=object)
-        self.abstain = np.array([a.prediction.abstain for a in answers], dtype=bool)
-        index = {label: i for i, label in enumerate(manifest.labels)}
-        in_settling = np.zeros(n, bool)
-        for i, answer in enumerate(answers):
-            self.probabilities[i] = answer.prediction.probabilities
-            self.members[i, [index[label] for label in answer.prediction.prediction_set]] = True
-            known, in_settling[i] = truth.at(answer.at_s) if truth is not None else (None, False)
-            self.label[i] = -1 if known is None else known
+    def __init__(self, track: Track, truth: Truth | None) -> None:
+        self.track = track
+        times_s = track.column("at_s")
+        self.label, in_settling = truth.over(times_s) if truth is not None else (np.full(len(track), -1), np.zeros(len(track), bool))
+        self.subset = track.subsets()
         self.settled = (self.label >= 0) & ~in_settling
         self.settling = (self.label >= 0) & in_settling
-        self._nothing = (self.label < 0) & ~in_settling & (self.subset != "none") if truth is not None else np.zeros(n, bool)
+        self.nothing_shown = (self.label < 0) & ~in_settling & (self.subset != "none") if truth is not None else np.zeros(len(track), bool)
 
     def metrics(self, mask: np.ndarray) -> dict:
-        return subset_metrics(self.probabilities[mask], self.label[mask], self.members[mask])
+        """METRICS of the answers that ``mask`` picks."""
+        return subset_metrics(self.track.column("probabilities")[mask], self.label[mask], self.track.column("members")[mask])
 
     def nothing(self) -> dict:
         """How sure the model is while there is nothing to see or hear."""
-        n = int(self._nothing.sum())
+        n = int(self.nothing_shown.sum())
         if n == 0:
             return {"n": 0}
-        return {"n": n, "mean_confidence": float(self.probabilities[self._nothing].max(1).mean()),
-                "abstained": float(self.abstain[self._nothing].mean())}
+        return {"n": n, "mean_confidence": float(self.track.column("probabilities")[self.nothing_shown].max(1).astype(np.float64).mean()),
+                "abstained": float(self.track.column("abstain")[self.nothing_shown].mean())}
 
 
-def _confidence_pairs(answers: Iterable[Answer]) -> list[tuple[float, float]]:
-    """Confidence of each modality alone beside that of all, where at least two fed the prediction."""
-    pairs = []
-    for answer in answers:
-        alone = [m.confidence for m in answer.prediction.modalities if m.used]
-        if len(alone) > 1:
-            pairs += [(confidence, answer.prediction.confidence) for confidence in alone]
-    return pairs
+def _confidence_pairs(track: Track) -> np.ndarray:
+    """float ``(P, 2)``: confidence of each modality alone beside that of all, where at least two fed the prediction."""
+    used = track.column("used")
+    pairs = used & (used.sum(1, keepdims=True) > 1)
+    together = np.broadcast_to(track.column("confidence")[:, None], used.shape)
+    return np.stack([track.column("alone")[pairs], together[pairs]], axis=1)
 
 
 def _quantile(values: np.ndarray, q: float) -> float:
     return float(np.quantile(values, q)) if len(values) else 0.0
 
 
-def _seconds_in_state(answers: Sequence[Answer], modality: int, duration_s: float) -> dict[str, float]:
-    seconds: dict[str, float] = {}
-    for i, answer in enumerate(answers):
-        end_s = answers[i + 1].at_s if i + 1 < len(answers) else duration_s
-        state = answer.prediction.modalities[modality].state.name
-        seconds[state] = seconds.get(state, 0.0) + max(0.0, end_s - max(answer.at_s, 0.0))
-    return {state: round(s, 3) for state, s in seconds.items()}
+def _seconds_in_state(track: Track, modality: int, duration_s: float) -> dict[str, float]:
+    times_s = track.column("at_s")
+    lasted_s = np.maximum(np.append(times_s[1:], duration_s) - np.maximum(times_s, 0.0), 0.0) if len(track) else np.zeros(0)
+    states = track.column("states")[:, modality]
+    first = {int(state): int(np.argmax(states == state)) for state in np.unique(states)}
+    return {StreamState(state).name: round(float(lasted_s[states == state].sum()), 3) for state in sorted(first, key=first.__getitem__)}
 
 
-def _fault_delays(fault: Fault, answers: Sequence[Answer], modality: int, duration_s: float) -> dict:
-    """When a fault showed in the published state, and when the state was good again; ``None`` where it never was."""
+_LEVELS = np.array([0 if s in (StreamState.OK, StreamState.WAITING) else 1 if s.feeds_fusion else 2 for s in StreamState])
+"""By the number of a state: 0 nothing wrong (or nothing known), 1 LATE or DEGRADED, 2 kept from the fusion."""
 
-    def first(after_s: float, before_s: float, feeding: bool) -> float | None:
-        for answer in answers:
-            if after_s <= answer.at_s < before_s and answer.prediction.modalities[modality].state.feeds_fusion is feeding:
-                return round(answer.at_s - after_s, 4)
-        return None
 
-    return {"kind": fault.kind, "start_s": fault.start_s, "end_s": fault.end_s,
-            "detected_after_s": first(fault.start_s, fault.end_s, feeding=False),
-            "recovered_after_s": first(fault.end_s, duration_s, feeding=True)}
+def _fault_delays(fault: Fault, track: Track, modality: int) -> dict:
+    """When a fault showed in the published state, and when the state was better again.
+
+    It shows when the state becomes worse than it was before: LATE or DEGRADED, or one that is kept from the fusion. It is recovered
+    from when a stream that was kept from the fusion feeds it again, and one that was LATE or DEGRADED is OK. ``None`` where that
+    never was; ``already`` says that the state was bad before the fault began, ``states`` what it was while the fault lasted.
+    """
+    times_s, states = track.column("at_s"), track.column("states")[:, modality]
+    first, end = int(np.searchsorted(times_s, fault.start_s)), int(np.searchsorted(times_s, fault.end_s))
+    levels = _LEVELS[states]
+    before = int(levels[first - 1]) if first else 0
+    worst = int(levels[first:end].max(initial=0))
+    detected = recovered = None
+    if worst > before:
+        detected = round(float(times_s[first + int(np.argmax(levels[first:end] > before))]) - fault.start_s, 4)
+    if worst and (better := np.flatnonzero(levels[end:] < worst)).size:
+        recovered = round(float(times_s[end + better[0]]) - fault.end_s, 4)
+    return {"kind": fault.kind, "start_s": fault.start_s, "end_s": fault.end_s, "detected_after_s": detected, "recovered_after_s": recovered,
+            "already": before > 0, "states": [StreamState(s).name for s in dict.fromkeys(states[first:end].tolist())],
+            "severity": fault.severity, "options": dict(fault.options)}
+
+
+ALARM_GRACE_S = 2.0
+"""After a fault a stream may take this long until an alarm counts as false."""
+
+
+def _false_alarms(name: str, modality: int, track: Track, faults: Sequence[Fault], duration_s: float) -> int:
+    """How often the published state left OK while no fault was on and the last one was over for ``ALARM_GRACE_S``."""
+    count = 0
+    for start_s, _, state in runs(track.column("at_s"), track.column("states")[:, modality], duration_s):
+        excused = any(f.stream == name and f.start_s <= start_s < f.end_s + ALARM_GRACE_S for f in faults)
+        count += state not in (StreamState.OK, StreamState.WAITING) and not excused
+    return count

@@ -3,18 +3,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
-from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.types import StreamState
 from aecf_ros.replay.faults import Fault
-from aecf_ros.replay.score import Answer
-from aecf_ros.replay.truth import Truth
+from aecf_ros.replay.score import Run, Scored
+from aecf_ros.replay.track import runs
 
 STATE_COLORS = {
     StreamState.WAITING: "#c9ced6", StreamState.OK: "#3a9e6f", StreamState.LATE: "#b8c94a", StreamState.DEGRADED: "#e0b03a",
@@ -26,23 +24,15 @@ WRONG_COLOR = "#c8423b"
 VERDICT_COLORS = {"right": "#9ecbb0", "settling": "#f2dfae", "wrong": "#eaa7a3", "abstains": "#eef0f2", "nothing shown": "#d6d0e0",
                   "unknown truth": "#c9d6e6"}
 _TEXT = {"fontsize": 8, "ha": "center", "va": "center"}
+_POINTS = 3000
+"""Of a long recording each curve is drawn with this many; the numbers of the summary come from all."""
+_NAMED_S = 150
+"""Of a recording longer than this the labels and faults are not written out, which would only be a smear."""
 
 
-def draw_timeline(answers: Sequence[Answer], truth: Truth | None, faults: Sequence[Fault], manifest: Manifest, duration_s: float) -> bytes:
-    """Draw the whole recording: PNG bytes."""
-    figure = Figure(figsize=(15, 7.2), dpi=110, layout="constrained")
+def figure_png(figure: Figure) -> bytes:
+    """A figure as PNG bytes, on white and without a frame."""
     figure.patch.set_facecolor("white")
-    labels_ax, confidence_ax, gates_ax, states_ax = figure.subplots(
-        4, 1, sharex=True, height_ratios=[1.0, 1.5, 1.2, 0.35 * len(manifest.modalities)])
-    _draw_labels(labels_ax, answers, truth, manifest, duration_s)
-    _draw_confidence(confidence_ax, answers, truth)
-    _draw_gates(gates_ax, answers, manifest)
-    _draw_states(states_ax, answers, manifest, duration_s)
-    for axes in (labels_ax, confidence_ax, gates_ax):
-        _shade(axes, faults)
-    _name_faults(confidence_ax, faults)
-    states_ax.set_xlim(0, duration_s)
-    states_ax.set_xlabel("seconds into the recording")
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     buffer = BytesIO()
@@ -50,92 +40,132 @@ def draw_timeline(answers: Sequence[Answer], truth: Truth | None, faults: Sequen
     return buffer.getvalue()
 
 
-def _shade(axes: Axes, faults: Sequence[Fault]) -> None:
-    for fault in faults:
-        axes.axvspan(fault.start_s, fault.end_s, color=FAULT_COLOR, alpha=0.10, lw=0, zorder=0)
+def draw_timeline(run: Run) -> bytes:
+    """Draw the whole recording: PNG bytes."""
+    figure = Figure(figsize=(15, 7.2), dpi=110, layout="constrained")
+    labels_ax, confidence_ax, gates_ax, states_ax = figure.subplots(
+        4, 1, sharex=True, height_ratios=[1.0, 1.5, 1.2, 0.35 * len(run.manifest.modalities)])
+    scored = Scored(run.track, run.truth)
+    _draw_labels(labels_ax, run, scored)
+    _draw_confidence(confidence_ax, run, scored)
+    _draw_gates(gates_ax, run)
+    _draw_states(states_ax, run)
+    for axes in (labels_ax, confidence_ax, gates_ax):
+        for start_s, end_s in _spans(run.faults):
+            axes.axvspan(start_s, end_s, color=FAULT_COLOR, alpha=0.10, lw=0, zorder=0)
+    if run.duration_s <= _NAMED_S:
+        _name_faults(confidence_ax, run.faults, run.duration_s)
+    states_ax.set_xlim(0, max(run.duration_s, 1e-3))
+    states_ax.set_xlabel("seconds into the recording")
+    return figure_png(figure)
 
 
-def _name_faults(axes: Axes, faults: Sequence[Fault]) -> None:
+def _spans(faults: Sequence[Fault]) -> list[tuple[float, float]]:
+    """Spans in which any fault is on, merged."""
+    merged: list[tuple[float, float]] = []
+    for start_s, end_s in sorted((f.start_s, f.end_s) for f in faults):
+        if merged and start_s <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end_s, merged[-1][1])
+        else:
+            merged.append((start_s, end_s))
+    return merged
+
+
+def _name_faults(axes: Axes, faults: Sequence[Fault], duration_s: float) -> None:
     spans: dict[tuple[float, float], list[str]] = {}
     for fault in faults:
         spans.setdefault((fault.start_s, fault.end_s), []).append(f"{fault.stream} {fault.kind}")
     for (start_s, end_s), names in spans.items():
-        axes.text((start_s + end_s) / 2, 1.12, "\n".join(names), color=FAULT_COLOR, fontsize=8, ha="center", va="bottom", fontweight="bold")
+        narrow = end_s - start_s < 0.05 * duration_s
+        axes.text((start_s + end_s) / 2, 1.07, "\n".join(names), color=FAULT_COLOR, fontsize=8, ha="left" if narrow else "center", va="bottom",
+                  fontweight="bold", rotation=35 if narrow else 0, rotation_mode="anchor")
 
 
-def _runs(times: Sequence[float], values: Sequence[object], end_s: float) -> list[tuple[float, float, object]]:
-    """Spans of equal consecutive values: (start, end, value)."""
-    edges = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(values)) if a != b), len(values)]
-    return [(times[a], times[b] if b < len(times) else end_s, values[a]) for a, b in pairwise(edges) if a < b]
+def _verdicts(run: Run, scored: Scored) -> np.ndarray:
+    """object ``(N,)``: a key of ``VERDICT_COLORS`` for each prediction."""
+    track = run.track
+    right = scored.label == track.column("class_id")
+    said = np.where(right, "right", np.where(scored.settling, "settling", "wrong")).astype(object)
+    said[scored.label < 0] = "nothing shown" if run.truth is not None else "unknown truth"
+    said[track.column("abstain")] = "abstains"
+    return said
 
 
-def _verdict(answer: Answer, truth: Truth | None) -> str:
-    if answer.prediction.abstain:
-        return "abstains"
-    if truth is None:
-        return "unknown truth"
-    known, settling = truth.at(answer.at_s)
-    if known is None:
-        return "nothing shown"
-    if known == answer.prediction.class_id:
-        return "right"
-    return "settling" if settling else "wrong"
+def _bars(axes: Axes, spans: Sequence[tuple[float, float, object]], colors: dict, bottom: float, height: float, **style: object) -> None:
+    """A bar for each span, one collection for each color."""
+    for key in dict.fromkeys(key for _, _, key in spans):
+        axes.broken_barh([(a, b - a) for a, b, k in spans if k == key], (bottom, height), facecolor=colors[key], **style)
 
 
-def _draw_labels(axes: Axes, answers: Sequence[Answer], truth: Truth | None, manifest: Manifest, duration_s: float) -> None:
-    short = {i: str(i) if len(manifest.labels) == 10 and manifest.labels[0] == "zero" else label[:6] for i, label in enumerate(manifest.labels)}
-    if truth is not None:
-        for start_s, end_s, value in _runs(truth.changes_s, truth.classes, duration_s):
-            if value is None:
-                continue
-            axes.broken_barh([(start_s, end_s - start_s)], (1.1, 0.8), facecolor="#dfe5ec", edgecolor="white", lw=1)
+def _draw_labels(axes: Axes, run: Run, scored: Scored) -> None:
+    labels = run.manifest.labels
+    short = [str(i) if len(labels) == 10 and labels[0] == "zero" else label[:6] for i, label in enumerate(labels)]
+    named = run.duration_s <= _NAMED_S
+    if run.truth is not None:
+        classes = np.array([-1 if c is None else c for c in run.truth.classes])
+        shown = [span for span in runs(run.truth.changes_s, classes, run.duration_s) if span[2] >= 0]
+        axes.broken_barh([(a, b - a) for a, b, _ in shown], (1.1, 0.8), facecolor="#dfe5ec", edgecolor="white", lw=1 if named else 0)
+        for start_s, end_s, value in shown if named else ():
             axes.text((start_s + end_s) / 2, 1.5, short[value], **_TEXT)
-    times = [a.at_s for a in answers]
-    said = [(a.prediction.class_id, _verdict(a, truth)) for a in answers]
-    for start_s, end_s, (class_id, verdict) in _runs(times, said, duration_s):
-        axes.broken_barh([(start_s, end_s - start_s)], (0.1, 0.8), facecolor=VERDICT_COLORS[verdict], lw=0)
-        if verdict not in ("abstains", "nothing shown") and end_s - start_s > 0.4:
-            axes.text((start_s + end_s) / 2, 0.5, short[class_id], **_TEXT)
+    times_s, verdicts = run.track.column("at_s"), _verdicts(run, scored)
+    _bars(axes, runs(times_s, verdicts, run.duration_s), VERDICT_COLORS, 0.1, 0.8, lw=0)
+    if named:
+        classes = np.where((verdicts == "abstains") | (verdicts == "nothing shown"), -1, run.track.column("class_id"))
+        for start_s, end_s, class_id in runs(times_s, classes, run.duration_s):
+            if class_id >= 0 and end_s - start_s > 0.4:
+                axes.text((start_s + end_s) / 2, 0.5, short[class_id], **_TEXT)
     axes.set_ylim(0, 2)
     axes.set_yticks([0.5, 1.5], ["predicted", "truth"])
-    seen = {verdict for _, verdict in said}
-    axes.legend(handles=[Patch(color=color, label=verdict) for verdict, color in VERDICT_COLORS.items() if verdict in seen], ncols=6, loc="lower right", bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)
+    seen = set(verdicts)
+    axes.legend(handles=[Patch(color=color, label=verdict) for verdict, color in VERDICT_COLORS.items() if verdict in seen], ncols=6,
+                loc="lower right", bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)
 
 
-def _draw_confidence(axes: Axes, answers: Sequence[Answer], truth: Truth | None) -> None:
-    times = np.array([a.at_s for a in answers])
-    confidence = np.array([a.prediction.confidence for a in answers])
-    axes.plot(times, confidence, color="#2c3e50", lw=0.9)
-    if truth is not None:
-        known = [(truth.at(a.at_s), a) for a in answers]
-        wrong = [a for (label, settling), a in known if label is not None and not settling and label != a.prediction.class_id]
-        axes.plot([a.at_s for a in wrong], [a.prediction.confidence for a in wrong], ".", color=WRONG_COLOR, ms=4, label="wrong after settling")
-        if wrong:
-            axes.legend(loc="lower left", frameon=False, fontsize=8)
+def _draw_confidence(axes: Axes, run: Run, scored: Scored) -> None:
+    times_s, confidence = run.track.column("at_s"), run.track.column("confidence")
+    if run.duration_s <= _NAMED_S:
+        axes.plot(times_s, confidence, color="#2c3e50", lw=0.9)
+    else:
+        middles, mean = _averaged(times_s, confidence[:, None], run.duration_s)
+        axes.plot(middles, mean[:, 0], color="#2c3e50", lw=0.7)
+    wrong = scored.settled & (scored.label != run.track.column("class_id"))
+    if wrong.any():
+        axes.plot(times_s[wrong], confidence[wrong], ".", color=WRONG_COLOR, ms=4 if run.duration_s <= _NAMED_S else 1.5, label="wrong after settling")
+        axes.legend(loc="lower left", frameon=False, fontsize=8)
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("confidence")
     axes.grid(axis="y", alpha=0.25)
 
 
-def _draw_gates(axes: Axes, answers: Sequence[Answer], manifest: Manifest) -> None:
-    times = np.array([a.at_s for a in answers])
-    weights = np.array([[m.gate_weight for m in a.prediction.modalities] for a in answers]).reshape(len(answers), -1).T
-    axes.stackplot(times, weights, colors=MODALITY_COLORS[:len(manifest.names)], labels=manifest.names, alpha=0.85, step="post", lw=0)
+def _averaged(times_s: np.ndarray, values: np.ndarray, duration_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Means over ``_POINTS`` equal spans of time, of those that hold any: middles ``(P,)`` and float ``(P, M)``."""
+    slot = np.clip((times_s / duration_s * _POINTS).astype(int), 0, _POINTS - 1)
+    counts = np.bincount(slot, minlength=_POINTS)
+    sums = np.stack([np.bincount(slot, weights=column, minlength=_POINTS) for column in values.T], axis=1)
+    held = counts > 0
+    return (np.flatnonzero(held) + 0.5) * duration_s / _POINTS, sums[held] / counts[held, None]
+
+
+def _draw_gates(axes: Axes, run: Run) -> None:
+    times_s, weights, names = run.track.column("at_s"), run.track.column("gate_weights"), run.manifest.names
+    if run.duration_s > _NAMED_S:
+        times_s, weights = _averaged(times_s, weights, run.duration_s)
+    if len(times_s):
+        axes.stackplot(times_s, weights.T, colors=MODALITY_COLORS[:len(names)], labels=names, alpha=0.85, step="post", lw=0)
+        axes.legend(ncols=len(names), loc="lower right", bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)
     axes.set_ylim(0, 1)
     axes.set_ylabel("gate weights")
-    axes.legend(ncols=len(manifest.names), loc="lower right", bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)
 
 
-def _draw_states(axes: Axes, answers: Sequence[Answer], manifest: Manifest, duration_s: float) -> None:
-    times = [a.at_s for a in answers]
-    seen = set()
-    rows = len(manifest.names)
+def _draw_states(axes: Axes, run: Run) -> None:
+    names, states = run.manifest.names, run.track.column("states")
+    rows = len(names)
     for i in range(rows):
-        states = [a.prediction.modalities[i].state for a in answers]
-        seen |= set(states)
-        for start_s, end_s, state in _runs(times, states, duration_s):
-            axes.broken_barh([(start_s, end_s - start_s)], (rows - 1 - i + 0.15, 0.7), facecolor=STATE_COLORS[state], lw=0)
+        _bars(axes, runs(run.track.column("at_s"), states[:, i], run.duration_s), {int(s): c for s, c in STATE_COLORS.items()}, rows - 1 - i + 0.15,
+              0.7, lw=0)
     axes.set_ylim(0, rows)
-    axes.set_yticks([rows - 1 - i + 0.5 for i in range(rows)], manifest.names)
-    axes.legend(handles=[Patch(color=STATE_COLORS[s], label=s.name) for s in sorted(seen)], ncols=len(seen) or 1, loc="lower right",
-                bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)
+    axes.set_yticks([rows - 1 - i + 0.5 for i in range(rows)], names)
+    seen = [StreamState(s) for s in np.unique(states)]
+    if seen:
+        axes.legend(handles=[Patch(color=STATE_COLORS[s], label=s.name) for s in seen], ncols=len(seen), loc="lower right",
+                    bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)

@@ -8,8 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 SETTLING_MARGIN_S = 0.25
 """Added to the audio window: after a change of label no sensor can know the new one sooner."""
+
+
+_UNKNOWN_NAMED = 5
 
 
 class LabelError(ValueError):
@@ -18,11 +23,15 @@ class LabelError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Class indices by time. Between ``changes_s[i]`` and the next change the class is ``classes[i]``, ``None`` for nothing."""
+    """Class indices by time. Between ``changes_s[i]`` and the next change the class is ``classes[i]``, ``None`` for nothing.
+
+    ``unknown`` are names that were given as labels and are none of the model's, the first few of them.
+    """
 
     changes_s: tuple[float, ...]
     classes: tuple[int | None, ...]
     settling_s: float
+    unknown: tuple[str, ...] = ()
 
     def at(self, time_s: float) -> tuple[int | None, bool]:
         """Class at a time, and whether that time lies in the settling after a change."""
@@ -30,6 +39,21 @@ class Truth:
         if i < 0:
             return None, False
         return self.classes[i], time_s - self.changes_s[i] < self.settling_s
+
+    def over(self, times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """:meth:`at` for float ``(N,)`` times: int class, -1 for none, and whether it settles, both ``(N,)``."""
+        if not self.changes_s:
+            return np.full(len(times_s), -1), np.zeros(len(times_s), bool)
+        changes = np.array(self.changes_s)
+        i = np.searchsorted(changes, times_s, side="right") - 1
+        classes = np.array([-1 if c is None else c for c in self.classes])
+        return np.where(i < 0, -1, classes[i]), (i >= 0) & (times_s - changes[i] < self.settling_s)
+
+    def warning(self, labels: Sequence[str]) -> str | None:
+        """One line where names were given that the model does not know, which count as nothing shown."""
+        if not self.unknown:
+            return None
+        return f"labels {', '.join(self.unknown)} are none of the model's ({', '.join(labels)}) and count as nothing shown"
 
 
 def truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequence[str], window_s: float) -> Truth:
@@ -41,12 +65,15 @@ def truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequence[str],
     index = {label: i for i, label in enumerate(labels)}
     changes_s: list[float] = []
     classes: list[int | None] = []
+    unknown: dict[str, None] = {}
     for time_s, name in named:
         current = index.get(name)
+        if current is None and name and len(unknown) < _UNKNOWN_NAMED:
+            unknown[f"'{name[:40]}'"] = None
         if not classes or current != classes[-1]:
             changes_s.append(time_s)
             classes.append(current)
-    return Truth(tuple(changes_s), tuple(classes), window_s + SETTLING_MARGIN_S)
+    return Truth(tuple(changes_s), tuple(classes), window_s + SETTLING_MARGIN_S, tuple(unknown))
 
 
 def read_label_file(path: Path | str, labels: Sequence[str]) -> list[tuple[float, str]]:

@@ -15,8 +15,8 @@ from aecf_ros.core.types import StreamState
 from aecf_ros.replay.bag import open_bag
 from aecf_ros.replay.driver import drive, evaluate, read_truth
 from aecf_ros.replay.faults import Fault
-from aecf_ros.replay.report import write_reports
-from aecf_ros.replay.score import Answer
+from aecf_ros.replay.report import write_comparison
+from aecf_ros.replay.track import Answer
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 
@@ -118,10 +118,9 @@ def reports(red_then_blue: Path, tiny_bundle: Path, tmp_path_factory: pytest.Tem
     pipeline, faults = new_pipeline(tiny_bundle), (MICROPHONE_LOST, CAMERA_LOST)
     progress: list[float] = []
     with open_bag(red_then_blue) as bag:
-        summary, answers, truth = evaluate(bag, pipeline, faults, progress=progress.append)
-        duration_s = bag.duration_s
-    assert progress == sorted(progress) and len(progress) == len(answers)
-    return write_reports(tmp_path_factory.mktemp("out") / "deep" / "down", summary, answers, truth, faults, pipeline.manifest, duration_s, "a <b>run</b>")
+        run = evaluate(bag, pipeline, faults, progress=progress.append, title="a <b>run</b>")
+    assert progress == sorted(progress) and len(progress) == len(run.track)
+    return write_comparison(tmp_path_factory.mktemp("out") / "deep" / "down", [run], run.title)
 
 
 def test_the_summary_of_a_run(reports: tuple[Path, Path]) -> None:
@@ -167,7 +166,7 @@ def test_the_report_is_one_self_contained_page_with_its_picture(reports: tuple[P
     assert "script" not in page.tags and "link" not in page.tags
     assert len(page.links[0]) > 20_000
     assert "a <b>run</b>" in page.text and "b" not in page.tags  # titles are escaped
-    for words in ("camera+audio", "ECE", "floor", "drop", "STALE", "DROPPED", "latency"):
+    for words in ("camera+audio", "ECE", "floor", "drop", "STALE", "DROPPED", "Latency", "Reliability", "Confusion"):
         assert words in page.text
 
 
@@ -177,7 +176,7 @@ def test_a_run_without_labels_or_faults_is_reported_too(new_recording: Callable,
     for i in range(20):
         recording.image(i * 0.1, "red").sound(i * 0.1 + 0.05, "red")
     with open_bag(recording.write(tmp_path / "bag")) as bag:
-        summary, answers, truth = evaluate(bag, pipeline)
-        paths = write_reports(tmp_path / "out", summary, answers, truth, (), pipeline.manifest, bag.duration_s, "no labels")
-    assert summary["samples"] == 0 and all(path.stat().st_size > 0 for path in paths)
+        run = evaluate(bag, pipeline)
+    paths = write_comparison(tmp_path / "out", [run], "no labels")
+    assert run.summary["samples"] == 0 and all(path.stat().st_size > 0 for path in paths)
     assert "None." in paths[1].read_text()

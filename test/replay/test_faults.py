@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from aecf_ros.replay.faults import Fault, FaultError, is_dropped, load_faults
+from aecf_ros.replay.faults import Fault, FaultError, load_faults
 
 STREAMS = ["camera", "audio"]
 GOOD = "{stream: camera, kind: drop, start_s: 1, end_s: 2.5}"
@@ -34,9 +34,9 @@ def test_an_empty_file_has_no_faults(tmp_path: Path, text: str) -> None:
 
 
 def test_the_end_of_a_fault_is_not_part_of_it(tmp_path: Path) -> None:
-    faults = load_faults(written(tmp_path, f"- {GOOD}"), STREAMS)
-    assert [is_dropped(faults, "camera", t) for t in (0.999, 1, 2.499, 2.5)] == [False, True, True, False]
-    assert not is_dropped(faults, "audio", 1.5)
+    (fault,) = load_faults(written(tmp_path, f"- {GOOD}"), STREAMS)
+    assert [fault.covers("camera", t) for t in (0.999, 1, 2.499, 2.5)] == [False, True, True, False]
+    assert not fault.covers("audio", 1.5)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from aecf_ros.core.bundle import Manifest, load_manifest
 from aecf_ros.core.types import ModalityReport, Prediction, StreamState
 from aecf_ros.replay.faults import Fault
-from aecf_ros.replay.score import Answer, summarize
+from aecf_ros.replay.score import summarize
+from aecf_ros.replay.track import Answer
 from aecf_ros.replay.truth import Truth, truth_from_labels
 
 LABELS = ["red", "green", "blue"]
@@ -98,7 +99,9 @@ def test_a_fault_is_detected_and_recovered_from_when_the_published_state_says_so
     fault = Fault(stream="audio", kind="drop", start_s=3, end_s=6)
     streams = summarize(answers, None, (fault,), manifest, 9, 1)["streams"]
     assert streams["camera"]["faults"] == []
-    assert streams["audio"]["faults"] == [{"kind": "drop", "start_s": 3, "end_s": 6, "detected_after_s": pytest.approx(0.35), "recovered_after_s": pytest.approx(0.3)}]
+    assert streams["audio"]["faults"] == [{
+        "kind": "drop", "start_s": 3, "end_s": 6, "detected_after_s": pytest.approx(0.35), "recovered_after_s": pytest.approx(0.3), "already": False,
+        "states": ["OK", "STALE", "DROPPED"], "severity": 5, "options": {}}]
 
 
 def test_a_fault_that_never_showed_or_never_ended_says_none(manifest: Manifest) -> None:

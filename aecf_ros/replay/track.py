@@ -1,0 +1,88 @@
+"""The answers of a run as arrays: some 130 bytes for each prediction of two modalities and ten classes, whatever the messages were."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aecf_ros.core.bundle import Manifest
+from aecf_ros.core.types import Prediction
+
+_FIRST_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A published prediction and when.
+
+    ``at_s`` is the time of publication in the recording. ``latency_s`` is from the stamp of the frame that made it due to
+    publication, ``None`` where no new frame did.
+    """
+
+    at_s: float
+    prediction: Prediction
+    latency_s: float | None
+
+
+class Track:
+    """Answers in the order of publication, N of them, with M modalities and C classes. Grows by :meth:`add`."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.names: tuple[str, ...] = tuple(manifest.names)
+        self.labels: tuple[str, ...] = tuple(manifest.labels)
+        self._index = {label: i for i, label in enumerate(manifest.labels)}
+        m, c = len(self.names), len(self.labels)
+        self._rows = np.zeros(_FIRST_ROWS, np.dtype([
+            ("at_s", "f8"), ("latency_s", "f8"), ("confidence", "f4"), ("class_id", "i4"), ("abstain", "?"), ("agreement", "f4"),
+            ("probabilities", "f4", (c,)), ("members", "?", (c,)), ("states", "u1", (m,)), ("used", "?", (m,)), ("gate_weights", "f4", (m,)),
+            ("alone", "f4", (m,))]))
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, answer: Answer) -> None:
+        """Append one answer."""
+        if self._count == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        p, reports = answer.prediction, answer.prediction.modalities
+        members = [False] * len(self.labels)
+        for label in p.prediction_set:
+            members[self._index[label]] = True
+        self._rows[self._count] = (
+            answer.at_s, np.nan if answer.latency_s is None else answer.latency_s, p.confidence, p.class_id, p.abstain, p.agreement, p.probabilities,
+            members, [r.state for r in reports], [r.used for r in reports], [r.gate_weight for r in reports], [r.confidence for r in reports])
+        self._count += 1
+
+    def column(self, name: str) -> np.ndarray:
+        """``(N, ...)`` of one column: at_s, latency_s (NaN where no frame made it due), confidence, class_id, abstain, agreement,
+        probabilities (N, C), members (N, C), states, used, gate_weights and alone (N, M); a view."""
+        return self._rows[name][:self._count]
+
+    def subsets(self) -> np.ndarray:
+        """object ``(N,)``: the name of the modalities that fed each prediction."""
+        used = self.column("used").astype(np.int64)
+        codes = used @ (1 << np.arange(len(self.names))) if len(used) else np.zeros(0, np.int64)
+        names = ["+".join(n for i, n in enumerate(self.names) if code >> i & 1) or "none" for code in range(2 ** len(self.names))]
+        return np.array(names, dtype=object)[codes]
+
+
+def as_track(answers: Track | Iterable[Answer], manifest: Manifest) -> Track:
+    """The track of answers; of a track, itself."""
+    if isinstance(answers, Track):
+        return answers
+    track = Track(manifest)
+    for answer in answers:
+        track.add(answer)
+    return track
+
+
+def runs(times_s: Sequence[float] | np.ndarray, values: Sequence[object] | np.ndarray, end_s: float) -> list[tuple[float, float, object]]:
+    """Spans of equal consecutive values: (start, end, value)."""
+    if not len(values):
+        return []
+    values = np.asarray(values)
+    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+    ends = [*(float(times_s[i]) for i in starts[1:]), end_s]
+    return [(float(times_s[i]), end, values[i]) for i, end in zip(starts, ends, strict=True)]
