@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.fusion import jobs, multilabel, rows, summary, targets
+from benchmarks.fusion import jobs, multilabel, overhead, rows, summary, targets
 from benchmarks.fusion.features import FULL, QUICK, Features
 from benchmarks.fusion.report import write_pictures, write_tables
 from benchmarks.fusion.training import Budget
@@ -54,6 +54,7 @@ def _collect(work: list[jobs.Job], options: argparse.Namespace) -> dict:
         raise FileNotFoundError(f"{options.out}/cache/results: nothing there to collect; run without --collect first")
     results = summary.collect(paths)
     results["jobs"] = {"done": len(paths), "planned": len(work)}
+    results["overhead"] = overhead.measure()
     results["targets"] = targets.check(results)
     if not options.quick:
         features = Features(options.out / "cache", FULL)
