@@ -51,20 +51,20 @@ def _train(work: list[jobs.Job], options: argparse.Namespace, console: Console) 
 def _collect(work: list[jobs.Job], options: argparse.Namespace) -> dict:
     paths = [job.path for job in work if job.path.is_file()]
     if not paths:
-        raise FileNotFoundError(f"{options.out}/cache/results: nothing there to collect; run without --collect first")
+        raise FileNotFoundError(f"{options.cache}/results: nothing there to collect; run without --collect first")
     results = summary.collect(paths)
     results["jobs"] = {"done": len(paths), "planned": len(work)}
-    results["overhead"] = overhead.measure()
-    results["targets"] = targets.check(results)
     if not options.quick:
-        features = Features(options.out / "cache", FULL)
+        results["overhead"] = overhead.measure()
+        features = Features(options.cache, FULL)
         results["multilabel"] = summary.merge_seeds([multilabel.run(features, seed) for seed in range(options.ablation_seeds)])
+    results["targets"] = targets.check(results)
     return results
 
 
 def _jobs(options: argparse.Namespace) -> list[jobs.Job]:
     """Seed by seed, so that a run cut short is still balanced; the ablations of a seed follow its main rows."""
-    cache = options.out / "cache"
+    cache = options.cache
     if options.quick:
         return [jobs.Job(v, 0, QUICK_ROWS, QUICK, Budget(epochs=6), cache) for v in ("hard", "field")]
     work = []
@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ablation-seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out" / "bench")
+    parser.add_argument("--cache", type=Path, default=REPOSITORY / "out" / "bench" / "cache", help="features and results of jobs")
     parser.add_argument("--collect", action="store_true", help="train nothing; report the results that lie there")
     parser.add_argument("--fresh", action="store_true", help="train again what an earlier run left results of")
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md and docs/images from the result")

@@ -17,7 +17,7 @@ def has_data() -> bool:
 
 @pytest.mark.skipif(not has_data(), reason="no ../shared/data beside the repository and AECF_BENCH_DATA is not set")
 def test_the_quick_benchmark_writes_every_subset_and_calibration(tmp_path):
-    assert command.main(["--quick", "--out", str(tmp_path)]) == 0
+    assert command.main(["--quick", "--fresh", "--out", str(tmp_path)]) == 0
     results = json.loads((tmp_path / "fusion.json").read_text())
     assert results["ours"] == rows.OURS
     for variant in ("hard", "field", "field-unseen"):
