@@ -135,10 +135,12 @@ def audio_dialect(names: set[str]) -> Finding:
 
 def check_profile(environment: Mapping[str, str] = os.environ) -> list[Finding]:
     """A Fast DDS profile with a larger segment is set, and its file is there."""
+    from aecf_ros.nodes.parameters import shipped
+
     set_to = {name: environment[name] for name in PROFILE_VARIABLES if environment.get(name)}
     if not set_to:
         return [Finding("fast dds profile", "WARN", f"{PROFILE_VARIABLES[0]} is not set: the segment is 512 KB, and raw images of 640x480 and above get lost",
-                        f"export {PROFILE_VARIABLES[0]}=<share of aecf_ros>/config/fastdds_shared_memory.xml for every node; the launch file does")]
+                        f"export {PROFILE_VARIABLES[0]}={shipped('config/fastdds_shared_memory.xml')} for every node; the launch file does")]
     gone = [f"{name}={path}" for name, path in set_to.items() if not Path(path).is_file()]
     if gone:
         return [Finding("fast dds profile", "FAIL", f"no such file: {', '.join(gone)}", "correct the variable, or unset it")]
@@ -164,7 +166,7 @@ def leaked_segments(folder: Path = SHARED_MEMORY) -> Finding:
     leaked = sorted(ours - used)
     if leaked:
         size_mib = sum((folder / name).stat().st_size for name in leaked if (folder / name).exists()) / 2**20
-        return Finding("leaked segments", "WARN", f"{len(leaked)} files of Fast DDS in {folder} that no process uses, {size_mib:.0f} MiB: {leaked[0]}, ...",
+        return Finding("leaked segments", "WARN", f"{folder}: {len(leaked)} of Fast DDS that no process uses, {size_mib:.0f} MiB, the first {leaked[0]}",
                        "`fastdds shm clean`, or remove them while no node runs")
     return Finding("leaked segments", "OK", f"none; {len(ours)} in use" if ours else "none")
 
@@ -176,7 +178,7 @@ def _open_files(folder: Path) -> set[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             lines = (process / "maps").read_text(errors="replace").splitlines()
-            links = [os.readlink(link) for link in (process / "fd").iterdir()]
+            links = [os.path.realpath(link) for link in (process / "fd").iterdir()]
         except OSError:  # it has ended, or is another user's
             continue
         for text in (*lines, *links):

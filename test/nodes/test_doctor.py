@@ -1,0 +1,159 @@
+"""`aecf doctor`: run for real on this machine, and each verdict on made-up ones."""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from .conftest import ROOT
+
+from aecf_ros.nodes import doctor  # noqa: E402
+from aecf_ros.nodes.doctor import Finding  # noqa: E402
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "aecf_ros.cli", "doctor", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, **environment})
+
+
+def test_real_run_prints_the_same_findings_as_text_and_as_json() -> None:
+    told = run("--json")
+    report = json.loads(told.stdout)
+    findings = {f["check"]: f for f in report["findings"]}
+    assert {"python", "ros", "middleware", "messages", "audio messages", "fast dds profile", "shared memory", "leaked segments", "model", "inference",
+            "onnxruntime", "torch", "microphones", "cameras"} <= set(findings)
+    assert findings["python"]["verdict"] == "OK" and findings["inference"]["found"].endswith(("cpu", "cuda", "tensorrt"))
+    assert all(f["do"] for f in report["findings"] if f["verdict"] != "OK")
+    assert told.returncode == (0 if report["ok"] else 1)
+    text = run()
+    assert text.returncode == told.returncode
+    assert all(check in text.stdout for check in findings)
+
+
+def test_a_profile_that_is_not_there_fails_and_exits_with_1() -> None:
+    told = run("--json", FASTDDS_DEFAULT_PROFILES_FILE="/nowhere/profile.xml")
+    assert told.returncode == 1
+    found = next(f for f in json.loads(told.stdout)["findings"] if f["check"] == "fast dds profile")
+    assert found["verdict"] == "FAIL" and "/nowhere/profile.xml" in found["found"]
+
+
+def test_a_check_that_breaks_is_a_finding_and_the_others_are_still_made() -> None:
+    def check_radio() -> list[Finding]:
+        raise ValueError("no antenna")
+
+    broken, fine = doctor.examine([check_radio, lambda: [Finding("clock", "OK", "ticks")]])
+    assert (broken.check, broken.verdict) == ("radio", "FAIL") and "no antenna" in broken.found
+    assert fine.verdict == "OK"
+
+
+@pytest.mark.parametrize(("running", "verdict"), [((3, 9), "FAIL"), ((3, 10), "OK"), ((3, 13), "OK")])
+def test_python(running: tuple[int, int], verdict: str) -> None:
+    assert doctor.check_python(running)[0].verdict == verdict
+
+
+def test_ros_without_rclpy_says_to_source_it() -> None:
+    found = doctor.check_ros({}, has=lambda name: False)[0]
+    assert found.verdict == "FAIL" and "source /opt/ros" in found.do
+
+
+def test_ros_names_the_distribution() -> None:
+    found = doctor.check_ros({"ROS_DISTRO": "humble", "ROS_DOMAIN_ID": "7"})[0]
+    assert found.verdict == "OK" and found.found.startswith("humble") and "ROS_DOMAIN_ID 7" in found.found
+
+
+def loader(*missing: str):
+    def load(name: str) -> object:
+        if name.split(".")[0] in missing:
+            raise ModuleNotFoundError(name)
+        return SimpleNamespace(AudioDataStamped=object)
+
+    return load
+
+
+@pytest.mark.parametrize(("missing", "verdicts", "do"), [
+    ((), ["OK", "OK"], ""),
+    (("vision_msgs",), ["OK", "WARN", "OK"], "apt install ros-$ROS_DISTRO-vision-msgs"),
+    (("aecf_msgs",), ["FAIL", "OK"], "colcon"),
+    (("audio_common_msgs",), ["FAIL"], "apt install ros-$ROS_DISTRO-audio-common-msgs"),
+])
+def test_message_packages(missing: tuple[str, ...], verdicts: list[str], do: str) -> None:
+    findings = doctor.check_messages(loader(*missing))
+    assert [f.verdict for f in findings] == verdicts
+    assert do in " ".join(f.do for f in findings)
+
+
+@pytest.mark.parametrize(("names", "verdict", "says"), [({"AudioData", "AudioDataStamped", "AudioInfo"}, "OK", "as apt ships it"),
+                                                        ({"Audio", "AudioStamped"}, "WARN", "other origin"), ({"Noise"}, "FAIL", "neither")])
+def test_dialect_of_audio_messages(names: set[str], verdict: str, says: str) -> None:
+    found = doctor.audio_dialect(names)
+    assert found.verdict == verdict and says in found.found
+
+
+def test_profile(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.xml"
+    profile.write_text("<dds/>")
+    assert doctor.check_profile({})[0].verdict == "WARN"
+    assert doctor.check_profile({"FASTRTPS_DEFAULT_PROFILES_FILE": str(profile)})[0].verdict == "OK"
+    assert doctor.check_profile({"FASTDDS_DEFAULT_PROFILES_FILE": str(profile) + "x"})[0].verdict == "FAIL"
+
+
+def test_small_and_missing_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_shared_memory(tmp_path / "shm")[0].verdict == "FAIL"
+    for free_mib, verdict in ((64, "WARN"), (4096, "OK")):
+        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder, mib=free_mib: SimpleNamespace(total=mib * 2**20, free=mib * 2**20))
+        assert doctor.check_shared_memory(tmp_path)[0].verdict == verdict
+
+
+def test_a_segment_that_nobody_has_open_is_leaked_and_one_in_use_is_not(tmp_path: Path) -> None:
+    left, used = tmp_path / "fastrtps_left", tmp_path / "fastrtps_used"
+    left.write_bytes(bytes(100))
+    used.write_bytes(bytes(100))
+    with used.open("rb"):
+        found = doctor.leaked_segments(tmp_path)
+    assert found.verdict == "WARN" and ": 1 of Fast DDS" in found.found and "fastrtps_left" in found.found and "fastdds shm clean" in found.do
+    left.unlink()
+    used.unlink()
+    assert doctor.leaked_segments(tmp_path).verdict == "OK"
+
+
+def test_a_model_that_does_not_verify_fails(tmp_path: Path) -> None:
+    assert doctor.check_bundle(tmp_path / "gone")[0].verdict == "FAIL"
+
+
+CPU, CUDA = ["AzureExecutionProvider", "CPUExecutionProvider"], ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(("providers", "gpu", "verdict"), [(CPU, "", "OK"), (CUDA, "/dev/nvidia0", "OK"), (CPU, "/dev/nvidia0", "WARN")])
+def test_a_gpu_that_onnxruntime_cannot_use_is_a_warning(providers: list[str], gpu: str, verdict: str) -> None:
+    found = doctor.judge_providers(providers, gpu, "1.20")
+    assert found.verdict == verdict
+    assert ("onnxruntime-gpu" in found.do) == (verdict == "WARN")
+
+
+def test_a_gpu_is_seen_by_its_device_or_its_tool(tmp_path: Path) -> None:
+    assert doctor.gpu(tmp_path, lambda name: None) == ""
+    assert doctor.gpu(tmp_path, lambda name: "/usr/bin/nvidia-smi") == "nvidia-smi is installed"
+    (tmp_path / "nvidiactl").touch()
+    (tmp_path / "nvidia0").touch()
+    assert doctor.gpu(tmp_path, lambda name: None) == f"{tmp_path}/nvidia0"
+
+
+def test_cameras_present_absent_and_forbidden(tmp_path: Path) -> None:
+    assert doctor.check_cameras(tmp_path)[0].verdict == "WARN"
+    (tmp_path / "video0").touch()
+    assert doctor.check_cameras(tmp_path)[0].found == f"{tmp_path}/video0"
+    forbidden = doctor.check_cameras(tmp_path, readable=lambda p: False)[0]
+    assert forbidden.verdict == "WARN" and "usermod" in forbidden.do
+
+
+def test_microphones_of_a_machine_are_listed(tmp_path: Path) -> None:
+    pytest.importorskip("sounddevice", exc_type=OSError)
+    (tmp_path / "asoundrc").write_text("pcm.default { type null }\npcm.robot_mic { type null\n hint.show on }\n")
+    report = json.loads(run("--json", ALSA_CONFIG_PATH=str(tmp_path / "asoundrc")).stdout)
+    found = next(f for f in report["findings"] if f["check"] == "microphones")
+    assert found["verdict"] == "OK" and "'robot_mic'" in found["found"]
