@@ -35,8 +35,8 @@ class SweepPoint:
 def draw_reliability(run: Run) -> bytes | None:
     """A reliability diagram for each subset that fed scored predictions: PNG bytes, ``None`` without any.
 
-    Bars are accuracy by bin of confidence. The band is where 95 % of the bars of a perfectly calibrated model with the same confidences
-    would lie: its width is the noise floor made visible.
+    Bars are accuracy by bin of confidence, with the share of predictions below them. The lines are where 95 % of the bars of a perfectly calibrated model with the same confidences
+    would end: their length is the noise floor made visible.
     """
     scored = Scored(run.track, run.truth)
     subsets = [name for name in run.manifest.subset_names if (scored.settled & (scored.subset == name)).any()]
@@ -64,15 +64,15 @@ def _draw_reliability(axes: Axes, scored: Scored, mask: np.ndarray) -> None:
     drawn = rng.binomial(count[held], np.clip(mean, 0, 1), (_BAND_DRAWS, len(held))) / count[held]
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     left, width = held / ECE_BINS, 1 / ECE_BINS
-    axes.bar(left, accuracy, width, align="edge", color="#3b6ea8", alpha=0.75, edgecolor="white", lw=0.5, label="accuracy")
-    axes.bar(left, high - low, width, low, align="edge", color="#d98b36", alpha=0.45, lw=0, label="if calibrated (95 %)")
+    axes.bar(left, accuracy, width, align="edge", color="#3b6ea8", alpha=0.65, edgecolor="white", lw=0.5, label="accuracy")
+    axes.vlines(left + width / 2, low, high, color="#d98b36", lw=4, alpha=0.9, label="if calibrated (95 %)")
     axes.plot([0, 1], [0, 1], color="#66727f", lw=0.8, ls="--")
     share = count[held] / count.sum()
     for x, s in zip(left, share, strict=True):
         if s >= 0.05:
-            axes.text(x + width / 2, 0.02, f"{s:.0%}", rotation=90, fontsize=6.5, ha="center", va="bottom", color="white")
+            axes.text(x + width / 2, -0.015, f"{s:.0%}", fontsize=6.5, ha="center", va="top", color="#66727f")
     axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
+    axes.set_ylim(-0.07, 1.02)
     axes.set_xlabel("confidence")
 
 
