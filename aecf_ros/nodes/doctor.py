@@ -162,7 +162,7 @@ def check_shared_memory(folder: Path = SHARED_MEMORY) -> list[Finding]:
 def leaked_segments(folder: Path = SHARED_MEMORY) -> Finding:
     """Segments of Fast DDS that no living process has mapped or locks."""
     ours = {p.name for p in folder.glob("*fast*") if not p.name.endswith(LOCK_SUFFIX)}
-    used = _open_files(folder)
+    used = open_files(folder)
     leaked = sorted(ours - used)
     if leaked:
         size_mib = sum((folder / name).stat().st_size for name in leaked if (folder / name).exists()) / 2**20
@@ -171,7 +171,7 @@ def leaked_segments(folder: Path = SHARED_MEMORY) -> Finding:
     return Finding("leaked segments", "OK", f"none; {len(ours)} in use" if ours else "none")
 
 
-def _open_files(folder: Path) -> set[str]:
+def open_files(folder: Path) -> set[str]:
     """Names of files in ``folder`` that a process of this machine has open or mapped, as far as we may look."""
     names = set()
     prefix = f"{folder}/"

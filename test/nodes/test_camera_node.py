@@ -3,8 +3,6 @@ from __future__ import annotations
 
 import http.server
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from .conftest import ROOT, WAIT_S, Peer, segments
+from .conftest import ROOT, WAIT_S, Peer
+from .processes import NodeProcess, leaked
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
@@ -51,37 +50,17 @@ def video(tmp_path: Path) -> Path:
     return path
 
 
-class CameraProcess:
-    """The node as its own process; its output is kept."""
-
-    def __init__(self, log: Path, *parameters: str) -> None:
-        self.log = log
-        overrides = [part for p in parameters for part in ("-p", p)]
-        with log.open("w") as sink:
-            self.process = subprocess.Popen([sys.executable, "-m", "aecf_ros.nodes.camera_node", "--ros-args", *overrides],
-                                            stdout=sink, stderr=subprocess.STDOUT, cwd=ROOT)
-
-    def output(self) -> str:
-        return self.log.read_text()
-
-    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        return self.process.wait(WAIT_S)
-
-
 @pytest.fixture
-def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., CameraProcess]]:
-    started: list[CameraProcess] = []
+def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
+    started: list[NodeProcess] = []
 
-    def start_one(*parameters: str) -> CameraProcess:
-        started.append(CameraProcess(tmp_path / f"camera{len(started)}.log", *parameters))
+    def start_one(*parameters: str) -> NodeProcess:
+        started.append(NodeProcess("aecf_ros.nodes.camera_node", tmp_path / f"camera{len(started)}.log", *parameters))
         return started[-1]
 
     yield start_one
     for one in started:
-        one.process.kill()
-        one.process.wait()
+        one.end()
 
 
 class Viewer:
@@ -218,15 +197,15 @@ def test_a_stream_whose_server_dies_is_opened_again_when_it_is_back(start, peer:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(how: signal.Signals, start, domain: int, video: Path) -> None:
-    before = segments()
     peer = Peer(domain)
     viewer = Viewer(peer)
     node = start(f"source:={video}", "loop:=true")
     viewer.wait_for_images(2)
+    mapped = node.segments()
     peer.close()
     assert node.stop(how) == 0, node.output()
     assert "Traceback" not in node.output()
-    assert segments() <= before
+    assert mapped and not leaked(mapped)
 
 
 @pytest.mark.parametrize(("parameter", "says"), [
@@ -238,11 +217,9 @@ def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(how: signal.Si
     ("jpeg_quality:=101", "jpeg_quality is 101; give a value of type int from 1 to 100"),
 ])
 def test_a_node_that_cannot_start_says_why_in_one_line(parameter: str, says: str, start) -> None:
-    before = segments()
     node = start(parameter)
     assert node.process.wait(WAIT_S) == 1
     assert len(node.output().splitlines()) == 1 and says in node.output(), node.output()
-    assert segments() <= before
 
 
 def settings(source: Path, **changes: object) -> CameraSettings:

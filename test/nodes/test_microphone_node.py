@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ import numpy as np
 import pytest
 import yaml
 
-from .conftest import ROOT, WAIT_S, Peer, segments
+from .conftest import ROOT, WAIT_S, Peer
+from .processes import NodeProcess, leaked
 
 pytest.importorskip("sounddevice", reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice", exc_type=OSError)
 
@@ -35,6 +35,7 @@ from aecf_ros.nodes.microphone_node import MICROPHONE  # noqa: E402
 RATE_HZ, CHUNK = 16000, 1600
 CHUNK_S = CHUNK / RATE_HZ
 NAME = "robot_mic"
+MODULE = "aecf_ros.nodes.microphone_node"
 
 
 class AlsaMicrophone:
@@ -78,25 +79,6 @@ class AlsaMicrophone:
                 continue
             position = (position + CHUNK) % len(self.recording)
         os.close(fifo)
-
-
-class MicrophoneProcess:
-    """The node as its own process; its output is kept."""
-
-    def __init__(self, environment: dict[str, str], log: Path, *parameters: str) -> None:
-        self.log = log
-        overrides = [part for p in parameters for part in ("-p", p)]
-        with log.open("w") as sink:
-            self.process = subprocess.Popen([sys.executable, "-m", "aecf_ros.nodes.microphone_node", "--ros-args", *overrides],
-                                            stdout=sink, stderr=subprocess.STDOUT, cwd=ROOT, env=environment)
-
-    def output(self) -> str:
-        return self.log.read_text()
-
-    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        return self.process.wait(WAIT_S)
 
 
 class Listener:
@@ -144,16 +126,15 @@ def microphone(tmp_path: Path, domain: int, recording: np.ndarray) -> Iterator[A
 
 @pytest.fixture
 def start(microphone: AlsaMicrophone, tmp_path: Path) -> Iterator:
-    started: list[MicrophoneProcess] = []
+    started: list[NodeProcess] = []
 
-    def start_one(*parameters: str) -> MicrophoneProcess:
-        started.append(MicrophoneProcess(microphone.environment, tmp_path / f"microphone{len(started)}.log", *parameters))
+    def start_one(*parameters: str) -> NodeProcess:
+        started.append(NodeProcess(MODULE, tmp_path / f"microphone{len(started)}.log", *parameters, environment=microphone.environment))
         return started[-1]
 
     yield start_one
     for one in started:
-        one.process.kill()
-        one.process.wait()
+        one.end()
 
 
 @pytest.fixture
@@ -224,15 +205,15 @@ def test_device_that_never_returns_from_closing_ends_the_node_with_1(start, list
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(how: signal.Signals, start, domain: int) -> None:
-    before = segments()
     peer = Peer(domain)
     listener = Listener(peer)
     node = start(f"device:={NAME}")
     listener.wait_for_chunks(2)
+    mapped = node.segments()
     peer.close()
     assert node.stop(how) == 0, node.output()
     assert "Traceback" not in node.output()
-    assert segments() <= before
+    assert mapped and not leaked(mapped)
 
 
 @pytest.mark.parametrize(("parameters", "says"), [
@@ -241,12 +222,10 @@ def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(how: signal.Si
     ((f"device:={NAME}", "rate_hz:=fast"), "rate_hz is 'fast'; give a value of type int"),
 ])
 def test_a_node_that_cannot_start_says_why_in_one_line(parameters: tuple[str, ...], says: str, start) -> None:
-    before = segments()
     node = start(*parameters)
     assert node.process.wait(WAIT_S) == 1
     assert len([line for line in node.output().splitlines() if says in line]) == 1, node.output()
     assert "Traceback" not in node.output()
-    assert segments() <= before
 
 
 @pytest.mark.skipif(not (shutil.which("pulseaudio") and shutil.which("pactl")), reason="pulseaudio and pactl are not installed")
@@ -266,7 +245,7 @@ def test_pulseaudio_server_dies_and_comes_back(tmp_path: Path, listener: Listene
     pulse = server()
     try:
         listener.peer.wait_for(lambda: (runtime / "native").exists(), "PulseAudio")
-        node = MicrophoneProcess(environment, tmp_path / "node.log", f"device:={NAME}")
+        node = NodeProcess(MODULE, tmp_path / "node.log", f"device:={NAME}", environment=environment)
         try:
             chunks = listener.wait_for_chunks(10)
             advance_s = np.diff([stamp_to_ns(m.header.stamp) for m, _ in chunks[4:]]) / 1e9
@@ -280,8 +259,7 @@ def test_pulseaudio_server_dies_and_comes_back(tmp_path: Path, listener: Listene
             assert node.output().count("is back after") == 1, node.output()
             assert node.stop() == 0, node.output()
         finally:
-            node.process.kill()
-            node.process.wait()
+            node.end()
     finally:
         pulse.kill()
         pulse.wait()

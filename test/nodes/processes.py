@@ -1,0 +1,53 @@
+"""A node as its own process, with its output and its shared memory."""
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from .conftest import ROOT, WAIT_S
+
+from aecf_ros.nodes.doctor import open_files  # noqa: E402
+
+
+class NodeProcess:
+    """``python -m MODULE`` with parameters ``name:=value``; its output is kept."""
+
+    def __init__(self, module: str, log: Path, *parameters: str, environment: Mapping[str, str] = os.environ) -> None:
+        self.log = log
+        overrides = [part for p in parameters for part in ("-p", p)]
+        with log.open("w") as sink:
+            self.process = subprocess.Popen([sys.executable, "-m", module, "--ros-args", *overrides], stdout=sink, stderr=subprocess.STDOUT,
+                                            cwd=ROOT, env=environment)
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def segments(self) -> set[Path]:
+        """Files of Fast DDS in shared memory that this process has mapped, its own and those of the peers it talks to."""
+        lines = Path(f"/proc/{self.process.pid}/maps").read_text().splitlines()
+        return {Path(line[line.index("/dev/shm/"):]) for line in lines if "/dev/shm/" in line and "fast" in line}
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(WAIT_S)
+
+    def end(self) -> None:
+        """At the end of a test: politely first, so that nothing is left in shared memory."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def leaked(segments: set[Path]) -> list[Path]:
+    """Those of ``segments`` that are still there though no process uses them any more."""
+    used = open_files(Path("/dev/shm"))
+    return [path for path in segments if path.exists() and path.name not in used]
