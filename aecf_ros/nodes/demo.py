@@ -27,6 +27,7 @@ from aecf_ros.core.types import Prediction
 from aecf_ros.nodes.convert import prediction_from_message
 from aecf_ros.nodes.fusion_node import PREDICTION_QOS
 from aecf_ros.nodes.live_table import Scene, draw_live, summary_tables
+from aecf_ros.nodes.shared_memory import SHARED_MEMORY, files_of, orphans
 from aecf_ros.replay.bag import open_bag
 from aecf_ros.replay.driver import read_truth
 from aecf_ros.replay.faults import load_faults
@@ -36,7 +37,6 @@ from aecf_ros.replay.score import answers_of, lead_image, summarize
 NODE_MODULE = "aecf_ros.nodes.fusion_node"
 NODE_START_S = 30.0
 NODE_STOP_S = 10.0
-SHARED_MEMORY = Path("/dev/shm")
 
 
 class DemoError(RuntimeError):
@@ -67,7 +67,6 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
     faults = load_faults(faults_path, manifest.names)
     out.mkdir(parents=True, exist_ok=True)
     domain = _private_domain()
-    segments_before = _segments()
     console.print(f"[bold]aecf demo[/]: {manifest.name} on {bag_path.name}, faults of {faults_path.name}, ROS_DOMAIN_ID {domain}")
     with open_bag(bag_path) as bag:
         topics = bag.choose_topics(manifest)
@@ -91,6 +90,7 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         watcher.create_subscription(FusedPrediction, "/fusion_node/prediction", listener.on_prediction, PREDICTION_QOS)
         executor = SingleThreadedExecutor()
         executor.add_node(watcher)
+        files_before = set(SHARED_MEMORY.glob("*"))
         with _process(node_command, out / "node.log") as node:
             _await_first(executor, listener, node, out / "node.log")
             with _process(player_command, out / "player.log") as player:
@@ -100,6 +100,7 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
                 if player.wait() != 0:
                     raise DemoError(f"the player failed with exit code {player.returncode}; see {out / 'player.log'}")
             _drain(executor, 0.5)
+            node_files = files_of(node.pid)
             node_exit = _stop(node)
         executor.shutdown()
         watcher.destroy_node()
@@ -111,7 +112,7 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
     summary = summarize(answers, truth, faults, manifest, duration_s, realtime_factor=1.0)
     summary["frames"] = _frames_answered(listener.received, published, lead_image(manifest))
     summary["node_exit_code"] = node_exit
-    summary["shared_memory_left"] = sorted(_segments() - segments_before)
+    summary["shared_memory_left"] = sorted(path.name for path in orphans(node_files - files_before))
     paths = write_reports(out, summary, answers, truth, faults, manifest, duration_s, f"aecf demo: {manifest.name}")
     for table in summary_tables(summary):
         console.print(table)
@@ -126,11 +127,6 @@ def _private_domain() -> str:
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     return os.environ["ROS_DOMAIN_ID"]
-
-
-def _segments() -> set[str]:
-    """Names of Fast DDS shared-memory files on this host."""
-    return {p.name for p in SHARED_MEMORY.glob("*fast*")} if SHARED_MEMORY.is_dir() else set()
 
 
 @contextmanager

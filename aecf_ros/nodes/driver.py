@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 from aecf_ros.nodes.devices import DeviceError
 from aecf_ros.nodes.parameters import Parameter, ParameterError, Value
+from aecf_ros.nodes.process import ros_process, spin
 
 
 class Ended(Exception):
@@ -36,24 +37,20 @@ def run_driver(make_node: Callable[[], Node], name: str, args: list[str] | None 
 
     The process ends with 0 then, with 1 when the node cannot start. A node with threads stops them in ``destroy_node``.
     """
-    rclpy.init(args=args)
     code = 0
-    try:
-        node = make_node()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
+    with ros_process(args) as stopping:
         try:
-            executor.spin()
-        finally:
-            executor.shutdown()
-            node.destroy_node()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Ended as end:
-        code = end.code
-    except (DeviceError, ParameterError, ParameterException) as error:
-        rclpy.logging.get_logger(name).fatal(str(error))
-        code = 1
-    finally:
-        rclpy.try_shutdown()
+            node = make_node()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            try:
+                spin(executor, stopping)
+            finally:
+                executor.shutdown()
+                node.destroy_node()
+        except Ended as end:
+            code = end.code
+        except (DeviceError, ParameterError, ParameterException) as error:
+            rclpy.logging.get_logger(name).fatal(str(error))
+            code = 1
     sys.exit(code)

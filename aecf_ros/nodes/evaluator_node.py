@@ -8,9 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import rclpy
 from aecf_msgs.msg import FusedPrediction
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import String
 
@@ -19,6 +18,7 @@ from aecf_ros.core.types import NANOSECONDS, Prediction
 from aecf_ros.nodes.convert import prediction_from_message
 from aecf_ros.nodes.fusion_node import PREDICTION_QOS
 from aecf_ros.nodes.parameters import Parameter, ParameterError, shipped_model
+from aecf_ros.nodes.process import ros_process, spin
 from aecf_ros.replay.faults import FaultError, load_faults
 from aecf_ros.replay.report import write_reports
 from aecf_ros.replay.score import answers_of, summarize
@@ -72,23 +72,18 @@ class EvaluatorNode(Node):
 
 def main(args: list[str] | None = None) -> None:
     """Listen until SIGINT or SIGTERM, then write."""
-    rclpy.init(args=args)
-    try:
-        node = EvaluatorNode()
+    with ros_process(args) as stopping:
+        try:
+            node = EvaluatorNode()
+        except (BundleError, FaultError, ParameterError) as error:
+            print(f"evaluator_node: {error}", file=sys.stderr)
+            sys.exit(1)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        try:
-            executor.spin()
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
+        spin(executor, stopping)
         print(node.write(), flush=True)
         executor.shutdown()
         node.destroy_node()
-    except (BundleError, FaultError, ParameterError) as error:
-        print(f"evaluator_node: {error}", file=sys.stderr)
-        sys.exit(1)
-    finally:
-        rclpy.try_shutdown()
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -39,6 +39,7 @@ from aecf_ros.nodes.parameters import (
     declare_node_parameters,
     declare_stream_parameters,
 )
+from aecf_ros.nodes.process import ros_process, spin
 from aecf_ros.nodes.vision import ClassificationPublisher
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend
 from aecf_ros.runtime.pipeline import Observation, Pipeline, PipelineConfig
@@ -358,28 +359,25 @@ def run(make_node: Callable[[], LifecycleNode], name: str, args: list[str] | Non
     With the parameter ``autostart`` (default true) the node configures and activates itself; set it false where a launch file
     or a lifecycle manager does.
     """
-    rclpy.init(args=args)
     code = 0
-    try:
-        node = make_node()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
+    with ros_process(args) as stopping:
         try:
-            if node.declare_parameter("autostart", True).value:
-                started = node.trigger_configure() == TransitionCallbackReturn.SUCCESS and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-                code = 0 if started else 1
-            if code == 0:
-                executor.spin()
-        finally:
-            executor.shutdown()
-            node.destroy_node()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except CANNOT_START as error:
-        rclpy.logging.get_logger(name).fatal(str(error))
-        code = 1
-    finally:
-        rclpy.try_shutdown()
+            node = make_node()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            try:
+                if node.declare_parameter("autostart", True).value:
+                    started = (node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+                               and node.trigger_activate() == TransitionCallbackReturn.SUCCESS)
+                    code = 0 if started else 1
+                if code == 0:
+                    spin(executor, stopping)
+            finally:
+                executor.shutdown()
+                node.destroy_node()
+        except CANNOT_START as error:
+            rclpy.logging.get_logger(name).fatal(str(error))
+            code = 1
     sys.exit(code)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -26,6 +26,7 @@ from aecf_ros.core.messages import stamp_to_ns
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.nodes.convert import ns_to_stamp
 from aecf_ros.nodes.inputs import LATCHED_QOS
+from aecf_ros.nodes.process import ros_process
 from aecf_ros.replay.bag import Bag, BagError, Recorded, Topics, open_bag
 from aecf_ros.replay.driver import arrivals, stream_kinds
 from aecf_ros.replay.faults import Fault, FaultError, FaultInjector, load_faults
@@ -46,12 +47,13 @@ class PlayError(RuntimeError):
 
 
 def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: Mapping[str, str],
-         on_start: Callable[[int], None]) -> dict[str, list[int]]:
+         on_start: Callable[[int], None], stopping: threading.Event) -> dict[str, list[int]]:
     """Publish the recording once, in its own time.
 
     Args:
         kinds: ``image`` or ``audio`` for each modality.
-        on_start: told the node time at which the recording starts, in ns, before anything is published.
+        on_start: told the node time at which the recording starts, in ns, before any sample is published.
+        stopping: ends the play when set.
 
     Returns:
         Header stamps of what was published, in ns, by modality.
@@ -61,7 +63,8 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: M
     """
     publishers = {topic: node.create_publisher(TYPES[bag.types[topic]], topic, SENSOR_QOS) for topic in topics.streams.values()}
     publishers |= {topic: node.create_publisher(AudioInfo, topic, LATCHED_QOS) for topic in topics.infos.values()}
-    _wait_for_subscribers(publishers)
+    _wait_for_subscribers(publishers, stopping)
+    described = _describe_sound(bag, topics, publishers)
 
     start_ns = node.get_clock().now().nanoseconds + NANOSECONDS // 2
     on_start(start_ns)
@@ -74,14 +77,11 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: M
             message.header.stamp = ns_to_stamp(stamp_to_ns(message.header.stamp) + offset_ns)
         return message
 
-    described: dict[str, Any] = {}
     injector = FaultInjector(faults, kinds)
     for arrival in arrivals(bag.messages(list(publishers)), bag.start_ns, topics, injector, read):
         name = arrival.stream
         wait_ns = arrival.at_ns + offset_ns - node.get_clock().now().nanoseconds
-        if wait_ns > 0:
-            time.sleep(wait_ns / NANOSECONDS)
-        if not rclpy.ok():
+        if stopping.wait(max(0.0, wait_ns / NANOSECONDS)):
             break
         if arrival.info is not None and arrival.info != described.get(name):
             described[name] = arrival.info
@@ -92,12 +92,24 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: M
     return published
 
 
-def _wait_for_subscribers(publishers: Mapping[str, Publisher]) -> None:
+def _describe_sound(bag: Bag, topics: Topics, publishers: Mapping[str, Publisher]) -> dict[str, Any]:
+    """Publish the first AudioInfo of each stream before any sound, as a latched topic would have it; gives them by modality."""
+    described = {}
+    for name, topic in topics.infos.items():
+        recorded = next(bag.messages([topic]), None)
+        if recorded is not None:
+            described[name] = deserialize_message(recorded.data, TYPES[recorded.type])
+            publishers[topic].publish(described[name])
+    return described
+
+
+def _wait_for_subscribers(publishers: Mapping[str, Publisher], stopping: threading.Event) -> None:
     give_up = time.monotonic() + MATCH_TIMEOUT_S
     while missing := [topic for topic, publisher in publishers.items() if publisher.get_subscription_count() == 0]:
         if time.monotonic() > give_up:
             raise PlayError(f"nobody subscribes to {', '.join(missing)} after {MATCH_TIMEOUT_S:.0f} s; start the fusion node first, in the same ROS_DOMAIN_ID")
-        time.sleep(0.02)
+        if stopping.wait(0.02):
+            raise PlayError("stopped before anybody listened")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -108,32 +120,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--faults", type=Path)
     parser.add_argument("--log", type=Path, required=True, help="JSON to write: start_ns at once, published at the end")
     args = parser.parse_args(argv)
-    rclpy.init()
-    try:
-        manifest = load_manifest(args.model)
-        kinds = stream_kinds(manifest)
-        faults = load_faults(args.faults, kinds) if args.faults else ()
-        with open_bag(args.bag) as bag:
-            node = Node("player")
-            try:
-                log: dict[str, object] = {}
+    log: dict[str, object] = {}
 
-                def note(**entries: object) -> None:
-                    log.update(entries)
-                    args.log.write_text(json.dumps(log), encoding="utf-8")
+    def note(**entries: object) -> None:
+        log.update(entries)
+        args.log.write_text(json.dumps(log), encoding="utf-8")
 
-                published = play(node, bag, bag.choose_topics(manifest), faults, kinds, lambda start_ns: note(start_ns=start_ns))
-                note(published=published)
-            finally:
-                node.destroy_node()
-        return 0
-    except (BagError, BundleError, FaultError, PlayError) as error:
-        rclpy.logging.get_logger("player").fatal(str(error))
-        return 1
-    except KeyboardInterrupt:
-        return 1
-    finally:
-        rclpy.try_shutdown()
+    with ros_process() as stopping:
+        node = Node("player")
+        try:
+            manifest = load_manifest(args.model)
+            kinds = stream_kinds(manifest)
+            faults = load_faults(args.faults, kinds) if args.faults else ()
+            with open_bag(args.bag) as bag:
+                published = play(node, bag, bag.choose_topics(manifest), faults, kinds, lambda start_ns: note(start_ns=start_ns), stopping)
+            note(published=published)
+            return 1 if stopping.is_set() else 0
+        except (BagError, BundleError, FaultError, PlayError) as error:
+            node.get_logger().fatal(str(error))
+            return 1
+        finally:
+            node.destroy_node()
 
 
 if __name__ == "__main__":
