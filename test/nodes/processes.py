@@ -12,12 +12,15 @@ from .conftest import ROOT, WAIT_S
 
 from aecf_ros.nodes.doctor import open_files  # noqa: E402
 
+SHARED_MEMORY = Path("/dev/shm")
+
 
 class NodeProcess:
     """``python -m MODULE`` with parameters ``name:=value``; its output is kept."""
 
     def __init__(self, module: str, log: Path, *parameters: str, environment: Mapping[str, str] = os.environ) -> None:
         self.log = log
+        self._there_before = set(SHARED_MEMORY.iterdir())
         overrides = [part for p in parameters for part in ("-p", p)]
         with log.open("w") as sink:
             self.process = subprocess.Popen([sys.executable, "-m", module, "--ros-args", *overrides], stdout=sink, stderr=subprocess.STDOUT,
@@ -27,9 +30,9 @@ class NodeProcess:
         return self.log.read_text()
 
     def segments(self) -> set[Path]:
-        """Files of Fast DDS in shared memory that this process has mapped, its own and those of the peers it talks to."""
+        """Files of Fast DDS in shared memory that this process has mapped and that were not there before it."""
         lines = Path(f"/proc/{self.process.pid}/maps").read_text().splitlines()
-        return {Path(line[line.index("/dev/shm/"):]) for line in lines if "/dev/shm/" in line and "fast" in line}
+        return {Path(line[line.index("/dev/shm/"):]) for line in lines if "/dev/shm/" in line and "fast" in line} - self._there_before
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         if self.process.poll() is None:
@@ -49,5 +52,5 @@ class NodeProcess:
 
 def leaked(segments: set[Path]) -> list[Path]:
     """Those of ``segments`` that are still there though no process uses them any more."""
-    used = open_files(Path("/dev/shm"))
+    used = open_files(SHARED_MEMORY)
     return [path for path in segments if path.exists() and path.name not in used]
