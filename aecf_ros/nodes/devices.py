@@ -69,8 +69,8 @@ class SampleClock:
     """Time of a sample: advances with the sample count, and is steered slowly towards the measured times.
 
     A measured time is late by whatever delayed the measurement, so that using it as it is would put that jitter into the stamps. The
-    steering (``gain`` of the error for each block) follows the drift between the device's crystal and the clock. An error beyond
-    ``jump_s`` is no jitter: samples were lost or the clock was set, and the count starts anew.
+    steering (``gain`` of the error for each block, more during the first ones) follows the drift between the device's crystal and the
+    clock. An error beyond ``jump_s`` is no jitter: samples were lost or the clock was set, and the count starts anew.
     """
 
     def __init__(self, rate_hz: int, gain: float = 0.02, jump_s: float = 0.2) -> None:
@@ -79,6 +79,7 @@ class SampleClock:
         self._jump_ns = jump_s * NANOSECONDS
         self._sample: int | None = None
         self._ns = 0
+        self._blocks = 0
 
     def reset(self) -> None:
         """Forget: the next block is stamped as measured."""
@@ -86,11 +87,12 @@ class SampleClock:
 
     def stamp_ns(self, first_sample: int, measured_ns: int) -> int:
         """Time of sample number ``first_sample``, which was measured to be taken at ``measured_ns``."""
-        if self._sample is None:
-            self._ns = measured_ns
+        predicted_ns = measured_ns if self._sample is None else self._ns + (first_sample - self._sample) * NANOSECONDS // self._rate_hz
+        error_ns = measured_ns - predicted_ns
+        if self._sample is None or abs(error_ns) > self._jump_ns:
+            self._ns, self._blocks = measured_ns, 1
         else:
-            predicted_ns = self._ns + (first_sample - self._sample) * NANOSECONDS // self._rate_hz
-            error_ns = measured_ns - predicted_ns
-            self._ns = measured_ns if abs(error_ns) > self._jump_ns else predicted_ns + round(self._gain * error_ns)
+            self._blocks += 1
+            self._ns = predicted_ns + round(max(self._gain, 1.0 / self._blocks) * error_ns)
         self._sample = first_sample
         return self._ns
