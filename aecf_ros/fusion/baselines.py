@@ -1,7 +1,8 @@
 """What the layer is compared with, behind the same interface: forward(embeddings, present) -> FusionOutput.
 
-All see the same frozen features and the same presence mask, except where the missing mask is the point (ConcatHead with mask=False).
-Absent rows are handled by each as its source does; a row with nothing present gives the prior in all of them.
+All see the same frozen features and the same presence mask, except where the missing mask is the point (ConcatHead with
+mask=False). Absent rows are handled by each as its source does; a row with nothing present gives the prior in all of
+them.
 """
 
 from collections.abc import Sequence
@@ -68,7 +69,8 @@ class MeanLogits(Baseline):
 
 
 class ProductOfExperts(Baseline):
-    """The product of temperature-scaled experts with the prior divided out; `temperature` [M] is fitted after training."""
+    """The product of temperature-scaled experts with the prior divided out; `temperature` [M] is fitted after training.
+    """
 
     def __init__(self, dims, classes, **options):
         super().__init__(dims, classes, **options)
@@ -81,10 +83,11 @@ class ProductOfExperts(Baseline):
 
 
 class EnergyWeighted(Baseline):
-    """QMF-style (Zhang et al. 2023, arXiv 2306.02050): logits weighted by a confidence from the energy, w_m = logsumexp(l_m) / 10.
+    """QMF-style (Zhang et al. 2023, arXiv 2306.02050): logits weighted by a confidence from the energy, w_m =
+    logsumexp(l_m) / 10.
 
-    The uncertainty weight is that of the authors' published code; their training term that correlates it with the loss history
-    is the `qmf` row's `regularizer` in the benchmark.
+    The weight alone: the paper also trains the confidence to be ranked as the history of losses is, which is left out
+    here.
     """
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> FusionOutput:
@@ -95,7 +98,9 @@ class EnergyWeighted(Baseline):
 
 
 class ConcatHead(Baseline):
-    """A perceptron over all embeddings side by side, zeros where absent. mask=False is the published comparison's confound."""
+    """A perceptron over all embeddings side by side, zeros where absent. mask=False is the published comparison's
+    confound.
+    """
 
     def __init__(self, dims, classes, hidden=(256, 256), dropout=0.1, *, mask: bool):
         super().__init__([], classes)
@@ -131,7 +136,9 @@ class SubsetHeads(Baseline):
 
     def all_heads(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Logits of every head, [B, C] each, whatever is present: what training uses."""
-        return [head(torch.cat([p for p, used in zip(parts, s) if used], -1)) for head, s in zip(self.heads, self.subsets)]
+        return [
+            head(torch.cat([p for p, used in zip(parts, s) if used], -1)) for head, s in zip(self.heads, self.subsets)
+        ]
 
 
 class TrustedMultiView(Baseline):
@@ -149,8 +156,8 @@ class TrustedMultiView(Baseline):
 def combine_evidence(evidence: Tensor) -> Tensor:
     """Dempster's reduced rule over modalities: evidence [B, C] of the combination from evidence [B, M, C].
 
-    b = e / S, u = C / S, S = sum e + C; two opinions: b = (b1 b2 + b1 u2 + b2 u1) / (1 - K), u = u1 u2 / (1 - K), K the conflict
-    sum over i != j of b1_i b2_j. No evidence (b = 0, u = 1) is the neutral element.
+    b = e / S, u = C / S, S = sum e + C; two opinions: b = (b1 b2 + b1 u2 + b2 u1) / (1 - K), u = u1 u2 / (1 - K), K the
+    conflict sum over i != j of b1_i b2_j. No evidence (b = 0, u = 1) is the neutral element.
     """
     classes = evidence.shape[-1]
     belief, doubt = _opinion(evidence[:, 0], classes)
@@ -171,7 +178,8 @@ def _opinion(evidence: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def evidential_loss(evidence: Tensor, targets: Tensor, anneal: float) -> Tensor:
-    """TMC's loss for one opinion: expected cross-entropy under the Dirichlet plus anneal * KL of the wrong evidence: [B].
+    """TMC's loss for one opinion: expected cross-entropy under the Dirichlet plus anneal * KL of the wrong evidence:
+    [B].
 
     evidence: [B, C]; targets: int64 [B].
     """
@@ -190,5 +198,7 @@ def evidential_loss(evidence: Tensor, targets: Tensor, anneal: float) -> Tensor:
 
 
 def cml_term(full_confidence: Tensor, fewer_confidence: Tensor) -> Tensor:
-    """CML (Ma et al. 2023, arXiv 2306.01265): mean of max(0, confidence with one modality removed - confidence with all)."""
+    """CML (Ma et al. 2023, arXiv 2306.01265): mean of max(0, confidence with one modality removed - confidence with
+    all).
+    """
     return (fewer_confidence - full_confidence).clamp(min=0.0).mean()

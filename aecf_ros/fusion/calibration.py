@@ -1,7 +1,8 @@
 """Post-hoc calibration by presence pattern, as buffers that travel in the exported graph.
 
-Three forms: one temperature for all patterns, a temperature for each, a vector scaling (Guo et al. 2017) for each. `choose` takes the
-one with the lowest likelihood loss on held-out folds of the calibration part, "none" included: a temperature is not a habit.
+Three forms: one temperature for all patterns, a temperature for each, a vector scaling (Guo et al. 2017) for each.
+`choose` takes the one with the lowest likelihood loss on held-out folds of the calibration part, "none" included: a
+temperature is not a habit.
 """
 
 import torch
@@ -27,7 +28,9 @@ class SubsetCalibrator(nn.Module):
         self.register_buffer("samples", torch.zeros(2**modalities, dtype=torch.int64))
 
     def forward(self, logits: Tensor, present: Tensor) -> Tensor:
-        """Calibrated logits [B, C] from logits [B, C] and present bool [B, M]. Rows with nothing present pass unchanged."""
+        """Calibrated logits [B, C] from logits [B, C] and present bool [B, M]. Rows with nothing present pass
+        unchanged.
+        """
         pattern = subset_index(present)
         return logits * self.scale[pattern] + self.bias[pattern]
 
@@ -57,7 +60,9 @@ class SubsetCalibrator(nn.Module):
 
 
 def fit_temperature(logits: Tensor, targets: Tensor) -> Tensor:
-    """The inverse temperature with the least negative log-likelihood: scalar. Convex in it, so Newton-like steps find it."""
+    """The inverse temperature with the least negative log-likelihood: scalar. Convex in it, so Newton-like steps find
+    it.
+    """
     log_scale = torch.zeros((), dtype=torch.float64, requires_grad=True)
     _minimize([log_scale], lambda: F.cross_entropy(logits.double() * log_scale.exp(), targets))
     return log_scale.detach().exp().to(logits.dtype)

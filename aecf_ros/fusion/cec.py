@@ -1,7 +1,8 @@
 """Contrastive expert calibration: confidence should not fall when a modality is added.
 
 For subsets A of B, the squared hinge max(0, c(A) - c(B))^2 (arXiv 2505.15417, section 3; the principle is that of CML,
-Ma et al. 2023, who use a plain hinge on one removed modality). Up to four modalities all pairs are used, above that sampled ones.
+Ma et al. 2023, who use a plain hinge on one removed modality). Up to four modalities all pairs are used, above that
+sampled ones.
 """
 
 import torch
@@ -36,8 +37,8 @@ def sampled_pairs(modalities: int, generator: torch.Generator | None = None) -> 
 def cec_term(confidence: Tensor, pairs: Tensor, valid: Tensor) -> Tensor:
     """Mean over valid pairs of max(0, c(A) - c(B))^2: scalar.
 
-    confidence: [B, S], a column for each of all_subsets; pairs: int64 [P, 2]; valid: bool [B, S], whether every modality of the
-    subset is present in the row (a pair counts where B is valid: then A is too).
+    confidence: [B, S], a column for each of all_subsets; pairs: int64 [P, 2]; valid: bool [B, S], whether every
+    modality of the subset is present in the row (a pair counts where B is valid: then A is too).
     """
     excess = (confidence[:, pairs[:, 0]] - confidence[:, pairs[:, 1]]).clamp(min=0.0).square()
     counted = valid[:, pairs[:, 1]].to(excess.dtype)

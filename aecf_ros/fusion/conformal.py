@@ -1,7 +1,8 @@
-"""Mondrian split-conformal prediction sets: one threshold for each presence pattern (Vovk et al. 2003; Sadinle et al. 2019).
+"""Mondrian split-conformal prediction sets: one threshold for each presence pattern (Vovk et al. 2003; Sadinle et al.
+2019).
 
-A label is in the set when its probability reaches the threshold of the row's pattern. With exchangeable calibration data the set holds
-the true label at least with the coverage asked for, within every pattern.
+A label is in the set when its probability reaches the threshold of the row's pattern. With exchangeable calibration
+data the set holds the true label at least with the coverage asked for, within every pattern.
 """
 
 import math
@@ -44,5 +45,7 @@ def conformal_threshold(scores: Tensor, coverage: float) -> Tensor:
     rank = math.floor(round((len(scores) + 1) * (1.0 - coverage), 9))  # 10 * (1 - 0.9) is below 1 in floating point
     if rank < 1:
         need = math.ceil(round(1.0 / (1.0 - coverage), 9)) - 1
-        raise ValueError(f"{len(scores)} calibration samples cannot give coverage {coverage}; at least {need} are needed")
+        raise ValueError(
+            f"{len(scores)} calibration samples cannot give coverage {coverage}; at least {need} are needed"
+        )
     return scores.sort().values[rank - 1]

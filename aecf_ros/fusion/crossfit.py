@@ -1,9 +1,10 @@
 """Fitting the evidence gate: reliability learned on corruption that the experts never saw.
 
-An expert's own training data tells it that it is always right. So for each kind of corruption (or group of kinds) a stand-in expert is
-trained without that kind and without a random share of the rest; its logits on both, and their statistics, are what reliability is
-fitted on: the first shows what being out of one's depth looks like, the second what ordinary data looks like. The layer's own
-experts, trained on everything, then use the fitted reliability.
+An expert's own training data tells it that it is always right. So for each kind of corruption (or group of kinds) a
+stand-in expert is trained without that kind and without a random share of the rest; its logits on both, and their
+statistics, are what reliability is
+fitted on: the first shows what being out of one's depth looks like, the second what ordinary data looks like. The
+layer's own experts, trained on everything, then use the fitted reliability.
 """
 
 import copy
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.reliability import Reliability, contaminated_log_probabilities
+from aecf_ros.fusion.reliability import EvidenceGate, Reliability, contaminated_log_probabilities
 from aecf_ros.fusion.statistics import EmbeddingDistance, modality_statistics
 
 
@@ -23,7 +24,7 @@ class CrossFitConfig:
     """How stand-in experts and reliability are trained.
 
     unseen_share: weight of held-out kinds against held-out samples of kinds that were seen, in [0, 1].
-    folds: number of random folds where no kinds are known.
+    folds: the least number of folds; a known kind of corruption has one each.
     """
 
     unseen_share: float = 0.15
@@ -39,7 +40,8 @@ class CrossFitConfig:
 class OutOfFold:
     """What stand-in experts said of samples they were not trained on: a row for each.
 
-    statistics: [N, K] unstandardized; logits: [N, C]; targets: int64 [N]; unseen: bool [N], the whole kind was held out.
+    statistics: [N, K] unstandardized; logits: [N, C]; targets: int64 [N]; unseen: bool [N], the whole kind was held
+    out.
     """
 
     statistics: Tensor
@@ -61,17 +63,24 @@ def fit_reliability(
     """Fit the reliability of one modality of an evidence-gate layer in place, after its experts have been trained.
 
     embeddings: [N, D]; targets: int64 [N], rows below 0 ("nothing there") have every class wrong and teach doubt;
-    groups: int64 [N], the kind of corruption of each sample, -1 for none or unknown; clusters: int64 [N], samples made from one
-    recording or image share a number, and a fold: otherwise a stand-in has heard the word it is asked about.
+    groups: int64 [N], the kind of corruption of each sample, -1 for none or unknown; clusters: int64 [N], samples made
+    from one recording or image share a number, and a fold: otherwise a stand-in has heard the word it is asked about.
     Returns what it was fitted on.
     """
+    if not isinstance(layer.gate, EvidenceGate):
+        raise ValueError(
+            f"reliability belongs to the evidence gate and this layer has a {type(layer.gate).__name__}; "
+            "use gate='evidence'"
+        )
     reliability = layer.gate.reliability[modality]
     fold = assign_folds(groups, clusters, config.folds, generator)
     parts = []
     for k in range(int(fold.max()) + 1):
-        held_kind = (groups == k) if (groups >= 0).any() else torch.zeros_like(groups, dtype=torch.bool)
+        held_kind = groups == k
         held = held_kind | (fold == k)
-        parts.append(_stand_in(layer.experts[modality], reliability, embeddings, targets, held, held_kind, config, generator))
+        parts.append(
+            _stand_in(layer.experts[modality], reliability, embeddings, targets, held, held_kind, config, generator)
+        )
     collected = OutOfFold(*(torch.cat(column) for column in zip(*parts)))
     known = targets >= 0
     reliability.distance.fit(embeddings[known], targets[known])
@@ -80,14 +89,18 @@ def fit_reliability(
 
 
 def assign_folds(groups: Tensor, clusters: Tensor, folds: int, generator: torch.Generator | None) -> Tensor:
-    """A random fold for every cluster: int64 [N], as many as there are kinds, or `folds` where no kind is known."""
-    count = int(groups.max()) + 1 if (groups >= 0).any() else folds
+    """A random fold for every cluster: int64 [N], as many as there are kinds, and at least `folds`."""
+    count = max(folds, int(groups.max()) + 1)
     names, index = clusters.unique(return_inverse=True)
     return torch.randint(count, names.shape, generator=generator)[index]
 
 
 def fit_to(
-    reliability: Reliability, data: OutOfFold, log_prior: Tensor, config: CrossFitConfig, generator: torch.Generator | None
+    reliability: Reliability,
+    data: OutOfFold,
+    log_prior: Tensor,
+    config: CrossFitConfig,
+    generator: torch.Generator | None,
 ) -> None:
     """Fit (a, eps) by the likelihood of each modality alone; kinds held out weigh `unseen_share` of the whole."""
     reliability.mean.copy_(data.statistics.mean(0))
@@ -140,15 +153,16 @@ def _fresh(expert: nn.Sequential, generator: torch.Generator | None) -> nn.Seque
         if isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
             for parameter in (module.weight, module.bias):
-                parameter.data = (torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound
+                parameter.data = ((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound).to(parameter)
     return stand_in
 
 
 def _balance(unseen: Tensor, share: float) -> Tensor:
-    """Weights [N] with mean 1 in which the unseen rows have `share` of the total; all 1 where one of the two is empty."""
+    """Weights [N] with mean 1 in which the unseen rows have `share` of the total; all 1 where one of the two is empty.
+    """
     fraction = unseen.float().mean()
     if fraction == 0 or fraction == 1:
-        return torch.ones(len(unseen))
+        return torch.ones_like(unseen, dtype=torch.float32)
     return torch.where(unseen, share / fraction, (1 - share) / (1 - fraction))
 
 
@@ -164,9 +178,11 @@ def recalibrate(
 ) -> None:
     """Shift one modality's log a and log-odds of eps, two numbers, to held-out data, in place.
 
-    Reliability is fitted to stand-ins, which saw less than the layer's own experts; this closes the gap. The shift has a normal prior of
-    the given deviation and the data counts by its clusters, so that 5,000 rows of 250 recordings move it as 250 rows would.
-    embeddings: [N, D], targets and clusters: int64 [N] of data neither the experts nor the cross-fit saw; targets below 0 are left out.
+    Reliability is fitted to stand-ins, which saw less than the layer's own experts; this closes the gap. The shift has
+    a normal prior of the given deviation and the data counts by its clusters, so that 5,000 rows of 250 recordings move
+    it as 250 rows would.
+    embeddings: [N, D], targets and clusters: int64 [N] of data neither the experts nor the cross-fit saw; targets below
+    0 are left out.
     """
     reliability, known = layer.gate.reliability[modality], targets >= 0
     embeddings, targets = embeddings[known], targets[known]

@@ -1,7 +1,8 @@
 """Adaptive curriculum masking: how sure the gate is decides how often its favorite is hidden.
 
-The paper's text masks more where gate entropy is low (probe the dominant modality); the published package masks more where it is
-high, then returns the unmasked weights. Both directions are options; masking here removes the input and its presence bit.
+The paper's text masks more where gate entropy is low (probe the dominant modality); the published package masks more
+where it is high, then returns the unmasked weights. Both directions are options; masking here removes the input and its
+presence bit.
 """
 
 import torch
@@ -26,7 +27,9 @@ def curriculum_rate(weights: Tensor, present: Tensor, rate: float, direction: st
 def mask_dominant(
     weights: Tensor, present: Tensor, probability: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Presence bool [B, M] with the heaviest modality removed with the given probability [B]; the last one is never removed."""
+    """Presence bool [B, M] with the heaviest modality removed with the given probability [B]; the last one is never
+    removed.
+    """
     hit = torch.rand(probability.shape, generator=generator, device=probability.device) < probability
     hit = hit & (present.sum(-1) > 1)
     dominant = torch.nn.functional.one_hot(weights.argmax(-1), weights.shape[-1]).bool()

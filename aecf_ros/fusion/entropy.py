@@ -1,8 +1,8 @@
 """Adaptive entropy: how much a gate is pushed to spread, sample by sample.
 
-The paper (arXiv 2505.15417, section 3) subtracts lambda_t H(p) from a loss that is minimized, which rewards entropy, while its
-figure says the entropy is penalized; it takes lambda(x) from Monte-Carlo dropout variance in one place and from a
-schedule of the epoch in another. Each reading is an option here. See docs/method.md.
+The paper (arXiv 2505.15417, section 3) subtracts lambda_t H(p) from a loss that is minimized, which rewards entropy,
+while its figure says the entropy is penalized; it takes lambda(x) from Monte-Carlo dropout variance in one place and
+from a schedule of the epoch in another. Each reading is an option here. See docs/method.md.
 """
 
 import torch
@@ -55,5 +55,3 @@ def normalized_entropy(entropy: Tensor, present: Tensor) -> Tensor:
     count = present.sum(-1)
     largest = torch.log(count.clamp(min=2).to(entropy.dtype))
     return torch.where(count > 1, entropy / largest, torch.ones_like(entropy)).clamp(0.0, 1.0)
-
-

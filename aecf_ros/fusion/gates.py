@@ -1,7 +1,7 @@
 """Gates: how the evidence of several modalities becomes one.
 
-Every gate answers with evidence [B, M, C], in logits relative to the prior and already scaled, so that the fused logits are
-the log prior plus their sum, and with weights [B, M], each modality's share.
+Every gate answers with evidence [B, M, C], in logits relative to the prior and already scaled, so that the fused logits
+are the log prior plus their sum, and with weights [B, M], each modality's share.
 
 - convex: weights of a masked softmax; evidence w_m l_m. Averages, so two modalities that agree are no surer than one.
 - additive: the same weights times the number of modalities present; evidence |S| w_m l_m. Adds, as Bayes does.
@@ -35,13 +35,16 @@ class SoftmaxGate(nn.Module):
         return masked_softmax(self.score(inputs).float(), present)
 
     def forward(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """Evidence [B, M, C] and weights [B, M] from embeddings ([B, D_m] each, zero where absent) and logits [B, M, C]."""
+        """Evidence [B, M, C] and weights [B, M] from embeddings ([B, D_m] each, zero where absent) and logits [B, M,
+        C].
+        """
         weights = self.weights(embeddings, logits, present)
         return _scale(weights, logits, present, self.additive), weights
 
 
 class SchedulerGate(nn.Module):
-    """MA-AFS: the softmax gate, seeing only each modality's predictive entropy and the agreement, never an embedding."""
+    """MA-AFS: the softmax gate, seeing only each modality's predictive entropy and the agreement, never an embedding.
+    """
 
     def __init__(self, modalities: int, hidden: int, dropout: float, *, additive: bool = True):
         super().__init__()
@@ -58,10 +61,10 @@ class SchedulerGate(nn.Module):
         return _scale(weights, logits, present, self.additive), weights
 
 
-def gate_samples(
-    gate: nn.Module, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor, passes: int
-) -> Tensor:
-    """The gate's weights in `passes` dropout passes, batched rather than looped: [K, B, M]. The gate is in training mode."""
+def gate_samples(gate: nn.Module, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor, passes: int) -> Tensor:
+    """The gate's weights in `passes` dropout passes, batched rather than looped: [K, B, M]. The gate is in training
+    mode.
+    """
     repeated = [e.repeat(passes, 1) for e in embeddings]
     weights = gate.weights(repeated, logits.repeat(passes, 1, 1), present.repeat(passes, 1))
     return weights.reshape(passes, *present.shape)

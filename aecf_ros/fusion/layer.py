@@ -19,9 +19,9 @@ GATES = ("evidence", "additive", "convex", "scheduler")
 class AECF(nn.Module):
     """Fusion over the modalities that are present.
 
-    Every modality has an expert (embedding -> logits relative to the prior); a gate scales their evidence, and evidence adds:
-    logits = log prior + sum over present m of evidence_m. An all-absent row is the prior. An absent modality's embedding is
-    replaced before any arithmetic: NaN there changes nothing.
+    Every modality has an expert (embedding -> logits relative to the prior); a gate scales their evidence, and evidence
+    adds: logits = log prior + sum over present m of evidence_m. An all-absent row is the prior. An absent modality's
+    embedding is replaced before any arithmetic: NaN there changes nothing.
 
     dims: width D_m of each modality's embedding. classes: C.
     gate: one of GATES (see gates.py, reliability.py).
@@ -76,7 +76,8 @@ class AECF(nn.Module):
         return clean, torch.stack([expert(e).float() for expert, e in zip(self.experts, clean)], dim=1)
 
     def fuse(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> FusionOutput:
-        """From experts' logits [B, M, C] to a prediction; `present` may be any subset of what the logits were made of."""
+        """From experts' logits [B, M, C] to a prediction; `present` may be any subset of what the logits were made of.
+        """
         evidence, weights = self.evidence(embeddings, logits, present)
         fused = self.log_prior + evidence.sum(1)
         if self.monotone != "off":
@@ -102,12 +103,15 @@ class AECF(nn.Module):
             return torch.sigmoid(logits.abs()).mean(-1)
         return torch.softmax(logits, dim=-1).amax(-1)
 
-    def subset_logits(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> Callable[[Tensor], Tensor]:
+    def subset_logits(
+        self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor
+    ) -> Callable[[Tensor], Tensor]:
         """A function from a subset of `present`, bool [B, M], to fused logits [B, C] before any lifting."""
         return lambda subset: self.log_prior + self.evidence(embeddings, logits, subset & present)[0].sum(1)
 
     def _alone(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> Tensor:
-        """Evidence of each modality when it is the only one: [B, M, C]. A softmax gate gives a lone modality weight 1."""
+        """Evidence of each modality when it is the only one: [B, M, C]. A softmax gate gives a lone modality weight 1.
+        """
         if isinstance(self.gate, EvidenceGate):
             return self.gate(embeddings, logits, present, self.log_prior)[0]
         return torch.where(present.unsqueeze(-1), logits, torch.zeros_like(logits))

@@ -8,7 +8,8 @@ from aecf_ros.fusion.statistics import predictive_entropy
 
 
 def scheduler_inputs(logits: Tensor, present: Tensor) -> Tensor:
-    """Gate inputs [B, 2 M + 1]: predictive entropy of each modality (0 where absent), presence, agreement of the present ones.
+    """Gate inputs [B, 2 M + 1]: predictive entropy of each modality (0 where absent), presence, agreement of the
+    present ones.
 
     logits: [B, M, C] of the modalities alone, finite; present: bool [B, M].
     """

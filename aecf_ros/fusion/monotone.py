@@ -1,9 +1,10 @@
 """Confidence that does not fall when a modality is added.
 
-A Bayes-optimal fusion lowers its confidence whenever modalities conflict, so monotone confidence is a wish with a price.
-Hard: the confidence is raised to that of the surest present subset, always. Soft: it is raised where it falls short by up to a
-reach, which is where most violations lie and where raising costs little likelihood (the cost grows with the square of the lift);
-a little beyond the reach nothing is lifted, so a real conflict stays visible.
+A Bayes-optimal fusion lowers its confidence whenever modalities conflict, so monotone confidence is a wish with a
+price.
+Hard: the confidence is raised to that of the surest present subset, always. Soft: it is raised where it falls short by
+up to a reach, which is where most violations lie and where raising costs little likelihood (the cost grows with the
+square of the lift); a little beyond the reach nothing is lifted, so a real conflict stays visible.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,8 @@ REACHES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
 
 def soft_lift(confidence: Tensor, wanted: Tensor, reach: float) -> Tensor:
-    """The lifted confidence [B]: `wanted` within `reach` of it, back to `confidence` at 1.25 times the reach, continuous between.
+    """The lifted confidence [B]: `wanted` within `reach` of it, back to `confidence` at 1.25 times the reach,
+    continuous between.
 
     >>> soft_lift(torch.tensor([0.5, 0.5, 0.5]), torch.tensor([0.58, 0.61, 0.9]), 0.1)
     tensor([0.5800, 0.5600, 0.5000])
@@ -45,12 +47,14 @@ def lift_to_subsets(
 ) -> Tensor:
     """Fused logits [B, C] whose confidence is raised to that of the present subsets.
 
-    logits_of: presence mask bool [B, M] -> logits [B, C] before lifting. reach: None for hard. Subsets are visited from small to
-    large and each is lifted over its own subsets first. 2^M - 2 evaluations of a small gate; M is at most 6.
+    logits_of: presence mask bool [B, M] -> logits [B, C] before lifting. reach: None for hard. Subsets are visited from
+    small to large and each is lifted over its own subsets first. 2^M - 2 evaluations of a small gate; M is at most 6.
     """
     subsets = all_subsets(present.shape[-1])
     if present.shape[-1] > 6:
-        raise ValueError(f"{present.shape[-1]} modalities have too many subsets for monotone confidence; use monotone='off'")
+        raise ValueError(
+            f"{present.shape[-1]} modalities have too many subsets for monotone confidence; use monotone='off'"
+        )
     lifted: list[Tensor] = []
     for row, subset in enumerate(subsets):
         whole = row == len(subsets) - 1
@@ -75,15 +79,20 @@ def choose_reach(
     ceiling: float,
     reaches: Sequence[float] = REACHES,
 ) -> float:
-    """The smallest reach that brings the violation rate down to `violation`, among those whose loss stays under `ceiling`.
+    """The smallest reach that brings the violation rate down to `violation`, among those whose loss stays under
+    `ceiling`.
 
-    Where none gets there, the one with the fewest violations; 0 where every one costs too much. layer: an AECF; embeddings: M tensors
-    [N, D_m], all present; targets: int64 [N], calibration data; ceiling: negative log-likelihood in nats, everything present.
+    Where none gets there, the one with the fewest violations; 0 where every one costs too much. layer: an AECF;
+    embeddings: M tensors [N, D_m], all present; targets: int64 [N], calibration data; ceiling: negative log-likelihood
+    in nats, everything present.
     """
     present = torch.ones(len(targets), len(embeddings), dtype=torch.bool)
     clean, logits = layer.expert_logits(embeddings, present)
     plain = layer.subset_logits(clean, logits, present)
-    singles = [torch.softmax(plain(torch.eye(len(embeddings), dtype=torch.bool)[m] & present), -1).amax(-1) for m in range(len(embeddings))]
+    singles = [
+        torch.softmax(plain(torch.eye(len(embeddings), dtype=torch.bool)[m] & present), -1).amax(-1)
+        for m in range(len(embeddings))
+    ]
     allowed: dict[float, float] = {}
     for reach in reaches:
         lifted = lift_to_subsets(plain, plain(present), present, reach)

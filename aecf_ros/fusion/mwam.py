@@ -1,7 +1,7 @@
 """MWAM: weights of the modalities' losses from the Frequency Ratio Metric of the raw inputs, in training only.
 
-An 8 x 8 DCT of each block; the energy of the lowest 2 x 2 coefficients against that of the highest 2 x 2. Inputs whose energy is
-all low are easy to learn first, and get less weight. Used on luma and on log-mel.
+An 8 x 8 DCT of each block; the energy of the lowest 2 x 2 coefficients against that of the highest 2 x 2. Inputs whose
+energy is all low are easy to learn first, and get less weight. Used on luma and on log-mel.
 """
 
 import math
@@ -21,9 +21,11 @@ def dct_matrix(size: int = BLOCK) -> Tensor:
 
 
 def frequency_ratio(planes: Tensor, floor: float = 1e-4) -> Tensor:
-    """Mean over blocks of log(1 + low / (high + floor)): [B] from planes [B, H, W]; what does not fill a block is left out.
+    """Mean over blocks of log(1 + low / (high + floor)): [B] from planes [B, H, W]; what does not fill a block is left
+    out.
 
-    low: energy of the lowest 2 x 2 coefficients, high: of the highest 2 x 2. The logarithm keeps flat blocks from deciding.
+    low: energy of the lowest 2 x 2 coefficients, high: of the highest 2 x 2. The logarithm keeps flat blocks from
+    deciding.
     """
     blocks = planes.unfold(1, BLOCK, BLOCK).unfold(2, BLOCK, BLOCK)  # [B, h, w, 8, 8]
     transform = dct_matrix().to(planes)

@@ -25,7 +25,8 @@ class ObjectiveConfig:
     subset_floor: share of rows whose present modalities are replaced by a uniform random subset.
     entropy: "off", "adaptive" (lambda from MC-dropout variance) or "schedule"; only for gates that learn weights.
     entropy_sign: "hinge", "reward" or "penalize"; entropy_target: share of log |S| that the hinge asks for.
-    cec_weight: weight of the squared hinge over subset pairs, which adds cross-entropy on each subset with weight cec_subset_weight.
+    cec_weight: weight of the squared hinge over subset pairs, which adds cross-entropy on each subset with weight
+    cec_subset_weight.
     curriculum: "off", "low-entropy" or "high-entropy"; curriculum_rate: its largest probability.
     """
 
@@ -71,8 +72,9 @@ class FusionObjective:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimize (scalar) and its terms, already weighted.
 
-        embeddings: M tensors [B, D_m]; present: bool [B, M]; targets: int64 [B], or float [B, C] (a distribution for "nothing
-        there" samples, or labels in {0, 1} of a multi-label layer); progress: share of training done, for the schedule;
+        embeddings: M tensors [B, D_m]; present: bool [B, M]; targets: int64 [B], or float [B, C] (a distribution for
+        "nothing there" samples, or labels in {0, 1} of a multi-label layer); progress: share of training done, for the
+        schedule;
         modality_weights: [M], weights of the experts' losses (MWAM).
         """
         config = self.config

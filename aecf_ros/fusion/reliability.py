@@ -3,10 +3,11 @@
     log p_m = log((1 - eps_m) softmax(a_m l_m) + eps_m prior)
     logits_S = sum over S of log p_m + (1 - |S|) log prior
 
-a_m is an inverse temperature and eps_m the probability that the modality says nothing about this sample. With a uniform prior eps_m prior
-is eps_m / C. Multiplied out, the product is a mixture over which modalities can be believed, weighted by how well they agree: one confidently
-wrong modality costs at most log(1 / eps_m), and conflict lowers confidence by itself. (a_m, eps_m) come from a small
-perceptron over that modality's own statistics only. Unfitted, a_m = 1 and eps_m is near 0: the plain product of experts.
+a_m is an inverse temperature and eps_m the probability that the modality says nothing about this sample. With a uniform
+prior eps_m prior is eps_m / C. Multiplied out, the product is a mixture over which modalities can be believed, weighted
+by how well they agree: one confidently wrong modality costs at most log(1 / eps_m), and conflict lowers confidence by
+itself. (a_m, eps_m) come from a small perceptron over that modality's own statistics only. Unfitted, a_m = 1 and eps_m
+is near 0: the plain product of experts.
 """
 
 from collections.abc import Sequence
@@ -37,12 +38,15 @@ class Reliability(nn.Module):
         self.head.bias.data = torch.tensor([0.0, LEAST_DOUBT_LOGIT])
 
     def statistics(self, embedding: Tensor, logits: Tensor) -> Tensor:
-        """Standardized statistics [B, K], clipped at 6 deviations so that nothing unseen reaches the perceptron unbounded."""
+        """Standardized statistics [B, K], clipped at 6 deviations so that nothing unseen reaches the perceptron
+        unbounded.
+        """
         raw = modality_statistics(embedding, logits, self.distance)
         return ((raw - self.mean) / self.scale).clamp(-6.0, 6.0)
 
     def forward(self, embedding: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Inverse temperature a and log-odds of eps, [B] each, from an embedding [B, D] and its expert's logits [B, C]."""
+        """Inverse temperature a and log-odds of eps, [B] each, from an embedding [B, D] and its expert's logits [B, C].
+        """
         return self.from_statistics(self.statistics(embedding, logits))
 
     def from_statistics(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +56,8 @@ class Reliability(nn.Module):
 
 
 def contaminated_log_probabilities(logits: Tensor, a: Tensor, doubt: Tensor, log_prior: Tensor) -> Tensor:
-    """log((1 - eps) softmax(a l) + eps prior), stably: [B, C] from logits [B, C], a [B], doubt = log-odds of eps [B]."""
+    """log((1 - eps) softmax(a l) + eps prior), stably: [B, C] from logits [B, C], a [B], doubt = log-odds of eps [B].
+    """
     believed = torch.log_softmax(a.unsqueeze(-1) * logits, dim=-1) + F.logsigmoid(-doubt).unsqueeze(-1)
     return torch.logaddexp(believed, log_prior + F.logsigmoid(doubt).unsqueeze(-1))
 
@@ -92,7 +97,8 @@ class EvidenceGate(nn.Module):
 
 
 def evidence_share(evidence: Tensor, log_prior: Tensor, present: Tensor, *, multilabel: bool = False) -> Tensor:
-    """Each present modality's share of the evidence: its divergence from the prior, KL(p_m || prior), over the sum: [B, M].
+    """Each present modality's share of the evidence: its divergence from the prior, KL(p_m || prior), over the sum: [B,
+    M].
 
     A corrupted modality's p_m is near the prior, so its share falls. Modalities with nothing to say share equally.
     evidence: [B, M, C] relative to log_prior [C]; present: bool [B, M].

@@ -1,7 +1,7 @@
 """What one modality's own output says about how far to trust it: entropy, energy, norm, distance to training.
 
-Only a modality's own statistics enter its reliability. The other modality's, and the agreement of the two, were tried and
-add nothing where corruption is independent given the label (docs/benchmarks.md).
+Only a modality's own statistics enter its reliability. The other modality's, and the agreement of the two, were tried
+and add nothing where corruption is independent given the label (docs/benchmarks.md).
 """
 
 import torch
@@ -18,17 +18,18 @@ def predictive_entropy(logits: Tensor) -> Tensor:
 
 
 def energy(logits: Tensor) -> Tensor:
-    """Free energy -logsumexp(logits): [...] from [..., C]. Low where the expert has seen such inputs (Liu et al. 2020)."""
+    """Free energy -logsumexp(logits): [...] from [..., C]. Low where the expert has seen such inputs (Liu et al. 2020).
+    """
     return -torch.logsumexp(logits, dim=-1)
 
 
 class EmbeddingDistance(nn.Module):
     """How far an embedding lies from those of training, in three ways.
 
-    Mahalanobis distances with one shared covariance (Lee et al. 2018) to the nearest class center and to the center of all, and the
-    mean distance to the nearest few of some hundred training embeddings (Sun et al. 2022), which sees what no ellipsoid does.
-    Unfitted, every distance is that to the origin. `fit` is called once, on training embeddings; the result is buffers, so it
-    travels in the state dict and in the exported graph.
+    Mahalanobis distances with one shared covariance (Lee et al. 2018) to the nearest class center and to the center of
+    all, and the mean distance to the nearest few of some hundred training embeddings (Sun et al. 2022), which sees what
+    no ellipsoid does. Unfitted, every distance is that to the origin. `fit` is called once, on training embeddings; the
+    result is buffers, so it travels in the state dict and in the exported graph.
     """
 
     def __init__(self, width: int, classes: int):
@@ -60,7 +61,8 @@ class EmbeddingDistance(nn.Module):
         self.landmarks.copy_((embeddings[rows] - center) @ self.total_whitening.double())
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean squared whitened distance to the nearest class center, to the center of all, and to the nearest landmarks.
+        """Mean squared whitened distance to the nearest class center, to the center of all, and to the nearest
+        landmarks.
 
         embedding: [B, D]. Each is [B], as log(1 + d).
         """
@@ -91,6 +93,7 @@ def _whitening(residual: Tensor, shrinkage: float) -> Tensor:
 
 
 def modality_statistics(embedding: Tensor, logits: Tensor, distance: EmbeddingDistance) -> Tensor:
-    """The columns named in STATISTICS, unstandardized: [B, K] from an embedding [B, D] and its expert's logits [B, C]."""
+    """The columns named in STATISTICS, unstandardized: [B, K] from an embedding [B, D] and its expert's logits [B, C].
+    """
     norm = torch.log1p(embedding.float().square().mean(-1))
     return torch.stack([predictive_entropy(logits), energy(logits), norm, *distance(embedding)], dim=-1)

@@ -57,7 +57,9 @@ def _collect(work: list[jobs.Job], options: argparse.Namespace) -> dict:
     if not options.quick:
         results["overhead"] = overhead.measure()
         features = Features(options.cache, FULL)
-        results["multilabel"] = summary.merge_seeds([multilabel.run(features, seed) for seed in range(options.ablation_seeds)])
+        results["multilabel"] = summary.merge_seeds(
+            [multilabel.run(features, seed) for seed in range(options.ablation_seeds)]
+        )
     results["targets"] = targets.check(results)
     return results
 
@@ -69,7 +71,11 @@ def _jobs(options: argparse.Namespace) -> list[jobs.Job]:
         return [jobs.Job(v, 0, QUICK_ROWS, QUICK, Budget(epochs=6), cache) for v in ("hard", "field")]
     work = []
     for seed in range(options.seeds):
-        for names, variants in ((rows.VARIANTS_OF_OURS, jobs.VARIANTS), (rows.BASELINES, jobs.VARIANTS), (rows.ABLATIONS, jobs.ABLATED)):
+        for names, variants in (
+            (rows.VARIANTS_OF_OURS, jobs.VARIANTS),
+            (rows.BASELINES, jobs.VARIANTS),
+            (rows.ABLATIONS, jobs.ABLATED),
+        ):
             if names is not rows.ABLATIONS or seed < options.ablation_seeds:
                 work += [jobs.Job(variant, seed, tuple(names), FULL, Budget(), cache) for variant in variants]
     return work
@@ -82,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ablation-seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out" / "bench")
-    parser.add_argument("--cache", type=Path, default=REPOSITORY / "out" / "bench" / "cache", help="features and results of jobs")
+    parser.add_argument(
+        "--cache", type=Path, default=REPOSITORY / "out" / "bench" / "cache", help="features and results of jobs"
+    )
     parser.add_argument("--collect", action="store_true", help="train nothing; report the results that lie there")
     parser.add_argument("--fresh", action="store_true", help="train again what an earlier run left results of")
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md and docs/images from the result")

@@ -1,4 +1,6 @@
-"""Small convolutional encoders, trained on the `encoders` part of one degradation and frozen. Embeddings have 64 features."""
+"""Small convolutional encoders, trained on the `encoders` part of one degradation and frozen. Embeddings have 64
+features.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -14,7 +16,9 @@ MELS, FFT, HOP = 32, 256, 128
 
 
 class LogMel(nn.Module):
-    """Log-mel spectrogram in dB below the loudest cell of the window, 40 dB deep, scaled to [-1, 1]: [B, T] -> [B, 1, MELS, frames]."""
+    """Log-mel spectrogram in dB below the loudest cell of the window, 40 dB deep, scaled to [-1, 1]: [B, T] -> [B, 1,
+    MELS, frames].
+    """
 
     def __init__(self):
         super().__init__()
@@ -40,13 +44,17 @@ def color_encoder() -> nn.Sequential:
 
 def sound_encoder() -> nn.Sequential:
     """[B, T] -> [B, EMBEDDING]."""
-    return nn.Sequential(LogMel(), *_blocks(1), nn.AdaptiveAvgPool2d((4, 4)), nn.Flatten(), nn.Linear(64 * 4 * 4, EMBEDDING))
+    return nn.Sequential(
+        LogMel(), *_blocks(1), nn.AdaptiveAvgPool2d((4, 4)), nn.Flatten(), nn.Linear(64 * 4 * 4, EMBEDDING)
+    )
 
 
 def train_encoder(
     encoder: nn.Module, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]], classes: int, epochs: int, seed: int
 ) -> nn.Module:
-    """Cross-entropy with a linear head that is thrown away; returns the encoder in evaluation mode. `batches()` is one epoch."""
+    """Cross-entropy with a linear head that is thrown away; returns the encoder in evaluation mode. `batches()` is one
+    epoch.
+    """
     torch.manual_seed(seed)
     encoder.apply(lambda module: module.reset_parameters() if hasattr(module, "reset_parameters") else None)
     model = nn.Sequential(encoder, nn.Linear(EMBEDDING, classes))

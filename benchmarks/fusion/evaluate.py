@@ -28,7 +28,9 @@ class Answers:
 
 @torch.no_grad()
 def ask(model: nn.Module, samples: Samples) -> Answers:
-    """Every subset of modalities, and drop50: each modality dropped with p = 0.5, one kept, the same draw for every head."""
+    """Every subset of modalities, and drop50: each modality dropped with p = 0.5, one kept, the same draw for every
+    head.
+    """
     logits, full = {}, None
     for name, pattern in SUBSETS.items():
         out = model(samples.embeddings, torch.tensor(pattern).repeat(len(samples), 1))
@@ -89,7 +91,8 @@ def figures(probabilities: np.ndarray, label: np.ndarray, thresholds: np.ndarray
 def ece_floor95(confidence: np.ndarray, draws: int = 1000) -> float:
     """95th percentile of the ECE that a perfectly calibrated model with these confidences shows.
 
-    The count of correct answers in a bin is a sum of independent Bernoulli draws; its normal approximation is drawn instead.
+    The count of correct answers in a bin is a sum of independent Bernoulli draws; its normal approximation is drawn
+    instead.
     """
     bins = np.minimum((confidence * 15).astype(int), 14)
     variance = np.bincount(bins, confidence * (1 - confidence), minlength=15)
@@ -106,8 +109,8 @@ def adaptive_ece(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) ->
 def evaluate(model: nn.Module, tests: dict[str, Samples], calibration: Samples) -> dict[str, tuple[dict, np.ndarray]]:
     """For each test part (record, losses).
 
-    record: {"raw" | "global_t" | "subset_t": {subset: figures, "violation": ...}, ...}; losses: float32 [3, 2, N], the negative
-    log-likelihood of each sample by calibration, with both modalities and on drop50.
+    record: {"raw" | "global_t" | "subset_t": {subset: figures, "violation": ...}, ...}; losses: float32 [3, 2, N], the
+    negative log-likelihood of each sample by calibration, with both modalities and on drop50.
     """
     reference = ask(model, calibration)
     calibrators = fit_calibrators(reference, calibration.label)
@@ -139,13 +142,16 @@ def _evaluate(model, test, reference, calibration, calibrators) -> tuple[dict, n
 
 
 def violations(confidence: dict[str, np.ndarray]) -> dict[str, float]:
-    """Share of (sample, single modality) pairs where adding the other lowers confidence: at all, and by more than 0.01."""
+    """Share of (sample, single modality) pairs where adding the other lowers confidence: at all, and by more than 0.01.
+    """
     falls = np.concatenate([confidence["image"] - confidence["both"], confidence["audio"] - confidence["both"]])
     return {"rate": float((falls > 1e-6).mean()), "rate_001": float((falls > 0.01).mean())}
 
 
 def weight_loss_correlation(answers: Answers, label: Tensor) -> list[float]:
-    """Pearson correlation of each modality's gate weight with its own loss: below 0 for a gate that knows. NaN if constant."""
+    """Pearson correlation of each modality's gate weight with its own loss: below 0 for a gate that knows. NaN if
+    constant.
+    """
     loss = -torch.log_softmax(answers.modality_logits, -1).gather(2, label.view(-1, 1, 1).expand(-1, 2, 1)).squeeze(2)
     out = []
     for m in range(2):

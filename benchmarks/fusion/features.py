@@ -95,7 +95,8 @@ class Features:
         return Pairs(**arrays, image_row=image_row) if paired else Pool(**arrays, image_row=image_row)
 
     def pairs(self, variant: str, part: str) -> Pairs:
-        """Fixed pairs of `calibration` or `test`. The variant may carry other kinds: field+development, field+unseen."""
+        """Fixed pairs of `calibration` or `test`. The variant may carry other kinds: field+development, field+unseen.
+        """
         arrays = self._cached(f"{variant}-{part}", lambda: self._part(variant, part))
         return Pairs(**arrays, image_row=np.arange(len(arrays["image"])))
 
@@ -106,7 +107,9 @@ class Features:
         return self._fusion(variant) if part == "fusion" else self._pairs(variant, part)
 
     def frequency_ratios(self, variant: str) -> np.ndarray:
-        """MWAM's metric of luma and of log-mel, as trained on: float32 [2], the means over 512 samples of the fusion part."""
+        """MWAM's metric of luma and of log-mel, as trained on: float32 [2], the means over 512 samples of the fusion
+        part.
+        """
         return self._cached(f"{variant}-frequency", lambda: {"ratios": self._frequency_ratios(variant)})["ratios"]
 
     def _cached(self, name: str, make) -> dict[str, np.ndarray]:
@@ -152,7 +155,9 @@ class Features:
                 sounds = self.degrade_sounds(variant, shifted(self.digits.sounds[block], rng), rng)
                 yield torch.from_numpy(sounds), torch.from_numpy(self.digits.sound_label[block])
 
-        epochs = self.scale.sound_epochs if without_speaker is None else self.scale.sound_epochs // 2  # five of them to train
+        epochs = (
+            self.scale.sound_epochs if without_speaker is None else self.scale.sound_epochs // 2
+        )  # five of them to train
         return self._encoder(f"sound-{name}", sound_encoder(), batches, epochs)
 
     def degrade_images(self, variant: str, rows: np.ndarray) -> np.ndarray:
@@ -251,11 +256,17 @@ class Features:
             sounds = self.degrade_sounds(degradation, digits.sounds[sound_rows], rng)
             sound = embed(self.sound_encoder(degradation, speaker), sounds)
         return {
-            "image": image, "sound": sound, "label": digits.image_label[image_rows], "groups": groups, "recording": sound_rows,
+            "image": image,
+            "sound": sound,
+            "label": digits.image_label[image_rows],
+            "groups": groups,
+            "recording": sound_rows,
         }
 
     def _speaker_pairs(self, part: str, speaker: int, image_rows, sound_rows, rng):
-        """Calibration: the pairs of the other speakers. Test: a fifth of the images, with any recording of this speaker."""
+        """Calibration: the pairs of the other speakers. Test: a fifth of the images, with any recording of this
+        speaker.
+        """
         if part == "calibration":
             keep = self.digits.speaker[sound_rows] != speaker
             return image_rows[keep], sound_rows[keep]
@@ -296,7 +307,7 @@ def shifted(sounds: np.ndarray, rng: np.random.Generator, reach: int = 400) -> n
 
 
 def _split(variant: str) -> tuple[str, int | None]:
-    """"speaker-out-3" -> ("hard", 3); any other variant -> (itself, None)."""
+    """ "speaker-out-3" -> ("hard", 3); any other variant -> (itself, None)."""
     return ("hard", int(variant.rsplit("-", 1)[1])) if variant.startswith("speaker-out") else (variant, None)
 
 

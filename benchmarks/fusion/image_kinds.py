@@ -1,4 +1,6 @@
-"""Kinds of image corruption, by severity 1 to 5. Every function: float32 [n, 28, 28] in [0, 1], severity int [n], rng -> same."""
+"""Kinds of image corruption, by severity 1 to 5. Every function: float32 [n, 28, 28] in [0, 1], severity int [n], rng
+-> same.
+"""
 
 from collections.abc import Callable
 
@@ -76,7 +78,11 @@ def contrast(images, severity, rng):
 
 
 SEEN: dict[str, Corruption] = {
-    "sensor_noise": sensor_noise, "blur": blur, "low_light": low_light, "occlusion": occlusion, "motion": motion,
+    "sensor_noise": sensor_noise,
+    "blur": blur,
+    "low_light": low_light,
+    "occlusion": occlusion,
+    "motion": motion,
 }
 DEVELOPMENT: dict[str, Corruption] = {"rotation": rotation, "salt_and_pepper": salt_and_pepper}
 UNSEEN: dict[str, Corruption] = {"fog": fog, "contrast": contrast}

@@ -1,4 +1,6 @@
-"""One job is one variant and one seed: every row of it, evaluated. Results lie in files, so a run that stops goes on where it was."""
+"""One job is one variant and one seed: every row of it, evaluated. Results lie in files, so a run that stops goes on
+where it was.
+"""
 
 import hashlib
 import json
@@ -67,13 +69,17 @@ def run(job: Job) -> Path:
     recordings = {f"recording|{name}": test.recording for name, test in tests.items()}
     job.path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(job.path.with_suffix(".npz"), **losses, **recordings)
-    job.path.write_text(json.dumps({"seed": job.seed, "variants": result, "contradiction": {job.variant: contradiction}}))
+    job.path.write_text(
+        json.dumps({"seed": job.seed, "variants": result, "contradiction": {job.variant: contradiction}})
+    )
     return job.path
 
 
 @torch.no_grad()
 def contradict(model, test: Samples) -> dict[str, float]:
-    """A share of the pairs gets the sound of another digit; how well does the model's agreement find them, how sure is it there?"""
+    """A share of the pairs gets the sound of another digit; how well does the model's agreement find them, how sure is
+    it there?
+    """
     rng = np.random.default_rng(7)
     count = len(test)
     mismatched = rng.random(count) < MISMATCHED_SHARE

@@ -2,8 +2,10 @@
 
 calm (40 %)       each modality on its own draws a seen kind at severity 0 to 2
 motion (25 %)     one severity 1-5: the image is blurred by motion and the microphone rumbles (pink noise)
-power dip (25 %)  one severity 1-5: low light and dropouts together; and with probability 0.12 x severity one of the two sensors
-                  replays an older sample instead, clean, of a random label: only the other sensor shows that there was a dip
+power dip (25 %)  one severity 1-5: low light and dropouts together; and with probability 0.12 x severity one of the two
+sensors
+                  replays an older sample instead, clean, of a random label: only the other sensor shows that there was
+                  a dip
 crowd (10 %)      one severity 1-5: occlusion and babble
 """
 
@@ -19,7 +21,8 @@ EVENTS = (("motion", "pink"), ("low_light", "dropouts"), ("occlusion", "babble")
 
 @dataclass(frozen=True)
 class Scenes:
-    """One row a sample. Kinds index the seen kinds, -1 is none; severities 0..5; stale: bool, replays another sample."""
+    """One row a sample. Kinds index the seen kinds, -1 is none; severities 0..5; stale: bool, replays another sample.
+    """
 
     image_kind: np.ndarray
     image_severity: np.ndarray

@@ -1,8 +1,8 @@
 """The multi-label variant: collages of one to three digits with the same digits spoken, in `hard` degradation.
 
-An encoder that reads several digits at once is beside the point of a fusion head, so the embedding of a collage is the elementwise
-maximum of the frozen `hard` embeddings of its digits, image and sound alike. Measured by macro-mAP: the mean over the ten labels of
-the average precision (not flattened), with both, either alone, and on drop50.
+An encoder that reads several digits at once is beside the point of a fusion head, so the embedding of a collage is the
+elementwise maximum of the frozen `hard` embeddings of its digits, image and sound alike. Measured by macro-mAP: the
+mean over the ten labels of the average precision (not flattened), with both, either alone, and on drop50.
 """
 
 import numpy as np
@@ -37,7 +37,8 @@ def run(features: Features, seed: int) -> dict[str, dict[str, float]]:
 
 
 def collages(sides, moments, count: int, rng: np.random.Generator) -> tuple[list[Tensor], Tensor]:
-    """Embeddings (2 x float32 [count, D]) and labels float32 [count, 10] of collages of 1 to 3 digits, equally often."""
+    """Embeddings (2 x float32 [count, D]) and labels float32 [count, 10] of collages of 1 to 3 digits, equally often.
+    """
     truth = np.zeros((count, 10), dtype=np.float32)
     for row, size in zip(truth, rng.integers(1, 4, count)):
         row[rng.choice(10, size, replace=False)] = 1.0
@@ -59,7 +60,9 @@ def _rows(prior: Tensor) -> dict[str, tuple[nn.Module, FusionObjective | None, b
         "concat + mask": (base.ConcatHead(dims, 10, mask=True), None, True),
         "mean of logits": (base.MeanLogits(dims, 10), None, True),
         "additive gate, linear experts": (
-            AECF(dims, 10, gate="additive", expert_hidden=(), multilabel=True, prior=prior), FusionObjective(PUBLISHED), False,
+            AECF(dims, 10, gate="additive", expert_hidden=(), multilabel=True, prior=prior),
+            FusionObjective(PUBLISHED),
+            False,
         ),
         "aecf (evidence gate)": (AECF(dims, 10, multilabel=True, prior=prior), FusionObjective(EXPERTS_ONLY), False),
     }
@@ -86,7 +89,9 @@ def _fit(model, objective, mask, embeddings, truth, seed) -> None:
 
 @torch.no_grad()
 def _score(model, embeddings, truth: np.ndarray) -> dict[str, float]:
-    scores = {n: model(embeddings, torch.tensor(p).repeat(len(truth), 1)).logits.sigmoid().numpy() for n, p in SUBSETS.items()}
+    scores = {
+        n: model(embeddings, torch.tensor(p).repeat(len(truth), 1)).logits.sigmoid().numpy() for n, p in SUBSETS.items()
+    }
     chosen = drop50(len(truth))
     scores["drop50"] = np.stack(list(scores.values()))[chosen, np.arange(len(truth))]
     return {name: float(average_precision_score(truth, s, average="macro")) for name, s in scores.items()}

@@ -1,4 +1,6 @@
-"""What the head adds to an encoder of ResNet-18 class: CPU time of both in onnxruntime, as deployed; one thread, one sample."""
+"""What the head adds to an encoder of ResNet-18 class: CPU time of both in onnxruntime, as deployed; one thread, one
+sample.
+"""
 
 import io
 import time
@@ -17,8 +19,11 @@ class Block(nn.Module):
     def __init__(self, width_in: int, width: int, stride: int):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(width_in, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width),
+            nn.Conv2d(width_in, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
         )
         same = stride == 1 and width_in == width
         shortcut = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
@@ -39,7 +44,9 @@ def resnet18() -> nn.Sequential:
 
 
 def measure(repeats: int = 60) -> dict[str, float]:
-    """{"encoder_ms", "head_ms", "share"}; the head is AECF's default over two embeddings of 512, ten classes. Medians of CPU time."""
+    """{"encoder_ms", "head_ms", "share"}; the head is AECF's default over two embeddings of 512, ten classes. Medians
+    of CPU time.
+    """
     image = torch.randn(1, 3, 224, 224)
     inputs = (torch.randn(1, 512), torch.randn(1, 512), torch.ones(1, 2, dtype=torch.bool))
     encoder_ms = _median_ms(resnet18().eval(), (image,), repeats)

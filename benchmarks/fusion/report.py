@@ -31,8 +31,9 @@ def tables(results: dict) -> str:
     """All tables as Markdown."""
     done = results["jobs"]
     parts = [
-        f"Measured {DATE}; {done['done']} of {done['planned']} jobs (a job is a variant, a seed and a group of rows) had run.",
-        "Every baseline and ablation under the calibration that its calibration part chose, ours as it is; mean ± standard deviation over seeds.",
+        f"Measured {DATE}; {done['done']} of {done['planned']} jobs done (a job: a variant, a seed, a group of rows).",
+        "Every baseline and ablation under the calibration that its calibration part chose, ours as it is;",
+        "mean ± standard deviation over seeds.",
         "",
         "### What it must reach",
         "",
@@ -54,7 +55,8 @@ def _variant(results: dict, variant: str) -> list[str]:
     strongest = results["strongest_baseline"].get(variant)
     floor = {s: by_row[OURS]["raw"][s]["ece_floor95"] for s in SUBSETS} if OURS in by_row else {}
     lines = [
-        "| row | seeds | calibration | accuracy, both | NLL both | NLL image | NLL audio | NLL drop50 | ECE both | ECE drop50 | AURC both | "
+        "| row | seeds | calibration | accuracy, both | NLL both | NLL image | NLL audio | NLL drop50 | ECE both "
+        "| ECE drop50 | AURC both | "
         "violations | set size | parameters | CPU s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -64,14 +66,19 @@ def _variant(results: dict, variant: str) -> list[str]:
         name = f"**{row}**" if row == OURS else f"{row} (strongest baseline)" if row == strongest else row
         nll = " | ".join(_spread(f[s]["nll"], 4) for s in SUBSETS)
         lines.append(
-            f"| {name} | {results['seeds'][variant][row]} | {calibration} | {_spread(f['both']['accuracy'], 2, 100)} | {nll} | {_spread(f['both']['ece'], 2, 100)} | "
-            f"{_spread(f['drop50']['ece'], 2, 100)} | {f['both']['aurc'][0]:.4f} | {100 * f['violation']['rate'][0]:.1f} % "
+            f"| {name} | {results['seeds'][variant][row]} | {calibration} | {_spread(f['both']['accuracy'], 2, 100)} "
+            f"| {nll} | {_spread(f['both']['ece'], 2, 100)} | {_spread(f['drop50']['ece'], 2, 100)} "
+            f"| {f['both']['aurc'][0]:.4f} | {100 * f['violation']['rate'][0]:.1f} % "
             f"({100 * f['violation']['rate_001'][0]:.1f}) | {f['both']['set_size'][0]:.2f} | "
             f"{by_row[row]['parameters'][0]:,.0f} | {by_row[row]['training_s'][0]:.1f} |"
         )
     if floor:
         text = ", ".join(f"{s} {100 * x:.2f}" for s, x in floor.items())
-        lines += ["", f"95th percentile of the ECE noise floor of `{OURS}` (%): {text}. Violations: any, and in parentheses by more than 0.01."]
+        lines += [
+            "",
+            f"95th percentile of the ECE noise floor of `{OURS}` (%): {text}. "
+            "Violations: any, and in parentheses by more than 0.01.",
+        ]
     intervals = results["bootstrap"].get(variant, {}).get(strongest)
     if intervals:
         text = "; ".join(f"{s} {m:+.4f} [{low:+.4f}, {high:+.4f}]" for s, (m, low, high) in intervals.items())
@@ -80,7 +87,10 @@ def _variant(results: dict, variant: str) -> list[str]:
 
 
 def _contradiction(by_row: dict) -> list[str]:
-    lines = ["| row | pairs | AUROC agreement | AUROC optimal detector | mean confidence on mismatched |", "|---|---|---|---|---|"]
+    lines = [
+        "| row | pairs | AUROC agreement | AUROC optimal detector | mean confidence on mismatched |",
+        "|---|---|---|---|---|",
+    ]
     for row, record in by_row.items():
         for variant, f in record["raw"].items():
             found, best = f["auroc_agreement"][0], f["auroc_optimal"][0]
@@ -91,7 +101,9 @@ def _contradiction(by_row: dict) -> list[str]:
 
 def _multilabel(by_row: dict) -> list[str]:
     lines = ["| row | macro-mAP both | image | audio | drop50 |", "|---|---|---|---|---|"]
-    return lines + [f"| {row} | " + " | ".join(_spread(f[s], 2, 100) for s in SUBSETS) + " |" for row, f in by_row.items()]
+    return lines + [
+        f"| {row} | " + " | ".join(_spread(f[s], 2, 100) for s in SUBSETS) + " |" for row, f in by_row.items()
+    ]
 
 
 def _spread(pair: list[float], digits: int, factor: float = 1.0) -> str:
@@ -101,7 +113,9 @@ def _spread(pair: list[float], digits: int, factor: float = 1.0) -> str:
 def write_pictures(results: dict, directory: Path) -> None:
     """fusion-nll.png: NLL with both and on drop50, the rows that matter, by variant."""
     directory.mkdir(parents=True, exist_ok=True)
-    shown = [r for r in ("concat, no mask (confound)", "concat + mask", "mean of logits", STRONG, "additive gate", OURS)]
+    shown = [
+        r for r in ("concat, no mask (confound)", "concat + mask", "mean of logits", STRONG, "additive gate", OURS)
+    ]
     variants = [v for v in ("hard", "xhard", "field", "field-unseen", "field-linked") if v in results["variants"]]
     figure, axes = plt.subplots(1, len(variants), figsize=(3.0 * len(variants), 3.4), squeeze=False)
     for axis, variant in zip(axes[0], variants):

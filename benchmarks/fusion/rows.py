@@ -12,7 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aecf_ros.fusion import AECF, EXPERTS_ONLY, PUBLISHED, CrossFitConfig, FusionObjective, ObjectiveConfig, fit_reliability
+from aecf_ros.fusion import (
+    AECF,
+    EXPERTS_ONLY,
+    PUBLISHED,
+    CrossFitConfig,
+    FusionObjective,
+    ObjectiveConfig,
+    fit_reliability,
+)
 from aecf_ros.fusion import baselines as base
 from aecf_ros.fusion.calibration import fit_temperature
 from aecf_ros.fusion.crossfit import recalibrate
@@ -27,7 +35,9 @@ STRONG = "product of experts"
 
 @dataclass
 class Context:
-    """One variant and seed. What several rows share is trained once: the strong experts and the joint concatenation head."""
+    """One variant and seed. What several rows share is trained once: the strong experts and the joint concatenation
+    head.
+    """
 
     variant: str
     seed: int
@@ -86,7 +96,9 @@ class Context:
         return model
 
     def build(self, make: Callable[["Context"], nn.Module]) -> tuple[nn.Module, float]:
-        """A row's model, and the CPU seconds it took: its own and those of the shared models it uses, whoever trained them."""
+        """A row's model, and the CPU seconds it took: its own and those of the shared models it uses, whoever trained
+        them.
+        """
         self.used, self.making_s = set(), 0.0
         start = time.process_time()
         self.seeded()
@@ -218,7 +230,9 @@ def cml(context: Context) -> nn.Module:
 
 
 class Upstream(nn.Module):
-    """The package `aecf` 0.1.0 as it is: one query attends to the modalities, a linear head follows; absent keys are padding."""
+    """The package `aecf` 0.1.0 as it is: one query attends to the modalities, a linear head follows; absent keys are
+    padding.
+    """
 
     def __init__(self, dims, classes):
         from aecf import create_fusion_pool
@@ -249,11 +263,13 @@ def upstream(context: Context) -> nn.Module:
     return context.train(model, random_subsets, entropy)
 
 
-def ours(context: Context, *, layer: AECF | None = None, monotone: str = "soft", deviation: float | None = 0.03) -> nn.Module:
+def ours(
+    context: Context, *, layer: AECF | None = None, monotone: str = "soft", deviation: float | None = 0.03
+) -> nn.Module:
     """Cross-fitted reliability, nudged to the calibration part, confidence lifted softly.
 
-    deviation: of the prior of recalibration's shift; None leaves it out. The lift may cost what the gate gained over the plain product on
-    the calibration part, 0.01 nats at most, and stops where violations are down to 2.5 %.
+    deviation: of the prior of recalibration's shift; None leaves it out. The lift may cost what the gate gained over
+    the plain product on the calibration part, 0.01 nats at most, and stops where violations are down to 2.5 %.
     """
     layer = context.fitted if layer is None else layer
     layer = copy.deepcopy(layer) if deviation is None else context.recalibrated(layer, deviation)
@@ -272,7 +288,9 @@ def random_folds(context: Context) -> nn.Module:
 
 def evidence_with_cec(context: Context) -> nn.Module:
     """The same experts trained jointly with CEC instead of alone, then the same gate."""
-    objective = ObjectiveConfig(joint_weight=0.0, expert_weight=1.0, subset_floor=0.0, cec_weight=5.0, cec_subset_weight=0.3)
+    objective = ObjectiveConfig(
+        joint_weight=0.0, expert_weight=1.0, subset_floor=0.0, cec_weight=5.0, cec_subset_weight=0.3
+    )
     trained = context.train_layer(objective, gate="evidence")
     return ours(context, layer=context.fit_gate(trained, context.cross_fit, with_kinds=True), monotone="off")
 
@@ -300,7 +318,9 @@ BASELINES: dict[str, Callable[[Context], nn.Module]] = {
     "TMC": trusted,
     "CML": cml,
 }
-if find_spec("aecf") is not None:  # a dependency of this benchmark only; without it its row is missing and the report says so
+if (
+    find_spec("aecf") is not None
+):  # a dependency of this benchmark only; without it its row is missing and the report says so
     BASELINES["upstream aecf 0.1.0"] = upstream
 
 VARIANTS_OF_OURS: dict[str, Callable[[Context], nn.Module]] = {

@@ -1,7 +1,8 @@
 """Natural scenes: four classes of CIFAR-10 images with ESC-10 sounds, paired by class. Small and real.
 
-Images: of the 12,000 training ones 8,000 train the encoder, 3,000 the heads, 1,000 calibrate; 2,000 test. Sounds: folds 1-2 train (64 clips),
-3 calibrates, 4 tests; every clip is cut into 1 s windows that hold sound. 64 clips cannot train an encoder that would still be honest
+Images: of the 12,000 training ones 8,000 train the encoder, 3,000 the heads, 1,000 calibrate; 2,000 test. Sounds: folds
+1-2 train (64 clips), 3 calibrates, 4 tests; every clip is cut into 1 s windows that hold sound. 64 clips cannot train
+an encoder that would still be honest
 on them, so the sound embedding is fixed: mean and deviation over time of 32 log-mel bands.
 """
 
@@ -38,7 +39,11 @@ def load_sounds() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         samples, offsets, label, fold = (archive[k] for k in ("samples", "offsets", "label", "fold"))
     out = {}
     for part, folds in (("fusion", (1, 2)), ("calibration", (3,)), ("test", (4,))):
-        rows = [(w, label[c], c) for c in np.flatnonzero(np.isin(fold, folds)) for w in windows(samples[offsets[c] : offsets[c + 1]])]
+        rows = [
+            (w, label[c], c)
+            for c in np.flatnonzero(np.isin(fold, folds))
+            for w in windows(samples[offsets[c] : offsets[c + 1]])
+        ]
         embedding = np.stack([sound_embedding(w) for w, _, _ in rows])
         out[part] = (embedding, *(np.array(column, dtype=np.int64) for column in list(zip(*rows))[1:]))
     return out
@@ -78,11 +83,22 @@ def make_parts(epochs: int) -> dict[str, dict[str, np.ndarray]]:
         if part == "fusion":
             none = (np.full(len(image), -1, np.int16), np.full(len(sound), -1, np.int16))
             out[part] = {
-                "image": image, "image_label": label, "image_kind": none[0], "sound": sound, "sound_label": sound_label,
-                "sound_kind": none[1], "recording": clip,
+                "image": image,
+                "image_label": label,
+                "image_kind": none[0],
+                "sound": sound,
+                "sound_label": sound_label,
+                "sound_kind": none[1],
+                "recording": clip,
             }
             continue
         chosen = np.array([rng.choice(np.flatnonzero(sound_label == y)) for y in label])
         groups = np.full((len(label), 2), -1, np.int16)
-        out[part] = {"image": image, "sound": sound[chosen], "label": label, "groups": groups, "recording": clip[chosen]}
+        out[part] = {
+            "image": image,
+            "sound": sound[chosen],
+            "label": label,
+            "groups": groups,
+            "recording": clip[chosen],
+        }
     return out

@@ -85,7 +85,12 @@ def wind(sounds, severity, rng):
 
 
 SEEN: dict[str, Corruption] = {
-    "white": white, "pink": pink, "babble": babble, "low_pass": low_pass, "clipping": clipping, "dropouts": dropouts,
+    "white": white,
+    "pink": pink,
+    "babble": babble,
+    "low_pass": low_pass,
+    "clipping": clipping,
+    "dropouts": dropouts,
 }
 DEVELOPMENT: dict[str, Corruption] = {"reverberation": reverberation, "speed": speed}
 UNSEEN: dict[str, Corruption] = {"mains_hum": mains_hum, "wind": wind}
@@ -128,7 +133,9 @@ def pink_noise(shape: tuple[int, int], rng) -> np.ndarray:
 
 
 def babble_noise(sounds: np.ndarray, rng, count: int | None = None) -> np.ndarray:
-    """The sum of four of the rows, each shifted in time, for each of `count` (or as many as there are): float32 [count, T]."""
+    """The sum of four of the rows, each shifted in time, for each of `count` (or as many as there are): float32 [count,
+    T].
+    """
     count = len(sounds) if count is None else count
     total = np.zeros((count, sounds.shape[1]), dtype=np.float32)
     for _ in range(4):

@@ -26,8 +26,9 @@ def data_directory() -> Path:
 class Digits:
     """Images and recordings of digits, with their parts.
 
-    images: uint8 [68000, 28, 28]; image_label: int64 [68000]; sounds: float32 [2500, SOUND_SAMPLES] in [-1, 1], each recording at
-    the middle of its window and its peak at 0.5; sound_label, speaker: int64 [2500]; image_rows, sound_rows: part -> row numbers.
+    images: uint8 [68000, 28, 28]; image_label: int64 [68000]; sounds: float32 [2500, SOUND_SAMPLES] in [-1, 1], each
+    recording at the middle of its window and its peak at 0.5; sound_label, speaker: int64 [2500]; image_rows,
+    sound_rows: part -> row numbers.
     """
 
     images: np.ndarray

@@ -13,7 +13,9 @@ BOOTSTRAP_DRAWS = 2000
 
 
 def collect(paths: list[Path]) -> dict:
-    """Means and standard deviations over seeds, the strongest baselines, and the paired bootstrap against every baseline."""
+    """Means and standard deviations over seeds, the strongest baselines, and the paired bootstrap against every
+    baseline.
+    """
     raw: dict = defaultdict(lambda: defaultdict(list))
     contradiction: dict = defaultdict(lambda: defaultdict(list))
     for path in paths:
@@ -27,7 +29,9 @@ def collect(paths: list[Path]) -> dict:
     variants = {v: {row: merge_seeds(seeds) for row, seeds in by_row.items()} for v, by_row in raw.items()}
     strongest = {v: strongest_baseline(by_row, variants[home_of(v)]) for v, by_row in variants.items()}
     if contradiction:
-        variants["contradiction"] = {row: {"raw": merge_seeds(dict_of)} for row, dict_of in _transpose(contradiction).items()}
+        variants["contradiction"] = {
+            row: {"raw": merge_seeds(dict_of)} for row, dict_of in _transpose(contradiction).items()
+        }
     return {
         "variants": variants,
         "strongest_baseline": strongest,
@@ -52,7 +56,9 @@ def home_of(variant: str) -> str:
 
 
 def calibration_of(by_row: dict, row: str) -> str:
-    """Which calibration a row is reported under. Ours carries its own, and a temperature after the lift would undo it: always raw."""
+    """Which calibration a row is reported under. Ours carries its own, and a temperature after the lift would undo it:
+    always raw.
+    """
     return "raw" if row in VARIANTS_OF_OURS else best_calibration(by_row[row])
 
 
@@ -67,10 +73,11 @@ def strongest_baseline(by_row: dict, home: dict) -> str:
 
 
 def bootstrap(paths: list[Path], variants: dict) -> dict:
-    """NLL of ours minus that of each baseline, with both and on drop50: {variant: {baseline: {subset: [mean, low, high]}}}.
+    """NLL of ours minus that of each baseline, with both and on drop50: {variant: {baseline: {subset: [mean, low,
+    high]}}}.
 
-    Paired by sample, averaged over seeds, resampled by recording (samples that share one are not independent); 95 % interval. Each
-    row under its own best calibration. speaker-out is left out: its seeds hold different samples.
+    Paired by sample, averaged over seeds, resampled by recording (samples that share one are not independent); 95 %
+    interval. Each row under its own best calibration. speaker-out is left out: its seeds hold different samples.
     """
     losses: dict = defaultdict(lambda: defaultdict(list))
     recordings: dict = {}

@@ -1,4 +1,6 @@
-"""What issue 3 asks of the layer, measured: each target with its figure and whether it is met. Nothing is rounded in our favor."""
+"""What issue 3 asks of the layer, measured: each target with its figure and whether it is met. Nothing is rounded in
+our favor.
+"""
 
 import numpy as np
 from rich.table import Table
@@ -11,10 +13,21 @@ SUBSETS = ("both", "image", "audio", "drop50")
 
 
 def check(results: dict) -> list[dict]:
-    """[{"target", "measured", "met"}] of whatever the results hold. Every row under the calibration chosen on the calibration part."""
+    """[{"target", "measured", "met"}] of whatever the results hold. Every row under the calibration chosen on the
+    calibration part.
+    """
     view = _View(results)
     checks = (
-        _accuracy, _independent, _unseen, _linked, _calibration, _violation, _hard_monotone, _published_gain, _contradiction, _coverage,
+        _accuracy,
+        _independent,
+        _unseen,
+        _linked,
+        _calibration,
+        _violation,
+        _hard_monotone,
+        _published_gain,
+        _contradiction,
+        _coverage,
         _cost,
     )
     return [line for one in checks for line in one(view)]
@@ -72,7 +85,9 @@ def _independent(view: _View):
     for variant in ("hard", "xhard", "field"):
         if view.has(variant, STRONG):
             mine, theirs = (view.get(variant, r, "both", "nll") for r in (OURS, STRONG))
-            yield _line(f"{variant}: NLL within 0.002 of {STRONG}", f"{mine:.4f} against {theirs:.4f}", mine <= theirs + 0.002)
+            yield _line(
+                f"{variant}: NLL within 0.002 of {STRONG}", f"{mine:.4f} against {theirs:.4f}", mine <= theirs + 0.002
+            )
     if view.has("field", STRONG):
         yield _line("field, moonshot: NLL 0.01 below", f"{mine - theirs:+.4f}", mine <= theirs - 0.01)
 
@@ -81,7 +96,9 @@ def _unseen(view: _View):
     if not view.has("field-unseen", STRONG):
         return
     mine, theirs = (view.get("field-unseen", r, "both", "nll") for r in (OURS, STRONG))
-    yield _line("field-unseen: NLL 0.25 below", f"{mine:.3f} against {theirs:.3f}: {mine - theirs:+.3f}", mine <= theirs - 0.25)
+    yield _line(
+        "field-unseen: NLL 0.25 below", f"{mine:.3f} against {theirs:.3f}: {mine - theirs:+.3f}", mine <= theirs - 0.25
+    )
     ece, other = (view.get("field-unseen", r, "both", "ece") for r in (OURS, STRONG))
     yield _line("field-unseen: ECE <= 5 %", f"{100 * ece:.1f} % ({STRONG}: {100 * other:.1f} %)", ece <= 0.05)
     cost = view.get("field", OURS, "both", "nll") - view.get("field", STRONG, "both", "nll")
@@ -94,7 +111,9 @@ def _linked(view: _View):
         if intervals:
             row, (mean, low, high) = max(intervals.items(), key=lambda item: item[1][0])
             text = f"{mean:+.4f} [{low:+.4f}, {high:+.4f}] against {row}"
-            yield _line(f"field-linked, {subset}: NLL below every baseline", text, all(i[2] < 0 for i in intervals.values()))
+            yield _line(
+                f"field-linked, {subset}: NLL below every baseline", text, all(i[2] < 0 for i in intervals.values())
+            )
 
 
 def _calibration(view: _View):
@@ -132,7 +151,9 @@ def _published_gain(view: _View):
         if view.has(variant, CONFOUND):
             mine, theirs = (view.get(variant, r, "drop50", "accuracy") for r in (OURS, CONFOUND))
             text = f"{100 * (mine - theirs):+.1f} points ({100 * mine:.1f} against {100 * theirs:.1f} %)"
-            yield _line(f"{variant}: accuracy on drop50 over concat without a mask (published: 18 on COCO)", text, mine > theirs)
+            yield _line(
+                f"{variant}: accuracy on drop50 over concat without a mask (published: 18 on COCO)", text, mine > theirs
+            )
 
 
 def _contradiction(view: _View):
@@ -145,10 +166,16 @@ def _contradiction(view: _View):
         yield _line("contradiction, clean: agreement finds it, AUROC >= 0.99", f"{found:.4f}", found >= 0.99)
     if "hard" in mine and strong:
         found, best = mine["hard"]["auroc_agreement"][0], strong["hard"]["auroc_optimal"][0]
-        yield _line("contradiction, hard: within 0.01 of the optimal detector", f"{found:.4f} against {best:.4f}", found >= best - 0.01)
+        yield _line(
+            "contradiction, hard: within 0.01 of the optimal detector",
+            f"{found:.4f} against {best:.4f}",
+            found >= best - 0.01,
+        )
     for variant in sorted(set(mine) & set(strong or {})):
         a, b = (r[variant]["mean_confidence_mismatched"][0] for r in (mine, strong))
-        yield _line(f"contradiction, {variant}: no surer of mismatched pairs than {STRONG}", f"{a:.3f} against {b:.3f}", a <= b)
+        yield _line(
+            f"contradiction, {variant}: no surer of mismatched pairs than {STRONG}", f"{a:.3f} against {b:.3f}", a <= b
+        )
 
 
 def _coverage(view: _View):
@@ -167,4 +194,8 @@ def _cost(view: _View):
         yield _line("the head adds under 1 % to a ResNet-18 class encoder (CPU time, one thread)", text, share < 0.01)
     if view.has("field", STRONG):
         ours, plain = (view.variants["field"][row]["training_s"][0] for row in (OURS, STRONG))
-        yield _line("training the head on cached features: under 120 s, a plain one under 15 s", f"{ours:.0f} s and {plain:.0f} s of CPU time", ours < 120 and plain < 15)
+        yield _line(
+            "training the head on cached features: under 120 s, a plain one under 15 s",
+            f"{ours:.0f} s and {plain:.0f} s of CPU time",
+            ours < 120 and plain < 15,
+        )

@@ -1,4 +1,6 @@
-"""One budget for every head: epochs, batch, optimizer, learning rate. Pairs are drawn anew every epoch where the variant allows it."""
+"""One budget for every head: epochs, batch, optimizer, learning rate. Pairs are drawn anew every epoch where the
+variant allows it.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -27,7 +29,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Samples:
-    """Standardized features, ready for a head. embeddings: 2 x float32 [N, D]; label, recording: int64 [N]; groups: int64 [N, 2]."""
+    """Standardized features, ready for a head. embeddings: 2 x float32 [N, D]; label, recording: int64 [N]; groups:
+    int64 [N, 2].
+    """
 
     embeddings: list[Tensor]
     label: Tensor
@@ -69,10 +73,15 @@ class Training:
         return self.scale(self.pool if isinstance(self.pool, Pairs) else self.pool.draw(rng))
 
     def digest(self, budget: Budget) -> str:
-        """A hash of everything a trained model of this pool depends on: the features, the budget, the code that trains."""
+        """A hash of everything a trained model of this pool depends on: the features, the budget, the code that trains.
+        """
         arrays = (self.pool.image, self.pool.sound)
         files = [Path(__file__), *(Path(aecf_ros.fusion.__file__).parent / f"{n}.py" for n in ("experts", "objective"))]
-        parts = [*(np.ascontiguousarray(a).tobytes() for a in arrays), *(f.read_bytes() for f in files), repr(budget).encode()]
+        parts = [
+            *(np.ascontiguousarray(a).tobytes() for a in arrays),
+            *(f.read_bytes() for f in files),
+            repr(budget).encode(),
+        ]
         return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
     def sides(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -98,7 +107,11 @@ class Training:
             order = torch.from_numpy(rng.permutation(len(samples)))
             for start in range(0, self.epoch_size - budget.batch + 1, budget.batch):
                 rows = order[start : start + budget.batch]
-                yield [e[rows] for e in samples.embeddings], samples.label[rows], (epoch + start / self.epoch_size) / budget.epochs
+                yield (
+                    [e[rows] for e in samples.embeddings],
+                    samples.label[rows],
+                    (epoch + start / self.epoch_size) / budget.epochs,
+                )
 
     def fit(self, model: nn.Module, loss_of: Callable, budget: Budget, seed: int) -> nn.Module:
         """Minimize loss_of(embeddings, present, label, progress, generator); returns the model in evaluation mode."""
@@ -106,7 +119,9 @@ class Training:
         torch.manual_seed(seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=budget.learning_rate, weight_decay=budget.weight_decay)
         total = budget.epochs * (self.epoch_size // budget.batch)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, budget.learning_rate, total_steps=total, pct_start=0.2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, budget.learning_rate, total_steps=total, pct_start=0.2
+        )
         model.train()
         present = torch.ones(budget.batch, 2, dtype=torch.bool)
         for embeddings, label, progress in self.batches(budget, seed):

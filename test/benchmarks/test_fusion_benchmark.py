@@ -32,7 +32,9 @@ def test_the_quick_benchmark_writes_every_subset_and_calibration(tmp_path):
                     assert 0.0 < figures["nll"][0] < 4.0
                     assert figures["ece_floor95"] > 0.0
                     assert 0.5 < figures["coverage"][0] <= 1.0
-    ours, confound = (results["variants"]["hard"][r]["raw"]["drop50"]["nll"][0] for r in (rows.OURS, "concat, no mask (confound)"))
+    ours, confound = (
+        results["variants"]["hard"][r]["raw"]["drop50"]["nll"][0] for r in (rows.OURS, "concat, no mask (confound)")
+    )
     assert ours < confound
     assert {"target", "measured", "met"} == set(results["targets"][0])
 

@@ -142,7 +142,9 @@ def test_export_compile_and_onnx_agree_with_eager(gate, monotone, tmp_path):
     ).save(tmp_path / "head.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "head.onnx")
     audio = torch.where(present[:, 1, None], audio, torch.nan)
-    feed = dict(zip([i.name for i in session.get_inputs()], [camera[:5].numpy(), audio[:5].numpy(), present[:5].numpy()]))
+    feed = dict(
+        zip([i.name for i in session.get_inputs()], [camera[:5].numpy(), audio[:5].numpy(), present[:5].numpy()])
+    )
     for got, want in zip(session.run(None, feed), expected):
         assert torch.allclose(torch.from_numpy(got), want[:5], atol=1e-4)
 

@@ -24,7 +24,9 @@ def test_gate_entropy_is_log_two_for_equal_weights_and_zero_for_one():
 
 
 def test_dropout_lambda_is_scaled_variance_capped_and_without_gradient():
-    samples = torch.tensor([[[0.4, 0.6], [0.0, 1.0]], [[0.6, 0.4], [1.0, 0.0]]], requires_grad=True)  # [K = 2, B = 2, M = 2]
+    samples = torch.tensor(
+        [[[0.4, 0.6], [0.0, 1.0]], [[0.6, 0.4], [1.0, 0.0]]], requires_grad=True
+    )  # [K = 2, B = 2, M = 2]
     strength = dropout_lambda(samples, scale=10.0, cap=0.5)
     assert torch.allclose(strength, torch.tensor([0.1, 0.5]))  # variances 0.01 and 0.25
     assert not strength.requires_grad
@@ -34,7 +36,9 @@ def test_entropy_signs_reward_penalize_and_stop_at_the_target():
     entropy = torch.tensor([0.2])
     assert entropy_term(entropy, BOTH, 2.0, sign="reward", target=0.5).item() == pytest.approx(-0.4)
     assert entropy_term(entropy, BOTH, 2.0, sign="penalize", target=0.5).item() == pytest.approx(0.4)
-    assert entropy_term(entropy, BOTH, 2.0, sign="hinge", target=0.5).item() == pytest.approx(2 * (0.5 * math.log(2) - 0.2))
+    assert entropy_term(entropy, BOTH, 2.0, sign="hinge", target=0.5).item() == pytest.approx(
+        2 * (0.5 * math.log(2) - 0.2)
+    )
     assert entropy_term(torch.tensor([0.6]), BOTH, 2.0, sign="hinge", target=0.5).item() == 0.0
     with pytest.raises(ValueError, match="entropy sign"):
         entropy_term(entropy, BOTH, 1.0, sign="minus", target=0.5)

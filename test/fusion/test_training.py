@@ -6,7 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aecf_ros.fusion import AECF, EXPERTS_ONLY, PUBLISHED, CrossFitConfig, FusionObjective, ObjectiveConfig, fit_reliability
+from aecf_ros.fusion import (
+    AECF,
+    EXPERTS_ONLY,
+    PUBLISHED,
+    CrossFitConfig,
+    FusionObjective,
+    ObjectiveConfig,
+    fit_reliability,
+)
 from aecf_ros.fusion import baselines as base
 from aecf_ros.fusion.calibration import SubsetCalibrator, choose, fit_temperature
 from aecf_ros.fusion.conformal import MondrianConformal, conformal_threshold
@@ -70,7 +78,9 @@ def test_the_loss_is_a_function_of_its_arguments_and_generator_alone():
     embeddings, label = samples(64)
     present = torch.ones(64, 2, dtype=torch.bool)
     objective = FusionObjective(PUBLISHED)
-    first, second = (objective(layer, embeddings, present, label, torch.Generator().manual_seed(3))[0] for _ in range(2))
+    first, second = (
+        objective(layer, embeddings, present, label, torch.Generator().manual_seed(3))[0] for _ in range(2)
+    )
     assert torch.equal(first, second)
 
 
@@ -114,12 +124,16 @@ def test_reliability_fitted_on_held_out_kinds_doubts_a_kind_never_seen():
     torch.manual_seed(0)
     (first, second), label = samples(3000)
     kind = torch.randint(-1, 3, (3000,))
-    directions = 6.0 * torch.eye(8)[4:8]  # features that carry no label: each kind shifts one of them and scrambles the rest
+    directions = (
+        6.0 * torch.eye(8)[4:8]
+    )  # features that carry no label: each kind shifts one of them and scrambles the rest
     scrambled = torch.where((kind >= 0)[:, None], directions[kind.clamp(min=0)] + first[torch.randperm(3000)], first)
     layer = AECF([8, 8], 4, expert_hidden=(32,))
     optimizer = torch.optim.Adam(layer.parameters(), lr=5e-3)
     for _ in range(120):
-        loss, _ = FusionObjective(EXPERTS_ONLY)(layer, [scrambled, second], torch.ones(3000, 2, dtype=torch.bool), label)
+        loss, _ = FusionObjective(EXPERTS_ONLY)(
+            layer, [scrambled, second], torch.ones(3000, 2, dtype=torch.bool), label
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -132,6 +146,21 @@ def test_reliability_fitted_on_held_out_kinds_doubts_a_kind_never_seen():
     after = layer.eval()([unseen, second], both)
     assert F.cross_entropy(after.logits, label) < F.cross_entropy(before.logits, label)
     assert after.gate_weights[:, 0].mean() < before.gate_weights[:, 0].mean()
+
+
+def test_only_an_evidence_gate_has_a_reliability_to_fit():
+    (first, _), label = samples(50)
+    with pytest.raises(ValueError, match="use gate='evidence'"):
+        fit_reliability(AECF([8, 8], 4, gate="additive"), 0, first, label, torch.full((50,), -1), torch.arange(50))
+
+
+def test_a_single_known_kind_still_leaves_something_to_train_on():
+    (first, _), label = samples(300)
+    layer = AECF([8, 8], 4, expert_hidden=(16,))
+    config = CrossFitConfig(expert_steps=20, steps=20)
+    collected = fit_reliability(layer, 0, first, label, torch.arange(300) % 2 - 1, torch.arange(300), config)
+    assert torch.isfinite(collected.logits).all()
+    assert 0 < collected.unseen.sum() < len(collected.unseen)
 
 
 def test_samples_of_one_recording_share_a_fold():
@@ -167,14 +196,19 @@ def test_calibration_is_chosen_by_held_out_loss_not_by_habit():
     present = torch.rand(4000, 2) < 0.5
     present[~present.any(1)] = True
     folds = torch.arange(4000) % 4
-    assert choose(torch.where(present.all(1)[:, None], 3 * logits, logits), present, label, folds)[0] == "subset_temperature"
+    assert (
+        choose(torch.where(present.all(1)[:, None], 3 * logits, logits), present, label, folds)[0]
+        == "subset_temperature"
+    )
     plain, losses = choose(logits, present, label, folds)
     assert losses["none"] <= min(losses.values()) + 1e-3, plain
 
 
 def test_too_few_calibration_samples_are_refused():
     with pytest.raises(ValueError, match="presence pattern 11 has 20 calibration samples"):
-        SubsetCalibrator(2, 3).fit(torch.randn(20, 3), torch.ones(20, 2, dtype=torch.bool), torch.zeros(20).long(), "none")
+        SubsetCalibrator(2, 3).fit(
+            torch.randn(20, 3), torch.ones(20, 2, dtype=torch.bool), torch.zeros(20).long(), "none"
+        )
     with pytest.raises(ValueError, match="at least 9 are needed"):
         conformal_threshold(torch.rand(5), 0.9)
 
