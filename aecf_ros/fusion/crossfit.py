@@ -24,11 +24,11 @@ class CrossFitConfig:
     """How stand-in experts and reliability are trained.
 
     unseen_share: weight of held-out kinds against held-out samples of kinds that were seen, in [0, 1].
-    folds: the least number of folds; a known kind of corruption has one each.
+    folds: how many where fewer than two kinds are known. Few folds make stand-ins that saw too little, and so too much doubt.
     """
 
     unseen_share: float = 0.15
-    folds: int = 3
+    folds: int = 6
     expert_steps: int = 300
     steps: int = 400
     batch: int = 256
@@ -89,8 +89,9 @@ def fit_reliability(
 
 
 def assign_folds(groups: Tensor, clusters: Tensor, folds: int, generator: torch.Generator | None) -> Tensor:
-    """A random fold for every cluster: int64 [N], as many as there are kinds, and at least `folds`."""
-    count = max(folds, int(groups.max()) + 1)
+    """A random fold for every cluster: int64 [N]; as many folds as kinds, or `folds` where fewer than two are known."""
+    kinds = int(groups.max()) + 1
+    count = kinds if kinds > 1 else folds
     names, index = clusters.unique(return_inverse=True)
     return torch.randint(count, names.shape, generator=generator)[index]
 
