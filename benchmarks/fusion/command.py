@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.fusion import jobs, multilabel, overhead, rows, summary, targets
-from benchmarks.fusion.features import FULL, QUICK, Features
+from benchmarks.fusion.features import FULL, QUICK
 from benchmarks.fusion.report import write_pictures, write_tables
 from benchmarks.fusion.training import Budget
 
@@ -44,6 +44,9 @@ def _train(work: list[jobs.Job], options: argparse.Namespace, console: Console) 
         job.path.unlink(missing_ok=True)
     with ProcessPoolExecutor(options.processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(jobs.run, job) for job in work]
+        if not options.quick:
+            seeds = range(options.ablation_seeds)
+            futures += [pool.submit(multilabel.run, options.cache, FULL, seed) for seed in seeds]
         for future in track(as_completed(futures), "training heads", total=len(futures), console=console):
             future.result()
 
@@ -56,10 +59,8 @@ def _collect(work: list[jobs.Job], options: argparse.Namespace) -> dict:
     results["jobs"] = {"done": len(paths), "planned": len(work)}
     if not options.quick:
         results["overhead"] = overhead.measure()
-        features = Features(options.cache, FULL)
-        results["multilabel"] = summary.merge_seeds(
-            [multilabel.run(features, seed) for seed in range(options.ablation_seeds)]
-        )
+        labels = [multilabel.run(options.cache, FULL, seed) for seed in range(options.ablation_seeds)]
+        results["multilabel"] = summary.merge_seeds([json.loads(path.read_text()) for path in labels])
     results["targets"] = targets.check(results)
     return results
 

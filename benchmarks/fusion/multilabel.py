@@ -5,6 +5,9 @@ elementwise maximum of the frozen `hard` embeddings of its digits, image and sou
 mean over the ten labels of the average precision (not flattened), with both, either alone, and on drop50.
 """
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,12 +18,22 @@ from aecf_ros.fusion import AECF, EXPERTS_ONLY, PUBLISHED, FusionObjective
 from aecf_ros.fusion import baselines as base
 from aecf_ros.fusion.masking import random_subsets
 from benchmarks.fusion.evaluate import SUBSETS, drop50
-from benchmarks.fusion.features import Features, Pairs, Pool
+from benchmarks.fusion.features import Features, Pairs, Pool, Scale
 
 TRAIN, TEST, STEPS, BATCH = 12000, 4000, 400, 256
 
 
-def run(features: Features, seed: int) -> dict[str, dict[str, float]]:
+def run(cache: Path, scale: Scale, seed: int) -> Path:
+    """{row: {subset: macro-mAP}} as a file; does nothing where it lies already, like jobs.run."""
+    path = cache / "results" / f"multilabel-{scale.name}-{seed}.json"
+    if not path.is_file():
+        torch.set_num_threads(1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(measure(Features(cache, scale), seed)))
+    return path
+
+
+def measure(features: Features, seed: int) -> dict[str, dict[str, float]]:
     """{row: {subset: macro-mAP}}."""
     torch.manual_seed(seed)
     pool = features.pool("hard")
