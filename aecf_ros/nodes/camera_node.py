@@ -17,8 +17,9 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from aecf_ros.nodes.camera import Camera, CameraHealth, CameraSettings, Shot, silence_libraries
 from aecf_ros.nodes.convert import key_values, ns_to_stamp
-from aecf_ros.nodes.driver import Ended, declare, run_driver
+from aecf_ros.nodes.driver import CANNOT_START, declare
 from aecf_ros.nodes.parameters import Parameter
+from aecf_ros.nodes.process import Ended, run_node
 
 IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """Reliable fits every subscription; depth 1 keeps no old frame for a slow one."""
@@ -139,7 +140,7 @@ class CameraNode(Node):
 def main(args: list[str] | None = None) -> None:
     """Entry point of ``ros2 run aecf_ros camera_node``."""
     silence_libraries()
-    run_driver(CameraNode, "camera_node", args)
+    run_node(CameraNode, "camera_node", CANNOT_START, args)
 
 
 if __name__ == "__main__":

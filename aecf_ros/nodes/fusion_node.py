@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 import re
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -39,7 +37,7 @@ from aecf_ros.nodes.parameters import (
     declare_node_parameters,
     declare_stream_parameters,
 )
-from aecf_ros.nodes.process import ros_process, spin
+from aecf_ros.nodes.process import run_node
 from aecf_ros.nodes.vision import ClassificationPublisher
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend
 from aecf_ros.runtime.pipeline import Observation, Pipeline, PipelineConfig
@@ -353,37 +351,16 @@ class _Complaints:
         self._node.get_logger().warning(f"{stream}: {reason}" + (f" ({more} more like it since the last line)" if more else ""))
 
 
-def run(make_node: Callable[[], LifecycleNode], name: str, args: list[str] | None = None) -> None:
-    """Make a node and spin it until SIGINT or SIGTERM; the process ends with 0 then, and with 1 when the node cannot start.
-
-    With the parameter ``autostart`` (default true) the node configures and activates itself; set it false where a launch file
-    or a lifecycle manager does.
-    """
-    code = 0
-    with ros_process(args) as stopping:
-        try:
-            node = make_node()
-            executor = SingleThreadedExecutor()
-            executor.add_node(node)
-            try:
-                if node.declare_parameter("autostart", True).value:
-                    started = (node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-                               and node.trigger_activate() == TransitionCallbackReturn.SUCCESS)
-                    code = 0 if started else 1
-                if code == 0:
-                    spin(executor, stopping)
-            finally:
-                executor.shutdown()
-                node.destroy_node()
-        except CANNOT_START as error:
-            rclpy.logging.get_logger(name).fatal(str(error))
-            code = 1
-    sys.exit(code)
+def start(node: FusionNode) -> bool:
+    """Configure and activate, unless the parameter ``autostart`` leaves that to a launch file or a lifecycle manager."""
+    if not node.declare_parameter("autostart", True).value:
+        return True
+    return node.trigger_configure() == TransitionCallbackReturn.SUCCESS and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of ``ros2 run aecf_ros fusion_node``."""
-    run(FusionNode, "fusion_node", args)
+    run_node(FusionNode, "fusion_node", CANNOT_START, args, start)
 
 
 if __name__ == "__main__":

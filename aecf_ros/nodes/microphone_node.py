@@ -16,10 +16,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from aecf_ros.nodes.convert import key_values, ns_to_stamp
-from aecf_ros.nodes.driver import Ended, declare, run_driver
+from aecf_ros.nodes.driver import CANNOT_START, declare
 from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.nodes.microphone import BYTES_PER_SAMPLE, Health, Microphone, MicrophoneSettings, Sound
 from aecf_ros.nodes.parameters import Parameter
+from aecf_ros.nodes.process import Ended, run_node
 
 SOUND_QOS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
 """Reliable fits every subscription."""
@@ -144,7 +145,7 @@ class _Meter:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of ``ros2 run aecf_ros microphone_node``."""
-    run_driver(MicrophoneNode, "microphone_node", args)
+    run_node(MicrophoneNode, "microphone_node", CANNOT_START, args)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import rclpy
-from rclpy.executors import Executor
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 LONGEST_WAIT_S = 0.5
@@ -41,3 +44,43 @@ def spin(executor: Executor, stopping: threading.Event) -> None:
     """Serve callbacks until ``stopping`` is set or ROS is shut down from elsewhere."""
     while not stopping.is_set() and rclpy.ok():
         executor.spin_once(timeout_sec=LONGEST_WAIT_S)
+
+
+class Ended(Exception):
+    """Raised in a callback of a node that has nothing left to do; its process ends with ``code``."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def run_node(make_node: Callable[[], Node], name: str, refusals: tuple[type[Exception], ...], args: list[str] | None = None,
+             start: Callable[[Node], bool] = lambda node: True) -> NoReturn:
+    """Make a node and spin it until SIGINT or SIGTERM, or until it says :class:`Ended`.
+
+    The process ends with 0 then, and with 1 when the node cannot start. A node with threads stops them in ``destroy_node``.
+
+    Args:
+        refusals: exceptions that say in one line why the node cannot start; they are logged as fatal.
+        start: called before spinning; false ends the process with 1.
+    """
+    code = 0
+    with ros_process(args) as stopping:
+        try:
+            node = make_node()
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+            try:
+                if start(node):
+                    spin(executor, stopping)
+                else:
+                    code = 1
+            finally:
+                executor.shutdown()
+                node.destroy_node()
+        except Ended as end:
+            code = end.code
+        except refusals as error:
+            rclpy.logging.get_logger(name).fatal(str(error))
+            code = 1
+    sys.exit(code)
