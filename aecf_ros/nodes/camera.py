@@ -14,6 +14,7 @@ import numpy as np
 from aecf_ros.nodes.devices import Backoff, DeviceError
 
 STOP_S = 5.0
+OPEN_S = 15.0
 DEFAULT_FILE_RATE_HZ = 30.0
 
 
@@ -97,7 +98,8 @@ class Camera:
         if not self._settings.source:
             raise DeviceError("no camera: the parameter source is empty; give an index, a device path, a video file or a URL")
         self._thread.start()
-        self._opened.wait()
+        if not self._opened.wait(OPEN_S):
+            raise DeviceError(f"camera '{self._settings.source}' has not opened within {OPEN_S:.0f} s; see that nothing else holds it")
         if self._first_error is not None:
             raise self._first_error
 

@@ -22,13 +22,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from aecf_ros.nodes.shared_memory import SHARED_MEMORY, orphans
+
 Verdict = Literal["OK", "WARN", "FAIL"]
 MESSAGE_PACKAGES = ("aecf_msgs", "audio_common_msgs", "diagnostic_msgs", "sensor_msgs", "std_msgs", "std_srvs", "vision_msgs")
 OPTIONAL_PACKAGES = ("vision_msgs",)
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 LEAST_SHARED_MEMORY_MIB = 256
 GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
-SHARED_MEMORY = Path("/dev/shm")
 LOCK_SUFFIX = "_el"
 
 
@@ -160,32 +161,14 @@ def check_shared_memory(folder: Path = SHARED_MEMORY) -> list[Finding]:
 
 
 def leaked_segments(folder: Path = SHARED_MEMORY) -> Finding:
-    """Segments of Fast DDS that no living process has mapped or locks."""
-    ours = {p.name for p in folder.glob("*fast*") if not p.name.endswith(LOCK_SUFFIX)}
-    used = open_files(folder)
-    leaked = sorted(ours - used)
+    """Segments of Fast DDS that no living process has mapped."""
+    segments = {path for path in folder.glob("*fast*") if not path.name.endswith(LOCK_SUFFIX)}
+    leaked = sorted(orphans(segments))
     if leaked:
-        size_mib = sum((folder / name).stat().st_size for name in leaked if (folder / name).exists()) / 2**20
-        return Finding("leaked segments", "WARN", f"{folder}: {len(leaked)} of Fast DDS that no process uses, {size_mib:.0f} MiB, the first {leaked[0]}",
+        size_mib = sum(path.stat().st_size for path in leaked if path.exists()) / 2**20
+        return Finding("leaked segments", "WARN", f"{folder}: {len(leaked)} of Fast DDS that no process uses, {size_mib:.0f} MiB, the first {leaked[0].name}",
                        "`fastdds shm clean`, or remove them while no node runs")
-    return Finding("leaked segments", "OK", f"none; {len(ours)} in use" if ours else "none")
-
-
-def open_files(folder: Path) -> set[str]:
-    """Names of files in ``folder`` that a process of this machine has open or mapped, as far as we may look."""
-    names = set()
-    prefix = f"{folder}/"
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            lines = (process / "maps").read_text(errors="replace").splitlines()
-            links = [os.path.realpath(link) for link in (process / "fd").iterdir()]
-        except OSError:  # it has ended, or is another user's
-            continue
-        for text in (*lines, *links):
-            at = text.find(prefix)
-            if at >= 0:
-                names.add(text[at + len(prefix):].removesuffix(" (deleted)"))
-    return names
+    return Finding("leaked segments", "OK", f"none; {len(segments)} in use" if segments else "none")
 
 
 # --- inference -------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ One thread of its own makes every call to PortAudio but the callback, which Port
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ QUEUE_S = 5.0
 AHEAD_S = 1.0
 CLOSE_S = 2.0
 FIRST_SOUND_S = 3.0
+OPEN_S = 15.0
 LONGEST_LAG_S = 10.0
 
 
@@ -114,6 +116,7 @@ class Microphone:
         self._opened = threading.Event()
         self._first_error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="microphone", daemon=True)
+        self._sounddevice: Any = None
         self._stream: Any = None
         self._device = settings.device
         self._trouble = ""
@@ -131,9 +134,15 @@ class Microphone:
         Raises:
             DeviceError: it cannot be opened.
         """
-        self._sounddevice = portaudio()
-        self._thread.start()
-        self._opened.wait()
+        stderr = os.dup(2)
+        try:
+            self._thread.start()
+            if not self._opened.wait(OPEN_S):
+                os.dup2(stderr, 2)  # sounddevice mutes it while PortAudio looks at the devices
+                self._forget_portaudio()
+                raise DeviceError(f"microphone '{self._device}' has not opened within {OPEN_S:.0f} s; unplug it and plug it in again")
+        finally:
+            os.close(stderr)
         if self._first_error is not None:
             raise self._first_error
 
@@ -187,6 +196,12 @@ class Microphone:
     # --- its own thread --------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._sounddevice = portaudio()  # here, because looking at the devices can block
+        except DeviceError as error:
+            self._first_error = error
+            self._opened.set()
+            return
         backoff = Backoff(self._settings.reopen_after_s, self._settings.reopen_at_most_s)
         while not self._stopping.is_set():
             try:
@@ -207,7 +222,7 @@ class Microphone:
                 if problem:
                     self._say(problem)
                 if not self._close():
-                    atexit.unregister(self._sounddevice._exit_handler)  # noqa: SLF001 (it would hang as closing does)
+                    self._forget_portaudio()
                     self._say(f"{problem}; PortAudio does not let go of it", fatal=True)
                     return
             if self._stopping.is_set():
@@ -265,6 +280,11 @@ class Microphone:
         closer.start()
         closer.join(CLOSE_S)
         return not closer.is_alive()
+
+    def _forget_portaudio(self) -> None:
+        """PortAudio hangs in a call, and would hang in being terminated at the end of the process."""
+        if self._sounddevice is not None:
+            atexit.unregister(self._sounddevice._exit_handler)  # noqa: SLF001
 
     def _look_again(self) -> None:
         """PortAudio lists devices only when it is initialized; its maker's way, spatialaudio/python-sounddevice issue 125."""

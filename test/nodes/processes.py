@@ -10,9 +10,7 @@ from pathlib import Path
 
 from .conftest import ROOT, WAIT_S
 
-from aecf_ros.nodes.doctor import open_files  # noqa: E402
-
-SHARED_MEMORY = Path("/dev/shm")
+from aecf_ros.nodes.shared_memory import SHARED_MEMORY, files_of  # noqa: E402
 
 
 class NodeProcess:
@@ -31,8 +29,7 @@ class NodeProcess:
 
     def segments(self) -> set[Path]:
         """Files of Fast DDS in shared memory that this process has mapped and that were not there before it."""
-        lines = Path(f"/proc/{self.process.pid}/maps").read_text().splitlines()
-        return {Path(line[line.index("/dev/shm/"):]) for line in lines if "/dev/shm/" in line and "fast" in line} - self._there_before
+        return files_of(self.process.pid) - self._there_before
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         if self.process.poll() is None:
@@ -48,9 +45,3 @@ class NodeProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-
-def leaked(segments: set[Path]) -> list[Path]:
-    """Those of ``segments`` that are still there though no process uses them any more."""
-    used = open_files(SHARED_MEMORY)
-    return [path for path in segments if path.exists() and path.name not in used]

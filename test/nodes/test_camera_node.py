@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from .conftest import ROOT, WAIT_S, Peer
-from .processes import NodeProcess, leaked
+from .processes import NodeProcess
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
@@ -22,6 +22,7 @@ from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from aecf_ros.core.messages import stamp_to_ns  # noqa: E402
 from aecf_ros.nodes.camera import Camera, CameraSettings  # noqa: E402
 from aecf_ros.nodes.camera_node import CAMERA  # noqa: E402
+from aecf_ros.nodes.shared_memory import orphans  # noqa: E402
 
 HEIGHT, WIDTH, RATE_HZ, FRAMES = 120, 160, 20.0, 40
 
@@ -205,7 +206,7 @@ def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(how: signal.Si
     peer.close()
     assert node.stop(how) == 0, node.output()
     assert "Traceback" not in node.output()
-    assert mapped and not leaked(mapped)
+    assert mapped and not orphans(mapped)
 
 
 @pytest.mark.parametrize(("parameter", "says"), [

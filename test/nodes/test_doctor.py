@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from .conftest import ROOT
 
 from aecf_ros.nodes import doctor  # noqa: E402
 from aecf_ros.nodes.doctor import Finding  # noqa: E402
+from aecf_ros.nodes.shared_memory import SHARED_MEMORY  # noqa: E402
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -109,16 +112,19 @@ def test_small_and_missing_shared_memory(tmp_path: Path, monkeypatch: pytest.Mon
         assert doctor.check_shared_memory(tmp_path)[0].verdict == verdict
 
 
-def test_a_segment_that_nobody_has_open_is_leaked_and_one_in_use_is_not(tmp_path: Path) -> None:
-    left, used = tmp_path / "fastrtps_left", tmp_path / "fastrtps_used"
-    left.write_bytes(bytes(100))
-    used.write_bytes(bytes(100))
-    with used.open("rb"):
-        found = doctor.leaked_segments(tmp_path)
-    assert found.verdict == "WARN" and ": 1 of Fast DDS" in found.found and "fastrtps_left" in found.found and "fastdds shm clean" in found.do
-    left.unlink()
-    used.unlink()
-    assert doctor.leaked_segments(tmp_path).verdict == "OK"
+def test_a_segment_that_nobody_has_mapped_is_leaked_and_one_in_use_is_not() -> None:
+    folder = SHARED_MEMORY / f"test_doctor_{os.getpid()}"
+    folder.mkdir()
+    try:
+        (folder / "fastrtps_left").write_bytes(bytes(100))
+        (folder / "fastrtps_used").write_bytes(bytes(100))
+        with (folder / "fastrtps_used").open("r+b") as file, mmap.mmap(file.fileno(), 100):
+            found = doctor.leaked_segments(folder)
+            assert found.verdict == "WARN" and ": 1 of Fast DDS" in found.found and "fastrtps_left" in found.found and "fastdds shm clean" in found.do
+            (folder / "fastrtps_left").unlink()
+            assert doctor.leaked_segments(folder).found == "none; 1 in use"
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_a_model_that_does_not_verify_fails(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from .conftest import ROOT, WAIT_S, Peer
-from .processes import NodeProcess, leaked
+from .processes import NodeProcess
 
 pytest.importorskip("sounddevice", reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice", exc_type=OSError)
 
@@ -31,6 +31,7 @@ from aecf_ros.core.messages import stamp_to_ns  # noqa: E402
 from aecf_ros.nodes.devices import Backoff, DeviceError, InputDevice, SampleClock, choose_device  # noqa: E402
 from aecf_ros.nodes.inputs import LATCHED_QOS  # noqa: E402
 from aecf_ros.nodes.microphone_node import MICROPHONE  # noqa: E402
+from aecf_ros.nodes.shared_memory import orphans  # noqa: E402
 
 RATE_HZ, CHUNK = 16000, 1600
 CHUNK_S = CHUNK / RATE_HZ
@@ -59,6 +60,9 @@ class AlsaMicrophone:
 
     def unplug(self) -> None:
         self._list("")
+        self.withdraw_writer()
+
+    def withdraw_writer(self) -> None:
         self._running.set()
         self._thread.join()
 
@@ -203,6 +207,13 @@ def test_device_that_never_returns_from_closing_ends_the_node_with_1(start, list
     assert "Traceback" not in node.output()
 
 
+def test_device_that_never_opens_ends_the_node_with_1(start, microphone: AlsaMicrophone) -> None:
+    microphone.withdraw_writer()  # opening the FIFO now blocks for ever
+    node = start(f"device:={NAME}")
+    assert node.process.wait(WAIT_S) == 1
+    assert "has not opened within 15 s" in node.output() and "Traceback" not in node.output()
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(how: signal.Signals, start, domain: int) -> None:
     peer = Peer(domain)
@@ -213,7 +224,7 @@ def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(how: signal.Si
     peer.close()
     assert node.stop(how) == 0, node.output()
     assert "Traceback" not in node.output()
-    assert mapped and not leaked(mapped)
+    assert mapped and not orphans(mapped)
 
 
 @pytest.mark.parametrize(("parameters", "says"), [
