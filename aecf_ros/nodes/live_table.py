@@ -18,6 +18,7 @@ from aecf_ros.replay.truth import Truth
 
 _STYLES = {StreamState.OK: "green", StreamState.LATE: "yellow", StreamState.DEGRADED: "yellow", StreamState.WAITING: "dim"}
 _BAR = 24
+MOST_FAULTS = 24
 
 
 def _bar(value: float, style: str) -> Text:
@@ -74,7 +75,9 @@ def draw_live(prediction: Prediction, published_ns: int, count: int, scene: Scen
 def summary_tables(summary: dict) -> list[Table]:
     """The tables of a summary: subsets, faults, latency."""
     subsets = text_table("by the modalities that fed each prediction", subset_header(), subset_rows(summary))
-    faults = text_table("faults", FAULT_HEADER, fault_rows(summary))
+    rows = fault_rows(summary)
+    shown = f"the first {MOST_FAULTS} of {len(rows)} faults" if len(rows) > MOST_FAULTS else "faults"
+    faults = text_table(shown, FAULT_HEADER[:-1], [row[:-1] for row in rows[:MOST_FAULTS]])
     latency = summary["latency_ms"]
     timing = text_table("timing", ["predictions", "longest gap (s)", "latency p50 (ms)", "p99", "max"], [[
         str(summary["predictions"]), f"{summary['longest_gap_s']:.3f}", *(f"{latency[q]:.1f}" for q in ("p50", "p99", "max"))]])
