@@ -90,11 +90,11 @@ class FusionNode(LifecycleNode):
         self._prediction = self.create_lifecycle_publisher(FusedPrediction, "~/prediction", PREDICTION_QOS, qos_overriding_options=overridable)
         self._classification = ClassificationPublisher(self)
         self._debug_image = self.create_publisher(Image, "~/debug_image", 1, qos_overriding_options=overridable)
-        self._model_info = self.create_publisher(String, "~/model_info", LATCHED_QOS)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", PREDICTION_QOS)
+        self._model_info = self.create_publisher(String, "~/model_info", LATCHED_QOS, qos_overriding_options=overridable)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", PREDICTION_QOS, qos_overriding_options=overridable)
         self._deadline = self.create_timer(self._settings.max_gap_s, self._on_deadline, clock=self._steady)
         self._deadline.cancel()
-        self.create_timer(self._settings.diagnostics_period_s, self._publish_diagnostics, clock=self._steady)
+        self.create_timer(self._settings.diagnostics_period_s, self._on_diagnostics_timer, clock=self._steady)
         # A group of its own: while the answer is awaited, a shared one would hold up every message.
         self.create_service(Trigger, "~/reload_model", self._on_reload, callback_group=MutuallyExclusiveCallbackGroup())
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
@@ -307,6 +307,11 @@ class FusionNode(LifecycleNode):
         if states != self._states:
             self._states = states
             self._publish_diagnostics()
+
+    def _on_diagnostics_timer(self) -> None:
+        if self._active:
+            self._inputs.look_again()
+        self._publish_diagnostics()
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray(status=self._diagnose())

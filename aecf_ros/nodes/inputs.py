@@ -1,32 +1,57 @@
 """Subscriptions of the fusion node: one for each modality of a bundle, whatever message carries it."""
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image
+from rclpy.subscription import Subscription
 
 from aecf_ros.core.bundle import Modality
-from aecf_ros.core.messages import read_compressed_image, read_image, read_plain_audio, read_stamped_audio
+from aecf_ros.core.messages import read_audio, read_compressed_image, read_image
 from aecf_ros.core.types import RawAudio, RawImage
 from aecf_ros.nodes.parameters import StreamParameters
+from aecf_ros.replay.bag import AudioFormat
 
 CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Depth 1: under overload an old frame is worth less than a new one. Best effort matches every publisher."""
 AUDIO_QOS = QoSProfile(depth=20, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
 
+IMAGE_TYPES = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
+AUDIO_TYPES = {
+    "stamped": "audio_common_msgs/msg/AudioDataStamped",
+    "plain": "audio_common_msgs/msg/AudioData",
+    "dialect": "audio_common_msgs/msg/AudioStamped",
+    "foxglove": "foxglove_msgs/msg/RawAudio",
+}
+INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
+
 Read = Callable[[Any, int], RawImage | RawAudio]
 """From a message and the node time of its arrival to a record; may raise FormatUnknown."""
 OnMessage = Callable[[str, Read, Any], None]
 OnPublishers = Callable[[str, int], None]
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One modality's subscription. ``types`` are those it may have, the first one when nothing is known."""
+
+    topic: str
+    types: Mapping[str, str]
+    read: Callable[[str], Read]
+    qos: QoSProfile
+    chosen: str
+    automatic: bool
+    heard: bool = False
+    subscription: Subscription | None = None
 
 
 class Inputs:
@@ -41,50 +66,95 @@ class Inputs:
         self._node = node
         self._on_message = on_message
         self._on_publishers = on_publishers
-        self._infos: dict[str, AudioInfo] = {}
-        self._subscriptions: list = []
+        self._infos: dict[str, Any] = {}
+        self._info_subscriptions: list[Subscription] = []
+        self._streams: dict[str, _Stream] = {}
 
     def open(self, modality: Modality, parameters: StreamParameters) -> None:
         """Subscribe to what carries one modality."""
         name, options = modality.name, parameters.options
         if modality.kind == "image":
-            compressed = options["transport"] == "compressed"
-            read = read_compressed_image if compressed else read_image
-            self._listen(name, CompressedImage if compressed else Image, f"{name}/image", read, CAMERA_QOS)
-            return
-        if options["sample_format"]:
-            self._infos[name] = AudioInfo(channels=options["channels"], sample_rate=options["rate_hz"], sample_format=options["sample_format"],
-                                          coding_format="wave")
-        self._subscribe(AudioInfo, f"{name}_info", partial(self._infos.__setitem__, name), LATCHED_QOS)
-        stamped = options["message"] == "stamped"
-        read_audio = read_stamped_audio if stamped else read_plain_audio
-        self._listen(name, AudioDataStamped if stamped else AudioData, name,
-                     lambda message, received_ns: read_audio(message, self._infos.get(name), received_ns), AUDIO_QOS)
+            reads = {"raw": read_image, "compressed": read_compressed_image}
+            self._streams[name] = self._make(f"{name}/image", IMAGE_TYPES, str(options["transport"]), reads.__getitem__, CAMERA_QOS)
+        else:
+            if options["sample_format"]:
+                self._infos[name] = AudioFormat(str(options["sample_format"]), int(options["rate_hz"]), int(options["channels"]))
+            info_type = load_type(INFO_TYPE)
+            if info_type is not None and "sample_format" in info_type.get_fields_and_field_types():
+                topic = f"{name}_info"
+                self._info_subscriptions.append(self._subscribe(info_type, topic, partial(self._infos.__setitem__, name), LATCHED_QOS,
+                                                                SubscriptionEventCallbacks(incompatible_qos=partial(self._complain, topic, LATCHED_QOS))))
+
+            def read(message: Any, received_ns: int) -> RawAudio:
+                return read_audio(message, self._infos.get(name), received_ns)
+
+            self._streams[name] = self._make(name, AUDIO_TYPES, str(options["message"]), lambda _: read, AUDIO_QOS)
+        self._listen(name)
+
+    def look_again(self) -> None:
+        """Where the type is to be found out and nothing was heard yet: follow what is published on the topic now."""
+        for name, stream in self._streams.items():
+            if stream.automatic and not stream.heard and (found := self._published(stream)) not in (None, stream.chosen):
+                self._node.get_logger().info(f"{self._node.resolve_topic_name(stream.topic)} is published as {stream.types[found]}")
+                stream.chosen = found
+                self._listen(name)
 
     def close(self) -> None:
         """Unsubscribe from everything."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions.clear()
+        for subscription in [*self._info_subscriptions, *(s.subscription for s in self._streams.values())]:
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
+        self._info_subscriptions.clear()
+        self._streams.clear()
         self._infos.clear()
 
-    def _listen(self, name: str, message_type: type, topic: str, read: Read, qos: QoSProfile) -> None:
-        events = {}
+    def _make(self, topic: str, types: Mapping[str, str], wanted: str, read: Callable[[str], Read], qos: QoSProfile) -> _Stream:
+        installed = {key: name for key, name in types.items() if load_type(name) is not None}
+        automatic = wanted == "auto"
+        stream = _Stream(topic, installed, read, qos, next(iter(installed)) if automatic else wanted, automatic)
+        if automatic:
+            stream.chosen = self._published(stream) or stream.chosen
+        return stream
+
+    def _published(self, stream: _Stream) -> str | None:
+        """Which of the stream's types somebody publishes on its topic, ``None`` if nobody does."""
+        published = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(stream.topic))}
+        return next((key for key, name in stream.types.items() if name in published), None)
+
+    def _listen(self, name: str) -> None:
+        stream = self._streams[name]
+        if stream.subscription is not None:
+            self._node.destroy_subscription(stream.subscription)
+        read = stream.read(stream.chosen)
+
+        def on_message(message: Any) -> None:
+            stream.heard = True
+            self._on_message(name, read, message)
+
+        events = {"incompatible_qos": partial(self._complain, stream.topic, stream.qos)}
         # Humble's middleware has no matched event; silence then says that a publisher is gone.
         if "matched" in inspect.signature(SubscriptionEventCallbacks).parameters:
             events["matched"] = lambda info: self._on_publishers(name, info.current_count)
-        events["incompatible_qos"] = lambda info: self._complain_of_qos(topic, qos, info)
-        self._subscribe(message_type, topic, partial(self._on_message, name, read), qos, SubscriptionEventCallbacks(**events))
+        stream.subscription = self._subscribe(load_type(stream.types[stream.chosen]), stream.topic, on_message, stream.qos,
+                                              SubscriptionEventCallbacks(**events))
 
-    def _subscribe(self, message_type: type, topic: str, callback: Callable, qos: QoSProfile,
-                   events: SubscriptionEventCallbacks | None = None) -> None:
-        self._subscriptions.append(self._node.create_subscription(
-            message_type, topic, callback, qos, event_callbacks=events, qos_overriding_options=QoSOverridingOptions.with_default_policies()))
+    def _subscribe(self, message_type: Any, topic: str, callback: Callable, qos: QoSProfile, events: SubscriptionEventCallbacks) -> Subscription:
+        return self._node.create_subscription(
+            message_type, topic, callback, qos, event_callbacks=events, qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
-    def _complain_of_qos(self, topic: str, qos: QoSProfile, info: Any) -> None:
+    def _complain(self, topic: str, qos: QoSProfile, info: Any) -> None:
         resolved = self._node.resolve_topic_name(topic)
         ours = f"reliability {qos.reliability.name}, durability {qos.durability.name}"
         theirs = "; ".join(f"{e.node_name}: reliability {e.qos_profile.reliability.name}, durability {e.qos_profile.durability.name}"
                            for e in self._node.get_publishers_info_by_topic(resolved)) or "unknown"
         self._node.get_logger().error(f"{resolved}: the publisher's QoS does not fit and nothing will arrive; we ask for {ours}, it offers {theirs}; "
                                       f"set qos_overrides.{resolved}.subscription.*")
+
+
+def load_type(name: str) -> Any | None:
+    """The message class of ``package/msg/Name``, ``None`` where it is not installed."""
+    package, _, short = name.split("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), short, None)
+    except ModuleNotFoundError:
+        return None

@@ -14,6 +14,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from aecf_ros.core.bundle import Manifest
+from aecf_ros.core.decode import SAMPLE_BYTES
 from aecf_ros.core.thresholds import AUDIO_THRESHOLDS, IMAGE_THRESHOLDS, THRESHOLD_NAMES, StreamThresholds
 from aecf_ros.runtime.backends import BACKENDS, DEVICES
 
@@ -65,7 +66,7 @@ class Parameter:
     def complaint(self, value: Value) -> str:
         """What is wrong with a value of the right type, empty if nothing is; bounds are the middleware's to check."""
         if self.choices and value not in self.choices:
-            return f"parameter {self.name} is '{value}'; use one of {', '.join(self.choices)}"
+            return f"parameter {self.name} is '{value}'; use one of {', '.join(c or 'empty' for c in self.choices)}"
         return ""
 
     def of(self, modality: str) -> Parameter:
@@ -118,8 +119,8 @@ IMAGE = (
     Parameter("blur_below", 0.45, "Share of its usual sharpness below which a picture is blurred; 0 switches it off", "", (0.0, 1.0), life="live"),
     Parameter("noisy_above", 0.012, "Noise as a share of full scale that is too much, where it is also three times the usual; 0 switches it off",
               "", (0.0, 1.0), life="live"),
-    Parameter("transport", "raw", "Message type of the image topic: sensor_msgs/Image or CompressedImage", choices=("raw", "compressed"),
-              life="activate"),
+    Parameter("transport", "auto", "Message type of the image topic, sensor_msgs/Image (raw) or CompressedImage; auto takes what is published",
+              choices=("auto", "raw", "compressed"), life="activate"),
 )
 
 AUDIO = (
@@ -131,9 +132,11 @@ AUDIO = (
     Parameter("hum_above", 0.5, "Share of the energy at multiples of 50 or 60 Hz that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
     Parameter("noise_above_dbfs", -35.0, "Level of the quietest moment that is too much, where it is also 12 dB above the usual; "
               "0 switches it off", "dBFS", (-200.0, 0.0), life="live"),
-    Parameter("message", "stamped", "Message type of the audio topic: audio_common_msgs/AudioDataStamped or AudioData", choices=("stamped", "plain"),
+    Parameter("message", "auto", "Message type of the audio topic: audio_common_msgs/AudioDataStamped (stamped), AudioData (plain), AudioStamped of "
+              "the other package of that name (dialect), foxglove_msgs/RawAudio (foxglove); auto takes what is published",
+              choices=("auto", "stamped", "plain", "dialect", "foxglove"), life="activate"),
+    Parameter("sample_format", "", "Sample format while no AudioInfo has arrived; empty waits for AudioInfo", choices=("", *SAMPLE_BYTES),
               life="activate"),
-    Parameter("sample_format", "", "Sample format while no AudioInfo has arrived, for example S16LE; empty waits for AudioInfo", life="activate"),
     Parameter("rate_hz", 16000, "Sample rate that goes with sample_format", "Hz", (1000, 384000), life="activate"),
     Parameter("channels", 1, "Channels that go with sample_format", bounds=(1, 64), life="activate"),
 )
@@ -241,7 +244,7 @@ def page() -> str:
     for title, parameters in groups.items():
         lines += ["", f"## {title}", "", "| name | default | allowed | what it is | a change |", "|---|---|---|---|---|"]
         for p in parameters:
-            allowed = ", ".join(f"`{c}`" for c in p.choices) or (f"{p.bounds[0]:g} to {p.bounds[1]:g}" if p.bounds else "any")
+            allowed = ", ".join(f"`{c}`" if c else "empty" for c in p.choices) or (f"{p.bounds[0]:g} to {p.bounds[1]:g}" if p.bounds else "any")
             default = f"`{p.default}`" if p.default != "" else "empty"
             lines.append(f"| `{p.name}` | {default}{' ' + p.unit if p.unit else ''} | {allowed} | {p.description} | {LIVES[p.life]} |")
     return "\n".join(lines) + "\n"

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from aecf_msgs.msg import FusedPrediction
 from aecf_msgs.msg import ModalityReport as ReportMsg
-from audio_common_msgs.msg import AudioDataStamped, AudioInfo
+from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 from rclpy.duration import Duration
+from rclpy.qos import QoSProfile
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -208,6 +209,35 @@ def test_bad_audio_format_is_named_once_and_nothing_dies(case: str, start_node, 
         robot.audio.publish(robot.chunk())
 
     assert_rejected_and_recovered(robot, start_node(), "audio", reason, lambda: send(**changes), send)
+
+
+def test_a_compressed_camera_that_appears_later_is_found_by_itself(start_node, phone: Robot) -> None:
+    phone.peer.node.destroy_publisher(phone.images)
+    start_node()
+    phone.peer.wait_for(lambda: phone.predictions, "predictions before any camera is there")
+    phone.images = phone.peer.node.create_publisher(CompressedImage, "camera/image", 5)
+    phone.until("camera", StreamState.OK, lambda: phone.images.publish(phone.jpeg()))
+
+
+def test_audio_without_a_header_is_found_and_its_stamps_said_to_be_arrivals(start_node, robot: Robot) -> None:
+    robot.peer.node.destroy_publisher(robot.audio)
+    robot.audio = robot.peer.node.create_publisher(AudioData, "audio", 5)
+    robot.tell_format()
+    noise = np.random.default_rng(0)
+    start_node()
+    robot.until("audio", StreamState.OK,
+                lambda: robot.audio.publish(AudioData(data=noise.integers(-2000, 2000, 1600, np.int16).tobytes())))
+
+
+def test_a_publisher_whose_qos_does_not_fit_is_named_with_both_profiles(start_node, robot: Robot) -> None:
+    robot.peer.node.destroy_publisher(robot.audio_info)
+    node = start_node()
+    robot.peer.wait_for(lambda: robot.predictions, "the node")
+    robot.peer.node.create_publisher(AudioInfo, "audio_info", QoSProfile(depth=1))  # volatile, where a latched one is asked for
+    robot.peer.wait_for(lambda: "/audio_info: the publisher's QoS does not fit" in node.output(), "a line that names the profiles")
+    (line,) = [line for line in node.output().splitlines() if "does not fit" in line]
+    assert "we ask for reliability RELIABLE, durability TRANSIENT_LOCAL" in line
+    assert "peer: reliability RELIABLE, durability VOLATILE" in line
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
