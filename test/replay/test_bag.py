@@ -5,9 +5,10 @@ from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
+import lz4.frame
 import numpy as np
 import pytest
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from aecf_ros.core.bundle import load_manifest
 from aecf_ros.replay.bag import BagError, open_bag
@@ -156,3 +157,104 @@ def test_a_recording_without_a_camera_says_what_it_holds(new_recording: Callable
 def test_the_topic_named_label_is_preferred_to_others_that_contain_the_word(new_recording: Callable, tmp_path: Path) -> None:
     recording = new_recording().image(0, "red").sound(0, "red").label(0, "x", "/labels_of_the_day").label(0, "red", "/truth/label")
     assert chosen(recording, tmp_path).label == "/truth/label"
+
+
+def rows(path: Path) -> int:
+    with open_bag(path) as bag:
+        return sum(1 for _ in bag.messages())
+
+
+@pytest.mark.parametrize(("storage", "mode"), [
+    (StoragePlugin.MCAP, CompressionMode.STORAGE), (StoragePlugin.SQLITE3, CompressionMode.MESSAGE), (StoragePlugin.SQLITE3, CompressionMode.FILE)])
+def test_a_compressed_recording_is_read(new_recording: Callable, tmp_path: Path, storage: StoragePlugin, mode: CompressionMode) -> None:
+    recording = new_recording().info(0).scene(0, 1, "red")
+    writer = Writer(tmp_path / "packed", version=9, storage_plugin=storage)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        connections = {}
+        for at_s, topic, message in sorted(recording.messages, key=lambda m: m[0]):
+            connection = connections.get(topic) or connections.setdefault(
+                topic, writer.add_connection(topic, message.__msgtype__, typestore=recording.store))
+            writer.write(connection, round(at_s * 1e9) + 10**18, recording.store.serialize_cdr(message, message.__msgtype__))
+    assert rows(tmp_path / "packed") == len(recording.messages)
+
+
+def test_an_lz4_chunk_is_read(new_recording: Callable, tmp_path: Path) -> None:
+    path = new_recording().info(0).scene(0, 1, "red").write(tmp_path / "bag")
+    file = next(path.glob("*.mcap"))
+    count = rows(file)
+    (tmp_path / "lz4.mcap").write_bytes(_with_chunks_as_lz4(file.read_bytes()))
+    assert rows(tmp_path / "lz4.mcap") == count
+
+
+def _records(data: bytes) -> list[tuple[int, bytes]]:
+    at, found = 8, []
+    while at + 9 <= len(data) - 8:
+        size = int.from_bytes(data[at + 1:at + 9], "little")
+        found.append((data[at], data[at + 9:at + 9 + size]))
+        at += 9 + size
+    return found
+
+
+def _with_chunks_as_lz4(data: bytes) -> bytes:
+    """The records of an uncompressed MCAP file before its index, its chunks compressed by lz4, without a summary."""
+    out = data[:8]
+    for kind, content in _records(data):
+        if kind == 0x0F:
+            break
+        if kind == 0x06:
+            assert content[28:32] == bytes(4)  # rosbags wrote it uncompressed
+            packed = lz4.frame.compress(content[40:])
+            content = content[:28] + (3).to_bytes(4, "little") + b"lz4" + len(packed).to_bytes(8, "little") + packed
+        if kind not in (0x07,):
+            out += bytes([kind]) + len(content).to_bytes(8, "little") + content
+    return out + b"\x0f" + (4).to_bytes(8, "little") + bytes(4) + b"\x02" + (20).to_bytes(8, "little") + bytes(20) + data[:8]
+
+
+def split(new_recording: Callable, path: Path, parts: int) -> Path:
+    """A recording as a recorder that was killed leaves it: several files and no metadata."""
+    path.mkdir()
+    for i in range(parts):
+        recording = new_recording().info(i).scene(i, i + 1, "red")
+        next(recording.write(path.parent / f"{path.name}_{i}").glob("*.mcap")).rename(path / f"part_{i}.mcap")
+    return path
+
+
+def test_the_files_of_a_split_recording_without_metadata_are_one_recording(new_recording: Callable, tmp_path: Path) -> None:
+    path = split(new_recording, tmp_path / "split", 3)
+    with open_bag(path) as bag:
+        times = [r.log_ns for r in bag.messages()]
+        assert times == sorted(times) and len(times) == 3 * 22 and bag.duration_s == pytest.approx(2.95)
+        assert len(bag.losses) == 1 and "metadata.yaml" in bag.losses[0]
+
+
+def test_what_is_whole_of_a_recording_that_was_cut_off_is_used_and_the_loss_is_said(new_recording: Callable, tmp_path: Path) -> None:
+    path = split(new_recording, tmp_path / "cut", 2)
+    long = new_recording().info(2)
+    for i in range(400):
+        long.image(2 + i * 0.05, "red", topic="/camera/image").add(2 + i * 0.05, "/padding", long.make("std_msgs/msg/String", "x" * 10_000))
+    file = next(long.write(tmp_path / "long").glob("*.mcap"))
+    data = file.read_bytes()
+    (path / "part_2.mcap").write_bytes(data[:int(0.7 * len(data))])
+    with open_bag(path) as bag:
+        kept = sum(r.topic == "/camera/image" for r in bag.messages())
+        said = " ".join(bag.losses)
+    assert 20 < kept < 420 and "part_2.mcap" in said and "cut off" in said and "whole" in said
+
+
+def test_a_topic_that_is_named_is_taken_and_none_leaves_a_modality_without(new_recording: Callable, tmp_path: Path) -> None:
+    recording = new_recording().image(0, "red", "/rear/image").image(0.1, "red", "/camera/image").sound(0.2, "red").info(0).label(0, "red", "/a/label_x")
+    with open_bag(recording.write(tmp_path / "bag")) as bag:
+        topics = bag.choose_topics(BOTH, {"camera": "/rear/image", "audio": "none", "label": "none"})
+        assert topics.streams == {"camera": "/rear/image"} and topics.infos == {} and topics.label is None
+        assert bag.choose_topics(BOTH).line(bag.types) == (
+            "camera from /camera/image (Image), audio from /audio (AudioDataStamped), described by /audio_info, labels from /a/label_x")
+
+
+@pytest.mark.parametrize(("named", "words"), [
+    ({"camera": "/camera/imag"}, "did you mean /camera/image?"), ({"camera": "/audio"}, "takes sensor_msgs"), ({"lidar": "/x"}, "no such stream"),
+    ({"label": "/audio"}, "takes std_msgs")])
+def test_a_topic_that_does_not_fit_is_refused(new_recording: Callable, tmp_path: Path, named: dict, words: str) -> None:
+    path = new_recording().image(0, "red").sound(0.2, "red").info(0).write(tmp_path / "bag")
+    with open_bag(path) as bag, pytest.raises(BagError, match=words.replace("?", r"\?")):
+        bag.choose_topics(BOTH, named)
