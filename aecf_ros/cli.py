@@ -171,11 +171,18 @@ def evaluate(models: tuple[Path, ...], bag_path: Path, faults_paths: tuple[Path,
         raise _fails_in_one_line(error) from None
     warnings = [*losses, *dict.fromkeys(w for run in compared if run.truth and (w := run.truth.warning(run.manifest.labels)))]
     paths = write_comparison(out, compared, f"aecf evaluate: {bag_path.name}", points)
-    for table in summary_tables(compared[0].summary) if len(compared) == 1 else [text_table("compared", *comparison_table(compared))]:
+    warnings += [f"fault {f.stream} {f.kind} begins at {f.start_s:g} s, and the recording ends at {compared[0].duration_s:.1f} s"
+                 for run in compared for f in run.faults if f.start_s >= run.duration_s]
+    for table in summary_tables(compared[0].summary) if len(compared) == 1 else [text_table("compared", *_narrow(*comparison_table(compared)))]:
         console.print(table)
     for line in warnings:
         console.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
     console.print(f"{compared[0].summary['realtime_factor']:.0f} times real time; wrote " + " and ".join(str(path) for path in paths), soft_wrap=True)
+
+
+def _narrow(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The first six and the last two columns, which fit a terminal; the report has the others."""
+    return [*header[:6], *header[-2:]], [[*row[:6], *row[-2:]] for row in rows]
 
 
 def _distinct(names: list[str], fallback: list[str]) -> list[str]:

@@ -51,8 +51,8 @@ def draw_timeline(run: Run) -> bytes:
     _draw_gates(gates_ax, run)
     _draw_states(states_ax, run)
     for axes in (labels_ax, confidence_ax, gates_ax):
-        for start_s, end_s in _spans(run.faults):
-            axes.axvspan(start_s, end_s, color=FAULT_COLOR, alpha=0.10, lw=0, zorder=0)
+        for start_s, end_s in _spans([f for f in run.faults if f.start_s < run.duration_s]):
+            axes.axvspan(start_s, min(end_s, run.duration_s), color=FAULT_COLOR, alpha=0.10, lw=0, zorder=0)
     if run.duration_s <= _NAMED_S:
         _name_faults(confidence_ax, run.faults, run.duration_s)
     states_ax.set_xlim(0, max(run.duration_s, 1e-3))
@@ -74,7 +74,8 @@ def _spans(faults: Sequence[Fault]) -> list[tuple[float, float]]:
 def _name_faults(axes: Axes, faults: Sequence[Fault], duration_s: float) -> None:
     spans: dict[tuple[float, float], list[str]] = {}
     for fault in faults:
-        spans.setdefault((fault.start_s, fault.end_s), []).append(f"{fault.stream} {fault.kind}")
+        if fault.start_s < duration_s:
+            spans.setdefault((fault.start_s, min(fault.end_s, duration_s)), []).append(f"{fault.stream} {fault.kind}")
     for (start_s, end_s), names in spans.items():
         narrow = end_s - start_s < 0.05 * duration_s
         axes.text((start_s + end_s) / 2, 1.07, "\n".join(names), color=FAULT_COLOR, fontsize=8, ha="left" if narrow else "center", va="bottom",
