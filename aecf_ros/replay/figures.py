@@ -207,11 +207,14 @@ def draw_sweep(sweep: Sequence[SweepPoint]) -> bytes | None:
                     axes.plot([p.severity for p in points], [value(p) for p in points], "o-", ms=4, lw=1.3, color=colors[kind], label=kind)
                     if name == "ECE":
                         axes.plot([p.severity for p in points], [p.metrics["ece_noise_floor"] for p in points], ":", lw=0.9, color=colors[kind])
-            axes.set_ylim(0 if name != "accuracy" else None, None)
             axes.grid(alpha=0.25)
             if j == 0:
                 axes.set_ylabel(name + (" (dotted: floor)" if name == "ECE" else ""))
         panels[0, j].set_title(f"fault on {stream}", fontsize=10)
         panels[0, j].legend(frameon=False, fontsize=8, loc="lower left")
         panels[-1, j].set_xlabel("severity")
+    for (name, value), row in zip(rows, panels, strict=True):  # rows share their axis, which is settled once all of it is drawn
+        found = [v for p in sweep if (v := value(p)) is not None]
+        low, high = (max(0.0, min(found, default=0.0) - 0.05), 1.02) if name == "accuracy" else (0.0, max(0.05, 1.1 * max(found, default=0.0)))
+        row[0].set_ylim(low, high)
     return figure_png(figure)

@@ -169,7 +169,7 @@ ALARM_GRACE_S = 2.0
 def _false_alarms(name: str, modality: int, track: Track, faults: Sequence[Fault], duration_s: float) -> int:
     """How often the published state left OK while no fault was on and the last one was over for ``ALARM_GRACE_S``."""
     count = 0
-    for start_s, _, state in runs(track.column("at_s"), track.column("states")[:, modality], duration_s):
+    for start_s, _, bad in runs(track.column("at_s"), _LEVELS[track.column("states")[:, modality]] > 0, duration_s):
         excused = any(f.stream == name and f.start_s <= start_s < f.end_s + ALARM_GRACE_S for f in faults)
-        count += state not in (StreamState.OK, StreamState.WAITING) and not excused
+        count += bool(bad) and not excused
     return count

@@ -130,3 +130,28 @@ def test_a_summary_is_plain_json(manifest: Manifest) -> None:
     truth = Truth((0.0,), (0,), 0.75)
     summary = summarize([answer(t, [0.8, 0.1, 0.1], latency_s=0.01) for t in range(5)], truth, (), manifest, 5, 1)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_a_stream_that_was_bad_already_has_no_delay_of_detection(manifest: Manifest) -> None:
+    p = [1.0, 0.0, 0.0]
+    states = [(0, OK), (2, DROPPED), (3.5, DROPPED), (6.5, OK)]
+    fault = Fault(stream="audio", kind="drop", start_s=3, end_s=6)
+    (found,) = summarize([answer(t, p, (OK, s)) for t, s in states], None, (fault,), manifest, 9, 1)["streams"]["audio"]["faults"]
+    assert found["already"] and found["detected_after_s"] is None and found["recovered_after_s"] == 0.5
+
+
+def test_what_never_showed_was_never_recovered_from(manifest: Manifest) -> None:
+    fault = Fault(stream="audio", kind="jitter", start_s=3, end_s=6)
+    (found,) = summarize([answer(t, [1.0, 0, 0]) for t in range(9)], None, (fault,), manifest, 9, 1)["streams"]["audio"]["faults"]
+    assert found["detected_after_s"] is None and found["recovered_after_s"] is None and not found["already"]
+
+
+def test_an_alarm_is_false_where_no_fault_explains_it(manifest: Manifest) -> None:
+    states = [(0, WAITING), (1, OK), (2, DROPPED), (4, OK), (5, STALE), (6, OK), (15, STALE), (16, DROPPED), (17, OK)]
+    fault = Fault(stream="audio", kind="drop", start_s=1.5, end_s=3.5)
+    streams = summarize([answer(t, [1.0, 0, 0], (OK, s)) for t, s in states], None, (fault,), manifest, 20, 1)["streams"]
+    assert streams["audio"]["false_alarms"] == 1 and streams["camera"]["false_alarms"] == 0  # that of second 15; second 5 is excused
+
+
+def test_without_frames_the_latency_says_so(manifest: Manifest) -> None:
+    assert summarize([answer(0, [1.0, 0, 0])], None, (), manifest, 2, 1)["latency_ms"] == {"p50": 0.0, "p99": 0.0, "max": 0.0, "frames": 0}
