@@ -11,7 +11,7 @@ from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.events import matches_action
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import LaunchConfiguration, PythonExpression
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
@@ -84,8 +84,10 @@ def generate_launch_description() -> LaunchDescription:
     profile = [] if any(v in os.environ for v in PROFILE_VARIABLES) else [
         SetEnvironmentVariable(v, os.path.join(CONFIG, "fastdds_shared_memory.xml")) for v in PROFILE_VARIABLES]
     namespace = LaunchConfiguration("namespace")
+    transport = LaunchConfiguration("camera_transport")
+    published_as = PythonExpression(["'raw' if '", transport, "' == 'auto' else '", transport, "'"])
     camera = Node(package="aecf_ros", executable="camera_node", namespace=namespace, output="screen", condition=on("start_camera"),
-                  parameters=[os.path.join(CONFIG, "camera_node.yaml"), {"transport": text("camera_transport")}],
+                  parameters=[os.path.join(CONFIG, "camera_node.yaml"), {"transport": ParameterValue(published_as, value_type=str)}],
                   remappings=[("camera/image", LaunchConfiguration("camera_topic"))], respawn=True, respawn_delay=2.0)
     microphone = Node(package="aecf_ros", executable="microphone_node", namespace=namespace, output="screen", condition=on("start_microphone"),
                       parameters=[os.path.join(CONFIG, "microphone_node.yaml")], respawn=True, respawn_delay=2.0,

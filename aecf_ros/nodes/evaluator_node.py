@@ -16,6 +16,7 @@ from std_msgs.msg import String
 from aecf_ros.core.bundle import BundleError, load_manifest
 from aecf_ros.core.types import NANOSECONDS, Prediction
 from aecf_ros.nodes.convert import prediction_from_message
+from aecf_ros.nodes.driver import declare
 from aecf_ros.nodes.fusion_node import PREDICTION_QOS
 from aecf_ros.nodes.parameters import Parameter, ParameterError, shipped_model
 from aecf_ros.nodes.process import ros_process, spin
@@ -38,7 +39,7 @@ class EvaluatorNode(Node):
 
     def __init__(self) -> None:
         super().__init__("evaluator_node")
-        values = {p.name: str(p.declare(self)) for p in PARAMETERS}
+        values = {name: str(value) for name, value in declare(self, PARAMETERS).items()}
         self._manifest = load_manifest(Path(values["model"]) if values["model"] else shipped_model())
         self._faults = load_faults(values["faults"], self._manifest.names) if values["faults"] else ()
         self._out = Path(values["out"])

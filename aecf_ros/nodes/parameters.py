@@ -1,6 +1,6 @@
 """The node's parameters, declared once: name, default, description, unit, bounds, and when a change takes effect.
 
-``python -m aecf_ros.nodes.parameters`` prints them as the page docs/parameters.md.
+``python -m aecf_ros.nodes.parameters_page`` prints them as the page docs/parameters.md.
 """
 from __future__ import annotations
 
@@ -232,23 +232,3 @@ def shipped(relative: str) -> Path:
 def shipped_model() -> Path:
     """Directory of the shipped bundle, av_digits."""
     return shipped("models/av_digits")
-
-
-def page() -> str:
-    """docs/parameters.md, from the declarations above."""
-    lines = ["# Parameters of `fusion_node`", "",
-             "Made by `python -m aecf_ros.nodes.parameters` from the declarations in `aecf_ros/nodes/parameters.py`; a test keeps it current.",
-             "`ros2 param describe /fusion_node NAME` says the same on the robot. Set them in a copy of `config/fusion_node.yaml`, passed to the launch",
-             "file as `params_file`. Each topic has its QoS overrides besides: `qos_overrides./camera/image.subscription.depth` and so on."]
-    groups = {"The node": NODE, "Each stream: `camera.NAME`, `audio.NAME`": STREAM, "Each camera": IMAGE, "Each microphone": AUDIO}
-    for title, parameters in groups.items():
-        lines += ["", f"## {title}", "", "| name | default | allowed | what it is | a change |", "|---|---|---|---|---|"]
-        for p in parameters:
-            allowed = ", ".join(f"`{c}`" if c else "empty" for c in p.choices) or (f"{p.bounds[0]:g} to {p.bounds[1]:g}" if p.bounds else "any")
-            default = f"`{p.default}`" if p.default != "" else "empty"
-            lines.append(f"| `{p.name}` | {default}{' ' + p.unit if p.unit else ''} | {allowed} | {p.description} | {LIVES[p.life]} |")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(page(), end="")

@@ -17,7 +17,7 @@ from std_srvs.srv import SetBool, Trigger
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
 from aecf_ros.nodes.inputs import LATCHED_QOS
-from aecf_ros.nodes.parameters import page
+from aecf_ros.nodes.parameters_page import page
 
 from .conftest import MODEL, ROOT, Peer
 from .test_fusion_node import Robot
@@ -174,4 +174,4 @@ def test_classification_has_every_label_best_first(start_node, robot: Robot) -> 
 
 
 def test_the_page_of_parameters_is_current() -> None:
-    assert (ROOT / "docs" / "parameters.md").read_text() == page(), "run: python -m aecf_ros.nodes.parameters > docs/parameters.md"
+    assert (ROOT / "docs" / "parameters.md").read_text() == page(), "run: python -m aecf_ros.nodes.parameters_page > docs/parameters.md"
