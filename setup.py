@@ -32,6 +32,8 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         *shared_files(),
+        # `aecf replay` writes them into recordings, also where ROS is not installed.
+        (f"share/{NAME}/msg", sorted(os.path.join("aecf_msgs", "msg", name) for name in os.listdir(os.path.join("aecf_msgs", "msg")))),
     ],
     zip_safe=False,
     # rclpy and the message packages come from the ROS installation: pip cannot provide them.

@@ -24,6 +24,8 @@ class StreamThresholds:
     """Undecodable messages in a row that make it REJECTED: one broken frame in a hundred costs no camera."""
     late_after_s: float = 0.5
     """Age of the newest data at arrival that is LATE, three samples in a row."""
+    too_old_after_s: float = 1.0
+    """Age of the newest data at arrival above which it is LATE and not used: by then it speaks of another scene."""
     future_tolerance_s: float = 0.2
     """How far ahead of the node's clock a stamp may be: two machines that NTP keeps together differ by much less."""
     frozen_after_s: float = 0.5
@@ -62,7 +64,7 @@ class StreamThresholds:
         if self.recover_samples < 1 or self.reject_after < 1:
             raise ValueError(f"recover_samples {self.recover_samples} and reject_after {self.reject_after} "
                              "must be at least 1")
-        for name in ("late_after_s", "future_tolerance_s", "frozen_after_s", "degraded_after_s", "max_jitter"):
+        for name in ("late_after_s", "too_old_after_s", "future_tolerance_s", "frozen_after_s", "degraded_after_s", "max_jitter"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 0")
         for name in _SHARES:

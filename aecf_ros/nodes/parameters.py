@@ -101,6 +101,8 @@ STREAM = (
     Parameter("recover_samples", 3, "Good messages in a row that end a fault", "messages", (1, 1000), life="live"),
     Parameter("reject_after", 3, "Undecodable messages in a row that make the stream REJECTED", "messages", (1, 1000), life="live"),
     Parameter("late_after_s", 0.5, "Age at arrival that makes the stream LATE; 0 switches it off", "s", (0.0, 60.0), life="live"),
+    Parameter("too_old_after_s", 1.0, "Age at arrival above which data is not used, though the stream is only LATE; 0 switches it off", "s",
+              (0.0, 600.0), life="live"),
     Parameter("future_tolerance_s", 0.2, "How far ahead a stamp may be before it is a CLOCK_FAULT; 0 switches it off", "s", (0.0, 60.0),
               life="live"),
     Parameter("degraded_after_s", 0.4, "How long content must be bad to make the stream DEGRADED", "s", (0.0, 60.0), life="live"),

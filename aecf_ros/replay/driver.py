@@ -139,7 +139,8 @@ def _answer(pipeline: Pipeline, now_ns: int, start_ns: int, frame_ns: int | None
     started = time.perf_counter()
     prediction = pipeline.step(now_ns)
     took_s = time.perf_counter() - started
-    latency_s = None if frame_ns is None else (now_ns - frame_ns) / NANOSECONDS + took_s
+    kept = any(m.evidence_stamp_ns == frame_ns for m in prediction.modalities)  # not where its stamp was faulty
+    latency_s = (now_ns - frame_ns) / NANOSECONDS + took_s if frame_ns is not None and kept else None
     return Answer((now_ns - start_ns) / NANOSECONDS, prediction, latency_s)
 
 

@@ -246,13 +246,18 @@ class Pipeline:
         """
         self._last_step_ns = now_ns
         statuses = self.statuses(now_ns)
-        present = [status.state.feeds_fusion for status in statuses]
+        present = [self._is_used(status) for status in statuses]
         for name, used in zip(self._streams, present, strict=True):
             if used:
                 self._encode(name)
         embeddings = {name: s.embedding for name, s in self._streams.items() if s.embedding is not None}
         head = self._backend.fuse(embeddings, present)
         return self._interpret(head, statuses, present, now_ns if node_time_ns is None else node_time_ns)
+
+    def _is_used(self, status: StreamStatus) -> bool:
+        limit_s = self._streams[status.name].monitor.thresholds.too_old_after_s
+        too_old = status.age_s is not None and 0 < limit_s < status.age_s
+        return status.state.feeds_fusion and not too_old
 
     def _thresholds(self, modality: Modality) -> StreamThresholds:
         return self.config.thresholds.get(modality.name, DEFAULT_THRESHOLDS[modality.kind])

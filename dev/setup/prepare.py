@@ -40,6 +40,7 @@ MESSAGE_PACKAGES = [
     ROOT / "dev" / "interfaces" / "audio_common_msgs",
     ROOT / "dev" / "interfaces" / "vision_msgs",
 ]
+UPSTREAM = "aecf==0.1.0"
 # Shared libraries of the opencv-python wheel.
 LIBRARIES = ["libgl1", "libglib2.0-0"]
 # Compiler and build tools of the message packages: by the command that shows they are there without dpkg.
@@ -274,6 +275,11 @@ def prepare(profile: str) -> int:
                       lambda file=file: install_requirements([file], distribution))  # fmt: skip
 
     sources = [package / name for package in MESSAGE_PACKAGES for name in ("msg", "CMakeLists.txt", "package.xml")]
+    if profile == "bench":
+        # A baseline; its own requirements name versions that nothing here needs.
+        steps.stamped("upstream", UPSTREAM, f"The upstream package {UPSTREAM}, a baseline", lambda: run_logged(
+            [PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", UPSTREAM], clean_environment()))  # fmt: skip
+
     steps.stamped("messages", file_digest(*sources, HERE / "messages.py", HERE / "ros.txt"),
                   "Message packages: " + ", ".join(package.name for package in MESSAGE_PACKAGES),
                   lambda: build_interfaces(distribution))  # fmt: skip

@@ -436,6 +436,19 @@ def test_a_camera_that_repeats_its_last_frame_is_left_out_and_taken_back(tiny_bu
     assert robot.last.modalities[0].state is StreamState.OK
 
 
+@pytest.mark.parametrize(("delay_s", "used"), [(0.7, True), (1.5, False)])
+def test_late_sound_is_used_until_it_is_too_old(tiny_bundle: Path, delay_s: float, used: bool) -> None:
+    robot = Robot(tiny_bundle)
+    robot.play(0.05, 2, camera="red", audio="red")
+    for i in range(20):  # from now on sound arrives late by the delay; there was none in between
+        at_s = 2 + delay_s + i * 0.1
+        robot.tell(at_s, "camera", frame(at_s))
+        robot.tell(at_s + 0.001, "audio", replace(sound(1.9 + i * 0.1), received_ns=ns(at_s + 0.001)))
+    microphone = robot.last.modalities[1]
+    assert microphone.state is StreamState.LATE, robot.pipeline.statuses(ns(2 + delay_s + 2))[1]
+    assert microphone.used is used
+
+
 def test_a_frame_with_a_stamp_that_cannot_be_is_not_evidence(tiny_bundle: Path) -> None:
     robot = Robot(tiny_bundle)
     robot.play(0.05, 1, camera="red")

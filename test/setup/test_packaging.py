@@ -129,7 +129,7 @@ def test_every_shared_file_is_installed_once(monkeypatch):
     installed = [file for _, files in captured["data_files"] for file in files]
     present = [
         str(path.relative_to(ROOT))
-        for folder in ("launch", "config", "models")
+        for folder in ("launch", "config", "models", "aecf_msgs/msg")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     ]
