@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from aecf_ros import __version__
+
 if TYPE_CHECKING:
     from aecf_ros.core.bundle import Manifest
     from aecf_ros.replay.bag import AudioFormat
 
 PathArgument = click.Path(path_type=Path)
-_LAZY = {"train": ("aecf_ros.training.command", "train_command", "turn labelled data into a model bundle")}
+_LAZY = {"train": ("aecf_ros.training.command", "train_command", "Turn labelled data into a model bundle.")}
 
 
 class _Commands(click.Group):
@@ -32,7 +34,7 @@ class _Commands(click.Group):
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("aecf_ros"):
                 raise
-            raise click.ClickException(f"`aecf {name}` needs the package '{error.name}'; install it with: pip install 'aecf_ros[train]'") from None
+            raise click.ClickException(f"`aecf {name}` needs the package '{error.name}'; install what training needs: pip install torch onnx onnxscript scikit-learn") from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, _LAZY[name][2] if name in _LAZY else self.commands[name].get_short_help_str(90)) for name in self.list_commands(ctx)]
@@ -41,7 +43,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="aecf_ros")
+@click.version_option(__version__)
 def main() -> None:
     """Sensor fusion that keeps predicting, with an honest confidence, when a camera or a microphone stops."""
 
@@ -93,8 +95,8 @@ def _recording_options(command: Callable) -> Callable:
             click.option("--topic", "topic_names", multiple=True, metavar="STREAM=TOPIC", callback=_topic_names,
                          help="Topic of a stream (camera=/x, audio_info=/y, label=/z, audio=none); by type and name by default. Repeatable."),
             click.option("--audio-format", default=None, metavar="S16LE", help="Sample format of sound that no AudioInfo describes."),
-            click.option("--audio-rate", type=int, default=16000, show_default=True, help="Its sample rate in Hz."),
-            click.option("--audio-channels", type=int, default=1, show_default=True, help="Its channels."))):
+            click.option("--audio-rate", type=click.IntRange(1, 384_000), default=16000, show_default=True, help="Its sample rate in Hz."),
+            click.option("--audio-channels", type=click.IntRange(1, 64), default=1, show_default=True, help="Its channels."))):
         command = option(command)
     return command
 

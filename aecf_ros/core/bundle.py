@@ -174,6 +174,8 @@ def load_manifest(directory: Path | str) -> Manifest:
     """
     directory = Path(directory)
     path = directory / MANIFEST
+    if directory.is_file():
+        raise BundleError(f"{directory}: is a file; name the directory that holds {MANIFEST}")
     if not directory.is_dir():
         raise BundleError(f"{directory}: no such model directory; name one that holds {MANIFEST}, for example models/av_digits")
     if not path.is_file():

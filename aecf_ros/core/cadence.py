@@ -47,6 +47,7 @@ class Cadence:
         self._intervals_ns: deque[int] = deque(maxlen=_LEARNED)
         self._recent: deque[_Arrival] = deque(maxlen=_WINDOW_SLOTS[1] + 1)
         self._last_ns: int | None = None
+        self._last_stamp_ns: int | None = None
         self._nominal_ns: float | None = None
         self._span_ns = 0
         self._last_known_ns: int | None = None
@@ -96,7 +97,7 @@ class Cadence:
         """Forget the stream: what comes next may have another period."""
         self.pause()
         self._intervals_ns.clear()
-        self._last_ns, self._nominal_ns, self._span_ns = None, None, 0
+        self._last_ns, self._last_stamp_ns, self._nominal_ns, self._span_ns = None, None, None, 0
 
     def arrive(self, now_ns: int, stamp_ns: int | None, span_ns: int, thresholds: StreamThresholds) -> None:
         """A message arrived at steady time ``now_ns`` with a stamp in node time and, for audio, its length.
@@ -105,9 +106,12 @@ class Cadence:
         """
         self._span_ns = span_ns
         if self._last_ns is not None:
-            self._intervals_ns.append(now_ns - self._last_ns)
-            self._learn(now_ns - self._last_ns)
-        self._last_ns = now_ns
+            interval_ns = now_ns - self._last_ns
+            if stamp_ns is not None and self._last_stamp_ns is not None and 4 * interval_ns < stamp_ns - self._last_stamp_ns:
+                interval_ns = stamp_ns - self._last_stamp_ns  # a backlog that comes at once was not sent at once
+            self._intervals_ns.append(interval_ns)
+            self._learn(interval_ns)
+        self._last_ns, self._last_stamp_ns = now_ns, stamp_ns
         if stamp_ns is None:
             stamp_ns = now_ns if not self._recent else self._recent[-1].stamp_ns + now_ns - self._recent[-1].now_ns
         clean = self._remember(now_ns, stamp_ns, span_ns, thresholds)

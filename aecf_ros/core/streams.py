@@ -169,7 +169,7 @@ class StreamMonitor:
             # Messages do arrive; that they are unusable says more than that good ones are missing.
             if self._last_arrival_ns is None or now_ns - self._last_arrival_ns <= self.dropped_after_ns:
                 return
-            self._drop(f"no new sample for {self.dropped_after_ns / NANOSECONDS:.3g} s")
+            self._drop(_GONE if self._publisher_gone else f"no new sample for {self.dropped_after_ns / NANOSECONDS:.3g} s")
             return
         if self._last_good_ns is None or now_ns - self._last_good_ns <= self.stale_after_ns:
             return

@@ -26,7 +26,7 @@ def ns_to_duration(ns: int) -> Duration:
     return Duration(sec=ns // NANOSECONDS, nanosec=ns % NANOSECONDS)
 
 
-def prediction_to_message(prediction: Prediction, published_ns: int, frame_id: str = "") -> FusedPrediction:
+def prediction_to_message(prediction: Prediction, published_ns: int) -> FusedPrediction:
     """The message of a prediction, its latency and ages counted to ``published_ns`` (node time)."""
     message = FusedPrediction(
         model=prediction.model,
@@ -43,7 +43,6 @@ def prediction_to_message(prediction: Prediction, published_ns: int, frame_id: s
         modalities=[_report_to_message(report, published_ns) for report in prediction.modalities],
         latency=ns_to_duration(published_ns - prediction.stamp_ns))
     message.header.stamp = ns_to_stamp(prediction.stamp_ns)
-    message.header.frame_id = frame_id
     return message
 
 

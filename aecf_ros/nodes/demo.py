@@ -22,14 +22,14 @@ from rclpy.node import Node
 from rich.console import Console
 from rich.live import Live
 
-from aecf_ros.core.bundle import Manifest, load_bundle
+from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import Prediction
 from aecf_ros.nodes.convert import prediction_from_message
 from aecf_ros.nodes.fusion_node import PREDICTION_QOS
 from aecf_ros.nodes.live_table import Scene, draw_live, summary_tables
 from aecf_ros.nodes.shared_memory import SHARED_MEMORY, files_of, orphans
 from aecf_ros.replay.bag import open_bag
-from aecf_ros.replay.driver import read_truth
+from aecf_ros.replay.driver import read_truth, stream_kinds
 from aecf_ros.replay.faults import load_faults
 from aecf_ros.replay.report import write_reports
 from aecf_ros.replay.score import answers_of, lead_image, summarize
@@ -64,8 +64,11 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         BundleError, BagError, FaultError: what was named cannot be used.
     """
     manifest = load_bundle(model).manifest
-    faults = load_faults(faults_path, manifest.names)
-    out.mkdir(parents=True, exist_ok=True)
+    faults = load_faults(faults_path, stream_kinds(manifest))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DemoError(f"{out}: cannot be written ({error.strerror}); name a folder with --out") from None
     domain = _private_domain()
     console.print(f"[bold]aecf demo[/]: {manifest.name} on {bag_path.name}, faults of {faults_path.name}, ROS_DOMAIN_ID {domain}")
     with open_bag(bag_path) as bag:
@@ -77,9 +80,11 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
     node_command = [sys.executable, "-m", NODE_MODULE, "--ros-args", "-p", f"model:={model.resolve()}"]
     for modality in manifest.modalities:
         if modality.kind == "image":
-            node_command += ["-p", f"{modality.name}.transport:=compressed", "-r", f"{modality.name}/image:={topics.streams[modality.name]}"]
+            node_command += ["-r", f"{modality.name}/image:={topics.streams[modality.name]}"]
         else:
-            node_command += ["-r", f"{modality.name}:={topics.streams[modality.name]}", "-r", f"{modality.name}_info:={topics.infos[modality.name]}"]
+            node_command += ["-r", f"{modality.name}:={topics.streams[modality.name]}"]
+            if modality.name in topics.infos:
+                node_command += ["-r", f"{modality.name}_info:={topics.infos[modality.name]}"]
     player_command = [sys.executable, "-m", "aecf_ros.nodes.player_node", "--bag", str(bag_path), "--model", str(model),
                       "--faults", str(faults_path), "--log", str(played_path)]
 

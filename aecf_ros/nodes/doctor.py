@@ -253,7 +253,7 @@ def check_cameras(folder: Path = Path("/dev"), readable: Callable[[Path], bool] 
 
 def _missing(name: str, load: Callable[[str], object]) -> bool:
     try:
-        load(f"{name}.msg")
+        load("std_srvs.srv" if name == "std_srvs" else f"{name}.msg")
     except ImportError:
         return True
     return False

@@ -20,6 +20,7 @@ from aecf_ros.nodes.driver import declare
 from aecf_ros.nodes.fusion_node import PREDICTION_QOS
 from aecf_ros.nodes.parameters import Parameter, ParameterError, shipped_model
 from aecf_ros.nodes.process import ros_process, spin
+from aecf_ros.replay.driver import stream_kinds
 from aecf_ros.replay.faults import FaultError, load_faults
 from aecf_ros.replay.report import write_reports
 from aecf_ros.replay.score import answers_of, summarize
@@ -41,24 +42,30 @@ class EvaluatorNode(Node):
         super().__init__("evaluator_node")
         values = {name: str(value) for name, value in declare(self, PARAMETERS).items()}
         self._manifest = load_manifest(Path(values["model"]) if values["model"] else shipped_model())
-        self._faults = load_faults(values["faults"], self._manifest.names) if values["faults"] else ()
+        self._faults = load_faults(values["faults"], stream_kinds(self._manifest)) if values["faults"] else ()
         self._out = Path(values["out"])
         self._received: list[tuple[Prediction, int]] = []
         self._labels: list[tuple[int, str]] = []
         self._started_s = time.monotonic()
         self.create_subscription(FusedPrediction, values["prediction_topic"], self._on_prediction, PREDICTION_QOS)
-        self.create_subscription(String, values["label_topic"], self._on_label, 50)
+        if values["label_topic"]:
+            self.create_subscription(String, values["label_topic"], self._on_label, 50)
 
     def _on_prediction(self, message: FusedPrediction) -> None:
-        self._received.append(prediction_from_message(message))
+        received = prediction_from_message(message)
+        if received[1] > 0:  # before the first /clock there is no time
+            self._received.append(received)
 
     def _on_label(self, message: String) -> None:
         self._labels.append((self.get_clock().now().nanoseconds, message.data))
 
+    @property
+    def received(self) -> int:
+        """How many predictions there are to score."""
+        return len(self._received)
+
     def write(self) -> str:
-        """Write the reports; gives one line that says where, or why not."""
-        if not self._received:
-            return "no prediction was received; is the fusion node active, and its prediction topic that of the parameter prediction_topic?"
+        """Write the reports; gives one line that says where."""
         start_ns = min([self._received[0][1], *(at_ns for at_ns, _ in self._labels)])
         duration_s = (self._received[-1][1] - start_ns) / NANOSECONDS
         window_s = max((m.window_s for m in self._manifest.modalities if m.kind == "audio"), default=0.0)
@@ -73,6 +80,7 @@ class EvaluatorNode(Node):
 
 def main(args: list[str] | None = None) -> None:
     """Listen until SIGINT or SIGTERM, then write."""
+    code = 0
     with ros_process(args) as stopping:
         try:
             node = EvaluatorNode()
@@ -82,9 +90,15 @@ def main(args: list[str] | None = None) -> None:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         spin(executor, stopping)
-        print(node.write(), flush=True)
+        if node.received:
+            print(node.write(), flush=True)
+        else:
+            print("evaluator_node: no prediction was received; is the fusion node active, and its prediction topic that of the parameter "
+                  "prediction_topic?", file=sys.stderr)
+            code = 1
         executor.shutdown()
         node.destroy_node()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class FusionNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", PREDICTION_QOS, qos_overriding_options=overridable)
         self._deadline = self.create_timer(self._settings.max_gap_s, self._on_deadline, clock=self._steady)
         self._deadline.cancel()
-        self.create_timer(self._settings.diagnostics_period_s, self._on_diagnostics_timer, clock=self._steady)
+        self._diagnostics_timer = self.create_timer(self._settings.diagnostics_period_s, self._on_diagnostics_timer, clock=self._steady)
         # A group of its own: while the answer is awaited, a shared one would hold up every message.
         self.create_service(Trigger, "~/reload_model", self._on_reload, callback_group=MutuallyExclusiveCallbackGroup())
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
@@ -107,6 +107,7 @@ class FusionNode(LifecycleNode):
         try:
             self._settings = declare_node_parameters(self)
             self._model = self._load(self._settings)
+            self._diagnostics_timer.timer_period_ns = int(self._settings.diagnostics_period_s * NANOSECONDS)
         except CANNOT_START as error:
             self.failure = str(error)
             self.get_logger().fatal(self.failure)
@@ -118,12 +119,18 @@ class FusionNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and begin to predict."""
         assert self._model is not None  # the state machine has configured
-        self._model.streams.update(declare_stream_parameters(self, self._model.bundle.manifest))
+        try:
+            self._model.streams.update(declare_stream_parameters(self, self._model.bundle.manifest))
+            for modality in self._model.bundle.manifest.modalities:
+                self._inputs.open(modality, self._model.streams[modality.name])
+        except ParameterError as error:
+            self._inputs.close()
+            self.failure = str(error)
+            self.get_logger().fatal(self.failure)
+            return TransitionCallbackReturn.FAILURE
         result = super().on_activate(state)
         self._active = True
         self._activated_ns = time.monotonic_ns()
-        for modality in self._model.bundle.manifest.modalities:
-            self._inputs.open(modality, self._model.streams[modality.name])
         self._predict()
         return result
 

@@ -17,7 +17,7 @@ from rclpy.subscription import Subscription
 from aecf_ros.core.bundle import Modality
 from aecf_ros.core.messages import read_audio, read_compressed_image, read_image
 from aecf_ros.core.types import RawAudio, RawImage
-from aecf_ros.nodes.parameters import StreamParameters
+from aecf_ros.nodes.parameters import ParameterError, StreamParameters, Value
 from aecf_ros.replay.bag import AudioFormat
 
 CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -71,11 +71,15 @@ class Inputs:
         self._streams: dict[str, _Stream] = {}
 
     def open(self, modality: Modality, parameters: StreamParameters) -> None:
-        """Subscribe to what carries one modality."""
+        """Subscribe to what carries one modality.
+
+        Raises:
+            ParameterError: the message type that was named is not installed.
+        """
         name, options = modality.name, parameters.options
         if modality.kind == "image":
             reads = {"raw": read_image, "compressed": read_compressed_image}
-            self._streams[name] = self._make(f"{name}/image", IMAGE_TYPES, str(options["transport"]), reads.__getitem__, CAMERA_QOS)
+            self._streams[name] = self._make(f"{name}/image", IMAGE_TYPES, (f"{name}.transport", options), reads.__getitem__, CAMERA_QOS)
         else:
             if options["sample_format"]:
                 self._infos[name] = AudioFormat(str(options["sample_format"]), int(options["rate_hz"]), int(options["channels"]))
@@ -88,7 +92,7 @@ class Inputs:
             def read(message: Any, received_ns: int) -> RawAudio:
                 return read_audio(message, self._infos.get(name), received_ns)
 
-            self._streams[name] = self._make(name, AUDIO_TYPES, str(options["message"]), lambda _: read, AUDIO_QOS)
+            self._streams[name] = self._make(name, AUDIO_TYPES, (f"{name}.message", options), lambda _: read, AUDIO_QOS)
         self._listen(name)
 
     def look_again(self) -> None:
@@ -108,8 +112,15 @@ class Inputs:
         self._streams.clear()
         self._infos.clear()
 
-    def _make(self, topic: str, types: Mapping[str, str], wanted: str, read: Callable[[str], Read], qos: QoSProfile) -> _Stream:
+    def _make(self, topic: str, types: Mapping[str, str], parameter: tuple[str, Mapping[str, Value]], read: Callable[[str], Read],
+              qos: QoSProfile) -> _Stream:
         installed = {key: name for key, name in types.items() if load_type(name) is not None}
+        full_name, options = parameter
+        wanted = str(options[full_name.rpartition(".")[2]])
+        if not installed or wanted not in ("auto", *installed):
+            lacking = ", ".join(types.values()) if wanted == "auto" else types[wanted]
+            raise ParameterError(f"parameter {full_name} is '{wanted}', but {lacking} is not installed; install its package"
+                                 + (f" or use one of {', '.join(installed)}" if installed else ""))
         automatic = wanted == "auto"
         stream = _Stream(topic, installed, read, qos, next(iter(installed)) if automatic else wanted, automatic)
         if automatic:

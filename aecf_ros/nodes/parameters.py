@@ -23,7 +23,7 @@ Life = Literal["live", "activate", "configure", "start"]
 LIVES: dict[Life, str] = {
     "live": "takes effect at once",
     "activate": "takes effect at the next activation",
-    "configure": "takes effect at the next configuration or ~/reload_model",
+    "configure": "takes effect at the next configuration; of the model's, also at ~/reload_model",
     "start": "read once, when the node starts",
 }
 

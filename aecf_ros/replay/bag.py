@@ -196,7 +196,7 @@ class Bag:
         chosen = [t for t in fitting if t == f"{stream}_info"] or [t for t in fitting if t.startswith(stream)] or fitting
         if len(chosen) > 1:
             raise BagError(f"{self.path}: modality '{name}': several topics of type {INFO_TYPE} may describe {stream} ({', '.join(chosen)}); "
-                           f"name the right one {stream}_info")
+                           f"name one with --topic {name}_info=/...")
         return chosen[0] if chosen else None
 
     def _choose(self, name: str, types: tuple[str, ...], taken: set[str]) -> str:

@@ -47,7 +47,7 @@ class Fault(BaseModel):
     @classmethod
     def _gather_options(cls, entry: Any) -> Any:
         """Options stand beside the other fields in a file."""
-        if not isinstance(entry, dict) or entry.get("kind") not in KINDS or "options" in entry:
+        if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str) or entry["kind"] not in KINDS or "options" in entry:
             return entry
         known = KINDS[entry["kind"]].OPTIONS
         for name in entry.keys() - cls.model_fields.keys() - known.keys():

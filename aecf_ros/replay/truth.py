@@ -105,4 +105,6 @@ def read_label_file(path: Path | str, labels: Sequence[str]) -> list[tuple[float
         if named and named[-1][0] == start_s:
             named.pop()
         named += [(start_s, name), (end_s, "")]
+    if not named:
+        raise LabelError(f"{path}: no spans in it; write lines of start_s,end_s,label")
     return named

@@ -151,7 +151,7 @@ def load_dataset(directory: Path | str) -> Dataset:
 def _load_spec(directory: Path) -> DatasetSpec:
     path = directory / DATASET
     if not path.is_file():
-        raise DatasetError(f"{path}: no such file; name a dataset folder with --data (make one with dev/av_digits)")
+        raise DatasetError(f"{path}: no such file; name a dataset folder with --data (dev/prepare_av_digits.py makes one)")
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
