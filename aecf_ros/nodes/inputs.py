@@ -32,6 +32,7 @@ AUDIO_TYPES = {
     "dialect": "audio_common_msgs/msg/AudioStamped",
     "foxglove": "foxglove_msgs/msg/RawAudio",
 }
+UNNAMED = "_NODE_NAME_UNKNOWN_"
 INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
 
 Read = Callable[[Any, int], RawImage | RawAudio]
@@ -156,8 +157,9 @@ class Inputs:
     def _complain(self, topic: str, qos: QoSProfile, info: Any) -> None:
         resolved = self._node.resolve_topic_name(topic)
         ours = f"reliability {qos.reliability.name}, durability {qos.durability.name}"
-        theirs = "; ".join(f"{e.node_name}: reliability {e.qos_profile.reliability.name}, durability {e.qos_profile.durability.name}"
-                           for e in self._node.get_publishers_info_by_topic(resolved)) or "unknown"
+        # The profile is known before the name of the node that it belongs to.
+        theirs = "; ".join(f"{e.node_name.replace(UNNAMED, 'a node')}: reliability {e.qos_profile.reliability.name}, "
+                           f"durability {e.qos_profile.durability.name}" for e in self._node.get_publishers_info_by_topic(resolved)) or "unknown"
         self._node.get_logger().error(f"{resolved}: the publisher's QoS does not fit and nothing will arrive; we ask for {ours}, it offers {theirs}; "
                                       f"set qos_overrides.{resolved}.subscription.*")
 

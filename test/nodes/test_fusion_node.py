@@ -237,7 +237,8 @@ def test_a_publisher_whose_qos_does_not_fit_is_named_with_both_profiles(start_no
     robot.peer.wait_for(lambda: "/audio_info: the publisher's QoS does not fit" in node.output(), "a line that names the profiles")
     (line,) = [line for line in node.output().splitlines() if "does not fit" in line]
     assert "we ask for reliability RELIABLE, durability TRANSIENT_LOCAL" in line
-    assert "peer: reliability RELIABLE, durability VOLATILE" in line
+    assert "it offers " in line and ": reliability RELIABLE, durability VOLATILE" in line
+    assert "UNKNOWN" not in line
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
