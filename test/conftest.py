@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper
 
 from aecf_ros.core.bundle import Manifest, sha256, write_manifest
+
+# The same examples on every run, so that a run can be repeated; to search further: pytest --hypothesis-profile=default --hypothesis-seed=N
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 LABELS = ["red", "green", "blue"]
 TONES_HZ = (50.0, 100.0, 200.0)
