@@ -5,7 +5,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -254,7 +254,8 @@ class FusionNode(LifecycleNode):
         if seen.due:
             self._predict()
         else:
-            self._note_states(now_ns)
+            assert self._model is not None  # a message was just observed
+            self._note_states(status.state for status in self._model.pipeline.statuses(now_ns))
 
     def _on_deadline(self) -> None:
         if self._model is None or not self._active:
@@ -273,7 +274,7 @@ class FusionNode(LifecycleNode):
             self._publish(prediction)
         self._step_ns = time.monotonic_ns() - started_ns
         self._predictions += 1
-        self._note_states(self._now_ns())
+        self._note_states(report.state for report in prediction.modalities)
         self._set_deadline()
 
     def _publish(self, prediction: Prediction) -> None:
@@ -308,9 +309,8 @@ class FusionNode(LifecycleNode):
             self._model.pipeline.configure(PipelineConfig(thresholds, max_gap_s))
         return SetParametersResult(successful=True)
 
-    def _note_states(self, now_ns: int) -> None:
-        assert self._model is not None
-        states = tuple(s.state for s in self._model.pipeline.statuses(now_ns))
+    def _note_states(self, now: Iterable[StreamState]) -> None:
+        states = tuple(now)
         if states != self._states:
             self._states = states
             self._publish_diagnostics()
