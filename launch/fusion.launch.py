@@ -3,20 +3,15 @@
     ros2 launch aecf_ros fusion.launch.py camera_topic:=/camera/image_raw audio_topic:=/audio_stamped
     ros2 launch aecf_ros fusion.launch.py --show-args
 """
-import inspect
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler, SetEnvironmentVariable
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.conditions import IfCondition
-from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration, PythonExpression
 from launch_ros.actions import LifecycleNode, Node
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
-from lifecycle_msgs.msg import Transition
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 SHARE = get_package_share_directory("aecf_ros")
@@ -35,7 +30,7 @@ ARGUMENTS = {
     "use_sim_time": ("false", "take the time from /clock"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
     "respawn": ("true", "start the node again when it dies"),
-    "autostart": ("true", "configure and activate; false leaves that to a lifecycle manager"),
+    "autostart": ("true", "the node configures and activates itself, also after a respawn; false leaves that to a lifecycle manager"),
     "start_camera": ("false", "also start camera_node, which publishes camera_topic"),
     "start_microphone": ("false", "also start microphone_node, which publishes audio_topic"),
     "rviz": ("false", "also start rviz2 with config/fusion.rviz"),
@@ -51,31 +46,8 @@ def text(name: str) -> ParameterValue:
     return ParameterValue(LaunchConfiguration(name), value_type=str)
 
 
-def fusion_node(context: LaunchContext) -> list:
-    """The lifecycle node and what activates it: the action itself where launch_ros can (Jazzy), else its events."""
-    sensors = [(topic, LaunchConfiguration(f"{argument}_topic")) for topic, argument in
-               (("camera/image", "camera"), ("audio", "audio"), ("audio_info", "audio_info"))]
-    knows_autostart = "autostart" in inspect.signature(LifecycleNode.__init__).parameters
-    autostart = context.perform_substitution(LaunchConfiguration("autostart")).lower() in ("true", "1")
-    node = LifecycleNode(
-        package="aecf_ros", executable="fusion_node", name="fusion_node", namespace=LaunchConfiguration("namespace"), output="screen",
-        respawn=LaunchConfiguration("respawn"), respawn_delay=2.0,
-        parameters=[
-            ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
-            {"model": text("model"), "device": text("device"), "camera.transport": text("camera_transport"), "audio.message": text("audio_message"),
-             "use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool), "autostart": False},
-        ],
-        remappings=sensors, arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-        **({"autostart": autostart} if knows_autostart else {}))
-    if knows_autostart or not autostart:
-        return [node]
-
-    def change(transition: int) -> EmitEvent:
-        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition))
-
-    activate = OnStateTransition(target_lifecycle_node=node, start_state="configuring", goal_state="inactive",
-                                 entities=[change(Transition.TRANSITION_ACTIVATE)])
-    return [RegisterEventHandler(activate), node, change(Transition.TRANSITION_CONFIGURE)]
+def truth(name: str) -> ParameterValue:
+    return ParameterValue(LaunchConfiguration(name), value_type=bool)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -84,6 +56,18 @@ def generate_launch_description() -> LaunchDescription:
     profile = [] if any(v in os.environ for v in PROFILE_VARIABLES) else [
         SetEnvironmentVariable(v, os.path.join(CONFIG, "fastdds_shared_memory.xml")) for v in PROFILE_VARIABLES]
     namespace = LaunchConfiguration("namespace")
+    sensors = [(topic, LaunchConfiguration(f"{argument}_topic")) for topic, argument in
+               (("camera/image", "camera"), ("audio", "audio"), ("audio_info", "audio_info"))]
+    # The node configures and activates itself: launch's own autostart acts once, and would leave a respawned node unconfigured.
+    fusion = LifecycleNode(
+        package="aecf_ros", executable="fusion_node", name="fusion_node", namespace=namespace, output="screen",
+        respawn=LaunchConfiguration("respawn"), respawn_delay=2.0,
+        parameters=[
+            ParameterFile(LaunchConfiguration("params_file"), allow_substs=True),
+            {"model": text("model"), "device": text("device"), "camera.transport": text("camera_transport"), "audio.message": text("audio_message"),
+             "use_sim_time": truth("use_sim_time"), "autostart": truth("autostart")},
+        ],
+        remappings=sensors, arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")])
     transport = LaunchConfiguration("camera_transport")
     published_as = PythonExpression(["'raw' if '", transport, "' == 'auto' else '", transport, "'"])
     camera = Node(package="aecf_ros", executable="camera_node", namespace=namespace, output="screen", condition=on("start_camera"),
@@ -94,4 +78,4 @@ def generate_launch_description() -> LaunchDescription:
                       remappings=[("audio", LaunchConfiguration("audio_topic")), ("audio_info", LaunchConfiguration("audio_info_topic"))])
     rviz = Node(package="rviz2", executable="rviz2", arguments=["-d", os.path.join(CONFIG, "fusion.rviz")], condition=on("rviz"))
     foxglove = Node(package="foxglove_bridge", executable="foxglove_bridge", condition=on("foxglove"))
-    return LaunchDescription([*declared, *profile, OpaqueFunction(function=fusion_node), camera, microphone, rviz, foxglove])
+    return LaunchDescription([*declared, *profile, fusion, camera, microphone, rviz, foxglove])

@@ -2,13 +2,16 @@
 
     ros2 launch aecf_ros replay.launch.py bag:=/path/to/bag camera_topic:=/camera/image camera_transport:=compressed
 """
+from __future__ import annotations
+
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription, RegisterEventHandler, TimerAction
-from launch.event_handlers import OnProcessExit
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription, RegisterEventHandler
+from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import Shutdown
+from launch.events.process import ProcessExited, ProcessIO
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -28,7 +31,7 @@ ARGUMENTS = {
     "audio_info_topic": ("audio_info", "latched AudioInfo topic of the recording"),
 }
 PASSED_ON = ("model", "device", "camera_topic", "camera_transport", "audio_topic", "audio_info_topic")
-MODEL_LOADS_S = 5.0
+READY = b"ready to score"
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -38,10 +41,21 @@ def generate_launch_description() -> LaunchDescription:
         PythonLaunchDescriptionSource(os.path.join(SHARE, "launch", "fusion.launch.py")),
         launch_arguments={**{name: LaunchConfiguration(name) for name in PASSED_ON}, "use_sim_time": "true", "respawn": "false"}.items())
     evaluator = Node(
-        package="aecf_ros", executable="evaluator_node", output="screen",
+        package="aecf_ros", executable="evaluator_node", output="screen", sigterm_timeout="120",  # it writes its report on SIGINT
         parameters=[{name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in ("model", "label_topic", "out")},
                     {"use_sim_time": True}])
-    play = ExecuteProcess(cmd=["ros2", "bag", "play", LaunchConfiguration("bag"), "--clock", "100", "--rate", LaunchConfiguration("rate")],
-                          output="screen")
-    done = RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[EmitEvent(event=Shutdown(reason="the recording has been played"))]))
-    return LaunchDescription([*declared, done, fusion, evaluator, TimerAction(period=MODEL_LOADS_S, actions=[play])])
+    play = ExecuteProcess(cmd=["ros2", "bag", "play", LaunchConfiguration("bag"), "--clock", "100", "--rate", LaunchConfiguration("rate"),
+                               "--delay", "1.0", "--disable-keyboard-controls"], output="screen")
+
+    def start_when_ready(event: ProcessIO) -> ExecuteProcess | None:
+        return play if READY in event.text else None
+
+    def end_of(action: ExecuteProcess, reason: str) -> RegisterEventHandler:
+        def end(_: ProcessExited, context: LaunchContext) -> EmitEvent | None:
+            return None if context.is_shutdown else EmitEvent(event=Shutdown(reason=reason))
+
+        return RegisterEventHandler(OnProcessExit(target_action=action, on_exit=end))
+
+    return LaunchDescription([
+        *declared, RegisterEventHandler(OnProcessIO(target_action=evaluator, on_stdout=start_when_ready)),
+        end_of(play, "the recording has been played"), end_of(evaluator, "the evaluator has ended"), fusion, evaluator])

@@ -1,6 +1,7 @@
 """Scores a running fusion node against a label topic, and writes the summary.json of `aecf evaluate` when it is stopped.
 
-For `ros2 bag play` beside the node itself (launch/replay.launch.py); `aecf evaluate` needs neither and is exact.
+For `ros2 bag play` beside the node itself (launch/replay.launch.py); `aecf evaluate` needs neither and is exact. It says "ready to score"
+on its standard output once the fusion node has a model; what is played after that is heard from its beginning.
 """
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 from aecf_msgs.msg import FusedPrediction
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import String
@@ -18,8 +20,9 @@ from aecf_ros.core.types import NANOSECONDS, Prediction
 from aecf_ros.nodes.convert import prediction_from_message
 from aecf_ros.nodes.driver import declare
 from aecf_ros.nodes.fusion_node import PREDICTION_QOS
+from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.nodes.parameters import Parameter, ParameterError, shipped_model
-from aecf_ros.nodes.process import ros_process, spin
+from aecf_ros.nodes.process import Ended, ros_process, spin
 from aecf_ros.replay.driver import stream_kinds
 from aecf_ros.replay.faults import FaultError, load_faults
 from aecf_ros.replay.report import write_reports
@@ -31,6 +34,7 @@ PARAMETERS = (
     Parameter("label_topic", "label", "std_msgs/String topic with the label that is true now, empty for none"),
     Parameter("prediction_topic", "fusion_node/prediction", "The fusion node's predictions"),
     Parameter("faults", "", "Faults file that the recording was played with; empty for none"),
+    Parameter("wait_s", 60.0, "Longest wait for the fusion node to have a model", "s", (1.0, 3600.0)),
     Parameter("out", "out/replay", "Folder for summary.json and report.html"),
 )
 
@@ -40,20 +44,35 @@ class EvaluatorNode(Node):
 
     def __init__(self) -> None:
         super().__init__("evaluator_node")
-        values = {name: str(value) for name, value in declare(self, PARAMETERS).items()}
+        declared = declare(self, PARAMETERS)
+        self._wait_s = float(declared.pop("wait_s"))
+        values = {name: str(value) for name, value in declared.items()}
         self._manifest = load_manifest(Path(values["model"]) if values["model"] else shipped_model())
         self._faults = load_faults(values["faults"], stream_kinds(self._manifest)) if values["faults"] else ()
         self._out = Path(values["out"])
         self._received: list[tuple[Prediction, int]] = []
         self._labels: list[tuple[int, str]] = []
-        self._started_s = time.monotonic()
+        self._first_s = 0.0
+        self._waiting = self.create_timer(self._wait_s, self._give_up, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        fusion_node = values["prediction_topic"].rpartition("/")[0]
+        self.create_subscription(String, f"{fusion_node}/model_info", self._on_model, LATCHED_QOS)
         self.create_subscription(FusedPrediction, values["prediction_topic"], self._on_prediction, PREDICTION_QOS)
         if values["label_topic"]:
             self.create_subscription(String, values["label_topic"], self._on_label, 50)
 
+    def _on_model(self, _: String) -> None:
+        self._waiting.cancel()
+        print(f"evaluator_node: ready to score {self._manifest.name}", flush=True)
+
+    def _give_up(self) -> None:
+        print(f"evaluator_node: no fusion node had a model within {self._wait_s:g} s; see its log, and the parameter prediction_topic",
+              file=sys.stderr, flush=True)
+        raise Ended(1)
+
     def _on_prediction(self, message: FusedPrediction) -> None:
         received = prediction_from_message(message)
         if received[1] > 0:  # before the first /clock there is no time
+            self._first_s = self._first_s or time.monotonic()
             self._received.append(received)
 
     def _on_label(self, message: String) -> None:
@@ -72,7 +91,7 @@ class EvaluatorNode(Node):
         truth = truth_from_labels([((at_ns - start_ns) / NANOSECONDS, name) for at_ns, name in self._labels], self._manifest.labels, window_s) \
             if self._labels else None
         answers = answers_of(self._received, start_ns, duration_s, self._manifest)
-        factor = duration_s / (time.monotonic() - self._started_s)
+        factor = duration_s / (time.monotonic() - self._first_s)
         summary = summarize(answers, truth, self._faults, self._manifest, duration_s, factor)
         paths = write_reports(self._out, summary, answers, truth, self._faults, self._manifest, duration_s, "replay over ROS")
         return "wrote " + " and ".join(map(str, paths))
@@ -89,13 +108,16 @@ def main(args: list[str] | None = None) -> None:
             sys.exit(1)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        spin(executor, stopping)
-        if node.received:
-            print(node.write(), flush=True)
-        else:
-            print("evaluator_node: no prediction was received; is the fusion node active, and its prediction topic that of the parameter "
-                  "prediction_topic?", file=sys.stderr)
-            code = 1
+        try:
+            spin(executor, stopping)
+            if node.received:
+                print(node.write(), flush=True)
+            else:
+                print("evaluator_node: no prediction was received; is the fusion node active, and its prediction topic that of the parameter "
+                      "prediction_topic?", file=sys.stderr)
+                code = 1
+        except Ended as end:
+            code = end.code
         executor.shutdown()
         node.destroy_node()
     sys.exit(code)

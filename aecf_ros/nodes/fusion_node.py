@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import rclpy
@@ -28,8 +29,9 @@ from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState
 from aecf_ros.nodes import convert
-from aecf_ros.nodes.inputs import LATCHED_QOS, Inputs, Read
+from aecf_ros.nodes.inputs import LATCHED_QOS, READ_IMAGE, Inputs, Read, Unreadable
 from aecf_ros.nodes.parameters import (
+    AUTOSTART,
     NodeParameters,
     ParameterError,
     StreamParameters,
@@ -41,6 +43,7 @@ from aecf_ros.nodes.process import run_node
 from aecf_ros.nodes.vision import ClassificationPublisher
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend
 from aecf_ros.runtime.pipeline import Observation, Pipeline, PipelineConfig
+from aecf_ros.runtime.schedule import Inline, Schedule, Worker, choose_scheduling
 
 PREDICTION_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LOG_PERIOD_NS = 5 * NANOSECONDS
@@ -58,14 +61,16 @@ class _Model:
     backend: Backend
     streams: dict[str, StreamParameters]
     pipeline: Pipeline
+    scheduling: str
 
 
 class FusionNode(LifecycleNode):
     """Subscribes to every modality of a bundle and publishes ``~/prediction`` and ``/diagnostics``.
 
     Configuring loads and warms the model, activating subscribes, deactivating stops inference and keeps the model, cleaning up
-    frees it. One executor thread calls everything but the loading of ``~/reload_model``. Inference runs inline in the callback
-    of the message that makes a prediction due; a timer set to the pipeline's next deadline covers the time when none comes.
+    frees it. One executor thread calls everything but the loading of ``~/reload_model`` and, with the worker, what touches the pipeline:
+    that is always submitted to ``_schedule``. A timer set to the pipeline's next deadline covers the time when no message comes; a worker
+    waits for it itself.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -83,6 +88,8 @@ class FusionNode(LifecycleNode):
         self._step_ns = 0
         self._predictions = 0
         self._frame: RawImage | None = None
+        self._schedule: Schedule = Inline()
+        self._dropped: Counter[str] = Counter()
 
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._inputs = Inputs(self, self._on_message, self._on_publishers)
@@ -129,9 +136,8 @@ class FusionNode(LifecycleNode):
             self.get_logger().fatal(self.failure)
             return TransitionCallbackReturn.FAILURE
         result = super().on_activate(state)
-        self._active = True
         self._activated_ns = time.monotonic_ns()
-        self._predict()
+        self._begin()
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -158,9 +164,29 @@ class FusionNode(LifecycleNode):
         self.get_logger().error(f"a transition from '{state.label}' failed; the node is unconfigured again")
         return TransitionCallbackReturn.SUCCESS
 
-    def _stop(self) -> None:
+    def destroy_node(self) -> None:
+        """Stop inference first: a worker must not publish through what is being destroyed."""
+        self._stop()
+        super().destroy_node()
+
+    def _begin(self) -> None:
+        """Predict from now on, as the model in use is to be scheduled."""
+        assert self._model is not None  # loaded
+        self._active = True
+        if self._model.scheduling == "worker":
+            self._schedule = Worker(self._wait_s, self._on_deadline)
+        self._schedule.submit(self._predict)
+
+    def _pause(self) -> None:
+        """No more inference; what is under way is finished, and the pipeline belongs to this thread again."""
         self._active = False
         self._deadline.cancel()
+        self._schedule.stop()
+        self._dropped.update(self._schedule.dropped)
+        self._schedule = Inline()
+
+    def _stop(self) -> None:
+        self._pause()
         self._inputs.close()
 
     # --- the model -------------------------------------------------------------------------------------------------------------
@@ -171,14 +197,14 @@ class FusionNode(LifecycleNode):
         backend = make_backend(settings.backend, bundle, settings.device, settings.threads)
         config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, settings.max_gap_s)
         pipeline = Pipeline(bundle.manifest, backend, config)
-        pipeline.warm_up()
-        return _Model(bundle, backend, streams, pipeline)
+        inference_ns = pipeline.warm_up()
+        return _Model(bundle, backend, streams, pipeline, choose_scheduling(settings.scheduling, inference_ns))
 
     def _announce(self, model: _Model) -> None:
         manifest = model.bundle.manifest
         self._model_info.publish(String(data=manifest.model_dump_json()))
         self._classification.announce(manifest)
-        self.get_logger().info(f"model {manifest.name} from {model.bundle.directory} on {model.backend.device}: "
+        self.get_logger().info(f"model {manifest.name} from {model.bundle.directory} on {model.backend.device}, {model.scheduling}: "
                                f"{', '.join(manifest.names)} -> {len(manifest.labels)} labels")
 
     async def _on_reload(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -206,23 +232,28 @@ class FusionNode(LifecycleNode):
         return response
 
     def _swap(self, model: _Model) -> None:
+        was_active = self._active
+        self._pause()
         old, self._model = self._model, model
         same_inputs = old is not None and old.bundle.manifest.modalities == model.bundle.manifest.modalities
         if same_inputs:
             model.pipeline.take_over(old.pipeline)
-        elif self._active:
+        elif was_active:
             self._inputs.close()
             for modality in model.bundle.manifest.modalities:
                 self._inputs.open(modality, model.streams[modality.name])
         self._announce(model)
+        if was_active:
+            self._begin()
 
     # --- the loop --------------------------------------------------------------------------------------------------------------
 
     def _now_ns(self) -> int:
         """Steady time; under ``use_sim_time`` it is ``/clock``, so that a paused clock suspends silence."""
-        if not self.get_parameter("use_sim_time").value:
+        clock = self.get_clock()
+        if not clock.ros_time_is_active:
             return time.monotonic_ns()
-        now_ns = self.get_clock().now().nanoseconds
+        now_ns = clock.now().nanoseconds
         if now_ns < self._last_ns and self._model is not None:
             self.get_logger().info("/clock went back; streams start anew")
             self._model.pipeline.reset()
@@ -230,23 +261,35 @@ class FusionNode(LifecycleNode):
         return now_ns
 
     def _on_message(self, name: str, read: Read, message: Any) -> None:
+        if self._active:
+            arrived_ns, received_ns = time.perf_counter_ns(), self.get_clock().now().nanoseconds
+            # Sound is a stream that must not be cut; of the frames of a camera only the newest counts.
+            slot = name if read in READ_IMAGE.values() else None
+            self._schedule.submit(partial(self._take, name, read, message, arrived_ns, received_ns), slot)
+
+    def _take(self, name: str, read: Read, message: Any, arrived_ns: int, received_ns: int) -> None:
         model = self._model
-        if not self._active or model is None:
-            return
+        assert model is not None  # only an active node has messages
         now_ns = self._now_ns()
         try:
-            record = read(message, self.get_clock().now().nanoseconds)
-        except FormatUnknown as error:
+            record = read(message, received_ns)
+        except (FormatUnknown, Unreadable) as error:
             seen = model.pipeline.reject(name, str(error), now_ns)
         else:
             seen = model.pipeline.observe(name, record, now_ns)
             if isinstance(record, RawImage) and seen.rejected is None:
                 self._frame = record
         self._react(name, seen, now_ns)
+        if seen.due:
+            model.pipeline.trace.add("total", time.perf_counter_ns() - arrived_ns)
+        model.pipeline.settle()
 
     def _on_publishers(self, name: str, count: int) -> None:
-        if self._model is not None:
-            self._model.pipeline.publishers(name, count, self._now_ns())
+        def tell() -> None:
+            if self._model is not None:
+                self._model.pipeline.publishers(name, count, self._now_ns())
+
+        self._schedule.submit(tell)
 
     def _react(self, name: str, seen: Observation, now_ns: int) -> None:
         if seen.rejected is not None:
@@ -260,19 +303,27 @@ class FusionNode(LifecycleNode):
     def _on_deadline(self) -> None:
         if self._model is None or not self._active:
             return
-        due_ns = self._model.pipeline.next_due_ns()
-        if due_ns is not None and self._now_ns() < due_ns:  # a paused or slowed /clock has not come that far
+        if self._wait_s() > 0:  # a paused or slowed /clock has not come that far
             self._set_deadline()
         else:
             self._predict()
 
+    def _wait_s(self) -> float:
+        """How long until a prediction is due though no message comes; 0 where it is due already."""
+        due_ns = self._model.pipeline.next_due_ns() if self._model is not None else None
+        return 0.0 if due_ns is None else max(0.0, (due_ns - self._now_ns()) / NANOSECONDS)
+
     def _predict(self) -> None:
         assert self._model is not None  # only an active node predicts
-        started_ns = time.monotonic_ns()
-        prediction = self._model.pipeline.step(self._now_ns(), self.get_clock().now().nanoseconds)
+        pipeline = self._model.pipeline
+        started_ns = time.perf_counter_ns()
+        prediction = pipeline.step(self._now_ns(), self.get_clock().now().nanoseconds)
+        stepped_ns = time.perf_counter_ns()
         if self._enabled:
             self._publish(prediction)
-        self._step_ns = time.monotonic_ns() - started_ns
+        published_ns = time.perf_counter_ns()
+        pipeline.trace.add("publish", published_ns - stepped_ns)
+        self._step_ns = published_ns - started_ns
         self._predictions += 1
         self._note_states(report.state for report in prediction.modalities)
         self._set_deadline()
@@ -284,11 +335,9 @@ class FusionNode(LifecycleNode):
             self._debug_image.publish(convert.overlay_to_message(self._frame, prediction))
 
     def _set_deadline(self) -> None:
-        assert self._model is not None
-        due_ns = self._model.pipeline.next_due_ns()
-        assert due_ns is not None  # a step has been made
-        self._deadline.timer_period_ns = max(due_ns - self._now_ns(), LEAST_WAIT_NS)
-        self._deadline.reset()
+        if self._schedule.name == "inline":
+            self._deadline.timer_period_ns = max(int(self._wait_s() * NANOSECONDS), LEAST_WAIT_NS)
+            self._deadline.reset()
 
     # --- what it says of itself ------------------------------------------------------------------------------------------------
 
@@ -305,8 +354,9 @@ class FusionNode(LifecycleNode):
         except ParameterError as error:
             return SetParametersResult(successful=False, reason=str(error))
         if self._model is not None:
-            max_gap_s = changed.get("max_gap_s", self._model.pipeline.config.max_gap_s)
-            self._model.pipeline.configure(PipelineConfig(thresholds, max_gap_s))
+            pipeline = self._model.pipeline
+            config = PipelineConfig(thresholds, changed.get("max_gap_s", pipeline.config.max_gap_s))
+            self._schedule.submit(lambda: pipeline.configure(config))
         return SetParametersResult(successful=True)
 
     def _note_states(self, now: Iterable[StreamState]) -> None:
@@ -318,7 +368,7 @@ class FusionNode(LifecycleNode):
     def _on_diagnostics_timer(self) -> None:
         if self._active:
             self._inputs.look_again()
-        self._publish_diagnostics()
+        self._schedule.submit(self._publish_diagnostics)
 
     def _publish_diagnostics(self) -> None:
         message = DiagnosticArray(status=self._diagnose())
@@ -333,13 +383,22 @@ class FusionNode(LifecycleNode):
         model = self._model
         grace_ns = int(self.get_parameter("waiting_grace_s").value * NANOSECONDS)
         waited_long = self._active and time.monotonic_ns() - self._activated_ns > grace_ns
-        statuses = [convert.status_to_diagnostic(s, name, waited_long) for s in model.pipeline.statuses(self._now_ns())] if self._active else []
+        statuses = [convert.status_to_diagnostic(s, name, waited_long, self._not_served(s.name))
+                    for s in model.pipeline.statuses(self._now_ns())] if self._active else []
+        return [*statuses, self._diagnose_inference(model)]
+
+    def _not_served(self, stream: str) -> int:
+        """Messages of a stream that nobody decoded: newer ones came while the node was busy, or the transport lost them."""
+        return self._inputs.missed[stream] + self._dropped[stream] + self._schedule.dropped[stream]
+
+    def _diagnose_inference(self, model: _Model) -> DiagnosticStatus:
         doing = "disabled" if not self._enabled else "active" if self._active else "inactive"
-        return [*statuses, DiagnosticStatus(
-            level=DiagnosticStatus.OK, name=f"{name}: inference", message=f"{doing} on {model.backend.device}", hardware_id=model.backend.device,
-            values=convert.key_values({
-                "model": model.bundle.manifest.name, "device": model.backend.device, "predictions (messages)": self._predictions,
-                "last step (ms)": f"{self._step_ns / 1e6:.2f}"}))]
+        return DiagnosticStatus(
+            level=DiagnosticStatus.OK, name=f"{self.get_name()}: inference", message=f"{doing} on {model.backend.device}",
+            hardware_id=model.backend.device, values=convert.key_values({
+                "model": model.bundle.manifest.name, "device": model.backend.device, "scheduling": model.scheduling,
+                "predictions (messages)": self._predictions, "last step (ms)": f"{self._step_ns / 1e6:.2f}",
+                **{f"stage {stage} (ms)": f"{ms:.3f}" for stage, ms in model.pipeline.trace.medians_ms().items()}}))
 
 
 class _Complaints:
@@ -365,7 +424,7 @@ class _Complaints:
 
 def start(node: FusionNode) -> bool:
     """Configure and activate, unless the parameter ``autostart`` leaves that to a launch file or a lifecycle manager."""
-    if not node.declare_parameter("autostart", True).value:
+    if not AUTOSTART.declare(node):
         return True
     return node.trigger_configure() == TransitionCallbackReturn.SUCCESS and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
 

@@ -17,13 +17,15 @@ from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.decode import SAMPLE_BYTES
 from aecf_ros.core.thresholds import AUDIO_THRESHOLDS, IMAGE_THRESHOLDS, THRESHOLD_NAMES, StreamThresholds
 from aecf_ros.runtime.backends import BACKENDS, DEVICES
+from aecf_ros.runtime.schedule import SCHEDULINGS
 
 Value = str | int | float | bool
-Life = Literal["live", "activate", "configure", "start"]
+Life = Literal["live", "activate", "configure", "load", "start"]
 LIVES: dict[Life, str] = {
     "live": "takes effect at once",
     "activate": "takes effect at the next activation",
-    "configure": "takes effect at the next configuration; of the model's, also at ~/reload_model",
+    "configure": "takes effect at the next configuration",
+    "load": "takes effect at the next configuration or ~/reload_model",
     "start": "read once, when the node starts",
 }
 
@@ -86,14 +88,19 @@ class Parameter:
 
 
 NODE = (
-    Parameter("model", "", "Directory of the model bundle; empty takes the shipped av_digits"),
-    Parameter("backend", "onnxruntime", "What runs the graphs", choices=tuple(BACKENDS)),
-    Parameter("device", "auto", "Where the graphs run; anything but auto fails rather than falling back", choices=DEVICES),
-    Parameter("threads", 1, "CPU threads of each graph; one is best for small encoders", bounds=(1, 64)),
+    Parameter("model", "", "Directory of the model bundle; empty takes the shipped av_digits", life="load"),
+    Parameter("backend", "onnxruntime", "What runs the graphs", choices=tuple(BACKENDS), life="load"),
+    Parameter("device", "auto", "Where the graphs run; anything but auto fails rather than falling back", choices=DEVICES, life="load"),
+    Parameter("threads", 1, "CPU threads of each graph; one is best for small encoders", bounds=(1, 64), life="load"),
+    Parameter("scheduling", "auto", "Inference in the callback (inline) or in a thread of its own that takes the newest frame (worker); auto measures "
+              "the graphs when they are loaded and takes the worker if they need more than 60 % of the time between frames at 30 Hz",
+              choices=SCHEDULINGS),
     Parameter("max_gap_s", 0.2, "Longest time without a prediction, whatever the streams do", "s", (0.01, 10.0), life="live"),
     Parameter("diagnostics_period_s", 1.0, "Time between diagnostics while no state changes", "s", (0.1, 60.0)),
     Parameter("waiting_grace_s", 10.0, "A stream that has sent nothing for so long is an ERROR in diagnostics", "s", (0.0, 3600.0), life="live"),
 )
+
+AUTOSTART = Parameter("autostart", True, "Configure and activate at once; false leaves that to a lifecycle manager", life="start")
 
 STREAM = (
     Parameter("stale_after_s", 0.35, "Silence after which the stream is STALE and leaves the fusion", "s", (0.01, 60.0), life="live"),
@@ -154,6 +161,7 @@ class NodeParameters:
     backend: str
     device: str
     threads: int
+    scheduling: str
     max_gap_s: float
     diagnostics_period_s: float
     waiting_grace_s: float

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from rosbags.highlevel import AnyReader
-from rosbags.rosbag2 import StoragePlugin, Writer
 
 from aecf_ros.nodes.demo import DemoError, run_demo
 
-from .conftest import MODEL, RECORDING, ROOT
+from .conftest import MODEL, ROOT
+from .recordings import first_seconds
 
 CHECK_SUMMARY = ROOT.parent / "shared" / "check_summary.py"
 SECONDS = 22.0
@@ -30,14 +29,7 @@ SCHEDULE = """
 @pytest.fixture(scope="module")
 def short_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first seconds of the shipped recording, as a rosbag2 directory."""
-    path = tmp_path_factory.mktemp("bags") / "short"
-    with AnyReader([RECORDING]) as reader, Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        made = {c.id: writer.add_connection(c.topic, c.msgtype, typestore=reader.typestore, offered_qos_profiles=c.ext.offered_qos_profiles)
-                for c in reader.connections}
-        for connection, log_ns, data in reader.messages():
-            if log_ns - reader.start_time < SECONDS * 1e9:
-                writer.write(made[connection.id], log_ns, data)
-    return path
+    return first_seconds(SECONDS, tmp_path_factory.mktemp("bags") / "short")
 
 
 @pytest.fixture(scope="module")

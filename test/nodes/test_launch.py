@@ -1,9 +1,14 @@
 """The launch files under the real launch system, where that is installed."""
 from __future__ import annotations
 
+import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,9 @@ pytest.importorskip("launch_ros", reason="`launch_ros` cannot be imported: it is
 from lifecycle_msgs.msg import State  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 
-from .conftest import Peer  # noqa: E402
+from .conftest import ROOT, WAIT_S, Peer  # noqa: E402
+from .recordings import first_seconds  # noqa: E402
+from .test_evaluator_node import SECONDS, evaluated, same_as_evaluated  # noqa: E402
 
 RUN = """
 import sys
@@ -29,25 +36,98 @@ sys.exit(service.run())
 """
 
 
-@pytest.mark.parametrize(("arguments", "name"), [([], "/fusion_node"), (["namespace:=robot"], "/robot/fusion_node")])
-def test_fusion_launch_brings_the_node_to_active(arguments: list[str], name: str, peer: Peer, tmp_path: Path) -> None:
+class Launched:
+    """A launch file in a process of its own; its output is kept."""
+
+    def __init__(self, log: Path, *arguments: str) -> None:
+        self._log = log
+        with log.open("w") as sink:
+            self.process = subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=sink, stderr=subprocess.STDOUT, env=os.environ)
+
+    def output(self) -> str:
+        return self._log.read_text()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(30) == 0, self.output()
+
+
+@pytest.fixture
+def launch(domain: int, tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 
     try:
         get_package_share_directory("aecf_ros")
     except (PackageNotFoundError, OSError):
         pytest.skip("aecf_ros is not installed in this ROS workspace: colcon build and source it first")
-    with (tmp_path / "launch.log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-c", RUN, "fusion.launch.py", *arguments], stdout=log, stderr=subprocess.STDOUT, env=os.environ)
-    try:
-        client = peer.node.create_client(GetState, f"{name}/get_state")
-        peer.wait_for(client.service_is_ready, "the node's lifecycle services")
-        states: list[int] = []
+    started: list[Launched] = []
 
-        def ask() -> None:
+    def start(*arguments: str) -> Launched:
+        started.append(Launched(tmp_path / "launch.log", *arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+def wait_until_active(peer: Peer, name: str = "/fusion_node") -> None:
+    """Ask the node for its state until it is active; it is asked anew each second, since a killed node's service is still found for a while."""
+    states: list[int] = []
+    asked_s = 0.0
+    client = peer.node.create_client(GetState, f"{name}/get_state")
+
+    def ask() -> None:
+        nonlocal asked_s
+        if client.service_is_ready() and time.monotonic() > asked_s + 1.0:
+            asked_s = time.monotonic()
             client.call_async(GetState.Request()).add_done_callback(lambda future: states.append(future.result().current_state.id))
 
-        peer.wait_for(lambda: State.PRIMARY_STATE_ACTIVE in states, "the node to be active", ask)
-    finally:
-        process.send_signal(2)
-        assert process.wait(30) == 0, (tmp_path / "launch.log").read_text()
+    peer.wait_for(lambda: State.PRIMARY_STATE_ACTIVE in states, "the node to be active", ask)
+
+
+@pytest.mark.parametrize(("arguments", "name"), [([], "/fusion_node"), (["namespace:=robot"], "/robot/fusion_node")])
+def test_fusion_launch_brings_the_node_to_active(arguments: list[str], name: str, peer: Peer, launch: Callable[..., Launched]) -> None:
+    launch("fusion.launch.py", *arguments)
+    wait_until_active(peer, name)
+
+
+def test_a_node_that_is_killed_is_active_again_after_its_respawn(peer: Peer, launch: Callable[..., Launched]) -> None:
+    launched = launch("fusion.launch.py")
+
+    def pids() -> list[int]:
+        return [int(pid) for pid in re.findall(r"fusion_node-1\]: process started with pid \[(\d+)\]", launched.output())]
+
+    peer.wait_for(lambda: "model av_digits" in launched.output(), "the first start")
+    os.kill(pids()[0], signal.SIGKILL)
+    peer.wait_for(lambda: len(pids()) == 2, "the respawn")
+    wait_until_active(peer)
+
+
+def test_autostart_false_leaves_the_node_unconfigured(peer: Peer, launch: Callable[..., Launched]) -> None:
+    launched = launch("fusion.launch.py", "autostart:=false")
+    client = peer.node.create_client(GetState, "/fusion_node/get_state")
+    peer.wait_for(client.service_is_ready, "the node's lifecycle services")
+    answer = client.call_async(GetState.Request())
+    peer.wait_for(answer.done, "its state")
+    assert answer.result().current_state.id == State.PRIMARY_STATE_UNCONFIGURED and "model av_digits" not in launched.output()
+
+
+def test_replay_launch_plays_scores_and_ends_by_itself(domain: int, launch: Callable[..., Launched], tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = first_seconds(SECONDS, tmp_path / "bag")
+    mock = tmp_path / "bin" / "ros2"  # stands in for the real command, which is no Python package
+    mock.parent.mkdir()
+    mock.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m test.nodes.mock_ros2 "$@"\n')
+    mock.chmod(0o755)
+    monkeypatch.setenv("PATH", str(mock.parent), prepend=os.pathsep)
+    launched = launch("replay.launch.py", f"bag:={recording}", f"out:={tmp_path / 'out'}", "rate:=2.0")
+    assert launched.process.wait(WAIT_S) == 0, launched.output()
+    same_as_evaluated(json.loads((tmp_path / "out" / "summary.json").read_text()), evaluated(recording, tmp_path / "exact"))
+
+
+def test_replay_launch_ends_with_the_reason_when_the_model_is_bad(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    launched = launch("replay.launch.py", "bag:=/nowhere", "model:=/nowhere", f"out:={tmp_path / 'out'}")
+    assert launched.process.wait(WAIT_S) == 0, launched.output()
+    assert "/nowhere: no such model directory" in launched.output()

@@ -1,0 +1,66 @@
+"""A mock of the command `ros2 bag play`, which is no Python package: the same arguments, every message of a bag published as recorded, and /clock.
+
+    python -m test.nodes.mock_ros2 bag play BAG --clock 100 ...
+"""
+from __future__ import annotations
+
+import argparse
+import time
+
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.time import Time
+from rosbags.highlevel import AnyReader
+from rosgraph_msgs.msg import Clock
+
+from pathlib import Path
+
+from aecf_ros.nodes.inputs import load_type
+
+
+def arguments() -> argparse.Namespace:
+    """The arguments that ros2bag has in Humble and Jazzy, of those that the launch file gives; argparse refuses any other."""
+    parser = argparse.ArgumentParser(prog="ros2")
+    parser.add_argument("command", choices=["bag"])
+    parser.add_argument("verb", choices=["play"])
+    parser.add_argument("bag_path", type=Path)
+    parser.add_argument("--clock", type=float, nargs="?", const=40.0, default=0.0)
+    parser.add_argument("-r", "--rate", type=float, default=1.0)
+    parser.add_argument("-d", "--delay", type=float, default=0.0)
+    parser.add_argument("--disable-keyboard-controls", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Play once."""
+    args = arguments()
+    rclpy.init()
+    node = Node("rosbag2_player")
+    clock = node.create_publisher(Clock, "/clock", 10)
+    with AnyReader([args.bag_path]) as reader:
+        publishers = {}
+        for connection in reader.connections:
+            latched = any(profile.durability.name == "TRANSIENT_LOCAL" for profile in connection.ext.offered_qos_profiles)
+            durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+            publishers[connection.id] = node.create_publisher(
+                load_type(connection.msgtype), connection.topic, QoSProfile(depth=10, durability=durability))
+        time.sleep(args.delay)
+        started_s, period_ns = time.monotonic(), int(1e9 / args.clock)
+        tick_ns = reader.start_time
+        for connection, log_ns, data in reader.messages():
+            while True:
+                due_ns = min(log_ns, tick_ns)
+                wait_s = (due_ns - reader.start_time) / 1e9 / args.rate - (time.monotonic() - started_s)
+                time.sleep(max(0.0, wait_s))
+                if log_ns < tick_ns:
+                    break
+                clock.publish(Clock(clock=Time(nanoseconds=tick_ns).to_msg()))
+                tick_ns += period_ns
+            publishers[connection.id].publish(bytes(data))
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+if __name__ == "__main__":
+    main()
