@@ -42,20 +42,21 @@ class StreamThresholds:
     """A picture whose brightest 2 % do not reach this share of full scale is dark; a dim room with a lamp is not."""
     overexposed_above: float = 0.6
     """Share of pixels at full scale (250 of 255 or more)."""
-    blur_below: float = 0.45
-    """Sharpness as a share of the stream's own average over the last half minute."""
+    blur_below: float = 0.47
+    """Steepness of the edges as a share of the stream's own average over the last half minute."""
     noisy_above: float = 0.012
     """Noise of the picture at encoder size, as a share of full scale, where it is also three times its own average."""
     clipped_above: float = 0.02
     """Share of samples at the limit; speech recorded with headroom has none."""
     silent_below_dbfs: float = -75.0
-    """Level of near-silence; the noise floor of a microphone that works is 10 to 40 dB above."""
+    """Level of near-silence; the noise floor of a microphone that works is 10 to 40 dB above. 0 also switches off that pauses 18 dB quieter than
+    usual are near-silent."""
     dc_above: float = 0.05
     """Constant offset, as a share of full scale."""
     hum_above: float = 0.5
     """Share of the energy at harmonics of 50 or 60 Hz."""
-    noise_above_dbfs: float = -35.0
-    """Level of the quietest moment of the last half second, where it is also broadband and 12 dB above the usual."""
+    noise_above_dbfs: float = -40.0
+    """Level of what never stopped over the last 0.8 s in most bands, where it is also 3 dB above the usual."""
 
     def __post_init__(self) -> None:
         if not 0 < self.stale_after_s <= self.dropped_after_s:

@@ -125,7 +125,7 @@ IMAGE = (
               "s", (0.0, 600.0), life="live"),
     Parameter("dark_below", 0.12, "Share of full scale that the brightest 2 % must reach; 0 switches it off", "", (0.0, 1.0), life="live"),
     Parameter("overexposed_above", 0.6, "Share of pixels at full scale that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("blur_below", 0.45, "Share of its usual sharpness below which a picture is blurred; 0 switches it off", "", (0.0, 1.0), life="live"),
+    Parameter("blur_below", 0.47, "Share of the usual steepness of edges below which a picture is blurred; 0 switches it off", "", (0.0, 1.0), life="live"),
     Parameter("noisy_above", 0.012, "Noise as a share of full scale that is too much, where it is also three times the usual; 0 switches it off",
               "", (0.0, 1.0), life="live"),
     Parameter("transport", "auto", "Message type of the image topic, sensor_msgs/Image (raw) or CompressedImage; auto takes what is published",
@@ -136,10 +136,10 @@ AUDIO = (
     Parameter("frozen_after_s", AUDIO_THRESHOLDS.frozen_after_s, "How long one value or a loop may last before the stream is FROZEN; "
               "0 switches it off, as behind a noise gate", "s", (0.0, 600.0), life="live"),
     Parameter("clipped_above", 0.02, "Share of samples at the limit that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("silent_below_dbfs", -75.0, "Level of near-silence; 0 switches it off", "dBFS", (-200.0, 0.0), life="live"),
+    Parameter("silent_below_dbfs", -75.0, "Level of near-silence, as are pauses 18 dB quieter than usual; 0 switches both off", "dBFS", (-200.0, 0.0), life="live"),
     Parameter("dc_above", 0.05, "Constant offset that is too much, as a share of full scale; 0 switches it off", "", (0.0, 1.0), life="live"),
     Parameter("hum_above", 0.5, "Share of the energy at multiples of 50 or 60 Hz that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("noise_above_dbfs", -35.0, "Level of the quietest moment that is too much, where it is also 12 dB above the usual; "
+    Parameter("noise_above_dbfs", -40.0, "Level of noise, never less for 0.8 s, that is too much where it is also 3 dB above the usual; "
               "0 switches it off", "dBFS", (-200.0, 0.0), life="live"),
     Parameter("message", "auto", "Message type of the audio topic: audio_common_msgs/AudioDataStamped (stamped), AudioData (plain), AudioStamped of "
               "the other package of that name (dialect), foxglove_msgs/RawAudio (foxglove); auto takes what is published",
