@@ -12,7 +12,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 
 from aecf_ros.nodes.camera import Camera, CameraHealth, CameraSettings, Shot, silence_libraries
@@ -20,6 +19,7 @@ from aecf_ros.nodes.convert import key_values, ns_to_stamp
 from aecf_ros.nodes.driver import CANNOT_START, declare
 from aecf_ros.nodes.parameters import Parameter
 from aecf_ros.nodes.process import Ended, run_node
+from aecf_ros.nodes.qos import OVERRIDABLE
 
 IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 """Reliable fits every subscription; depth 1 keeps no old frame for a slow one."""
@@ -57,8 +57,8 @@ class CameraNode(Node):
         period_s = float(values.pop("diagnostics_period_s"))
         self._settings = CameraSettings(**values)  # type: ignore[arg-type]
         self._images = self.create_publisher(CompressedImage if self._compressed else Image, "camera/image", IMAGE_QOS,
-                                             qos_overriding_options=QoSOverridingOptions.with_default_policies())
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+                                             qos_overriding_options=OVERRIDABLE)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10, qos_overriding_options=OVERRIDABLE)
         self._news = self.create_guard_condition(self._on_news)
         self._trouble = ""
         self._lost_s = 0.0

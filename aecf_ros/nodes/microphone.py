@@ -17,7 +17,6 @@ from typing import Any
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.nodes.devices import Backoff, DeviceError, InputDevice, SampleClock, choose_device
 
-BYTES_PER_SAMPLE = 2
 QUEUE_S = 5.0
 AHEAD_S = 1.0
 CLOSE_S = 2.0

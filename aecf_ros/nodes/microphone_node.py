@@ -4,26 +4,21 @@ from __future__ import annotations
 import math
 import sys
 import time
-from array import array
 from typing import Any
 
 import numpy as np
-from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from aecf_ros.nodes.convert import key_values, ns_to_stamp
+from aecf_ros.nodes.convert import key_values
 from aecf_ros.nodes.driver import CANNOT_START, declare
-from aecf_ros.nodes.inputs import LATCHED_QOS
-from aecf_ros.nodes.microphone import BYTES_PER_SAMPLE, Health, Microphone, MicrophoneSettings, Sound
+from aecf_ros.nodes.microphone import Health, Microphone, MicrophoneSettings, Sound
 from aecf_ros.nodes.parameters import Parameter
 from aecf_ros.nodes.process import Ended, run_node
+from aecf_ros.nodes.qos import OVERRIDABLE
+from aecf_ros.nodes.sound import sound_publisher
 
-SOUND_QOS = QoSProfile(depth=20, reliability=ReliabilityPolicy.RELIABLE)
-"""Reliable fits every subscription."""
 FULL_SCALE = 32768.0
 SILENCE_DBFS = -120.0
 
@@ -41,7 +36,7 @@ MICROPHONE = (
 
 
 class MicrophoneNode(Node):
-    """Publishes ``audio`` (S16LE), a latched ``audio_info`` and ``/diagnostics``.
+    """Publishes ``audio`` (S16LE; a latched ``audio_info`` beside it, unless each message says its format) and ``/diagnostics``.
 
     PortAudio's thread only queues and triggers a guard condition; the executor publishes.
     """
@@ -49,13 +44,12 @@ class MicrophoneNode(Node):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("microphone_node", **kwargs)
         values = declare(self, MICROPHONE)
-        self._frame_id = str(values.pop("frame_id"))
+        frame_id = str(values.pop("frame_id"))
         period_s = float(values.pop("diagnostics_period_s"))
         self._settings = MicrophoneSettings(**values)  # type: ignore[arg-type]
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._audio = self.create_publisher(AudioDataStamped, "audio", SOUND_QOS, qos_overriding_options=overridable)
-        self._audio_info = self.create_publisher(AudioInfo, "audio_info", LATCHED_QOS)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        s = self._settings
+        self._publish_sound = sound_publisher(self, s.rate_hz, s.channels, s.block_frames, frame_id)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10, qos_overriding_options=OVERRIDABLE)
         self._news = self.create_guard_condition(self._on_news)
         self._meter = _Meter(self._settings)
         self._trouble = ""
@@ -63,9 +57,6 @@ class MicrophoneNode(Node):
         self._overflows_said = 0
         self._microphone = Microphone(self._settings, lambda: self.get_clock().now().nanoseconds, self._news.trigger)
         self._microphone.start()
-        s = self._settings
-        self._audio_info.publish(AudioInfo(channels=s.channels, sample_rate=s.rate_hz, sample_format="S16LE", coding_format="wave",
-                                           bitrate=s.rate_hz * s.channels * BYTES_PER_SAMPLE * 8))
         self.get_logger().info(f"microphone '{self._microphone.health().device}' at {s.rate_hz} Hz, {s.channels} channels, {s.chunk_ms} ms in a message")
         self.create_timer(period_s, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -86,10 +77,7 @@ class MicrophoneNode(Node):
             raise Ended(1)
 
     def _publish(self, sound: Sound) -> None:
-        message = AudioDataStamped(audio=AudioData(data=array("B", sound.data)))
-        message.header.stamp = ns_to_stamp(sound.stamp_ns)
-        message.header.frame_id = self._frame_id
-        self._audio.publish(message)
+        self._publish_sound(sound.stamp_ns, sound.data)
         self._meter.add(sound.data)
 
     def _note_change(self, health: Health) -> None:

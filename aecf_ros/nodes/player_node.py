@@ -14,36 +14,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CompressedImage, Image
 
 from aecf_ros.core.bundle import BundleError, load_manifest
 from aecf_ros.core.messages import stamp_to_ns
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.nodes.convert import ns_to_stamp
-from aecf_ros.nodes.inputs import LATCHED_QOS
+from aecf_ros.nodes.inputs import LATCHED_QOS, load_type
 from aecf_ros.nodes.process import ros_process
 from aecf_ros.replay.bag import Bag, BagError, Recorded, Topics, open_bag
 from aecf_ros.replay.driver import arrivals, stream_kinds
 from aecf_ros.replay.faults import Fault, FaultError, FaultInjector, load_faults
 
-TYPES = {
-    "sensor_msgs/msg/Image": Image,
-    "sensor_msgs/msg/CompressedImage": CompressedImage,
-    "audio_common_msgs/msg/AudioData": AudioData,
-    "audio_common_msgs/msg/AudioDataStamped": AudioDataStamped,
-    "audio_common_msgs/msg/AudioInfo": AudioInfo,
-}
 SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 MATCH_TIMEOUT_S = 20.0
 
 
 class PlayError(RuntimeError):
-    """Nobody listens; says to what."""
+    """It cannot be played: nobody listens, or a message type is missing; says which."""
 
 
 def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: Mapping[str, str],
@@ -59,12 +50,13 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: M
         Header stamps of what was published, in ns, by modality.
 
     Raises:
-        PlayError: a topic found no subscriber within ``MATCH_TIMEOUT_S``.
+        PlayError: a message type is not installed, or a topic found no subscriber within ``MATCH_TIMEOUT_S``.
     """
-    publishers = {topic: node.create_publisher(TYPES[bag.types[topic]], topic, SENSOR_QOS) for topic in topics.streams.values()}
-    publishers |= {topic: node.create_publisher(AudioInfo, topic, LATCHED_QOS) for topic in topics.infos.values()}
+    types = {topic: _installed(bag.types[topic]) for topic in (*topics.streams.values(), *topics.infos.values())}
+    publishers = {topic: node.create_publisher(types[topic], topic, SENSOR_QOS) for topic in topics.streams.values()}
+    publishers |= {topic: node.create_publisher(types[topic], topic, LATCHED_QOS) for topic in topics.infos.values()}
     _wait_for_subscribers(publishers, stopping)
-    described = _describe_sound(bag, topics, publishers)
+    described = _describe_sound(bag, topics, publishers, types)
 
     start_ns = node.get_clock().now().nanoseconds + NANOSECONDS // 2
     on_start(start_ns)
@@ -72,7 +64,7 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: M
     published: dict[str, list[int]] = {name: [] for name in topics.streams}
 
     def read(recorded: Recorded) -> Any:
-        message = deserialize_message(recorded.data, TYPES[recorded.type])
+        message = deserialize_message(recorded.data, types[recorded.topic])
         if hasattr(message, "header"):
             message.header.stamp = ns_to_stamp(stamp_to_ns(message.header.stamp) + offset_ns)
         return message
@@ -92,13 +84,20 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: M
     return published
 
 
-def _describe_sound(bag: Bag, topics: Topics, publishers: Mapping[str, Publisher]) -> dict[str, Any]:
+def _installed(name: str) -> Any:
+    message_type = load_type(name)
+    if message_type is None:
+        raise PlayError(f"the recording holds {name}, which is not installed here; install its package, or see `aecf doctor` for a mismatched one")
+    return message_type
+
+
+def _describe_sound(bag: Bag, topics: Topics, publishers: Mapping[str, Publisher], types: Mapping[str, Any]) -> dict[str, Any]:
     """Publish the first AudioInfo of each stream before any sound, as a latched topic would have it; gives them by modality."""
     described = {}
     for name, topic in topics.infos.items():
         recorded = next(bag.messages([topic]), None)
         if recorded is not None:
-            described[name] = deserialize_message(recorded.data, TYPES[recorded.type])
+            described[name] = deserialize_message(recorded.data, types[topic])
             publishers[topic].publish(described[name])
     return described
 

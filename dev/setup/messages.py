@@ -53,12 +53,13 @@ def find_ament_package() -> Path:
     raise FileNotFoundError("the Python module ament_package was not found; install python3-ament-package")
 
 
-def build_messages(packages: list[Path], venv: Path, build: Path, jobs: int, log: IO[str]) -> None:
+def build_messages(packages: list[Path], venv: Path, prefix: Path, build: Path, jobs: int, log: IO[str]) -> None:
     """Configure, build and install the packages, which must not depend on each other.
 
     Args:
         packages: source folders, each with a CMakeLists.txt.
-        venv: virtual environment that holds the ROS 2 wheels; the install prefix.
+        venv: virtual environment that holds the ROS 2 wheels.
+        prefix: where they are installed; `venv` itself, unless two packages of one name are wanted.
         build: folder for build trees; those there before are replaced.
         jobs: compilers at a time.
         log: receives the output of every tool.
@@ -86,6 +87,7 @@ def build_messages(packages: list[Path], venv: Path, build: Path, jobs: int, log
     link.symlink_to(find_ament_package())
 
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("AMENT_", "CMAKE_", "ROS_"))}
+    environment["AMENT_PREFIX_PATH"] = str(venv)
     environment["PYTHONPATH"] = str(modules)
     environment["PATH"] = f"{venv / 'bin'}{os.pathsep}{environment['PATH']}"
     # The generators load no ROS library: without the hook's re-execution each of their many starts is twice as fast.
@@ -98,7 +100,7 @@ def build_messages(packages: list[Path], venv: Path, build: Path, jobs: int, log
         command = ["cmake", "-G", "Ninja", "-S", package, "-B", tree]
         definitions = {
             "CMAKE_PREFIX_PATH": venv,
-            "CMAKE_INSTALL_PREFIX": venv,
+            "CMAKE_INSTALL_PREFIX": prefix,
             "CMAKE_INSTALL_MESSAGE": "NEVER",
             "CMAKE_BUILD_TYPE": "None",
             "CMAKE_C_FLAGS": COMPILER_FLAGS,

@@ -40,6 +40,12 @@ MESSAGE_PACKAGES = [
     ROOT / "dev" / "interfaces" / "audio_common_msgs",
     ROOT / "dev" / "interfaces" / "vision_msgs",
 ]
+# The other package named audio_common_msgs, and one that needs nothing of it: tests put this prefix before the environment's.
+OTHER_DIALECT = [
+    ROOT / "dev" / "interfaces" / "other_dialect" / "audio_common_msgs",
+    ROOT / "dev" / "interfaces" / "other_dialect" / "foxglove_msgs",
+]
+OTHER_DIALECT_PREFIX = VENV / "other_dialect"
 UPSTREAM = "aecf==0.1.0"
 # Shared libraries of the opencv-python wheel.
 LIBRARIES = ["libgl1", "libglib2.0-0"]
@@ -220,7 +226,7 @@ def build_interfaces(distribution: str | None) -> None:
     """
     if not distribution:
         with LOG.open("a") as log:
-            messages.build_messages(MESSAGE_PACKAGES, VENV, BUILD / "messages", os.cpu_count() or 1, log)
+            messages.build_messages(MESSAGE_PACKAGES, VENV, VENV, BUILD / "messages", os.cpu_count() or 1, log)
         return
     lacking = [package for package in MESSAGE_PACKAGES if not importlib.util.find_spec(package.name)]
     if not lacking:
@@ -232,6 +238,12 @@ def build_interfaces(distribution: str | None) -> None:
         ["colcon", "--log-base", WORKSPACE / "log", "build", "--base-paths", *lacking,
          "--build-base", WORKSPACE / "build", "--install-base", WORKSPACE / "install", "--merge-install"]
     )  # fmt: skip
+
+
+def build_other_dialect() -> None:
+    """Build the messages of the other `audio_common_msgs` into a prefix of their own, for the tests."""
+    with LOG.open("a") as log:
+        messages.build_messages(OTHER_DIALECT, VENV, OTHER_DIALECT_PREFIX, BUILD / "other_dialect", os.cpu_count() or 1, log)
 
 
 def install_project() -> None:
@@ -274,7 +286,8 @@ def prepare(profile: str) -> int:
                       f"Python packages of {file.name}{size}",
                       lambda file=file: install_requirements([file], distribution))  # fmt: skip
 
-    sources = [package / name for package in MESSAGE_PACKAGES for name in ("msg", "CMakeLists.txt", "package.xml")]
+    sources, other_sources = ([package / name for package in packages for name in ("msg", "CMakeLists.txt", "package.xml")]
+                              for packages in (MESSAGE_PACKAGES, OTHER_DIALECT))  # fmt: skip
     if profile == "bench":
         # A baseline; its own requirements name versions that nothing here needs.
         steps.stamped("upstream", UPSTREAM, f"The upstream package {UPSTREAM}, a baseline", lambda: run_logged(
@@ -283,6 +296,9 @@ def prepare(profile: str) -> int:
     steps.stamped("messages", file_digest(*sources, HERE / "messages.py", HERE / "ros.txt"),
                   "Message packages: " + ", ".join(package.name for package in MESSAGE_PACKAGES),
                   lambda: build_interfaces(distribution))  # fmt: skip
+    if profile == "test" and not distribution:
+        steps.stamped("other_dialect", file_digest(*other_sources, HERE / "messages.py", HERE / "ros.txt"),
+                      "Message packages for tests: the other audio_common_msgs, foxglove_msgs", build_other_dialect)  # fmt: skip
     steps.stamped("project", file_digest(ROOT / "setup.py", ROOT / "setup.cfg"), "The package aecf_ros, editable",
                   install_project)  # fmt: skip
     return steps.done

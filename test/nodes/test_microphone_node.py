@@ -5,12 +5,10 @@ zeros without end; a USB microphone ends the stream with an error instead, which
 """
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
+from .alsa import CHUNK, CHUNK_S, NAME, RATE_HZ, AlsaMicrophone
 from .conftest import ROOT, WAIT_S, Peer
 from .processes import NodeProcess
 
@@ -33,56 +32,7 @@ from aecf_ros.nodes.inputs import LATCHED_QOS  # noqa: E402
 from aecf_ros.nodes.microphone_node import MICROPHONE  # noqa: E402
 from aecf_ros.nodes.shared_memory import orphans  # noqa: E402
 
-RATE_HZ, CHUNK = 16000, 1600
-CHUNK_S = CHUNK / RATE_HZ
-NAME = "robot_mic"
 MODULE = "aecf_ros.nodes.microphone_node"
-
-
-class AlsaMicrophone:
-    """An ALSA capture device that plays ``recording`` in real time, and can be pulled out and put back."""
-
-    def __init__(self, folder: Path, recording: np.ndarray) -> None:
-        self.config, self._fifo, self.recording = folder / "asoundrc", folder / "fifo", recording
-        os.mkfifo(self._fifo)
-        self.environment = {**os.environ, "ALSA_CONFIG_PATH": str(self.config)}
-        self._running: threading.Event | None = None
-        self.stalled = False
-        self.plug()
-
-    def plug(self) -> None:
-        self._running = threading.Event()
-        fifo = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK)
-        fcntl.fcntl(fifo, fcntl.F_SETPIPE_SZ, 4096)  # as a sound card holds little
-        self._thread = threading.Thread(target=self._feed, args=(fifo, self._running))
-        self._thread.start()
-        self._list(f'pcm.{NAME} {{ type file\n slave.pcm {{ type null }}\n file "/dev/null"\n infile "{self._fifo}"\n format "raw"\n hint.show on }}\n')
-
-    def unplug(self) -> None:
-        self._list("")
-        self.withdraw_writer()
-
-    def withdraw_writer(self) -> None:
-        self._running.set()
-        self._thread.join()
-
-    def _list(self, pcm: str) -> None:
-        new = self.config.with_suffix(".new")
-        new.write_text('pcm.default { type null }\n' + pcm)
-        new.replace(self.config)
-
-    def _feed(self, fifo: int, ended: threading.Event) -> None:
-        position, next_s = 0, time.monotonic()
-        while not ended.wait(max(0.0, next_s - time.monotonic())):
-            next_s += CHUNK_S
-            if self.stalled:
-                continue
-            try:
-                os.write(fifo, self.recording[position:position + CHUNK].tobytes())
-            except BlockingIOError:  # nobody reads
-                continue
-            position = (position + CHUNK) % len(self.recording)
-        os.close(fifo)
 
 
 class Listener:
@@ -196,6 +146,20 @@ def test_unplugged_and_replugged_microphone_is_recovered(start, listener: Listen
     output = node.output()
     assert output.count("trying to open it again") == 1 and output.count("is back after") == 1, output
     assert node.stop() == 0
+
+
+def test_lost_input_is_counted_and_warned_of_once(microphone: AlsaMicrophone, listener: Listener, tmp_path: Path) -> None:
+    node = NodeProcess("test.nodes.mock_overflow", tmp_path / "log", f"device:={NAME}", "diagnostics_period_s:=0.3", environment=microphone.environment)
+    try:
+        listener.peer.wait_for(lambda: listener.diagnostics and listener.chunks, "sound")
+        node.process.send_signal(signal.SIGUSR1)
+        listener.peer.wait_for(lambda: any(d["level"] == "0" and d["overflows"] == "2" for d in listener.diagnostics), "two overflows, then well again")
+        warned = [d for d in listener.diagnostics if d["level"] == "1"]
+        assert warned and all("sound was lost because this machine is too busy" in d["message"] for d in warned)
+        assert sum(int(d["message"].split()[0]) for d in warned) == 2
+        assert node.stop() == 0, node.output()
+    finally:
+        node.end()
 
 
 def test_device_that_never_returns_from_closing_ends_the_node_with_1(start, listener: Listener, microphone: AlsaMicrophone) -> None:
