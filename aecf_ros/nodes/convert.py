@@ -85,8 +85,8 @@ _LEVELS = {
 }
 
 
-def status_to_diagnostic(status: StreamStatus, node_name: str, waiting_too_long: bool) -> DiagnosticStatus:
-    """One diagnostic status of a stream, with units in the keys (REP-107)."""
+def status_to_diagnostic(status: StreamStatus, node_name: str, waiting_too_long: bool, not_served: int) -> DiagnosticStatus:
+    """One diagnostic status of a stream, with units in the keys (REP-107); ``not_served`` messages were never decoded."""
     level = _LEVELS.get(status.state, DiagnosticStatus.ERROR)
     if status.state is StreamState.WAITING and waiting_too_long:
         level = DiagnosticStatus.ERROR
@@ -102,6 +102,7 @@ def status_to_diagnostic(status: StreamStatus, node_name: str, waiting_too_long:
         "dropped after (s)": f"{status.dropped_after_s:.3f}",
         "received (messages)": status.received,
         "rejected (messages)": status.rejected,
+        "not served (messages)": not_served,
     }))
 
 

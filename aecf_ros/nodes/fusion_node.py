@@ -19,7 +19,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -29,7 +28,7 @@ from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState
 from aecf_ros.nodes import convert
-from aecf_ros.nodes.inputs import LATCHED_QOS, READ_IMAGE, Inputs, Read, Unreadable
+from aecf_ros.nodes.inputs import LATCHED_QOS, Inputs, Read, Unreadable
 from aecf_ros.nodes.parameters import (
     AUTOSTART,
     NodeParameters,
@@ -40,6 +39,7 @@ from aecf_ros.nodes.parameters import (
     declare_stream_parameters,
 )
 from aecf_ros.nodes.process import run_node
+from aecf_ros.nodes.qos import OVERRIDABLE
 from aecf_ros.nodes.vision import ClassificationPublisher
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend
 from aecf_ros.runtime.pipeline import Observation, Pipeline, PipelineConfig
@@ -62,6 +62,7 @@ class _Model:
     streams: dict[str, StreamParameters]
     pipeline: Pipeline
     scheduling: str
+    cameras: frozenset[str]
 
 
 class FusionNode(LifecycleNode):
@@ -93,12 +94,11 @@ class FusionNode(LifecycleNode):
 
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._inputs = Inputs(self, self._on_message, self._on_publishers)
-        overridable = QoSOverridingOptions.with_default_policies()
-        self._prediction = self.create_lifecycle_publisher(FusedPrediction, "~/prediction", PREDICTION_QOS, qos_overriding_options=overridable)
+        self._prediction = self.create_lifecycle_publisher(FusedPrediction, "~/prediction", PREDICTION_QOS, qos_overriding_options=OVERRIDABLE)
         self._classification = ClassificationPublisher(self)
-        self._debug_image = self.create_publisher(Image, "~/debug_image", 1, qos_overriding_options=overridable)
-        self._model_info = self.create_publisher(String, "~/model_info", LATCHED_QOS, qos_overriding_options=overridable)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", PREDICTION_QOS, qos_overriding_options=overridable)
+        self._debug_image = self.create_publisher(Image, "~/debug_image", 1, qos_overriding_options=OVERRIDABLE)
+        self._model_info = self.create_publisher(String, "~/model_info", LATCHED_QOS, qos_overriding_options=OVERRIDABLE)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", PREDICTION_QOS, qos_overriding_options=OVERRIDABLE)
         self._deadline = self.create_timer(self._settings.max_gap_s, self._on_deadline, clock=self._steady)
         self._deadline.cancel()
         self._diagnostics_timer = self.create_timer(self._settings.diagnostics_period_s, self._on_diagnostics_timer, clock=self._steady)
@@ -198,7 +198,8 @@ class FusionNode(LifecycleNode):
         config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, settings.max_gap_s)
         pipeline = Pipeline(bundle.manifest, backend, config)
         inference_ns = pipeline.warm_up()
-        return _Model(bundle, backend, streams, pipeline, choose_scheduling(settings.scheduling, inference_ns))
+        return _Model(bundle, backend, streams, pipeline, choose_scheduling(settings.scheduling, inference_ns),
+                      frozenset(m.name for m in bundle.manifest.modalities if m.kind == "image"))
 
     def _announce(self, model: _Model) -> None:
         manifest = model.bundle.manifest
@@ -261,10 +262,10 @@ class FusionNode(LifecycleNode):
         return now_ns
 
     def _on_message(self, name: str, read: Read, message: Any) -> None:
-        if self._active:
+        model = self._model
+        if self._active and model is not None:
             arrived_ns, received_ns = time.perf_counter_ns(), self.get_clock().now().nanoseconds
-            # Sound is a stream that must not be cut; of the frames of a camera only the newest counts.
-            slot = name if read in READ_IMAGE.values() else None
+            slot = name if name in model.cameras else None  # sound must not be cut; of a camera's frames only the newest counts
             self._schedule.submit(partial(self._take, name, read, message, arrived_ns, received_ns), slot)
 
     def _take(self, name: str, read: Read, message: Any, arrived_ns: int, received_ns: int) -> None:

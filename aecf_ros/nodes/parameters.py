@@ -94,7 +94,7 @@ NODE = (
     Parameter("threads", 1, "CPU threads of each graph; one is best for small encoders", bounds=(1, 64), life="load"),
     Parameter("scheduling", "auto", "Inference in the callback (inline) or in a thread of its own that takes the newest frame (worker); auto measures "
               "the graphs when they are loaded and takes the worker if they need more than 60 % of the time between frames at 30 Hz",
-              choices=SCHEDULINGS),
+              choices=SCHEDULINGS, life="load"),
     Parameter("max_gap_s", 0.2, "Longest time without a prediction, whatever the streams do", "s", (0.01, 10.0), life="live"),
     Parameter("diagnostics_period_s", 1.0, "Time between diagnostics while no state changes", "s", (0.1, 60.0)),
     Parameter("waiting_grace_s", 10.0, "A stream that has sent nothing for so long is an ERROR in diagnostics", "s", (0.0, 3600.0), life="live"),

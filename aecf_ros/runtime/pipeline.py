@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from time import perf_counter_ns
 from typing import Protocol
 
 import numpy as np
 
 from aecf_ros.core.buffer import AudioWindow
 from aecf_ros.core.bundle import ABSTAIN_REASONS, AudioModality, ImageModality, Manifest, Modality
-from aecf_ros.core.content import AudioWatch, ImageWatch
+from aecf_ros.core.content import AudioWatch, ImageContent, ImageWatch, digest
 from aecf_ros.core.decode import DecodeError, as_bytes, decode_audio, decode_image, is_compressed, resize_image
 from aecf_ros.core.streams import PublishersMatched, SampleReceived, SampleRejected, StreamMonitor, TimePassed
 from aecf_ros.core.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
 from aecf_ros.core.types import NANOSECONDS, AudioChunk, ModalityReport, Prediction, RawAudio, RawImage, StreamStatus
 from aecf_ros.runtime.backends import Backend, HeadOutput
 from aecf_ros.runtime.resample import resample_window
+from aecf_ros.runtime.trace import Trace
 
-
+WARM_UP_RUNS = 4
+"""Runs of every graph before the first message."""
+CHECK_PERIOD_NS = 90_000_000
+"""Content is measured ten times a second: complaints about it must last 0.4 s anyway."""
 GAP_PERIODS = 1.75
 """Camera periods after which a prediction is made though no frame came: more than jitter, less than two."""
 
@@ -51,11 +56,13 @@ class _Source(Protocol):
     """The newest evidence of one modality, ready for its encoder.
 
     ``read`` decodes and measures a message, ``keep`` makes the one just read the newest evidence: between the two the
-    monitor says whether its stamp can be believed. ``clear`` forgets the evidence.
+    monitor says whether its stamp can be believed. ``clear`` forgets the evidence. ``settle`` does what no prediction
+    waits for, and ``trace`` is told what each part took.
     """
 
     changed: bool
     stamp_ns: int | None
+    trace: Trace
 
     def read(self, raw: RawImage | RawAudio, now_ns: int) -> SampleReceived: ...
 
@@ -63,13 +70,23 @@ class _Source(Protocol):
 
     def clear(self) -> None: ...
 
+    def settle(self) -> None: ...
+
     def sample(self) -> np.ndarray: ...
 
 
 class _ImageSource:
-    def __init__(self, modality: ImageModality) -> None:
+    """Content is measured after the prediction, ten times a second, and counts with the frames that follow; only repetition is told at once."""
+
+    def __init__(self, modality: ImageModality, trace: Trace) -> None:
         self._size = (modality.height, modality.width)
+        self._decode, self._preprocess, self._check = (f"{stage} {modality.name}" for stage in ("decode", "preprocess", "check"))
+        self.trace = trace
         self._watch = ImageWatch()
+        self._content: ImageContent | None = None
+        self._mark: int | None = None
+        self._measured_ns: int | None = None
+        self._unmeasured: tuple[np.ndarray, bool, np.ndarray, int] | None = None
         self._next: tuple[int, np.ndarray] | None = None
         self.clear()
 
@@ -79,12 +96,23 @@ class _ImageSource:
         self.stamp_ns: int | None = None
 
     def read(self, raw: RawImage | RawAudio, now_ns: int) -> SampleReceived:
+        self.settle()
         if not isinstance(raw, RawImage):
             raise DecodeError(f"got {type(raw).__name__} on an image stream; check the topic's remapping")
+        started_ns = perf_counter_ns()
         frame = decode_image(raw)
+        decoded_ns = perf_counter_ns()
         image = resize_image(frame.image, *self._size)
         self._next = frame.stamp_ns, image
-        content = self._watch.look(as_bytes(raw.data), is_compressed(raw.encoding), image, now_ns)
+        data, compressed = as_bytes(raw.data), is_compressed(raw.encoding)
+        mark = digest(data, compressed)
+        repeats = "the same picture" if mark == self._mark else ""
+        self._mark = mark
+        if self._measured_ns is None or now_ns - self._measured_ns >= CHECK_PERIOD_NS:
+            self._unmeasured, self._measured_ns = (data, compressed, image, now_ns), now_ns
+        content = None if self._content is None else replace(self._content, repeats=repeats)
+        self.trace.add(self._decode, decoded_ns - started_ns)
+        self.trace.add(self._preprocess, perf_counter_ns() - decoded_ns)
         return SampleReceived(raw.stamp_ns, raw.received_ns, content=content)
 
     def keep(self) -> None:
@@ -92,13 +120,22 @@ class _ImageSource:
         self.stamp_ns, self._image = self._next
         self.changed = True
 
+    def settle(self) -> None:
+        if self._unmeasured is not None:
+            started_ns = perf_counter_ns()
+            self._content = self._watch.look(*self._unmeasured)
+            self._unmeasured = None
+            self.trace.add(self._check, perf_counter_ns() - started_ns)
+
     def sample(self) -> np.ndarray:
         return self._image
 
 
 class _AudioSource:
-    def __init__(self, modality: AudioModality) -> None:
+    def __init__(self, modality: AudioModality, trace: Trace) -> None:
         self._modality = modality
+        self._decode, self._preprocess, self._check = (f"{stage} {modality.name}" for stage in ("decode", "preprocess", "check"))
+        self.trace = trace
         self._window = AudioWindow(modality.rate_hz, modality.window_samples)
         self._watch = AudioWatch()
         self._next: AudioChunk | None = None
@@ -112,8 +149,12 @@ class _AudioSource:
     def read(self, raw: RawImage | RawAudio, now_ns: int) -> SampleReceived:
         if not isinstance(raw, RawAudio):
             raise DecodeError(f"got {type(raw).__name__} on an audio stream; check the topic's remapping")
+        started_ns = perf_counter_ns()
         chunk = self._next = decode_audio(raw)
+        decoded_ns = perf_counter_ns()
         content = self._watch.listen(as_bytes(raw.data), chunk.samples, chunk.rate_hz, now_ns)
+        self.trace.add(self._decode, decoded_ns - started_ns)
+        self.trace.add(self._check, perf_counter_ns() - decoded_ns)
         return SampleReceived(raw.stamp_ns, raw.received_ns, chunk.end_ns - chunk.stamp_ns, raw.headless, content)
 
     def keep(self) -> None:
@@ -124,8 +165,14 @@ class _AudioSource:
         self._window.append(chunk)
         self.stamp_ns, self.changed = self._window.end_ns, True
 
+    def settle(self) -> None:
+        """A chunk is measured as it comes: there are few, and predictions seldom wait for one."""
+
     def sample(self) -> np.ndarray:
-        return resample_window(self._window.read(), self._window.rate_hz, self._modality.rate_hz, self._modality.window_samples)
+        started_ns = perf_counter_ns()
+        window = resample_window(self._window.read(), self._window.rate_hz, self._modality.rate_hz, self._modality.window_samples)
+        self.trace.add(self._preprocess, perf_counter_ns() - started_ns)
+        return window
 
 
 _SOURCES: dict[str, Callable[..., _Source]] = {"image": _ImageSource, "audio": _AudioSource}
@@ -137,6 +184,11 @@ class _Stream:
     monitor: StreamMonitor
     source: _Source
     embedding: np.ndarray | None = None
+    transport: str = field(init=False)
+    encoder: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.transport, self.encoder = f"transport {self.modality.name}", f"encoder {self.modality.name}"
 
 
 class Pipeline:
@@ -156,17 +208,26 @@ class Pipeline:
         self.manifest = manifest
         self.config = config
         self._backend = backend
+        self.trace = Trace()
         self._streams = {
-            m.name: _Stream(m, StreamMonitor(m.name, self._thresholds(m)), _SOURCES[m.kind](m)) for m in manifest.modalities}
+            m.name: _Stream(m, StreamMonitor(m.name, self._thresholds(m)), _SOURCES[m.kind](m, self.trace)) for m in manifest.modalities}
         self._last_step_ns: int | None = None
 
-    def warm_up(self) -> None:
-        """Run every graph once on zeros, so that the first prediction is as quick as the others."""
-        embeddings = {}
-        for name, stream in self._streams.items():
-            dtype = np.uint8 if stream.modality.kind == "image" else np.float32
-            embeddings[name] = self._backend.encode(name, np.zeros(stream.modality.input_shape, dtype))
-        self._backend.fuse(embeddings, [True] * len(embeddings))
+    def warm_up(self) -> int:
+        """Run every graph on zeros, so that the first prediction is as quick as the others.
+
+        Returns:
+            Nanoseconds that all of them together take: the least of some runs, because the first ones also allocate.
+        """
+        samples = {name: np.zeros(s.modality.input_shape, np.uint8 if s.modality.kind == "image" else np.float32)
+                   for name, s in self._streams.items()}
+        took_ns = []
+        for _ in range(WARM_UP_RUNS):
+            started_ns = perf_counter_ns()
+            embeddings = {name: self._backend.encode(name, sample) for name, sample in samples.items()}
+            self._backend.fuse(embeddings, [True] * len(embeddings))
+            took_ns.append(perf_counter_ns() - started_ns)
+        return min(took_ns)
 
     def configure(self, config: PipelineConfig) -> None:
         """Take other thresholds and another longest gap, from now on."""
@@ -178,7 +239,7 @@ class Pipeline:
         """Start anew, because time itself jumped back: a recording that loops under ``use_sim_time``."""
         for name, stream in self._streams.items():
             stream.monitor = StreamMonitor(name, self._thresholds(stream.modality))
-            stream.source, stream.embedding = _SOURCES[stream.modality.kind](stream.modality), None
+            stream.source, stream.embedding = _SOURCES[stream.modality.kind](stream.modality, self.trace), None
         self._last_step_ns = None
 
     def take_over(self, other: Pipeline) -> None:
@@ -191,6 +252,7 @@ class Pipeline:
             raise ValueError(f"modalities {other.manifest.names} cannot go on as {self.manifest.names}; start anew")
         for name, stream in self._streams.items():
             stream.monitor, stream.source = other._streams[name].monitor, other._streams[name].source
+            stream.source.trace = self.trace
         self._last_step_ns = other._last_step_ns
         self.configure(self.config)
 
@@ -205,6 +267,8 @@ class Pipeline:
             sample = entry.source.read(raw, now_ns)
         except DecodeError as error:
             return self.reject(stream, str(error), now_ns)
+        if not sample.headless:
+            self.trace.add(entry.transport, raw.received_ns - raw.stamp_ns - sample.span_ns)
         entry.monitor.update(sample, now_ns)
         verdict = entry.monitor.verdict
         if verdict.jumped:
@@ -226,12 +290,15 @@ class Pipeline:
         """Steady time by which :meth:`step` must be called though no message came; ``None`` before the first step."""
         if self._last_step_ns is None:
             return None
-        changes = [change for s in self._streams.values() if (change := s.monitor.next_change_ns()) is not None]
         gap_ns = int(self.config.max_gap_s * NANOSECONDS)
         for stream in self._streams.values():
-            if stream.modality.kind == "image" and stream.monitor.period_ns is not None:
-                gap_ns = min(gap_ns, round(GAP_PERIODS * stream.monitor.period_ns))
-        return min([self._last_step_ns + gap_ns, *changes])
+            if stream.modality.kind == "image" and (period_ns := stream.monitor.period_ns) is not None:
+                gap_ns = min(gap_ns, round(GAP_PERIODS * period_ns))
+        due_ns = self._last_step_ns + gap_ns
+        for stream in self._streams.values():
+            if (change_ns := stream.monitor.next_change_ns()) is not None:
+                due_ns = min(due_ns, change_ns)
+        return due_ns
 
     def statuses(self, now_ns: int) -> tuple[StreamStatus, ...]:
         """Health of every stream at ``now_ns``, in the order of the manifest."""
@@ -251,8 +318,18 @@ class Pipeline:
             if used:
                 self._encode(name)
         embeddings = {name: s.embedding for name, s in self._streams.items() if s.embedding is not None}
+        started_ns = perf_counter_ns()
         head = self._backend.fuse(embeddings, present)
+        self.trace.add("head", perf_counter_ns() - started_ns)
         return self._interpret(head, statuses, present, now_ns if node_time_ns is None else node_time_ns)
+
+    def settle(self) -> None:
+        """Do what no prediction waits for: look at the content of the newest frames. Call it after publishing.
+
+        What it says is the same without the call, because :meth:`observe` first does what is left; only then a frame waits for it.
+        """
+        for stream in self._streams.values():
+            stream.source.settle()
 
     def _is_used(self, status: StreamStatus) -> bool:
         limit_s = self._streams[status.name].monitor.thresholds.too_old_after_s
@@ -273,7 +350,10 @@ class Pipeline:
     def _encode(self, name: str) -> None:
         stream = self._streams[name]
         if stream.source.changed or stream.embedding is None:
-            stream.embedding = self._backend.encode(name, stream.source.sample())
+            sample = stream.source.sample()
+            started_ns = perf_counter_ns()
+            stream.embedding = self._backend.encode(name, sample)
+            self.trace.add(stream.encoder, perf_counter_ns() - started_ns)
             stream.source.changed = False
 
     def _interpret(self, head: HeadOutput, statuses: tuple[StreamStatus, ...], present: list[bool], node_time_ns: int) -> Prediction:

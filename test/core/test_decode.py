@@ -280,6 +280,13 @@ def test_shrinking_averages_areas() -> None:
     np.testing.assert_array_equal(resize_image(image, 2, 2)[0, 0], [50, 50, 50])
 
 
+@pytest.mark.parametrize("size", [(224, 224), (48, 64), (100, 640)])
+def test_shrinking_by_a_broken_ratio_leaves_no_trace_of_a_fine_pattern(size: tuple[int, int]) -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[::2] = 200  # lines one pixel wide, which picking pixels would show as bright and dark bands
+    assert np.ptp(resize_image(image, *size).astype(int)) <= 2
+
+
 def test_resizing_to_the_same_size_returns_the_image() -> None:
     image = picture()
     assert resize_image(image, 48, 64) is image

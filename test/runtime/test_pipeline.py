@@ -15,7 +15,8 @@ from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.thresholds import AUDIO_THRESHOLDS, StreamThresholds
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState
 from aecf_ros.runtime.backends import HeadOutput, make_backend
-from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
+from aecf_ros.runtime.pipeline import WARM_UP_RUNS, Pipeline, PipelineConfig
+from aecf_ros.runtime.trace import KEPT, Trace
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 NOISE = np.random.default_rng(0)
@@ -243,8 +244,8 @@ def test_an_encoder_does_not_run_for_what_hysteresis_withholds(tiny_bundle: Path
 def test_warming_up_runs_every_graph_and_leaves_no_trace(tiny_bundle: Path) -> None:
     backend = CountingBackend(tiny_bundle)
     pipeline = Pipeline(load_bundle(tiny_bundle).manifest, backend)
-    pipeline.warm_up()
-    assert backend.encoded == {"camera": 1, "audio": 1}
+    assert pipeline.warm_up() > 0
+    assert backend.encoded == {"camera": WARM_UP_RUNS, "audio": WARM_UP_RUNS}
     assert pipeline.step(0).subset == "none" and pipeline.statuses(0)[0].received == 0
 
 
@@ -491,3 +492,41 @@ def test_sound_without_a_header_is_told_by_its_status(tiny_bundle: Path) -> None
     robot = Robot(tiny_bundle)
     robot.tell(1.1, "audio", replace(sound(1), headless=True))
     assert robot.pipeline.statuses(ns(1.1))[1].headless and robot.pipeline.statuses(ns(1.1))[1].age_s is None
+
+
+def test_content_is_measured_after_the_prediction_and_the_states_are_the_same_without_being_asked_to_settle(tiny_bundle: Path) -> None:
+    def states(settles: bool) -> list[tuple[StreamState, ...]]:
+        global NOISE
+        NOISE = np.random.default_rng(5)
+        robot, seen = Robot(tiny_bundle), []
+        for i in range(80):
+            at_s = 1 + i * 0.05
+            dark = replace(frame(at_s), data=np.abs(NOISE.normal(0, 2, (8, 8, 3))).astype(np.uint8).tobytes())
+            robot.tell(at_s, "camera", dark if i >= 40 else frame(at_s))
+            if settles:
+                robot.pipeline.settle()
+            seen.append(tuple(m.state for m in robot.last.modalities))
+        return seen
+
+    asked = states(settles=True)
+    assert asked == states(settles=False)
+    assert asked[39][0] is StreamState.OK and asked[-1][0] is StreamState.DEGRADED
+
+
+def test_every_stage_is_traced_where_it_runs(tiny_bundle: Path) -> None:
+    robot = Robot(tiny_bundle)
+    robot.play(0.05, 1, camera="red", audio="red")
+    robot.pipeline.settle()
+    medians = robot.pipeline.trace.medians_ms()
+    assert list(medians) == ["transport camera", "transport audio", "decode camera", "decode audio", "preprocess camera", "preprocess audio",
+                             "encoder camera", "encoder audio", "head", "check camera", "check audio"]
+    assert medians["transport camera"] == 0 and medians["transport audio"] == -100  # stories receive sound when it begins
+    assert all(0 < ms < 1000 for stage, ms in medians.items() if not stage.startswith("transport"))
+
+
+def test_a_trace_keeps_the_newest_durations_only() -> None:
+    trace = Trace()
+    for ns_taken in range(10 * KEPT):
+        trace.add("head", ns_taken)
+    assert trace.last_ns("head") == 10 * KEPT - 1 and trace.last_ns("publish") is None
+    assert trace.medians_ms() == {"head": (10 * KEPT - 1 - (KEPT - 1) / 2) / 1e6}
