@@ -21,7 +21,12 @@ _WINDOW_NS = round(0.6 * NANOSECONDS)
 _WINDOW_SLOTS = (16, 60)
 _FOLLOW = 0.02
 _ACCEPT_SLOWER_NS = 300 * NANOSECONDS
-_CLEAN_SAMPLES = 3
+_JITTER_NS = round(0.8 * NANOSECONDS)
+_JITTER_SLOTS = 6
+_CLEAN_SAMPLES = (3, 5, 10, 20)
+"""Messages in a row that end a complaint: the more the oftener it has come back within ``_RELAPSE_MESSAGES``."""
+_RELAPSE_MESSAGES = 48
+_FORGET_AFTER = 8
 _LONG_IN_A_ROW = 4
 
 
@@ -33,10 +38,14 @@ class _Arrival:
     stamp_ns: int
     span_sum_ns: int
     jitter_sum_ns: int
+    delays: int
 
 
 class Cadence:
     """Learns the period of one stream and compares the last 0.6 s (at least 16 messages) with it. Not thread-safe.
+
+    Jitter is judged over 0.8 s or 6 messages, and needs two messages that were late: one stall of a machine, and the backlog after
+    it, are none.
 
     The period is the median of the last 32 intervals between arrivals; for audio it is the length of the chunks. Once
     learned it follows small changes within seconds, and a stream that became much slower only over minutes, so that
@@ -54,6 +63,8 @@ class Cadence:
         self._complaint: tuple[str, str] | None = None
         self._clean = 0
         self._long_in_a_row = 0
+        self._relapses = 0
+        self._since_complaint = _RELAPSE_MESSAGES
 
     @property
     def period_ns(self) -> int:
@@ -93,9 +104,14 @@ class Cadence:
         self._complaint = None
         self._long_in_a_row = 0
 
+    def resume(self) -> None:
+        """The stream is good again: judge it by what comes from now on."""
+        self._keep(1)
+
     def restart(self) -> None:
         """Forget the stream: what comes next may have another period."""
         self.pause()
+        self._relapses, self._since_complaint = 0, _RELAPSE_MESSAGES
         self._intervals_ns.clear()
         self._last_ns, self._last_stamp_ns, self._nominal_ns, self._span_ns = None, None, None, 0
 
@@ -138,38 +154,56 @@ class Cadence:
         """Add to the window; gives whether this message came as it should."""
         period_ns = self._usual_ns
         if not self._recent:
-            self._recent.append(_Arrival(now_ns, stamp_ns, span_ns, 0))
+            self._recent.append(_Arrival(now_ns, stamp_ns, span_ns, 0, 0))
             return True
         last = self._recent[-1]
         interval_ns = now_ns - last.now_ns
-        transit_ns = abs(interval_ns - (stamp_ns - last.stamp_ns))
+        later_ns = interval_ns - (stamp_ns - last.stamp_ns)
+        transit_ns, allowed_ns = abs(later_ns), self._allowed_jitter_ns(thresholds)
         if transit_ns > max(4 * period_ns, NANOSECONDS // 2):  # a jump of the stamps or of the link, not jitter
             self.pause()
-            self._recent.append(_Arrival(now_ns, stamp_ns, span_ns, 0))
+            self._recent.append(_Arrival(now_ns, stamp_ns, span_ns, 0, 0))
             return True
         self._recent.append(_Arrival(now_ns, stamp_ns, last.span_sum_ns + span_ns,
-                                     last.jitter_sum_ns + min(transit_ns, 4 * period_ns)))
+                                     last.jitter_sum_ns + min(transit_ns, 4 * period_ns),
+                                     last.delays + (later_ns > allowed_ns)))
         self._long_in_a_row = self._long_in_a_row + 1 if interval_ns > 1.5 * period_ns else 0
         return interval_ns <= 1.5 * period_ns and stamp_ns - last.stamp_ns <= 1.5 * period_ns and \
-            transit_ns <= self._allowed_jitter_ns(thresholds)
+            transit_ns <= allowed_ns
 
     def _allowed_jitter_ns(self, thresholds: StreamThresholds) -> float:
         return max(thresholds.max_jitter * self._usual_ns, JITTER_FLOOR_NS) if thresholds.max_jitter else math.inf
 
     def _judge(self, clean: bool, thresholds: StreamThresholds) -> None:
         self._clean = self._clean + 1 if clean else 0
-        if self._complaint is not None and self._clean >= _CLEAN_SAMPLES:
-            self._complaint = None
-            while len(self._recent) > _CLEAN_SAMPLES + 1:
-                self._recent.popleft()
-        slots = min(max(math.ceil(_WINDOW_NS / self._usual_ns), _WINDOW_SLOTS[0]), _WINDOW_SLOTS[1])
+        self._since_complaint += 1
+        if self._complaint is not None and self._clean >= _CLEAN_SAMPLES[self._relapses]:
+            self._complaint, self._since_complaint = None, 0
+            self._keep(_CLEAN_SAMPLES[0] + 1)
+        elif self._complaint is None and self._clean >= _FORGET_AFTER:
+            self._keep(self._clean + 1)  # what was wrong before is over
         if self._nominal_ns is None:
             return
+        found = self._find(thresholds)
+        if found is not None and self._complaint is None:
+            again = self._since_complaint < _RELAPSE_MESSAGES
+            self._relapses = min(self._relapses + 1, len(_CLEAN_SAMPLES) - 1) if again else 0
+        self._complaint = found or self._complaint
+
+    def _keep(self, count: int) -> None:
+        while len(self._recent) > count:
+            self._recent.popleft()
+
+    def _find(self, thresholds: StreamThresholds) -> tuple[str, str] | None:
         # Losses at random make four doubled intervals in a row once in 10^8 messages; half the rate makes no others.
         found = self._compare(_LONG_IN_A_ROW, thresholds) if self._is_regularly_slow() else None
+        slots = min(max(math.ceil(_WINDOW_NS / self._usual_ns), _WINDOW_SLOTS[0]), _WINDOW_SLOTS[1])
         if found is None and len(self._recent) > slots:
             found = self._compare(slots, thresholds)
-        self._complaint = found or self._complaint
+        slots = min(max(math.ceil(_JITTER_NS / self._usual_ns), _JITTER_SLOTS), _WINDOW_SLOTS[1])
+        if found is None and len(self._recent) > slots:
+            found = self._find_jitter(slots, thresholds)
+        return found
 
     def _is_regularly_slow(self) -> bool:
         if self._long_in_a_row < _LONG_IN_A_ROW or len(self._recent) <= _LONG_IN_A_ROW:
@@ -190,7 +224,11 @@ class Cadence:
             return "lost", f"{missing:.0f} of {slots + missing:.0f} messages lost, by their stamps"
         if slow:
             return "rate", f"{slots * NANOSECONDS / extent_ns:.1f} Hz where {NANOSECONDS / period_ns:.1f} Hz is usual"
-        jitter_ns = (last.jitter_sum_ns - first.jitter_sum_ns) / slots
-        if jitter_ns > self._allowed_jitter_ns(thresholds):
-            return "jitter", f"transit time varies by {jitter_ns / 1e6:.0f} ms from one message to the next"
         return None
+
+    def _find_jitter(self, slots: int, thresholds: StreamThresholds) -> tuple[str, str] | None:
+        first, last = self._recent[-1 - slots], self._recent[-1]
+        jitter_ns = (last.jitter_sum_ns - first.jitter_sum_ns) / slots
+        if last.delays - first.delays < 2 or jitter_ns <= self._allowed_jitter_ns(thresholds):
+            return None
+        return "jitter", f"transit time varies by {jitter_ns / 1e6:.0f} ms from one message to the next"

@@ -223,6 +223,8 @@ class StreamMonitor:
         self._good_in_a_row += 1
         trusted = self._state is StreamState.WAITING or self._state.feeds_fusion
         if trusted or self._good_in_a_row >= self.thresholds.recover_samples:
+            if not trusted:
+                self._cadence.resume()
             self._state, self._reason = self._usable_state()
         else:
             self._reason = f"recovering: {self._good_in_a_row} of {self.thresholds.recover_samples} good samples"

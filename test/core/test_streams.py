@@ -1,4 +1,5 @@
 """Stories of one stream: what arrives, when, and what its health is then. Times are in seconds of steady time."""
+import os
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -506,7 +507,7 @@ def test_transit_times_that_jump_about_are_degraded_and_the_reason_gives_millise
         story.sample(at_s, stamp_s=t)
     assert story.since(DEGRADED) < 5.0 and any(" ms " in r for r in story.reasons)
     states = [story.good(8.1 + t) for t in every(PERIOD_S, 0, 2)]
-    assert set(states[5:]) == {OK}
+    assert set(states[20:]) == {OK}  # it came and went before, so that three good messages are not believed
 
 
 def test_a_camera_that_keeps_a_new_rate_for_minutes_is_given_it_and_a_faster_one_at_once() -> None:
@@ -535,22 +536,53 @@ def test_zero_switches_the_checks_of_the_pace_off() -> None:
 # Nominal streams for hours
 
 
-NOMINAL = [(0.2, 0.0, 2.0), (1 / 15, 0.0, 2.0), (1 / 30, 0.0, 1.0), (1 / 60, 0.0, 0.2), (0.01, 0.01, 0.1), (0.1, 0.1, 2.0),
-           (0.5, 0.5, 2.0)]
+CAMERA_HZ = (5, 7.5, 10, 15, 20, 25, 30, 50, 60)
+CHUNK_S = (0.01, 0.02, 0.032, 0.064, 0.1, 0.2, 0.25, 0.5)
+NOMINAL = [(1 / hz, 0.0) for hz in CAMERA_HZ] + [(s, s) for s in CHUNK_S]
+NOMINAL_HOURS = float(os.environ.get("AECF_NOMINAL_HOURS", "0"))
+"""Each stream runs for so long; where it is not set, for some 8,000 messages. Two hours of all take five minutes."""
 
 
-@pytest.mark.parametrize(("period_s", "span_s", "hours"), NOMINAL, ids=lambda v: f"{v:.3g}")
-def test_a_fifth_of_jitter_and_a_hundredth_of_loss_raise_no_alarm_in_hours(period_s: float, span_s: float, hours: float) -> None:
+@pytest.mark.parametrize("timing", ["uniform", "late", "gauss"])
+@pytest.mark.parametrize(("period_s", "span_s"), NOMINAL, ids=lambda v: f"{v:.3g}")
+def test_a_fifth_of_jitter_and_a_hundredth_of_loss_raise_no_alarm_at_any_rate(period_s: float, span_s: float, timing: str) -> None:
     rng, monitor, period_ns, span_ns = random.Random(7), StreamMonitor("x", StreamThresholds()), ns(period_s), ns(span_s)
-    states = set()
-    for i in range(round(hours * 3600 / period_s)):
+    draw = {"uniform": lambda: rng.uniform(-0.2, 0.2), "late": lambda: rng.uniform(0.0, 0.2), "gauss": lambda: min(max(rng.gauss(0, 0.2), -1), 1)}[timing]
+    alarms, arrives_ns = [], 0
+    for i in range(round(NOMINAL_HOURS * 3600 / period_s) or 8000):
         if rng.random() < 0.01:
             continue
         at_ns = ns(EPOCH_S) + i * period_ns
-        arrives_ns = at_ns + round(rng.uniform(-0.2, 0.2) * period_ns) + period_ns // 4
-        states.add(monitor.update(SampleReceived(at_ns - span_ns, arrives_ns, span_ns), arrives_ns).state)
-    assert states == {OK}
+        arrives_ns = max(at_ns + round(draw() * period_ns) + period_ns // 4, arrives_ns + 1000)
+        status = monitor.update(SampleReceived(at_ns - span_ns, arrives_ns, span_ns), arrives_ns)
+        if status.state is not OK:
+            alarms.append((i, status.state, status.reason))
+    assert not alarms, alarms[:3]
     assert monitor.status(arrives_ns).usual_rate_hz == pytest.approx(1 / period_s, rel=0.1)
+
+
+@pytest.mark.parametrize("rate_hz", [5, 15, 30, 60])
+def test_a_stall_of_the_machine_and_the_backlog_after_it_are_no_jitter(rate_hz: float) -> None:
+    story, free_s = Story(), 0.0
+    for i in range(round(20 * rate_hz)):
+        at_s = i / rate_hz
+        stalled = at_s % 5.0 < 0.15
+        free_s = max(free_s + 0.001, at_s - at_s % 5.0 + 0.15 if stalled else at_s)
+        story.sample(free_s, stamp_s=at_s)
+    assert story.seen() == [OK]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_half_of_the_messages_lost_at_random_does_not_make_the_state_flap(seed: int) -> None:
+    story, rng = Story(), random.Random(seed)
+    story.camera(0, 4)
+    for t in every(PERIOD_S, 4, 24):
+        if rng.random() > 0.5:
+            story.sample(t)
+    shown = [state for at_s, state in story.changes if 8 < at_s]
+    assert len(shown) <= 6  # 250 messages; with three good ones believed each time there were some 25
+    states = [story.good(24 + t) for t in every(PERIOD_S, 0, 2)]
+    assert set(states[20:]) == {OK}
 
 
 # Laws

@@ -14,8 +14,6 @@ START_S, END_S, SECONDS = 4.5, 7.0, 8.2
 PERIOD_S = {"camera": FRAME_S, "audio": CHUNK_S}
 JITTER = 1.2  # of a period: a message comes up to a fifth of it later
 CONTENT_S = 1.0
-PACE_PERIODS = 20
-"""Jitter is a matter of statistics: the pace is judged over 16 messages, however long those take."""
 
 RIGHT = {
     "drop": {S.STALE, S.DROPPED}, "freeze": {S.FROZEN}, "delay": {S.LATE, S.STALE, S.DROPPED}, "jitter": {S.DEGRADED}, "rate": {S.DEGRADED, S.STALE},
@@ -36,7 +34,7 @@ def allowed_s(kind: str, stream: str) -> float:
         return (t.reject_after + JITTER) * period_s
     if kind in ("clock_jump", "zero_stamp", "out_of_order"):
         return 2 * JITTER * period_s
-    return max(CONTENT_S, PACE_PERIODS * period_s) if kind == "jitter" else CONTENT_S
+    return CONTENT_S
 
 
 def cases() -> list[tuple[str, str]]:
