@@ -37,7 +37,7 @@ def prediction_to_message(prediction: Prediction, published_ns: int) -> FusedPre
         prediction_set=list(prediction.prediction_set),
         coverage=prediction.coverage,
         agreement=prediction.agreement,
-        gate_entropy=prediction.gate_entropy,
+        gate_entropy=prediction.gate_entropy + 0.0,  # -0.0 becomes 0.0
         abstain=prediction.abstain,
         abstain_reason=prediction.abstain_reason,
         modalities=[_report_to_message(report, published_ns) for report in prediction.modalities],

@@ -116,7 +116,8 @@ def draw(scope: Scope, now_s: float) -> RenderableType:
     head = headline(prediction)
     head.add_row("set", Text("{" + ", ".join(prediction.prediction_set) + "}" + f"  covers {prediction.coverage:.0%}"), "")
     head.add_row("latency", f"{(scope.published_ns - prediction.stamp_ns) / NANOSECONDS * 1e3:.1f} ms", f"{scope.rate_hz:.1f} predictions/s")
-    head.add_row("agreement", f"{prediction.agreement:.2f}", f"gate entropy {prediction.gate_entropy:.2f} nats")
+    agreement = f"{prediction.agreement:.2f}" if sum(report.used for report in prediction.modalities) > 1 else "-"
+    head.add_row("agreement", agreement, f"gate entropy {prediction.gate_entropy:.2f} nats")
     lines = Table.grid(padding=(0, 2))
     lines.add_row("confidence", Text(scope.confidence.line(now_s), "green"))
     for name, history in scope.weights.items():
