@@ -50,6 +50,18 @@ class Plan:
     seed: tuple[int, ...]
     file: Path
 
+    @property
+    def sources(self) -> np.ndarray:
+        """int16 (n,), the corpus of each sample; -1 where there is nothing to recognize."""
+        return np.where(self.labels >= 0, self.corpus, -1).astype(np.int16)
+
+    @property
+    def clusters(self) -> np.ndarray:
+        """int32 (n,), a number shared by all samples of one drawing or recording; nothing is a number of its own."""
+        first = np.cumsum([0, *(len(of.labels) for of in self.corpora)])
+        own = first[-1] + np.arange(len(self.labels))
+        return np.where(self.labels >= 0, first[self.corpus] + self.item, own).astype(np.int32)
+
 
 def plan_samples(
     corpora: tuple, shares: list[float], n: int, nothing: float, seed: tuple[int, ...], file: Path
@@ -103,12 +115,13 @@ def _make_windows(start: int) -> int:
 
 
 def fill(plan: Plan, shape: tuple[int, ...], dtype: type, work, workers: int, title: str) -> None:
-    """Write a plan's samples to its .npy file, its labels beside it."""
+    """Write a plan's samples to its .npy file, its labels, corpora and clusters beside it."""
     global _PLAN
     _PLAN = plan
     n = len(plan.labels)
     np.lib.format.open_memmap(plan.file, mode="w+", dtype=dtype, shape=(n, *shape)).flush()
-    np.save(plan.file.with_name(f"{plan.file.stem}_labels.npy"), plan.labels)
+    for column in ("labels", "sources", "clusters"):
+        np.save(plan.file.with_name(f"{plan.file.stem}_{column}.npy"), getattr(plan, column))
     with (
         multiprocessing.get_context("fork").Pool(workers) as pool,
         click.progressbar(length=n, label=title) as bar,
@@ -179,15 +192,17 @@ def main(out: Path, cache: Path, seed: int, workers: int, scale: float, quick: b
             folder / "audio.npy",
         )
         fill(plan, (round(sources.RATE_HZ * speech.WINDOW_S),), np.int16, _make_windows, workers, f"{part:12s} audio")
-    used = ("mnist", "sklearn", "fsdd", "espeak") if corpora_there else ("sklearn", "espeak")
+    names = [of.corpus for of in (*drawn, *spoken)]
     meta = {
         "name": "av_digits",
         "labels": list(sources.LABELS),
         "description": "A handwritten digit on a card before a camera, and the spoken digit; -1 is nothing there.",
-        "sources": [sources.SOURCES[name] for name in used],
+        "sources": [sources.SOURCES[name] for name in names],
         "modalities": [
-            {"name": "camera", "kind": "image", "height": HEIGHT, "width": WIDTH},
-            {"name": "audio", "kind": "audio", "rate_hz": sources.RATE_HZ, "window_s": speech.WINDOW_S},
+            {"name": "camera", "kind": "image", "height": HEIGHT, "width": WIDTH}
+            | {"sources": [sources.TITLES[of.corpus] for of in drawn]},
+            {"name": "audio", "kind": "audio", "rate_hz": sources.RATE_HZ, "window_s": speech.WINDOW_S}
+            | {"sources": [sources.TITLES[of.corpus] for of in spoken]},
         ],
         "parts": sizes,
         "seed": seed,

@@ -29,6 +29,13 @@ SOURCES = {
     "espeak": "words spoken by espeak-ng 1.51 (the program is GPL-3.0-or-later; its sound output is not covered by it)",
 }
 
+TITLES = {
+    "mnist": "MNIST",
+    "fsdd": "Free Spoken Digit Dataset",
+    "sklearn": "scikit-learn digits",
+    "espeak": "espeak-ng",
+}
+
 SKLEARN_SEED = 20
 SKLEARN_SHARE = {"encoders": 0.52, "fusion": 0.12, "calibration": 0.11, "test": 0.12, "demo": 0.13}
 

@@ -324,6 +324,13 @@ def assert_keeps_the_contract(folder: Path) -> dict:
             assert labels.dtype == np.int16
             assert labels.min() == -1
             assert labels.max() <= 9
+            corpora, clusters = (
+                np.load(folder / part / f"{m}_{column}.npy", allow_pickle=False) for column in ("sources", "clusters")
+            )
+            titles = next(of["sources"] for of in meta["modalities"] if of["name"] == m)
+            assert ((corpora == -1) == (labels == -1)).all()
+            assert set(corpora[labels >= 0]) == set(range(len(titles)))
+            assert all(len(set(labels[clusters == cluster])) == 1 for cluster in set(clusters))
     return meta
 
 
