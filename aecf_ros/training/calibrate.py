@@ -17,6 +17,7 @@ from aecf_ros.fusion.calibration import fit_temperature
 from aecf_ros.fusion.conformal import conformal_threshold
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import all_subsets, subset_index
+from aecf_ros.fusion.reliability import EvidenceGate
 from aecf_ros.training.config import CalibrationConfig
 from aecf_ros.training.datasets import NOTHING, Pairs
 
@@ -115,7 +116,8 @@ def calibrate(
     """Fit everything that the exported head adds to the fusion layer.
 
     A pattern is fitted on the pairs in which a modality of it shows the label; where none does, there is nothing to
-    be right about.
+    be right about. An evidence gate was recalibrated already and gets no temperature: one that is fitted on the kinds of
+    data seen undoes part of its doubt about those unseen.
 
     Args:
         head: the trained fusion layer, in evaluation mode.
@@ -131,16 +133,17 @@ def calibrate(
     count = len(names)
     temperatures, thresholds = np.ones(2**count, np.float32), np.zeros(2**count, np.float32)
     inputs = [torch.from_numpy(of[pairs.rows[:, m]]) for m, of in enumerate(embeddings)]
+    calibrated_itself = isinstance(head.gate, EvidenceGate)
     fits = []
     for pattern in all_subsets(count):
         used = np.array(pattern)
         name = subset_name(names, pattern)
-        rows = np.flatnonzero((pairs.labels != NOTHING) & pairs.shows[:, used].any(1))
+        rows = shown_rows(pairs, pattern)
         distinct = min(len(np.unique(pairs.rows[rows, m])) for m in np.flatnonzero(used))
         _require(name, distinct, config)
         logits = subset_logits(head, [of[rows] for of in inputs], pattern)
         labels = pairs.labels[rows]
-        temperature = bounded_temperature(logits, labels)
+        temperature = 1.0 if calibrated_itself else bounded_temperature(logits, labels)
         probabilities = torch.softmax(logits / temperature, dim=1)
         threshold = float(
             conformal_threshold(probabilities[torch.arange(len(labels)), torch.from_numpy(labels)], config.coverage)
@@ -169,6 +172,11 @@ def calibrate(
         outlier_above=outlier_above,
         fits=fits,
     )
+
+
+def shown_rows(pairs: Pairs, pattern: Sequence[bool]) -> np.ndarray:
+    """int64: the pairs in which a modality of ``pattern`` shows the label."""
+    return np.flatnonzero((pairs.labels != NOTHING) & pairs.shows[:, np.array(pattern)].any(1))
 
 
 def _require(name: str, distinct: int, config: CalibrationConfig) -> None:

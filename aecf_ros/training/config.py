@@ -49,17 +49,36 @@ class PairsConfig(_Record):
     """Pairs drawn from the test part."""
 
 
+class ReliabilityConfig(_Record):
+    """Of the evidence gate alone: how far each modality is trusted, fitted after its expert."""
+
+    cross_fit: dict[str, Any] = {}
+    """Keyword arguments of :class:`aecf_ros.fusion.CrossFitConfig`."""
+    most_cost: float = Field(0.01, ge=0)
+    """Nats that the cross-fit may cost on the calibration part, mean over subsets; where it costs more, as with few
+    recordings, it is left out."""
+    deviation: float = Field(0.03, gt=0)
+    """Of the prior of the shift to the calibration part: small keeps the doubt about what was never seen."""
+    violation: float = Field(0.025, ge=0, le=1)
+    """Share of samples whose confidence may fall when a modality is added, which ``monotone: soft`` aims at."""
+    lift_cost: float = Field(0.01, ge=0)
+    """Nats that this may cost with all modalities, and never more than the cross-fit gained."""
+
+
 class HeadConfig(_Record):
     """The fusion head over frozen embeddings."""
 
-    options: dict[str, Any] = {"gate": "additive"}
+    options: dict[str, Any] = {"gate": "evidence", "monotone": "soft"}
     """Keyword arguments of :class:`aecf_ros.fusion.AECF`."""
     samples_per_epoch: int = Field(12_000, ge=1)
     nothing_share: float = Field(0.2, ge=0, lt=1)
     """As in ``pairs``, for training: more than is expected, because a head must learn it from few kinds of nothing."""
     all_nothing_share: float = Field(0.05, ge=0, lt=1)
     """Share of training samples in which all modalities show nothing; their target is the uniform distribution."""
+    field_copies: int = Field(1, ge=0)
+    """Corrupted copies of each sample of the head's part, each of a kind and severity of its own (field.py)."""
     optimizer: OptimizerConfig = OptimizerConfig(epochs=20, batch_size=256, learning_rate=2e-3, weight_decay=0.01)
+    reliability: ReliabilityConfig = ReliabilityConfig()
 
     @model_validator(mode="after")
     def _shares(self) -> HeadConfig:

@@ -4,8 +4,9 @@ A folder holds ``dataset.yaml`` and, for each part P and modality m, ``P/m.npy``
 index, or -1
 where there is nothing to recognize: an empty scene, silence, noise). Images are uint8 ``(N, H, W, 3)`` RGB, sound is
 int16
-``(N, samples)``. An optional ``P/m_sources.npy`` (int16 index into the modality's ``sources``) says which corpus a
-sample is from.
+``(N, samples)``. Two files are optional: ``P/m_sources.npy`` (int16 index into the modality's ``sources``, -1 for none)
+says which corpus a sample is from, and ``P/m_clusters.npy`` (integers) which samples are not independent: those made
+from one recording, one drawing or one session share a number.
 """
 
 from __future__ import annotations
@@ -97,12 +98,14 @@ class Samples:
         data: ``(N, *sample_shape)``, uint8 images or int16 sound.
         labels: int64 ``(N,)``, class index or -1.
         sources: int64 ``(N,)``, index into the modality's sources, or -1 where unknown.
+        clusters: int64 ``(N,)``, shared by samples of one recording; each sample its own where the folder does not say.
         digest: SHA-256 of the data and the labels.
     """
 
     data: np.ndarray
     labels: np.ndarray
     sources: np.ndarray
+    clusters: np.ndarray
     digest: str
 
     def __len__(self) -> int:
@@ -216,10 +219,15 @@ def _load_samples(directory: Path, part: str, modality: ModalitySpec, classes: i
     sources = (
         _load_labels(sources_path, len(data), -1, len(modality.sources)) if known else np.full(len(data), -1, np.int64)
     )
+    clusters_path = directory / part / f"{modality.name}_clusters.npy"
+    clusters = np.arange(len(data))
+    if clusters_path.is_file():
+        anything = np.iinfo(np.int64)
+        clusters = _load_labels(clusters_path, len(data), anything.min, anything.max)
     digest = hashlib.sha256(np.ascontiguousarray(labels))
     for start in range(0, len(data), 1024):
         digest.update(np.ascontiguousarray(data[start : start + 1024]))
-    return Samples(data, labels, sources, digest.hexdigest())
+    return Samples(data, labels, sources, clusters, digest.hexdigest())
 
 
 @dataclass(frozen=True)

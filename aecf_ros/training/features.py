@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,14 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aecf_ros.training import field as field_kinds
 from aecf_ros.training.augment import AUGMENTATIONS
 from aecf_ros.training.config import EncoderConfig
 from aecf_ros.training.datasets import NOTHING, AudioSpec, ImageSpec, Samples
 from aecf_ros.training.encoders import AudioEncoder, CameraEncoder
+from aecf_ros.training.field import Field, corrupt
 from aecf_ros.training.loop import Advance, fingerprint, fit, module_digest
 
 EMBED_BATCH = 128
 INT16_SCALE = 1.0 / 32768.0
+_FIELD_CODE = inspect.getsource(field_kinds).encode()
 
 
 def _camera(spec: ImageSpec, config: EncoderConfig) -> nn.Module:
@@ -93,15 +97,26 @@ def fit_encoder(
     return encoder, history
 
 
-def embed(encoder: nn.Module, samples: Samples, cache: Path) -> np.ndarray:
-    """Embeddings float32 (N, D) of every sample by a frozen encoder, kept in ``cache`` under a hash of both."""
-    path = cache / f"{fingerprint(module_digest(encoder), samples.digest)}.npy"
+def embed(
+    encoder: nn.Module, samples: Samples, cache: Path, field: Field | None = None, advance: Advance = lambda *_: None
+) -> np.ndarray:
+    """Embeddings float32 (N, D) of every sample by a frozen encoder, kept in ``cache`` under a hash of all it depends on.
+
+    ``field`` says how each sample is corrupted before the encoder sees it; ``advance`` is told the share done.
+    """
+    corruption = () if field is None else (field.kind.tobytes(), field.severity.tobytes(), _FIELD_CODE)
+    path = cache / f"{fingerprint(module_digest(encoder), samples.digest, *corruption)}.npy"
     if path.is_file():
         return np.load(path, allow_pickle=False)
     parts = []
     with torch.inference_mode():
         for start in range(0, len(samples), EMBED_BATCH):
-            parts.append(encoder(to_tensor(samples.data[start : start + EMBED_BATCH])).numpy())
+            rows = slice(start, start + EMBED_BATCH)
+            batch = to_tensor(samples.data[rows])
+            if field is not None:
+                batch = corrupt(batch, field.rows(rows), torch.Generator().manual_seed(start))
+            parts.append(encoder(batch).numpy())
+            advance((start + len(batch)) / len(samples), 0.0)
     embeddings = np.concatenate(parts)
     cache.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

@@ -14,16 +14,16 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
-from torch.nn import functional as F
 
 from aecf_ros.core.bundle import FORMAT_VERSION, Manifest
 from aecf_ros.core.metrics import subset_metrics
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.masking import all_subsets, random_subsets
-from aecf_ros.training.calibrate import Calibration, calibrate
-from aecf_ros.training.card import SourceMetrics, model_card
-from aecf_ros.training.config import ConfigError, TrainConfig
+from aecf_ros.fusion.masking import all_subsets
+from aecf_ros.fusion.reliability import EvidenceGate
+from aecf_ros.training.calibrate import Calibration, calibrate, shown_rows
+from aecf_ros.training.card import Evaluation, SourceMetrics, model_card
+from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.datasets import NOTHING, PARTS, Dataset, Pairs, load_dataset, pair_by_label
 from aecf_ros.training.export import (
     CONFLICT,
@@ -34,25 +34,12 @@ from aecf_ros.training.export import (
     verify_head,
     write_bundle,
 )
-from aecf_ros.training.features import embed, fit_encoder, smoothed_targets, to_tensor
-from aecf_ros.training.loop import Advance, fingerprint, fit, module_digest
+from aecf_ros.training.features import embed, fit_encoder, to_tensor
+from aecf_ros.training.field import CLEAN, Field, draw_field
+from aecf_ros.training.head import CrossFitChoice, Table, choose_gate, fit_experts, fit_gate, new_head
+from aecf_ros.training.loop import Advance
 
-_SEEDS = {"head": 11, "calibration": 12, "test": 13, "mismatch": 14}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the exported head says on the test part.
-
-    ``metrics`` by subset; ``sources`` rows by modality and corpus; ``nothing`` accuracy with all present where one
-    shows nothing;
-    ``conflicts`` the share of seeded mismatched pairs called a conflict (NaN with one modality).
-    """
-
-    metrics: dict[str, dict[str, float | int]]
-    sources: list[SourceMetrics]
-    nothing: dict[str, float]
-    conflicts: float
+_SEEDS = {"head": 11, "calibration": 12, "test": 13, "mismatch": 14, "field": 15}
 
 
 def train(
@@ -82,8 +69,8 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     with _progress(show_progress) as progress:
         encoders, curves = _fit_encoders(dataset, config, run, progress)
-        features = _embed_parts(dataset, encoders, run / "features", progress)
-        head, curves["head"] = _fit_head(dataset, features, config, run, progress)
+        features = _embed_parts(dataset, encoders, config, run / "features", progress)
+        head, curves["head"], choice = _fit_head(dataset, features, config, run, progress)
         finishing = progress.add_task("calibrate, export, verify", total=4, note="")
         calibration = _calibrate(dataset, features, head, config)
         progress.advance(finishing)
@@ -94,7 +81,7 @@ def train(
 
         save_curves(curves, run / "curves.png")
         progress.advance(finishing)
-        manifest = _write(out, dataset, encoders, exported, features, calibration, evaluation, config)
+        manifest = _write(out, dataset, encoders, exported, features, calibration, evaluation, choice, config)
         progress.advance(finishing)
     return manifest
 
@@ -138,81 +125,102 @@ def _fit_encoders(
     return encoders, curves
 
 
+@dataclass(frozen=True)
+class Features:
+    """What the frozen encoders say, by part and in modality order.
+
+    ``clean`` the samples as they are; ``corrupted`` the test part with a kind and severity of corruption for each
+    sample; ``tables`` the head's part: clean, then its corrupted copies.
+    """
+
+    clean: dict[str, list[np.ndarray]]
+    corrupted: list[np.ndarray]
+    tables: list[Table]
+
+
 def _embed_parts(
-    dataset: Dataset, encoders: dict[str, nn.Module], cache: Path, progress: Progress
-) -> dict[str, list[np.ndarray]]:
-    """Embeddings by part, in modality order. The encoders' own part is not needed again."""
+    dataset: Dataset, encoders: dict[str, nn.Module], config: TrainConfig, cache: Path, progress: Progress
+) -> Features:
+    """Features of all parts but the encoders' own, which is not needed again."""
     parts = [part for part in PARTS if part != "encoders"]
-    task = progress.add_task("features", total=len(parts) * len(encoders), note="")
-    features: dict[str, list[np.ndarray]] = {part: [] for part in parts}
-    for part in parts:
-        for name, encoder in encoders.items():
-            features[part].append(embed(encoder, dataset.parts[part][name], cache))
-            progress.advance(task)
-    return features
+    passes = len(encoders) * (len(parts) + 1 + config.head.field_copies)
+    task = progress.add_task("features", total=passes, note="")
+    done = iter(range(passes))
+
+    def features(part: str, m: int, field: Field | None = None) -> np.ndarray:
+        name, before = dataset.names[m], next(done)
+        samples = dataset.parts[part][name]
+        embeddings = embed(
+            encoders[name], samples, cache, field, lambda share, _: progress.update(task, completed=before + share)
+        )
+        progress.update(task, completed=before + 1)
+        return embeddings
+
+    modalities = range(len(dataset.names))
+    clean = {part: [features(part, m) for m in modalities] for part in parts}
+    corrupted = [features("test", m, _field(dataset, "test", m, 0, config.seed)) for m in modalities]
+    tables = []
+    for m, name in enumerate(dataset.names):
+        samples = dataset.parts["fusion"][name]
+        fields = [_field(dataset, "fusion", m, copy, config.seed) for copy in range(config.head.field_copies)]
+        copies = [features("fusion", m, field) for field in fields]
+        tables.append(
+            Table(
+                np.concatenate([clean["fusion"][m], *copies]),
+                np.tile(samples.labels, 1 + len(copies)),
+                np.concatenate([np.full(len(samples), CLEAN), *(field.kind for field in fields)]),
+                np.tile(samples.clusters, 1 + len(copies)),
+            )
+        )
+    return Features(clean, corrupted, tables)
+
+
+def _field(dataset: Dataset, part: str, modality: int, copy: int, seed: int) -> Field:
+    spec = dataset.spec.modalities[modality]
+    return draw_field(
+        spec.kind, len(dataset.parts[part][spec.name]), [seed, _SEEDS["field"], PARTS.index(part), modality, copy]
+    )
 
 
 def _new_head(dataset: Dataset, config: TrainConfig) -> AECF:
-    """An untrained head; its weights depend on the seed only."""
-    torch.manual_seed(config.seed + _SEEDS["head"])
     widths = [config.encoder(m.name, m.kind).embedding_dim for m in dataset.spec.modalities]
-    try:
-        return AECF(widths, dataset.classes, **config.head.options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"head.options: {error}; correct the configuration") from None
+    return new_head(widths, dataset.classes, config.head, config.seed + _SEEDS["head"])
 
 
 def _fit_head(
-    dataset: Dataset, features: dict[str, list[np.ndarray]], config: TrainConfig, run: Path, progress: Progress
-) -> tuple[AECF, list[float]]:
-    """Fit the fusion layer on pairs redrawn every epoch, with a random subset of modalities present in every sample."""
-    embeddings = [torch.from_numpy(of) for of in features["fusion"]]
-    labels = dataset.labels("fusion")
-    head = _new_head(dataset, config)
-    settings = config.head.optimizer
-    batches = max(config.head.samples_per_epoch // settings.batch_size, 1)
-
-    def losses(epoch: int, generator: torch.Generator):
-        draw = np.random.default_rng([config.seed, _SEEDS["head"], epoch])
-        pairs = pair_by_label(
-            labels, batches * settings.batch_size, config.head.nothing_share, config.head.all_nothing_share, draw
-        )
-        shows = torch.from_numpy(pairs.shows)
-        for start in range(0, len(pairs), settings.batch_size):
-            rows = slice(start, start + settings.batch_size)
-            present = random_subsets(torch.ones(settings.batch_size, len(labels), dtype=torch.bool), generator)
-            seen = torch.where((present & shows[rows]).any(1), torch.from_numpy(pairs.labels[rows]), NOTHING)
-            output = head([of[pairs.rows[rows, m]] for m, of in enumerate(embeddings)], present)
-            yield F.cross_entropy(output.logits, smoothed_targets(seen, dataset.classes, 0.0))
-
-    digests = [dataset.parts["fusion"][name].digest for name in dataset.names]
-    key = fingerprint(
-        [str(fingerprint(of.numpy().tobytes())) for of in embeddings],
-        digests,
-        config.head.model_dump(mode="json"),
-        config.seed,
-        module_digest(head),
+    dataset: Dataset, features: Features, config: TrainConfig, run: Path, progress: Progress
+) -> tuple[AECF, list[float], CrossFitChoice | None]:
+    """The head, its loss curve and, for an evidence gate, what the calibration part said of the cross-fit."""
+    head, seed, folder = _new_head(dataset, config), config.seed + _SEEDS["head"], run / "checkpoints"
+    task = progress.add_task("head", total=config.head.optimizer.epochs, note="")
+    history = fit_experts(
+        head, features.tables, dataset.classes, config.head, seed, folder, _advance(progress, task)
     )
-    task = progress.add_task("head", total=settings.epochs, note="")
-    history = fit(
-        head,
-        losses,
-        batches,
-        settings,
-        run / "checkpoints" / f"head-{key}.npz",
-        config.seed + _SEEDS["head"],
-        _advance(progress, task),
-    )
-    return head, history
+    if not isinstance(head.gate, EvidenceGate):
+        return head, history, None
+    task = progress.add_task("reliability", total=len(dataset.names), note="")
+    settings = config.head.reliability
+    cross_fitted = fit_gate(head, features.tables, settings, seed, folder, lambda: progress.advance(task))
+    parts = [dataset.parts["calibration"][name] for name in dataset.names]
+    tables = [
+        Table(of, part.labels, np.full(len(part), CLEAN), part.clusters)
+        for of, part in zip(features.clean["calibration"], parts, strict=True)
+    ]
+    head, choice = choose_gate(head, cross_fitted, tables, _calibration_pairs(dataset, config), settings)
+    return head, history, choice
 
 
-def _calibrate(dataset: Dataset, features: dict[str, list[np.ndarray]], head: AECF, config: TrainConfig) -> Calibration:
+def _calibration_pairs(dataset: Dataset, config: TrainConfig) -> Pairs:
     draw = np.random.default_rng([config.seed, _SEEDS["calibration"]])
-    pairs = pair_by_label(
+    return pair_by_label(
         dataset.labels("calibration"), config.pairs.calibration, config.pairs.nothing_share, 0.0, draw
     )
-    reference = list(zip(features["fusion"], dataset.labels("fusion"), strict=True))
-    return calibrate(head, dataset.names, features["calibration"], pairs, config.calibration, reference)
+
+
+def _calibrate(dataset: Dataset, features: Features, head: AECF, config: TrainConfig) -> Calibration:
+    pairs = _calibration_pairs(dataset, config)
+    reference = list(zip(features.clean["fusion"], dataset.labels("fusion"), strict=True))
+    return calibrate(head, dataset.names, features.clean["calibration"], pairs, config.calibration, reference)
 
 
 @torch.inference_mode()
@@ -225,20 +233,10 @@ def _answer(
     return {name: value.numpy() for name, value in zip(HEAD_OUTPUTS, outputs, strict=True)}
 
 
-def _evaluate(
-    dataset: Dataset, features: dict[str, list[np.ndarray]], head: ExportedHead, config: TrainConfig
-) -> Evaluation:
-    names, labels, embeddings = dataset.names, dataset.labels("test"), features["test"]
+def _evaluate(dataset: Dataset, features: Features, head: ExportedHead, config: TrainConfig) -> Evaluation:
+    names, labels, embeddings = dataset.names, dataset.labels("test"), features.clean["test"]
     draw = np.random.default_rng([config.seed, _SEEDS["test"]])
     pairs = pair_by_label(labels, config.pairs.test, config.pairs.nothing_share, 0.0, draw)
-    metrics: dict[str, dict[str, float | int]] = {}
-    for subset in reversed(all_subsets(len(names))):
-        pattern = np.array(subset)
-        shown = pairs.shows[:, pattern].any(1)
-        said = _answer(head, embeddings, pairs.rows[shown], pattern)
-        metrics[subset_name(names, subset)] = subset_metrics(
-            said["probabilities"], pairs.labels[shown], said["prediction_set"]
-        )
     everything = np.ones(len(names), bool)
     said = _answer(head, embeddings, pairs.rows, everything)
     right = said["probabilities"].argmax(1) == pairs.labels
@@ -249,7 +247,27 @@ def _evaluate(
     if len(names) > 1:
         mismatched = _mismatch(pairs, np.random.default_rng([config.seed, _SEEDS["mismatch"]]))
         conflicts = float((_answer(head, embeddings, mismatched, everything)["abstain_code"] == CONFLICT).mean())
-    return Evaluation(metrics, _by_source(dataset, head, embeddings, labels), nothing, conflicts)
+    return Evaluation(
+        metrics=_by_subset(names, head, embeddings, pairs),
+        corrupted=_by_subset(names, head, features.corrupted, pairs),
+        sources=_by_source(dataset, head, embeddings, labels),
+        nothing=nothing,
+        conflicts=conflicts,
+    )
+
+
+def _by_subset(
+    names: Sequence[str], head: ExportedHead, embeddings: Sequence[np.ndarray], pairs: Pairs
+) -> dict[str, dict[str, float | int]]:
+    """Metrics of each subset on the pairs in which it shows the label, the largest first."""
+    metrics: dict[str, dict[str, float | int]] = {}
+    for pattern in reversed(all_subsets(len(names))):
+        rows = shown_rows(pairs, pattern)
+        said = _answer(head, embeddings, pairs.rows[rows], np.array(pattern))
+        metrics[subset_name(names, pattern)] = subset_metrics(
+            said["probabilities"], pairs.labels[rows], said["prediction_set"]
+        )
+    return metrics
 
 
 def _mismatch(pairs: Pairs, generator: np.random.Generator) -> np.ndarray:
@@ -295,9 +313,10 @@ def _write(
     dataset: Dataset,
     encoders: dict[str, nn.Module],
     head: ExportedHead,
-    features: dict[str, list[np.ndarray]],
+    features: Features,
     calibration: Calibration,
     evaluation: Evaluation,
+    choice: CrossFitChoice | None,
     config: TrainConfig,
 ) -> Manifest:
     spec, names = dataset.spec, dataset.names
@@ -315,7 +334,7 @@ def _write(
         return write
 
     def head_writer(path: Path) -> None:
-        sample = [torch.from_numpy(of[np.resize(np.arange(len(of)), 256)]) for of in features["test"]]
+        sample = [torch.from_numpy(of[np.resize(np.arange(len(of)), 256)]) for of in features.clean["test"]]
         present = torch.ones(len(sample[0]), len(names), dtype=torch.bool)
         export_onnx(head, [*sample, present], [*(f"embedding_{name}" for name in names), "present"], HEAD_OUTPUTS, path)
         verify_head(head, path, sample, names)
@@ -333,8 +352,7 @@ def _write(
         ],
         "head": "head.onnx",
         "calibration": {
-            "method": "temperature and split-conformal threshold for each presence pattern; "
-            "set_threshold is the least probability in a set",
+            "method": f"{_method(choice)}; set_threshold is the least probability in a set",
             "coverage": calibration.coverage,
             "subsets": {
                 fit.name: {
@@ -362,11 +380,18 @@ def _write(
     card = model_card(
         Manifest.model_validate(fields | {"files": placeholder}),
         calibration,
-        evaluation.sources,
-        evaluation.nothing,
-        evaluation.conflicts,
+        evaluation,
+        choice,
     )
     return write_bundle(out, files, card, lambda hashes: Manifest.model_validate(fields | {"files": hashes}))
+
+
+def _method(choice: CrossFitChoice | None) -> str:
+    conformal = "split-conformal threshold for each presence pattern"
+    if choice is None:
+        return f"temperature and {conformal}"
+    fitted = "fitted out of fold and shifted to" if choice.used else "shifted to"
+    return f"reliability of each modality {fitted} the calibration part, no temperature; {conformal}"
 
 
 def _version() -> str:

@@ -23,6 +23,8 @@ QUICK = [
     "head.optimizer.epochs=4",
     "head.samples_per_epoch=512",
     "head.optimizer.batch_size=64",
+    "head.options={gate: evidence, monotone: 'off'}",  # the lift over three modalities takes a minute to export
+    "head.reliability.cross_fit={expert_steps: 40, steps: 60}",
     "pairs.calibration=300",
     "pairs.test=300",
     "calibration.minimum_samples=50",
@@ -61,6 +63,7 @@ def write_dataset(directory: Path, modalities: dict[str, str], counts: dict[str,
             np.save(directory / part / f"{name}.npy", (draw_images if kind == "image" else draw_sounds)(labels, rng))
             np.save(directory / part / f"{name}_labels.npy", labels)
             np.save(directory / part / f"{name}_sources.npy", (np.arange(count) % 2).astype(np.int16))
+            np.save(directory / part / f"{name}_clusters.npy", (np.arange(count) // 4).astype(np.int32))
     spec = {
         "name": "bars_and_tones",
         "labels": LABELS,

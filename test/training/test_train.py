@@ -77,7 +77,9 @@ def test_the_run_folder_holds_curves_and_no_pickle(trained):
     run = trained.parent / "run"
     assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
     checkpoints = list((run / "checkpoints").iterdir())
-    assert len(checkpoints) == 4
+    assert sorted(path.name.split("-")[0] for path in checkpoints) == [
+        "audio_encoder", "camera_encoder", "head", "reliability", "reliability", "reliability", "thermal_encoder"
+    ]
     for path in checkpoints:
         with np.load(path, allow_pickle=False) as arrays:
             assert all(arrays[key].dtype != object for key in arrays.files)
@@ -90,7 +92,7 @@ def test_training_again_repeats_nothing_and_gives_the_same_calibration_and_metri
     monkeypatch.setattr(loop, "save_arrays", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(train_module, "_write", lambda *parts: written.append(parts))
     train(tiny_dataset, trained.parent / "again", quick_config, run=trained.parent / "run", show_progress=False)
-    *_, calibration, evaluation, _ = written[0]
+    *_, calibration, evaluation, _, _ = written[0]
     manifest = load_bundle(trained).manifest
     assert evaluation.metrics["camera+audio"]["nll"] == pytest.approx(manifest.metrics["camera+audio"]["nll"], abs=1e-6)
     for fit in calibration.fits:
@@ -192,7 +194,7 @@ def test_configuration_takes_overrides_and_names_what_it_refuses(tmp_path):
 def test_the_shipped_configuration_is_valid():
     root = Path(__file__).parents[2]
     config = load_config(root / "config" / "av_digits.yaml")
-    assert config.head.options["gate"] == "additive" and yaml.safe_load(
+    assert config.head.options["gate"] == "evidence" and yaml.safe_load(
         (root / "config" / "av_digits.yaml").read_text()
     )
 

@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from aecf_ros.fusion import AECF
+from aecf_ros.training import head as head_module
+from aecf_ros.training import loop
+from aecf_ros.training import train as train_module
+from aecf_ros.training.calibrate import subset_logits
+from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig, load_config
+from aecf_ros.training.datasets import pair_by_label
+from aecf_ros.training.head import Table, choose_gate, fit_experts, fit_gate, new_head
+from aecf_ros.training.train import train
+
+CLASSES, WIDTH, KINDS_KNOWN = 4, 8, 4
+CENTERS = 1.2 * np.random.default_rng(5).normal(size=(CLASSES, WIDTH))
+FAST = ReliabilityConfig(cross_fit={"expert_steps": 100, "steps": 100})
+
+
+def _table(count: int, seed: int, kinds: tuple[int, ...]) -> Table:
+    """Clean samples and some of each kind: kind k wipes out two dimensions and puts an offset there."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(-1, CLASSES, count)
+    embeddings = rng.normal(0, 0.7, (count, WIDTH))
+    embeddings[labels >= 0] += CENTERS[labels[labels >= 0]]
+    kind = rng.choice([-1, *kinds], count)
+    for k in kinds:
+        rows = np.flatnonzero(kind == k)
+        embeddings[np.ix_(rows, [2 * k % WIDTH, (2 * k + 1) % WIDTH])] = rng.normal(3.0, 1.0, (len(rows), 2))
+    return Table(embeddings.astype(np.float32), labels, kind, np.arange(count))
+
+
+def _nll(head: AECF, table: Table) -> float:
+    shown = table.labels >= 0
+    logits = subset_logits(head, [torch.from_numpy(table.embeddings[shown])], (True,))
+    return F.cross_entropy(logits, torch.from_numpy(table.labels[shown])).item()
+
+
+def _confidence(head: AECF, table: Table) -> np.ndarray:
+    logits = subset_logits(head, [torch.from_numpy(table.embeddings)], (True,))
+    return torch.softmax(logits, 1).amax(1).numpy()
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory) -> tuple[AECF, AECF, Path, Table]:
+    """Experts, the same with reliability out of fold, the folder of both, and what they were trained on."""
+    torch.set_num_threads(1)  # as `aecf train` does; small matrices gain nothing from more
+    folder, table = tmp_path_factory.mktemp("head"), _table(1500, 0, (0, 1, 2))
+    config = HeadConfig(samples_per_epoch=2048, optimizer={"epochs": 8, "batch_size": 128, "learning_rate": 3e-3})
+    head = new_head([WIDTH], CLASSES, config, seed=1)
+    history = fit_experts(head, [table], CLASSES, config, 1, folder, lambda *_: None)
+    assert history[-1] < 0.7 * history[0]
+    done = []
+    gated = fit_gate(head, [table], FAST, 1, folder, lambda: done.append(1))
+    assert done == [1]
+    return head, gated, folder, table
+
+
+def test_a_kind_that_nobody_trained_on_is_believed_less_and_clean_data_nearly_as_before(fitted):
+    experts, gated, _, _ = fitted
+    mixed = _table(2000, 7, (3,))
+    unseen = mixed.kinds == 3
+    before, after = (_confidence(of, mixed) for of in (experts, gated))
+    assert after[unseen].mean() < before[unseen].mean() - 0.1
+    assert after[~unseen].mean() > before[~unseen].mean() - 0.1
+
+
+def test_reliability_that_was_fitted_is_taken_up_and_that_of_other_data_is_not(fitted, monkeypatch):
+    experts, gated, folder, table = fitted
+    monkeypatch.setattr(head_module, "fit_reliability", lambda *_: pytest.fail("fitted again"))
+    again = fit_gate(experts, [table], FAST, 1, folder, lambda: None)
+    for name, value in gated.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    with pytest.raises(pytest.fail.Exception, match="fitted again"):
+        fit_gate(experts, [_table(500, 1, (0, 1))], FAST, 1, folder, lambda: None)
+
+
+def test_a_cross_fit_that_costs_too_much_on_the_calibration_part_is_left_out(fitted):
+    experts, gated, _, _ = fitted
+    calibration = _table(1500, 3, ())
+    pairs = pair_by_label([calibration.labels], 2000, 0.0, 0.0, np.random.default_rng(0))
+    head, choice = choose_gate(experts, gated, [calibration], pairs, ReliabilityConfig(most_cost=10.0))
+    assert choice.used
+    doubtful = _with_doubt(gated, 6.0)
+    head, choice = choose_gate(experts, doubtful, [calibration], pairs, ReliabilityConfig())
+    assert not choice.used and choice.with_it > choice.without + 0.01
+    assert _nll(head, calibration) < _nll(doubtful, calibration) - 0.01
+
+
+def _with_doubt(head: AECF, log_odds: float) -> AECF:
+    """A copy that believes next to nothing: what stand-ins teach that saw too little."""
+    import copy
+
+    head = copy.deepcopy(head)
+    head.gate.reliability[0].head.bias.data[1] += log_odds
+    return head
+
+
+def test_options_of_the_cross_fit_that_do_not_exist_are_named():
+    with pytest.raises(ConfigError, match="head.reliability.cross_fit: .*'fold'"):
+        new_head([3], 2, HeadConfig(reliability={"cross_fit": {"fold": 3}}), 0)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+def test_a_run_killed_after_everything_it_saves_ends_with_the_head_of_one_that_was_not(
+    make_dataset, tmp_path, monkeypatch
+):
+    data = make_dataset(
+        {"camera": "image", "audio": "audio"}, {"encoders": 128, "fusion": 160, "calibration": 240, "test": 80}
+    )
+    config = load_config(
+        None,
+        ["encoders.image.optimizer.epochs=1", "encoders.audio.optimizer.epochs=1", "head.optimizer.epochs=2"]
+        + ["head.samples_per_epoch=256", "calibration.minimum_samples=20", "calibration.coverage=0.9"]
+        + ["head.reliability.cross_fit={expert_steps: 5, steps: 5}", "pairs.calibration=200", "pairs.test=100"],
+    )
+    written = []
+    monkeypatch.setattr(train_module, "_write", lambda *parts: written.append(parts))
+    train(data, tmp_path / "m", config, run=tmp_path / "whole", show_progress=False)
+    save, saved = loop.save_arrays, []
+
+    def save_then_die(path: Path, arrays: dict[str, np.ndarray]) -> None:
+        save(path, arrays)
+        saved.append(path.name)
+        raise Killed
+
+    for module in (loop, head_module):
+        monkeypatch.setattr(module, "save_arrays", save_then_die)
+    while len(written) == 1 and len(saved) < 20:
+        try:
+            train(data, tmp_path / "m", config, run=tmp_path / "killed", show_progress=False)
+        except Killed:
+            pass
+    assert len(saved) == 6 and len(written) == 2  # an epoch of each encoder, two of the experts, two reliabilities
+    whole, resumed = (parts[3].state_dict() for parts in written)
+    for name, value in whole.items():
+        assert torch.equal(resumed[name], value), name
