@@ -1,6 +1,7 @@
 """The fusion node: reads a message, calls the pipeline, publishes."""
 from __future__ import annotations
 
+import gc
 import re
 import threading
 import time
@@ -83,6 +84,7 @@ class FusionNode(LifecycleNode):
         self._active = False
         self._enabled = True
         self._states: tuple[StreamState, ...] = ()
+        self._fault = ""
         self._complaints = _Complaints(self)
         self._last_ns = 0
         self._activated_ns = 0
@@ -194,7 +196,7 @@ class FusionNode(LifecycleNode):
     def _load(self, settings: NodeParameters) -> _Model:
         bundle = load_bundle(settings.model)
         streams = declare_stream_parameters(self, bundle.manifest)
-        backend = make_backend(settings.backend, bundle, settings.device, settings.threads)
+        backend = make_backend(settings.backend, bundle, settings.device, settings.threads, half=settings.half, cuda_graphs=settings.cuda_graphs)
         config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, settings.max_gap_s)
         pipeline = Pipeline(bundle.manifest, backend, config)
         inference_ns = pipeline.warm_up()
@@ -326,6 +328,7 @@ class FusionNode(LifecycleNode):
         pipeline.trace.add("publish", published_ns - stepped_ns)
         self._step_ns = published_ns - started_ns
         self._predictions += 1
+        self._note_fault(self._model.backend.fault)
         self._note_states(report.state for report in prediction.modalities)
         self._set_deadline()
 
@@ -366,6 +369,13 @@ class FusionNode(LifecycleNode):
             self._states = states
             self._publish_diagnostics()
 
+    def _note_fault(self, fault: str) -> None:
+        if fault != self._fault:
+            self._fault = fault
+            if fault:
+                self.get_logger().error(fault)
+            self._publish_diagnostics()
+
     def _on_diagnostics_timer(self) -> None:
         if self._active:
             self._inputs.look_again()
@@ -394,9 +404,10 @@ class FusionNode(LifecycleNode):
 
     def _diagnose_inference(self, model: _Model) -> DiagnosticStatus:
         doing = "disabled" if not self._enabled else "active" if self._active else "inactive"
+        fault = model.backend.fault
         return DiagnosticStatus(
-            level=DiagnosticStatus.OK, name=f"{self.get_name()}: inference", message=f"{doing} on {model.backend.device}",
-            hardware_id=model.backend.device, values=convert.key_values({
+            level=DiagnosticStatus.ERROR if fault else DiagnosticStatus.OK, name=f"{self.get_name()}: inference",
+            message=fault or f"{doing} on {model.backend.device}", hardware_id=model.backend.device, values=convert.key_values({
                 "model": model.bundle.manifest.name, "device": model.backend.device, "scheduling": model.scheduling,
                 "predictions (messages)": self._predictions, "last step (ms)": f"{self._step_ns / 1e6:.2f}",
                 **{f"stage {stage} (ms)": f"{ms:.3f}" for stage, ms in model.pipeline.trace.medians_ms().items()}}))
@@ -427,7 +438,9 @@ def start(node: FusionNode) -> bool:
     """Configure and activate, unless the parameter ``autostart`` leaves that to a launch file or a lifecycle manager."""
     if not AUTOSTART.declare(node):
         return True
-    return node.trigger_configure() == TransitionCallbackReturn.SUCCESS and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    started = node.trigger_configure() == TransitionCallbackReturn.SUCCESS and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    gc.freeze()  # what was loaded stays: looking through it for garbage would hold up a prediction now and then
+    return started
 
 
 def main(args: list[str] | None = None) -> None:

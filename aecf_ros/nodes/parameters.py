@@ -90,8 +90,10 @@ class Parameter:
 NODE = (
     Parameter("model", "", "Directory of the model bundle; empty takes the shipped av_digits", life="load"),
     Parameter("backend", "onnxruntime", "What runs the graphs", choices=tuple(BACKENDS), life="load"),
-    Parameter("device", "auto", "Where the graphs run; anything but auto fails rather than falling back", choices=DEVICES, life="load"),
+    Parameter("device", "auto", "Where the encoders run; anything but auto fails rather than starting elsewhere", choices=DEVICES, life="load"),
     Parameter("threads", 1, "CPU threads of each graph; one is best for small encoders", bounds=(1, 64), life="load"),
+    Parameter("half", False, "Encoders in half precision; backend torch only", life="load"),
+    Parameter("cuda_graphs", False, "Replay each encoder as one CUDA graph; backend torch on device cuda only", life="load"),
     Parameter("scheduling", "auto", "Inference in the callback (inline) or in a thread of its own that takes the newest frame (worker); auto measures "
               "the graphs when they are loaded and takes the worker if they need more than 60 % of the time between frames at 30 Hz",
               choices=SCHEDULINGS, life="load"),
@@ -161,6 +163,8 @@ class NodeParameters:
     backend: str
     device: str
     threads: int
+    half: bool
+    cuda_graphs: bool
     scheduling: str
     max_gap_s: float
     diagnostics_period_s: float

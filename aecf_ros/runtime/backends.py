@@ -1,7 +1,8 @@
 """Ways to run the graphs of a bundle, behind one Protocol and chosen by a mapping.
 
 The device really in use is asserted and named: asking for a GPU that the runtime does not use is an error, never a silent
-fall back.
+fall back. A GPU that fails while it runs is given up for the CPU, and the backend says so from then on. The head runs on
+the CPU on every device: its 140 small operators would take longer to start on a GPU than to run here.
 """
 from __future__ import annotations
 
@@ -37,11 +38,30 @@ HEAD_OUTPUTS = ("probabilities", "confidence", "gate_weights", "gate_entropy", "
                 "abstain_code")
 
 
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """How to run a bundle.
+
+    Args:
+        device: ``auto`` takes the best there is (TensorRT, CUDA, CPU in that order).
+        threads: CPU threads of each graph. One is the fastest use of a CPU for small encoders.
+        half: encoders in half precision (torch backend; bfloat16 on a CPU). An ONNX graph has the precision it was exported in.
+        cuda_graphs: replay each encoder as one CUDA graph (torch backend on CUDA).
+    """
+
+    device: str = "auto"
+    threads: int = 1
+    half: bool = False
+    cuda_graphs: bool = False
+
+
 class Backend(Protocol):
     """Runs one bundle. Call from one thread."""
 
     device: str
     """The device really in use, for example ``cpu`` or ``cuda``."""
+    fault: str
+    """Why a device was given up since the start, empty if none was."""
 
     def encode(self, modality: str, sample: np.ndarray) -> np.ndarray:
         """Embed one sample of the bundle's input shape: float32 ``(embedding_dim,)``."""
@@ -50,59 +70,132 @@ class Backend(Protocol):
         """Fuse what is present; an absent modality's embedding may be missing from the mapping."""
 
 
+Encoder = Callable[[np.ndarray], np.ndarray]
+"""From one sample of the input shape to its embedding, float32 ``(embedding_dim,)``."""
+
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 DEVICES = ("auto", *_PROVIDERS)
+
+
+class Head:
+    """The head graph, on the CPU."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self._session = _session(bundle, bundle.manifest.head, "cpu", threads)
+        _check_head(bundle, self._session)
+        self._absent = {m.name: np.zeros((1, m.embedding_dim), np.float32) for m in bundle.manifest.modalities}
+        self._inputs = {m.name: f"embedding_{m.name}" for m in bundle.manifest.modalities}
+
+    def __call__(self, embeddings: Mapping[str, np.ndarray], present: Sequence[bool]) -> HeadOutput:
+        feeds = {self._inputs[name]: embeddings[name][None] if used else absent
+                 for (name, absent), used in zip(self._absent.items(), present, strict=True)}
+        feeds["present"] = np.array([present], dtype=bool)
+        outputs = self._session.run(HEAD_OUTPUTS, feeds)
+        probabilities, confidence, weights, entropy, agreement, alone, members, code = (o[0] for o in outputs)
+        return HeadOutput(probabilities, float(confidence), weights, float(entropy), float(agreement), alone, members, int(code))
 
 
 class OnnxBackend:
     """onnxruntime, one session for each graph.
 
-    Args:
-        bundle: a verified bundle.
-        device: ``auto`` takes the best provider this onnxruntime has (TensorRT, CUDA, CPU in that order).
-        threads: intra-op threads of each session. One is the fastest use of a CPU for small encoders.
-
     Raises:
-        BackendError: the device is unknown or not available.
+        BackendError: the device is unknown or not available, or an option is for another backend.
         BundleError: a graph does not load, or its inputs and outputs are not those the manifest promises.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto", threads: int = 1) -> None:
-        self._manifest = bundle.manifest
-        self.device, sessions = _open_sessions(bundle, device, threads)
-        self._encoders = {m.name: sessions[m.encoder] for m in self._manifest.modalities}
-        self._head = sessions[self._manifest.head]
-        for modality in self._manifest.modalities:
-            _check_encoder(bundle, modality, self._encoders[modality.name])
-        _check_head(bundle, self._head)
-        self._input_names = {m.name: m.input_name for m in self._manifest.modalities}
-        self._absent = {m.name: np.zeros((1, m.embedding_dim), np.float32) for m in self._manifest.modalities}
+    def __init__(self, bundle: Bundle, options: BackendOptions = BackendOptions()) -> None:
+        if options.half or options.cuda_graphs:
+            raise BackendError("half and cuda_graphs are options of the torch backend; export the bundle in half precision with `aecf quantize`, "
+                               "or set backend: torch")
+        self.fault = ""
+        self.device, self._encoders = _open_encoders(bundle, options.device, options.threads)
+        self._head = Head(bundle, options.threads)
 
     def encode(self, modality: str, sample: np.ndarray) -> np.ndarray:
-        (embedding,) = self._encoders[modality].run(("embedding",), {self._input_names[modality]: sample[None]})
-        return embedding[0]
+        return self._encoders[modality](sample)
 
     def fuse(self, embeddings: Mapping[str, np.ndarray], present: Sequence[bool]) -> HeadOutput:
-        feeds = {f"embedding_{name}": embeddings[name][None] if used else self._absent[name]
-                 for name, used in zip(self._absent, present, strict=True)}
-        feeds["present"] = np.array([present], dtype=bool)
-        outputs = self._head.run(HEAD_OUTPUTS, feeds)
-        probabilities, confidence, weights, entropy, agreement, alone, members, code = (o[0] for o in outputs)
-        return HeadOutput(probabilities, float(confidence), weights, float(entropy), float(agreement), alone, members, int(code))
+        return self._head(embeddings, present)
 
 
-def _open_sessions(bundle: Bundle, device: str, threads: int) -> tuple[str, dict[str, ort.InferenceSession]]:
-    """The device in use and a session for each graph file."""
-    files = {bundle.manifest.head, *(m.encoder for m in bundle.manifest.modalities)}
+def _on_host(session: ort.InferenceSession, modality: Modality) -> Encoder:
+    """Runs where the sample lies; nothing is copied."""
+    name = modality.input_name
+    return lambda sample: session.run(("embedding",), {name: sample[None]})[0][0]
+
+
+class BoundEncoder:
+    """Runs a session on a device through memory that was allocated there once: one copy in, one small copy out."""
+
+    def __init__(self, session: ort.InferenceSession, modality: Modality, device: str = "cuda") -> None:
+        dtype = np.uint8 if modality.kind == "image" else np.float32
+        self._session = session
+        self._input = ort.OrtValue.ortvalue_from_shape_and_type((1, *modality.input_shape), dtype, device, 0)
+        self._binding = session.io_binding()
+        self._binding.bind_ortvalue_input(modality.input_name, self._input)
+        self._binding.bind_output("embedding", "cpu")
+
+    def __call__(self, sample: np.ndarray) -> np.ndarray:
+        self._input.update_inplace(np.ascontiguousarray(sample[None]))
+        self._session.run_with_iobinding(self._binding)
+        return self._binding.copy_outputs_to_cpu()[0][0]
+
+
+class FallbackBackend:
+    """A backend on a GPU that goes on on the CPU when the GPU fails; the sample that failed is run again, so that no prediction is lost.
+
+    Args:
+        make: makes the same backend for a device.
+        device: what to begin with.
+    """
+
+    def __init__(self, make: Callable[[str], Backend], device: str) -> None:
+        self._make = make
+        self._backend = make(device)
+        self.fault = ""
+
+    @property
+    def device(self) -> str:
+        """The device really in use."""
+        return self._backend.device
+
+    def encode(self, modality: str, sample: np.ndarray) -> np.ndarray:
+        if not self.fault and self.device != "cpu":
+            try:
+                return self._backend.encode(modality, sample)
+            except Exception as error:  # whatever the driver or the runtime raises
+                self.fault = f"{self.device} failed and was given up for the CPU ({_first_line(error)}); check the GPU, then call ~/reload_model"
+                self._backend = self._make("cpu")
+        return self._backend.encode(modality, sample)
+
+    def fuse(self, embeddings: Mapping[str, np.ndarray], present: Sequence[bool]) -> HeadOutput:
+        return self._backend.fuse(embeddings, present)
+
+
+def _open_encoders(bundle: Bundle, device: str, threads: int) -> tuple[str, dict[str, Encoder]]:
+    """The device in use, and the encoder of each modality on it."""
     candidates = _candidates(device)
     for candidate in candidates:
         try:
-            return candidate, {file: _session(bundle, file, candidate, threads) for file in files}
+            return candidate, _encoders_on(candidate, bundle, threads)
         except BackendError:
             # A GPU build lists providers whose libraries this machine may lack; "auto" then goes on to the next.
             if candidate == candidates[-1]:
                 raise
     raise AssertionError("unreachable: there is always a candidate")
+
+
+def _encoders_on(device: str, bundle: Bundle, threads: int) -> dict[str, Encoder]:
+    modalities = bundle.manifest.modalities
+    sessions = {file: _session(bundle, file, device, threads) for file in {m.encoder for m in modalities}}
+    for modality in modalities:
+        _check_encoder(bundle, modality, sessions[modality.encoder])
+    if device == "cpu":
+        return {m.name: _on_host(sessions[m.encoder], m) for m in modalities}
+    try:
+        return {m.name: BoundEncoder(sessions[m.encoder], m) for m in modalities}
+    except Exception as error:  # onnxruntime has private types for a device without memory
+        raise BackendError(f"device '{device}': no memory for the encoders' inputs ({_first_line(error)}); free some, or set device: cpu") from None
 
 
 def _session(bundle: Bundle, file: str, device: str, threads: int) -> ort.InferenceSession:
@@ -116,6 +209,7 @@ def _session(bundle: Bundle, file: str, device: str, threads: int) -> ort.Infere
         session = ort.InferenceSession(str(bundle.path(file)), options, providers=[wanted, *fallback])
     except Exception as error:  # onnxruntime raises many private types for a broken graph
         raise BundleError(f"{bundle.path(file)}: onnxruntime cannot load it ({_first_line(error)}); train or export the bundle again") from None
+    session.disable_fallback()  # Python's wrapper would go on on the CPU after an error, and say so nowhere
     if session.get_providers()[0] != wanted:
         raise BackendError(f"device '{device}' was asked for, but onnxruntime fell back to {session.get_providers()[0]}; "
                            "check the driver and the CUDA libraries, or set device: cpu")
@@ -131,8 +225,6 @@ def _candidates(device: str) -> list[str]:
     available = ort.get_available_providers()
     if device == "auto":
         return [name for name in ("tensorrt", "cuda", "cpu") if _PROVIDERS[name] in available]
-    if device not in _PROVIDERS:
-        raise BackendError(f"device '{device}' is not known; use one of {', '.join(DEVICES)}")
     if _PROVIDERS[device] not in available:
         raise BackendError(f"device '{device}' is not in this onnxruntime, which has {', '.join(available)}; install onnxruntime-gpu or set device: cpu")
     return [device]
@@ -174,16 +266,31 @@ def _check_head(bundle: Bundle, session: ort.InferenceSession) -> None:
         "prediction_set": ("bool", (classes,)), "abstain_code": ("int64", ())})
 
 
-BACKENDS: dict[str, Callable[..., Backend]] = {"onnxruntime": OnnxBackend}
+def _torch(bundle: Bundle, options: BackendOptions) -> Backend:
+    """Imported only where it is asked for: torch is large."""
+    from aecf_ros.runtime.torch_backend import TorchBackend
+
+    return TorchBackend(bundle, options)
 
 
-def make_backend(name: str, bundle: Bundle, device: str = "auto", threads: int = 1) -> Backend:
-    """Make a backend by name.
+BACKENDS: dict[str, Callable[[Bundle, BackendOptions], Backend]] = {"onnxruntime": OnnxBackend, "torch": _torch}
+
+
+def make_backend(name: str, bundle: Bundle, device: str = "auto", threads: int = 1, *, half: bool = False, cuda_graphs: bool = False) -> Backend:
+    """Make a backend by name; on a GPU one that survives the GPU.
 
     Raises:
-        BackendError: the name or the device is not known or not available.
+        BackendError: the name or the device is not known or not available, or the bundle has nothing for this backend.
         BundleError: the bundle's graphs are not what its manifest promises.
     """
     if name not in BACKENDS:
         raise BackendError(f"backend '{name}' is not known; use one of {', '.join(BACKENDS)}")
-    return BACKENDS[name](bundle, device, threads)
+    if device not in DEVICES:
+        raise BackendError(f"device '{device}' is not known; use one of {', '.join(DEVICES)}")
+
+    def make(on: str) -> Backend:
+        # Half precision and CUDA graphs are for the GPU that failed.
+        gpu_only = {"half": half, "cuda_graphs": cuda_graphs} if on == device else {}
+        return BACKENDS[name](bundle, BackendOptions(on, threads, **gpu_only))
+
+    return FallbackBackend(make, device)

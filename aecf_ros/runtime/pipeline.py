@@ -19,7 +19,7 @@ from aecf_ros.core.content import AudioWatch, ImageContent, ImageWatch, digest
 from aecf_ros.core.decode import DecodeError, as_bytes, decode_audio, decode_image, is_compressed, resize_image
 from aecf_ros.core.streams import PublishersMatched, SampleReceived, SampleRejected, StreamMonitor, TimePassed
 from aecf_ros.core.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
-from aecf_ros.core.types import NANOSECONDS, AudioChunk, ModalityReport, Prediction, RawAudio, RawImage, StreamStatus
+from aecf_ros.core.types import NANOSECONDS, AudioChunk, ModalityReport, Prediction, RawAudio, RawImage, StreamState, StreamStatus
 from aecf_ros.runtime.backends import Backend, HeadOutput
 from aecf_ros.runtime.resample import resample_window
 from aecf_ros.runtime.trace import Trace
@@ -183,6 +183,7 @@ class _Stream:
     modality: Modality
     monitor: StreamMonitor
     source: _Source
+    state: StreamState = StreamState.WAITING
     embedding: np.ndarray | None = None
     transport: str = field(init=False)
     encoder: str = field(init=False)
@@ -240,6 +241,7 @@ class Pipeline:
         for name, stream in self._streams.items():
             stream.monitor = StreamMonitor(name, self._thresholds(stream.modality))
             stream.source, stream.embedding = _SOURCES[stream.modality.kind](stream.modality, self.trace), None
+            stream.state = StreamState.WAITING
         self._last_step_ns = None
 
     def take_over(self, other: Pipeline) -> None:
@@ -252,7 +254,7 @@ class Pipeline:
             raise ValueError(f"modalities {other.manifest.names} cannot go on as {self.manifest.names}; start anew")
         for name, stream in self._streams.items():
             stream.monitor, stream.source = other._streams[name].monitor, other._streams[name].source
-            stream.source.trace = self.trace
+            stream.source.trace, stream.state = self.trace, other._streams[name].state
         self._last_step_ns = other._last_step_ns
         self.configure(self.config)
 
@@ -269,7 +271,7 @@ class Pipeline:
             return self.reject(stream, str(error), now_ns)
         if not sample.headless:
             self.trace.add(entry.transport, raw.received_ns - raw.stamp_ns - sample.span_ns)
-        entry.monitor.update(sample, now_ns)
+        entry.state = entry.monitor.update(sample, now_ns).state
         verdict = entry.monitor.verdict
         if verdict.jumped:
             entry.source.clear()
@@ -302,7 +304,12 @@ class Pipeline:
 
     def statuses(self, now_ns: int) -> tuple[StreamStatus, ...]:
         """Health of every stream at ``now_ns``, in the order of the manifest."""
-        return tuple(s.monitor.update(TimePassed(), now_ns) for s in self._streams.values())
+        found = []
+        for stream in self._streams.values():
+            status = stream.monitor.update(TimePassed(), now_ns)
+            stream.state = status.state
+            found.append(status)
+        return tuple(found)
 
     def step(self, now_ns: int, node_time_ns: int | None = None) -> Prediction:
         """Predict from what is present now.
@@ -324,12 +331,21 @@ class Pipeline:
         return self._interpret(head, statuses, present, now_ns if node_time_ns is None else node_time_ns)
 
     def settle(self) -> None:
-        """Do what no prediction waits for: look at the content of the newest frames. Call it after publishing.
+        """Do what no prediction need wait for: look at the content of the newest frames, encode sound that came. Call it after each message.
 
-        What it says is the same without the call, because :meth:`observe` first does what is left; only then a frame waits for it.
+        Predictions are the same without the call, because what is left is done when it is needed; only then they wait for it.
         """
-        for stream in self._streams.values():
+        for name, stream in self._streams.items():
             stream.source.settle()
+            if self._may_encode_now(stream):
+                self._encode(name)
+
+    def _may_encode_now(self, stream: _Stream) -> bool:
+        """Whether the newest evidence of a stream will be what the next prediction uses: it comes less often than predictions are made."""
+        if not (stream.source.changed and stream.state.feeds_fusion):
+            return False
+        lead = next(s for s in self._streams.values() if s.state.feeds_fusion)
+        return lead.monitor.period_ns is not None and lead.monitor.period_ns < (stream.monitor.period_ns or 0)
 
     def _is_used(self, status: StreamStatus) -> bool:
         limit_s = self._streams[status.name].monitor.thresholds.too_old_after_s

@@ -1,4 +1,6 @@
 """Backends run what a bundle promises, and refuse in one line what they cannot."""
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 import yaml
 
 from aecf_ros.core.bundle import BundleError, load_bundle, sha256
-from aecf_ros.runtime.backends import BackendError, OnnxBackend, make_backend
+from aecf_ros.runtime import backends
+from aecf_ros.runtime.backends import BackendError, BackendOptions, BoundEncoder, OnnxBackend, make_backend
 
 RED = np.full((8, 8, 3), (255, 0, 0), np.uint8)
 
@@ -176,7 +179,7 @@ def test_a_file_that_is_no_graph(make_bundle: object) -> None:
 
 def test_the_shipped_bundle_answers_for_every_subset(shipped_bundle: Path) -> None:
     bundle = load_bundle(shipped_bundle)
-    backend = OnnxBackend(bundle, "cpu")
+    backend = OnnxBackend(bundle, BackendOptions("cpu"))
     rng = np.random.default_rng(0)
     embeddings = {}
     for m in bundle.manifest.modalities:
@@ -208,3 +211,78 @@ def test_the_shipped_head_ignores_garbage_where_nothing_is_present(shipped_bundl
         for other in outputs[1:]:
             for ours, theirs in zip(outputs[0], other, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
+
+
+class FailingGpuSession:
+    """A session that says it runs on CUDA, and whose GPU falls off the bus after ``runs`` runs."""
+
+    def __init__(self, path: str, options: ort.SessionOptions, runs: int) -> None:
+        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._left = runs
+        self.fell_back_by_itself = True
+
+    def get_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def disable_fallback(self) -> None:
+        self.fell_back_by_itself = False
+
+    def run_with_iobinding(self, binding: ort.IOBinding) -> None:
+        assert not self.fell_back_by_itself
+        if self._left == 0:
+            raise RuntimeError("CUDA failure 719: unspecified launch failure\nat line 42")
+        self._left -= 1
+        self._session.run_with_iobinding(binding)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+
+@pytest.fixture
+def failing_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes this onnxruntime one with a GPU, each of whose sessions fails after some runs."""
+    def install(runs: int) -> None:
+        real = ort.InferenceSession
+
+        def make(path: str, options: ort.SessionOptions, providers: list[str]) -> object:
+            with monkeypatch.context() as inner:
+                inner.setattr(ort, "InferenceSession", real)
+                return real(path, options, providers=providers) if providers == ["CPUExecutionProvider"] else FailingGpuSession(path, options, runs)
+
+        monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+        monkeypatch.setattr(ort, "InferenceSession", make)
+        monkeypatch.setattr(backends, "BoundEncoder", partial(BoundEncoder, device="cpu"))
+
+    return install
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_that_fails_at_run_time_is_given_up_for_the_cpu_and_no_sample_is_lost(tiny_bundle: Path, failing_gpu: object, device: str) -> None:
+    failing_gpu(runs=2)
+    backend = make_backend("onnxruntime", load_bundle(tiny_bundle), device)
+    assert (backend.device, backend.fault) == ("cuda", "")
+    for i in range(6):
+        np.testing.assert_allclose(backend.encode("camera", np.full((8, 8, 3), 51 * i, np.uint8)), np.full(3, i / 5), rtol=1e-5)
+        assert backend.device == ("cuda" if i < 2 else "cpu")
+    assert backend.fault == ("cuda failed and was given up for the CPU (CUDA failure 719: unspecified launch failure); "
+                             "check the GPU, then call ~/reload_model")
+
+
+def test_what_the_cpu_refuses_is_not_hidden(tiny_bundle: Path) -> None:
+    backend = make_backend("onnxruntime", load_bundle(tiny_bundle), "cpu")
+    with pytest.raises(Exception, match="[Ii]nvalid"):
+        backend.encode("camera", np.zeros((3, 3, 3), np.uint8))
+    assert (backend.device, backend.fault) == ("cpu", "")
+
+
+def test_an_encoder_bound_to_a_device_gives_what_the_session_gives(tiny_bundle: Path) -> None:
+    bundle = load_bundle(tiny_bundle)
+    session = ort.InferenceSession(str(bundle.path("camera_encoder.onnx")), providers=["CPUExecutionProvider"])
+    bound = BoundEncoder(session, bundle.manifest.modalities[0], device="cpu")
+    for value in (0, 100, 255):  # the memory is the same each time, the answer must not be
+        np.testing.assert_allclose(bound(np.full((8, 8, 3), value, np.uint8)), np.full(3, value / 255), rtol=1e-6)
+
+
+@pytest.mark.parametrize("option", ["half", "cuda_graphs"])
+def test_an_option_of_the_other_backend_is_refused(tiny_bundle: Path, option: str) -> None:
+    assert "backend: torch" in refusal(tiny_bundle, BackendError, **{option: True})

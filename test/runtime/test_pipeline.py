@@ -513,6 +513,29 @@ def test_content_is_measured_after_the_prediction_and_the_states_are_the_same_wi
     assert asked[39][0] is StreamState.OK and asked[-1][0] is StreamState.DEGRADED
 
 
+def test_sound_that_comes_less_often_than_frames_is_encoded_before_the_frame_that_needs_it(tiny_bundle: Path) -> None:
+    robot = Robot(tiny_bundle)
+    robot.play(0.05, 2, camera="red", audio="red")
+    robot.pipeline.settle()
+    before = robot.backend.encoded["audio"]
+    robot.pipeline.observe("audio", sound(1.9, "red"), ns(2.001))
+    robot.pipeline.settle()
+    assert robot.backend.encoded["audio"] == before + 1
+    robot.tell(2.05, "camera", frame(2.05))
+    assert robot.backend.encoded["audio"] == before + 1 and robot.last.subset == "camera+audio"
+
+
+def test_sound_in_many_small_chunks_is_encoded_once_for_a_frame(tiny_bundle: Path) -> None:
+    robot = Robot(tiny_bundle)
+    for i in range(300):
+        robot.tell(1 + i * 0.01, "audio", sound(1 + i * 0.01, duration_s=0.01))
+        robot.pipeline.settle()
+        if i % 5 == 0:
+            robot.tell(1 + i * 0.01, "camera", frame(1 + i * 0.01))
+            robot.pipeline.settle()
+    assert robot.backend.encoded["audio"] <= robot.backend.encoded["camera"] + 30  # the camera leads from its first frames on
+
+
 def test_every_stage_is_traced_where_it_runs(tiny_bundle: Path) -> None:
     robot = Robot(tiny_bundle)
     robot.play(0.05, 1, camera="red", audio="red")

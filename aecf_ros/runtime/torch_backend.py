@@ -1,0 +1,123 @@
+"""Encoders as torch exported programs: the other way to run a bundle, for CUDA graphs and half precision.
+
+A bundle that has them holds ``NAME.pt2`` beside each ``NAME.onnx``, hashed in its manifest like every file (``aecf train`` writes them where
+``export.torch`` is set). The head is the ONNX graph in both backends. torch is imported when a backend is made.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aecf_ros.core.bundle import Bundle, BundleError, Modality
+from aecf_ros.runtime.backends import BackendError, BackendOptions, Encoder, Head, HeadOutput
+
+if TYPE_CHECKING:
+    import torch
+
+CAPTURE_WARM_UPS = 3
+"""Runs on a side stream before a CUDA graph is captured, as torch's documentation asks."""
+
+
+def program_file(encoder: str) -> str:
+    """Name of the exported program that goes with an encoder graph.
+
+    >>> program_file("camera_encoder.onnx")
+    'camera_encoder.pt2'
+    """
+    return str(PurePath(encoder).with_suffix(".pt2"))
+
+
+class TorchBackend:
+    """torch, one exported program for each encoder.
+
+    Raises:
+        BackendError: torch is not installed, the device is not available, or the bundle has no programs.
+        BundleError: a program does not load, or its embedding is not what the manifest promises.
+    """
+
+    def __init__(self, bundle: Bundle, options: BackendOptions = BackendOptions()) -> None:
+        try:
+            import torch
+        except ModuleNotFoundError:
+            raise BackendError("backend 'torch' was asked for, but torch is not installed; pip install torch, or set backend: onnxruntime") from None
+        lacking = [program_file(m.encoder) for m in bundle.manifest.modalities if program_file(m.encoder) not in bundle.manifest.files]
+        if lacking:
+            raise BackendError(f"{bundle.directory}: no {', '.join(lacking)} for backend 'torch'; train with export.torch=true, or set backend: onnxruntime")
+        self.fault = ""
+        self.device = _device(options.device, torch.cuda.is_available())
+        if options.cuda_graphs and self.device != "cuda":
+            raise BackendError(f"cuda_graphs was asked for, but the device is {self.device}; set cuda_graphs: false")
+        torch.set_num_threads(options.threads)
+        self._encoders = {m.name: _encoder(bundle, m, self.device, options) for m in bundle.manifest.modalities}
+        self._head = Head(bundle, options.threads)
+
+    def encode(self, modality: str, sample: np.ndarray) -> np.ndarray:
+        return self._encoders[modality](sample)
+
+    def fuse(self, embeddings: Mapping[str, np.ndarray], present: Sequence[bool]) -> HeadOutput:
+        return self._head(embeddings, present)
+
+
+def _device(wanted: str, has_cuda: bool) -> str:
+    if wanted == "tensorrt":
+        raise BackendError("device 'tensorrt' is for backend onnxruntime; set device: cuda, or backend: onnxruntime")
+    if wanted == "cuda" and not has_cuda:
+        raise BackendError("device 'cuda' was asked for, but this torch finds no CUDA device; check the driver and torch's build, or set device: cpu")
+    return "cuda" if wanted in ("auto", "cuda") and has_cuda else "cpu"
+
+
+def _encoder(bundle: Bundle, modality: Modality, device: str, options: BackendOptions) -> Encoder:
+    import torch
+
+    path = bundle.path(program_file(modality.encoder))
+    try:
+        module = torch.export.load(path).module()
+    except Exception as error:  # torch raises many types for a file that is not its own
+        raise BundleError(f"{path}: torch cannot load it ({type(error).__name__}); export the bundle again with this torch") from None
+    module = module.to(device)
+    held = torch.zeros((1, *modality.input_shape), dtype=torch.uint8 if modality.kind == "image" else torch.float32, device=device)
+    staging = torch.zeros_like(held, device="cpu").pin_memory() if device == "cuda" else held
+    half = torch.autocast(device, torch.float16 if device == "cuda" else torch.bfloat16) if options.half else nullcontext()
+
+    @torch.inference_mode()
+    def run() -> torch.Tensor:
+        with half:
+            return module(held).float()
+
+    forward = _captured(run) if options.cuda_graphs else run
+    found = tuple(forward().shape)
+    if found != (1, modality.embedding_dim):
+        raise BundleError(f"{path}: its embedding is {list(found)} where bundle.yaml promises {[1, modality.embedding_dim]}; export the bundle again")
+
+    def encode(sample: np.ndarray) -> np.ndarray:
+        staging.copy_(torch.from_numpy(np.require(sample[None], requirements="W")))
+        if staging is not held:
+            held.copy_(staging, non_blocking=True)
+        return forward()[0].cpu().numpy()
+
+    return encode
+
+
+def _captured(run):
+    """The same work replayed as one CUDA graph; what it gives lies in memory that the next replay overwrites."""
+    import torch
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(CAPTURE_WARM_UPS):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = run()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return result
+
+    return replay
