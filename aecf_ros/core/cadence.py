@@ -22,7 +22,7 @@ _WINDOW_SLOTS = (16, 60)
 _FOLLOW = 0.02
 _ACCEPT_SLOWER_NS = 300 * NANOSECONDS
 _JITTER_NS = round(0.8 * NANOSECONDS)
-_JITTER_SLOTS = 6
+_JITTER_SLOTS = 8
 _CLEAN_SAMPLES = (3, 5, 10, 20)
 """Messages in a row that end a complaint: the more the oftener it has come back within ``_RELAPSE_MESSAGES``."""
 _RELAPSE_MESSAGES = 48
@@ -44,7 +44,7 @@ class _Arrival:
 class Cadence:
     """Learns the period of one stream and compares the last 0.6 s (at least 16 messages) with it. Not thread-safe.
 
-    Jitter is judged over 0.8 s or 6 messages, and needs two messages that were late: one stall of a machine, and the backlog after
+    Jitter is judged over 0.8 s or 8 messages, and needs two messages that were late: one stall of a machine, and the backlog after
     it, are none.
 
     The period is the median of the last 32 intervals between arrivals; for audio it is the length of the chunks. Once

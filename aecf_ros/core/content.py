@@ -113,9 +113,10 @@ class ImageWatch:
         total = levels[-1]
         highlight = int(np.searchsorted(levels, 0.98 * total)) / 255
         overexposed = 1.0 - float(levels[249]) / total
-        steepness, usual = edge_steepness(patch), self._steepness.value
+        grain = _spatial_noise(patch)
+        steepness, usual = edge_steepness(patch, grain), self._steepness.value
         ratio = None if steepness is None or usual is None else steepness / max(usual, 1e-6)
-        noise = min(_spatial_noise(patch), self._change(patch)) / 255
+        noise = min(grain, self._change(patch)) / 255
         usual_noise = self._noise.value
         if not repeats and 0.05 < highlight and overexposed < 0.5:
             if steepness is not None:

@@ -42,7 +42,7 @@ class StreamThresholds:
     """A picture whose brightest 2 % do not reach this share of full scale is dark; a dim room with a lamp is not."""
     overexposed_above: float = 0.6
     """Share of pixels at full scale (250 of 255 or more)."""
-    blur_below: float = 0.47
+    blur_below: float = 0.55
     """Steepness of the edges as a share of the stream's own average over the last half minute."""
     noisy_above: float = 0.012
     """Noise of the picture at encoder size, as a share of full scale, where it is also three times its own average."""

@@ -127,7 +127,7 @@ IMAGE = (
               "s", (0.0, 600.0), life="live"),
     Parameter("dark_below", 0.12, "Share of full scale that the brightest 2 % must reach; 0 switches it off", "", (0.0, 1.0), life="live"),
     Parameter("overexposed_above", 0.6, "Share of pixels at full scale that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("blur_below", 0.47, "Share of the usual steepness of edges below which a picture is blurred; 0 switches it off", "", (0.0, 1.0), life="live"),
+    Parameter("blur_below", 0.55, "Share of the usual steepness of edges below which a picture is blurred; 0 switches it off", "", (0.0, 1.0), life="live"),
     Parameter("noisy_above", 0.012, "Noise as a share of full scale that is too much, where it is also three times the usual; 0 switches it off",
               "", (0.0, 1.0), life="live"),
     Parameter("transport", "auto", "Message type of the image topic, sensor_msgs/Image (raw) or CompressedImage; auto takes what is published",

@@ -15,26 +15,38 @@ def card(rng: np.random.Generator, edges: int, contrast: float) -> np.ndarray:
     return image
 
 
+def shadow(image: np.ndarray, levels: float) -> np.ndarray:
+    """The same in a soft light of that many levels from side to side and top to bottom."""
+    x, y = np.meshgrid(np.linspace(0, 1, image.shape[1]), np.linspace(0, 1, image.shape[0]))
+    return image + levels * (np.sin(5 * x) + np.cos(4 * y))
+
+
 def seen(image: np.ndarray, blur_px: float = 0.0, noise: float = 1.0, seed: int = 0) -> float | None:
     if blur_px:
         image = cv2.GaussianBlur(image, (0, 0), blur_px)
     noisy = image + np.random.default_rng(seed).normal(0, noise, image.shape)
-    return edge_steepness(np.clip(np.round(noisy), 0, 255).astype(np.int16))
+    return edge_steepness(np.clip(np.round(noisy), 0, 255).astype(np.int16), noise)
 
 
 @pytest.mark.parametrize("edges", [1, 4, 20])
 @pytest.mark.parametrize("contrast", [40, 90])
-def test_blur_of_one_pixel_and_more_halves_it_whatever_is_shown(edges: int, contrast: float) -> None:
+def test_blur_of_a_pixel_and_a_half_halves_it_whatever_is_shown(edges: int, contrast: float) -> None:
     rng = np.random.default_rng(edges)
     for _ in range(10):
         image = card(rng, edges, contrast)
-        sharp, soft, softer = seen(image), seen(image, 1.0), seen(image, 2.5)
-        assert sharp > 0.75 and 0.2 < soft < 0.6 * sharp and softer < 0.4 * sharp
+        sharp, soft, softer = seen(image), seen(image, 1.6), seen(image, 3.0)
+        assert sharp > 0.9 and soft < 0.53 * sharp and softer < 0.42 * sharp
 
 
-def test_noise_is_not_taken_for_blur() -> None:
+def test_a_faint_card_in_strong_soft_light_is_as_sharp_as_print() -> None:
+    image = shadow(card(np.random.default_rng(1), 1, 28), 35)
+    assert seen(image) > 0.7 and seen(image, 1.6) < 0.5
+
+
+def test_noise_is_not_taken_for_blur_and_does_not_hide_it() -> None:
     image = card(np.random.default_rng(1), 6, 80)
-    assert all(seen(image, noise=sigma) > 0.6 for sigma in (0.5, 5, 20, 60))
+    assert all(seen(image, noise=sigma) > 0.7 for sigma in (0.5, 2, 5))
+    assert all(seen(image, 1.6, noise=sigma) < 0.6 for sigma in (0.5, 2, 5))
 
 
 @pytest.mark.parametrize("image", [np.full((48, 64), 128.0), np.tile(np.linspace(60, 120, 64), (48, 1))], ids=["plain", "gradient"])
@@ -44,5 +56,5 @@ def test_a_picture_without_edges_says_nothing(image: np.ndarray) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 200), (8, 8), (8, 300), (96, 96)])
 def test_any_size_is_measured_or_left(shape: tuple[int, int]) -> None:
-    value = edge_steepness(np.random.default_rng(0).integers(0, 256, shape).astype(np.int16))
+    value = edge_steepness(np.random.default_rng(0).integers(0, 256, shape).astype(np.int16), 1.0)
     assert value is None if min(shape) < 8 else 0 < value <= 1
