@@ -2,9 +2,8 @@
 
 An expert's own training data tells it that it is always right. So for each kind of corruption (or group of kinds) a
 stand-in expert is trained without that kind and without a random share of the rest; its logits on both, and their
-statistics, are what reliability is
-fitted on: the first shows what being out of one's depth looks like, the second what ordinary data looks like. The
-layer's own experts, trained on everything, then use the fitted reliability.
+statistics, are what reliability is fitted on: the first shows what being out of one's depth looks like, the second what
+ordinary data looks like. The layer's own experts, trained on everything, then use the fitted reliability.
 """
 
 import copy
@@ -19,6 +18,9 @@ from aecf_ros.fusion.reliability import EvidenceGate, Reliability, contaminated_
 from aecf_ros.fusion.statistics import EmbeddingDistance, modality_statistics
 
 
+FREE = 3.0  # deviation of a prior that leaves the shift to the data
+
+
 @dataclass(frozen=True)
 class CrossFitConfig:
     """How stand-in experts and reliability are trained.
@@ -27,7 +29,7 @@ class CrossFitConfig:
     folds: how many where fewer than two kinds are known. Few folds make stand-ins that saw too little, and so too much doubt.
     """
 
-    unseen_share: float = 0.15
+    unseen_share: float = 0.2
     folds: int = 6
     expert_steps: int = 300
     steps: int = 400
@@ -79,7 +81,7 @@ def fit_reliability(
         held_kind = groups == k
         held = held_kind | (fold == k)
         parts.append(
-            _stand_in(layer.experts[modality], reliability, embeddings, targets, held, held_kind, config, generator)
+            _stand_in(layer, modality, embeddings, targets, held, held_kind, config, generator)
         )
     collected = OutOfFold(*(torch.cat(column) for column in zip(*parts)))
     known = targets >= 0
@@ -124,9 +126,9 @@ def fit_to(
         schedule.step()
 
 
-def _stand_in(expert, reliability, embeddings, targets, held, held_kind, config, generator):
+def _stand_in(layer, modality, embeddings, targets, held, held_kind, config, generator):
     """Train a copy of the expert without `held`, and collect what it says there: the fields of OutOfFold."""
-    stand_in = _fresh(expert, generator)
+    stand_in = _fresh(layer.experts[modality], generator)
     train = torch.nonzero(~held & (targets >= 0)).squeeze(1)
     optimizer = torch.optim.AdamW(stand_in.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     steps = config.expert_steps
@@ -134,12 +136,12 @@ def _stand_in(expert, reliability, embeddings, targets, held, held_kind, config,
     stand_in.train()
     for _ in range(steps):
         rows = train[torch.randint(len(train), (min(config.batch, len(train)),), generator=generator)]
-        loss = F.cross_entropy(stand_in(embeddings[rows]), targets[rows])
+        loss = F.cross_entropy(layer.log_prior + stand_in(embeddings[rows]), targets[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    distance = EmbeddingDistance(embeddings.shape[1], reliability.distance.class_centers.shape[0])
+    distance = EmbeddingDistance(embeddings.shape[1], len(layer.log_prior))
     distance.fit(embeddings[train], targets[train])
     with torch.no_grad():
         logits = stand_in.eval()(embeddings[held])
@@ -175,9 +177,9 @@ def _loss(log_p: Tensor, targets: Tensor, log_prior: Tensor) -> Tensor:
 
 
 def recalibrate(
-    layer: AECF, modality: int, embeddings: Tensor, targets: Tensor, clusters: Tensor, deviation: float = 0.1
-) -> None:
-    """Shift one modality's log a and log-odds of eps, two numbers, to held-out data, in place.
+    layer: AECF, modality: int, embeddings: Tensor, targets: Tensor, clusters: Tensor, deviation: float = 0.03
+) -> float:
+    """Shift one modality's log a and log-odds of eps, two numbers, to held-out data, in place; its loss there, in nats.
 
     Reliability is fitted to stand-ins, which saw less than the layer's own experts; this closes the gap. The shift has
     a normal prior of the given deviation and the data counts by its clusters, so that 5,000 rows of 250 recordings move
@@ -194,12 +196,40 @@ def recalibrate(
     shift = torch.zeros(2, requires_grad=True)
     optimizer = torch.optim.LBFGS([shift], max_iter=40, line_search_fn="strong_wolfe")
 
+    def loss_of(shift: Tensor) -> Tensor:
+        log_p = contaminated_log_probabilities(logits, a * shift[0].exp(), doubt + shift[1], layer.log_prior)
+        return F.nll_loss(log_p, targets)
+
     def closure():
         optimizer.zero_grad()
-        log_p = contaminated_log_probabilities(logits, a * shift[0].exp(), doubt + shift[1], layer.log_prior)
-        loss = F.nll_loss(log_p, targets) + penalty * shift.square().sum()
+        loss = loss_of(shift) + penalty * shift.square().sum()
         loss.backward()
         return loss
 
     optimizer.step(closure)
     reliability.head.bias.data += shift.detach()
+    return loss_of(shift.detach()).item()
+
+
+def settle(
+    layer: AECF,
+    modality: int,
+    embeddings: Tensor,
+    targets: Tensor,
+    clusters: Tensor,
+    deviation: float = 0.03,
+    price: float = 0.01,
+) -> bool:
+    """Recalibrate a modality's fitted reliability on held-out data, or drop the fit; whether it stayed, in place.
+
+    With few recordings the stand-ins see too little and doubt too much. Where the fit costs this modality more than
+    `price` nats against the plain expert with a temperature, both on the held-out data, the plain expert it is.
+    The arguments are those of `recalibrate`.
+    """
+    plain = copy.deepcopy(layer)
+    plain.gate.reliability[modality].forget()
+    without = recalibrate(plain, modality, embeddings, targets, clusters, FREE)
+    if recalibrate(layer, modality, embeddings, targets, clusters, deviation) <= without + price:
+        return True
+    layer.gate.reliability[modality] = plain.gate.reliability[modality]
+    return False

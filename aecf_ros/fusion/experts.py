@@ -2,12 +2,38 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
-def make_expert(width: int, classes: int, hidden: Sequence[int] = (256, 256), dropout: float = 0.1) -> nn.Sequential:
-    """A multilayer perceptron [B, width] -> [B, classes]. `hidden=()` gives a linear expert."""
+class DirectionAndLength(nn.Module):
+    """An embedding as its direction, scaled to a root mean square of 1, and the logarithm of its length: [B, D + 1].
+
+    Much corruption changes how strong an embedding is before it changes where it points.
+    """
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """[B, D] -> [B, D + 1]; an embedding of zeros stays finite."""
+        power = embedding.square().mean(-1, keepdim=True) + 1e-6
+        return torch.cat([embedding * power.rsqrt(), power.log()], dim=-1)
+
+
+def make_expert(
+    width: int,
+    classes: int,
+    hidden: Sequence[int] = (256, 256),
+    dropout: float = 0.1,
+    *,
+    direction: bool = False,
+) -> nn.Sequential:
+    """A multilayer perceptron [B, width] -> [B, classes]. `hidden=()` gives a linear expert.
+
+    direction: it sees the embedding as direction and length, unless it is linear.
+    """
     layers: list[nn.Module] = []
+    if direction and hidden:
+        layers.append(DirectionAndLength())
+        width += 1
     for size in hidden:
         layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
         width = size

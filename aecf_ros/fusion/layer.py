@@ -26,7 +26,8 @@ class AECF(nn.Module):
     dims: width D_m of each modality's embedding. classes: C.
     gate: one of GATES (see gates.py, reliability.py).
     prior: [C] probabilities (multi-label: of each label), uniform (one half) when left out.
-    expert_hidden: hidden units of each expert; () makes experts linear, as in the paper.
+    expert_hidden: hidden units of each expert; () makes experts linear, as in the paper. expert_direction: experts that are
+    not linear see an embedding as direction and length (see experts.py).
     multilabel: labels are independent; logits are log-odds.
     monotone: "off"; "soft" lifts the confidence to that of the surest present subset where it falls short by up to
     `monotone_reach`; "hard" always does (see monotone.py).
@@ -39,7 +40,8 @@ class AECF(nn.Module):
         *,
         gate: str = "evidence",
         prior: Tensor | None = None,
-        expert_hidden: Sequence[int] = (256, 256),
+        expert_hidden: Sequence[int] = (512, 256),
+        expert_direction: bool = True,
         gate_hidden: int = 32,
         dropout: float = 0.1,
         multilabel: bool = False,
@@ -54,7 +56,9 @@ class AECF(nn.Module):
         if multilabel and monotone != "off":
             raise ValueError("monotone confidence is defined for one label per sample; use monotone='off'")
         self.multilabel, self.monotone, self.monotone_reach = multilabel, monotone, monotone_reach
-        self.experts = nn.ModuleList(make_expert(width, classes, expert_hidden, dropout) for width in dims)
+        self.experts = nn.ModuleList(
+            make_expert(width, classes, expert_hidden, dropout, direction=expert_direction) for width in dims
+        )
         if gate == "evidence":
             self.gate = EvidenceGate(dims, classes, gate_hidden, multilabel=multilabel)
         elif gate == "scheduler":

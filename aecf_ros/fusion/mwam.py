@@ -35,11 +35,6 @@ def frequency_ratio(planes: Tensor, floor: float = 1e-4) -> Tensor:
     return torch.log1p(low / (high + floor)).mean((1, 2))
 
 
-def update_bank(bank: Tensor, ratios: Tensor, momentum: float = 0.5) -> Tensor:
-    """The bank of mean ratios, one for each modality, after a batch: momentum * bank + (1 - momentum) * ratios; [M]."""
-    return momentum * bank + (1.0 - momentum) * ratios
-
-
 def modality_weights(ratios: Tensor) -> Tensor:
     """K = 1.5 - 1 / (1 + exp(-6 (T - 0.7))), T = ratio / mean ratio: [M], between 0.5 and 1.5.
 

@@ -1,6 +1,6 @@
 """The evidence gate: a product of experts, each tempered and contaminated by its own reliability.
 
-    log p_m = log((1 - eps_m) softmax(a_m l_m) + eps_m prior)
+    log p_m = log((1 - eps_m) softmax(log prior + a_m l_m) + eps_m prior)
     logits_S = sum over S of log p_m + (1 - |S|) log prior
 
 a_m is an inverse temperature and eps_m the probability that the modality says nothing about this sample. With a uniform
@@ -34,8 +34,12 @@ class Reliability(nn.Module):
         self.register_buffer("scale", torch.ones(len(STATISTICS)))
         self.body = nn.Sequential(nn.Linear(len(STATISTICS), hidden), nn.Tanh())
         self.head = nn.Linear(hidden, 2)
+        self.forget()
+
+    def forget(self) -> None:
+        """Back to before any fit: the expert is believed as it is."""
         nn.init.zeros_(self.head.weight)
-        self.head.bias.data = torch.tensor([0.0, LEAST_DOUBT_LOGIT])
+        self.head.bias.data = torch.tensor([0.0, LEAST_DOUBT_LOGIT]).to(self.head.bias)
 
     def statistics(self, embedding: Tensor, logits: Tensor) -> Tensor:
         """Standardized statistics [B, K], clipped at 6 deviations so that nothing unseen reaches the perceptron
@@ -56,16 +60,18 @@ class Reliability(nn.Module):
 
 
 def contaminated_log_probabilities(logits: Tensor, a: Tensor, doubt: Tensor, log_prior: Tensor) -> Tensor:
-    """log((1 - eps) softmax(a l) + eps prior), stably: [B, C] from logits [B, C], a [B], doubt = log-odds of eps [B].
+    """log((1 - eps) softmax(log prior + a l) + eps prior), stably: [B, C] from logits relative to the prior [B, C], a [B],
+    doubt = log-odds of eps [B].
     """
-    believed = torch.log_softmax(a.unsqueeze(-1) * logits, dim=-1) + F.logsigmoid(-doubt).unsqueeze(-1)
+    believed = torch.log_softmax(log_prior + a.unsqueeze(-1) * logits, dim=-1) + F.logsigmoid(-doubt).unsqueeze(-1)
     return torch.logaddexp(believed, log_prior + F.logsigmoid(doubt).unsqueeze(-1))
 
 
 def contaminated_log_odds(logits: Tensor, a: Tensor, doubt: Tensor, prior_log_odds: Tensor) -> Tensor:
-    """The same for independent labels: log-odds of (1 - eps) sigmoid(a l) + eps prior, [B, C]."""
+    """The same for independent labels: log-odds of (1 - eps) sigmoid(log-odds of prior + a l) + eps prior, [B, C].
+    """
     keep, drop = F.logsigmoid(-doubt).unsqueeze(-1), F.logsigmoid(doubt).unsqueeze(-1)
-    scaled = a.unsqueeze(-1) * logits
+    scaled = prior_log_odds + a.unsqueeze(-1) * logits
     yes = torch.logaddexp(F.logsigmoid(scaled) + keep, F.logsigmoid(prior_log_odds) + drop)
     no = torch.logaddexp(F.logsigmoid(-scaled) + keep, F.logsigmoid(-prior_log_odds) + drop)
     return yes - no

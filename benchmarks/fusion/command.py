@@ -75,9 +75,10 @@ def _jobs(options: argparse.Namespace) -> list[jobs.Job]:
         for names, variants in (
             (rows.VARIANTS_OF_OURS, jobs.VARIANTS),
             (rows.BASELINES, jobs.VARIANTS),
+            (rows.ABLATIONS_OF_OURS, jobs.ABLATED),
             (rows.ABLATIONS, jobs.ABLATED),
         ):
-            if names is not rows.ABLATIONS or seed < options.ablation_seeds:
+            if variants is not jobs.ABLATED or seed < options.ablation_seeds:
                 work += [jobs.Job(variant, seed, tuple(names), FULL, Budget(), cache) for variant in variants]
     return work
 

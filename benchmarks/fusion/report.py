@@ -7,7 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
-from benchmarks.fusion.rows import ABLATIONS, BASELINES, OURS, STRONG, VARIANTS_OF_OURS  # noqa: E402
+from benchmarks.fusion.rows import ABLATIONS, ABLATIONS_OF_OURS, BASELINES, OURS, STRONG, VARIANTS_OF_OURS  # noqa: E402
 from benchmarks.fusion.summary import calibration_of, home_of  # noqa: E402
 
 DATE = "2026-11-21"
@@ -60,7 +60,7 @@ def _variant(results: dict, variant: str) -> list[str]:
         "violations | set size | parameters | CPU s |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in (r for r in (*BASELINES, *VARIANTS_OF_OURS, *ABLATIONS) if r in by_row):
+    for row in (r for r in (*BASELINES, *VARIANTS_OF_OURS, *ABLATIONS_OF_OURS, *ABLATIONS) if r in by_row):
         calibration = calibration_of(home, row)
         f = by_row[row][calibration]
         name = f"**{row}**" if row == OURS else f"{row} (strongest baseline)" if row == strongest else row

@@ -20,15 +20,19 @@ from aecf_ros.fusion import (
     FusionObjective,
     ObjectiveConfig,
     fit_reliability,
+    recalibrate,
+    settle,
 )
 from aecf_ros.fusion import baselines as base
 from aecf_ros.fusion.calibration import fit_temperature
-from aecf_ros.fusion.crossfit import recalibrate
+from aecf_ros.fusion.crossfit import FREE
 from aecf_ros.fusion.masking import random_subsets
 from aecf_ros.fusion.monotone import choose_reach
 from aecf_ros.fusion.mwam import modality_weights
 from benchmarks.fusion.training import Budget, Samples, Training
 
+PLAIN = {"expert_hidden": (256, 256), "expert_direction": False}
+LINEAR = {"expert_hidden": ()}
 OURS = "aecf"
 STRONG = "product of experts"
 
@@ -54,8 +58,13 @@ class Context:
 
     @property
     def experts(self) -> AECF:
-        """An evidence layer whose experts (2 x 256) are trained, each by its own likelihood; its gate is not fitted."""
-        return self._once("experts", lambda: self._remembered("experts", gate="evidence"))
+        """The experts of the baselines (2 x 256), each trained by its own likelihood, under a gate that is not fitted."""
+        return self._once("experts", lambda: self._remembered("experts", **PLAIN))
+
+    @property
+    def own(self) -> AECF:
+        """An AECF layer as it comes, its experts trained, its gate not fitted."""
+        return self._once("own", lambda: self._remembered("own"))
 
     @property
     def joint(self) -> base.ConcatHead:
@@ -64,8 +73,8 @@ class Context:
 
     @property
     def fitted(self) -> AECF:
-        """The experts with reliability fitted out of fold."""
-        experts = self.experts
+        """Our experts with reliability fitted out of fold."""
+        experts = self.own
         return self._once("fitted", lambda: self.fit_gate(experts, self.cross_fit, with_kinds=True))
 
     def _remembered(self, name: str, **options) -> AECF:
@@ -141,13 +150,25 @@ class Context:
             fit_reliability(layer, m, embeddings, label, groups, cluster, config, generator)
         return layer.eval()
 
+    def settled(self, layer: AECF) -> AECF:
+        """A copy settled on the calibration part, each modality with its cross-fit or without."""
+        layer = copy.deepcopy(layer)
+        for m, sample in enumerate(self.held_out()):
+            settle(layer, m, *sample)
+        return layer.eval()
+
     def recalibrated(self, layer: AECF, deviation: float) -> AECF:
         """A copy whose reliabilities are shifted to the calibration part, two numbers for each modality."""
         layer = copy.deepcopy(layer)
-        clusters = (torch.arange(len(self.calibration)), torch.from_numpy(self.calibration.recording))
-        for m, embedding in enumerate(self.calibration.embeddings):
-            recalibrate(layer, m, embedding, self.calibration.label, clusters[m], deviation)
+        for m, sample in enumerate(self.held_out()):
+            recalibrate(layer, m, *sample, deviation)
         return layer.eval()
+
+    def held_out(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The calibration part of each modality: embeddings [N, D], label [N], cluster [N]."""
+        part = self.calibration
+        clusters = (torch.arange(len(part)), torch.from_numpy(part.recording))
+        return [(embedding, part.label, cluster) for embedding, cluster in zip(part.embeddings, clusters)]
 
     @staticmethod
     def fresh(layer: AECF, monotone: str) -> AECF:
@@ -192,7 +213,7 @@ def product(context: Context, experts: nn.Module | None = None, **options) -> nn
 
 
 def product_linear(context: Context) -> nn.Module:
-    return product(context, context.train_layer(EXPERTS_ONLY, expert_hidden=()), hidden=())
+    return product(context, context.train_layer(EXPERTS_ONLY, **LINEAR), hidden=())
 
 
 def subset_heads(context: Context) -> nn.Module:
@@ -263,36 +284,33 @@ def upstream(context: Context) -> nn.Module:
     return context.train(model, random_subsets, entropy)
 
 
-def ours(
-    context: Context, *, layer: AECF | None = None, monotone: str = "soft", deviation: float | None = 0.03
-) -> nn.Module:
-    """Cross-fitted reliability, nudged to the calibration part, confidence lifted softly.
+def ours(context: Context, layer: AECF | None = None, *, monotone: str = "soft") -> nn.Module:
+    """Cross-fitted reliability, settled on the calibration part, confidence lifted softly.
 
-    deviation: of the prior of recalibration's shift; None leaves it out. The lift may cost what the gate gained over
-    the plain product on the calibration part, 0.01 nats at most, and stops where violations are down to 2.5 %.
+    The lift may cost 0.01 nats on the calibration part, and stops where violations are down to 2.5 %.
     """
-    layer = context.fitted if layer is None else layer
-    layer = copy.deepcopy(layer) if deviation is None else context.recalibrated(layer, deviation)
+    layer = context.settled(context.fitted) if layer is None else copy.deepcopy(layer)
     layer.monotone = monotone
     if monotone == "soft":
-        own = context.calibration_loss(context.fresh(layer, "off"), (True, True))
-        ceiling = max(min(own + 0.01, context.calibration_loss(product(context), (True, True))), own + 0.001)
+        ceiling = context.calibration_loss(context.fresh(layer, "off"), (True, True)) + 0.01
         sample = context.calibration
         layer.monotone_reach = choose_reach(layer, sample.embeddings, sample.label, violation=0.025, ceiling=ceiling)
     return layer
 
 
 def random_folds(context: Context) -> nn.Module:
-    return ours(context, layer=context.fit_gate(context.experts, context.cross_fit, with_kinds=False))
+    return ours(context, context.settled(context.fit_gate(context.own, context.cross_fit, with_kinds=False)))
+
+
+def plain_experts(context: Context) -> nn.Module:
+    """The same gate on the experts of the baselines."""
+    return ours(context, context.settled(context.fit_gate(context.experts, context.cross_fit, with_kinds=True)), monotone="off")
 
 
 def evidence_with_cec(context: Context) -> nn.Module:
     """The same experts trained jointly with CEC instead of alone, then the same gate."""
-    objective = ObjectiveConfig(
-        joint_weight=0.0, expert_weight=1.0, subset_floor=0.0, cec_weight=5.0, cec_subset_weight=0.3
-    )
-    trained = context.train_layer(objective, gate="evidence")
-    return ours(context, layer=context.fit_gate(trained, context.cross_fit, with_kinds=True), monotone="off")
+    trained = context.train_layer(replace(EXPERTS_ONLY, cec_weight=5.0, cec_subset_weight=0.3))
+    return ours(context, context.settled(context.fit_gate(trained, context.cross_fit, with_kinds=True)), monotone="off")
 
 
 def published(weights: bool = False, gate: str = "additive", **changes) -> Callable[[Context], nn.Module]:
@@ -301,7 +319,7 @@ def published(weights: bool = False, gate: str = "additive", **changes) -> Calla
 
     def build(context: Context) -> nn.Module:
         shares = modality_weights(torch.from_numpy(context.frequency_ratios())) if weights else None
-        return context.train_layer(objective, weights=shares, gate=gate, expert_hidden=())
+        return context.train_layer(objective, weights=shares, gate=gate, **LINEAR)
 
     return build
 
@@ -327,14 +345,18 @@ VARIANTS_OF_OURS: dict[str, Callable[[Context], nn.Module]] = {
     OURS: ours,
     "aecf, hard monotone": lambda c: ours(c, monotone="hard"),
     "aecf, no lift": lambda c: ours(c, monotone="off"),
-    "aecf, no recalibration": lambda c: ours(c, monotone="off", deviation=None),
-    "aecf, free recalibration": lambda c: ours(c, monotone="off", deviation=3.0),
-    "aecf, no cross-fit": lambda c: ours(c, layer=c.experts, monotone="off", deviation=3.0),
+    "aecf, no recalibration": lambda c: ours(c, c.fitted, monotone="off"),
+    "aecf, free recalibration": lambda c: ours(c, c.recalibrated(c.fitted, FREE), monotone="off"),
+    "aecf, no cross-fit": lambda c: ours(c, c.recalibrated(c.own, FREE), monotone="off"),
+}
+
+ABLATIONS_OF_OURS: dict[str, Callable[[Context], nn.Module]] = {
+    "aecf, random folds": random_folds,
+    "aecf, experts of the baselines": plain_experts,
+    "aecf, experts with CEC": evidence_with_cec,
 }
 
 ABLATIONS: dict[str, Callable[[Context], nn.Module]] = {
-    "aecf, random folds": random_folds,
-    "aecf, experts with CEC": evidence_with_cec,
     "additive gate": published(),
     "- entropy": published(entropy="off"),
     "- CEC": published(cec_weight=0.0),
@@ -351,4 +373,4 @@ ABLATIONS: dict[str, Callable[[Context], nn.Module]] = {
     "expert loss, no MWAM": published(expert_weight=1.0),
 }
 
-ALL_ROWS = BASELINES | VARIANTS_OF_OURS | ABLATIONS
+ALL_ROWS = BASELINES | VARIANTS_OF_OURS | ABLATIONS_OF_OURS | ABLATIONS

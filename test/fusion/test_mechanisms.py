@@ -11,8 +11,9 @@ from aecf_ros.fusion.curriculum import curriculum_rate, mask_dominant
 from aecf_ros.fusion.entropy import dropout_lambda, entropy_term, gate_entropy, scheduled_lambda
 from aecf_ros.fusion.ma_afs import scheduler_inputs
 from aecf_ros.fusion.monotone import lift_to_subsets, soft_lift, with_confidence
-from aecf_ros.fusion.mwam import dct_matrix, frequency_ratio, modality_weights, update_bank
+from aecf_ros.fusion.mwam import dct_matrix, frequency_ratio, modality_weights
 from aecf_ros.fusion.reliability import contaminated_log_odds, contaminated_log_probabilities, evidence_share
+from aecf_ros.fusion.experts import DirectionAndLength
 from aecf_ros.fusion.statistics import EmbeddingDistance, predictive_entropy
 
 BOTH = torch.tensor([[True, True]])
@@ -98,7 +99,6 @@ def test_frequency_ratio_is_high_for_smooth_and_low_for_checkered_blocks():
     checkered = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(8, 8).unsqueeze(0)
     assert frequency_ratio(smooth).item() == pytest.approx(math.log1p(64 / 1e-4), rel=1e-4)
     assert frequency_ratio(checkered).item() < 0.1
-    assert torch.allclose(update_bank(torch.tensor([1.0, 3.0]), torch.tensor([3.0, 1.0])), torch.tensor([2.0, 2.0]))
     easy, hard = modality_weights(torch.tensor([3.0, 1.0]))
     assert easy.item() == pytest.approx(1.5 - 1 / (1 + math.exp(-6 * 0.8)))
     assert hard > easy
@@ -112,7 +112,7 @@ def test_a_modality_in_doubt_says_the_prior_and_bounds_the_cost_of_being_wrong()
     assert torch.allclose(p, torch.tensor([[0.95, 0.05]]), atol=1e-6)
     certain_doubt = contaminated_log_probabilities(logits, torch.ones(1), torch.tensor([30.0]), log_prior)
     assert torch.allclose(certain_doubt.exp(), torch.tensor([[0.5, 0.5]]), atol=1e-6)
-    half = contaminated_log_odds(torch.zeros(1, 3), torch.ones(1), eps, torch.full((3,), -1.0))
+    half = contaminated_log_odds(torch.ones(1, 3), torch.ones(1), eps, torch.full((3,), -1.0))  # the prior and 1: even
     expected = 0.9 * 0.5 + 0.1 * torch.sigmoid(torch.tensor(-1.0))
     assert torch.allclose(torch.sigmoid(half), expected.expand(1, 3), atol=1e-6)
 
@@ -138,6 +138,27 @@ def test_distance_is_small_on_training_data_and_large_off_it():
     for near, far in zip(inside, outside):
         assert far.min() > near.max()
     assert inside[0].exp().mean().item() == pytest.approx(2.0, abs=0.2)  # squared Mahalanobis distance per feature is 1
+
+
+def test_distances_of_wide_embeddings_lie_in_the_directions_of_most_variance():
+    torch.manual_seed(0)
+    label = torch.randint(3, (3000,))
+    embeddings = 0.1 * torch.randn(3000, 300) + 5 * torch.nn.functional.one_hot(label, 300)
+    distance = EmbeddingDistance(300, 3)
+    distance.fit(embeddings, label)
+    assert distance.landmarks.shape == (512, 128)
+    between = embeddings[:100].clone()
+    between[:, :3] = 5.0  # within the span of the classes, at none of them
+    for near, far in zip(distance(embeddings[:100]), distance(between)):
+        assert far.min() > near.max()
+
+
+def test_an_expert_sees_where_an_embedding_points_whatever_its_length():
+    seen = DirectionAndLength()(torch.tensor([[3.0, 4.0], [30.0, 40.0], [0.0, 0.0]]))
+    assert torch.allclose(seen[0, :2], torch.tensor([0.6, 0.8]) * math.sqrt(2))
+    assert torch.allclose(seen[0, :2], seen[1, :2])
+    assert (seen[1, 2] - seen[0, 2]).item() == pytest.approx(math.log(100), abs=1e-4)
+    assert torch.isfinite(seen).all()
 
 
 def test_soft_lift_reaches_within_reach_and_leaves_conflict_alone():
