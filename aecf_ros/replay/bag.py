@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rosbags.highlevel import AnyReader, AnyReaderError
@@ -21,6 +22,7 @@ from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.decode import SAMPLE_BYTES
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.replay.salvage import salvage
+from aecf_ros.replay.salvage_sqlite import salvage_sqlite
 
 IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 AUDIO_TYPES = ("audio_common_msgs/msg/AudioDataStamped", "audio_common_msgs/msg/AudioData", "audio_common_msgs/msg/AudioStamped",
@@ -238,13 +240,22 @@ def _open(paths: Sequence[Path]) -> tuple[AnyReader, ExitStack]:
     raise AssertionError("unreachable")
 
 
-def _open_what_is_whole(path: Path) -> tuple[AnyReader, ExitStack, list[str]] | None:
+def _ways(file: Path, folder: Path) -> Iterator[Path]:
+    """Paths by which a file may be read: itself, then what is whole of it. What must be copied for that goes to ``folder``."""
+    yield file
+    if file.suffix == ".mcap":
+        yield from salvage(file)
+    elif (rescued := salvage_sqlite(file, folder)) is not None:
+        yield rescued
+
+
+def _open_what_is_whole(path: Path, folder: Path) -> tuple[AnyReader, ExitStack, list[str]] | None:
     """A reader of the files of a recording that can be read on their own, and what was lost; ``None`` if there is none."""
     files = sorted(p for p in path.iterdir() if p.suffix in (".mcap", ".db3")) if path.is_dir() else [path]
     readable: list[Path] = []
     losses = [] if not path.is_dir() or (path / "metadata.yaml").exists() else [f"{path}: no metadata.yaml; its files are read one by one"]
     for file in files:
-        for way in [file, *(salvage(file) if file.suffix == ".mcap" else [])]:
+        for way in _ways(file, folder):
             try:
                 reader, stack = _open([way])
             except _CANNOT_READ:
@@ -255,12 +266,18 @@ def _open_what_is_whole(path: Path) -> tuple[AnyReader, ExitStack, list[str]] | 
                     continue
                 if not whole:
                     seconds = (reader.end_time - reader.start_time) / NANOSECONDS
-                    losses.append(f"{file}: is cut off: {way.end} of {file.stat().st_size} bytes are whole, which hold {seconds:.1f} s")
+                    losses.append(f"{file}: is cut off: {reader.message_count} messages are whole, which hold {seconds:.1f} s")
             readable.append(way)
             break
         else:
             losses.append(f"{file}: cannot be read at all")
     return (*_open(readable), losses) if readable else None
+
+
+def _unread_logs(path: Path) -> list[str]:
+    logs = sorted(path.glob("*.db3-wal")) if path.is_dir() else [path.with_name(path.name + "-wal")]
+    return [f"{log}: the recorder was killed before it moved this log into the recording, and it is not read; "
+            f"run `sqlite3 {log.name.removesuffix('-wal')} .schema` there once, which moves it" for log in logs if log.is_file() and log.stat().st_size]
 
 
 @contextmanager
@@ -274,12 +291,13 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
     if not path.exists():
         raise BagError(f"{path}: no such recording; name a rosbag2 directory, an .mcap or a .db3 file")
     losses: list[str] = []
-    try:
-        reader, stack = _open([path])
-    except _CANNOT_READ as error:
-        found = _open_what_is_whole(path)
-        if found is None:
-            raise BagError(f"{path}: cannot be read as rosbag2 ({_first_line(error)}); check it with `ros2 bag info`") from None
-        reader, stack, losses = found
-    with stack:
-        yield Bag(path, reader, losses)
+    with ExitStack() as outer:
+        try:
+            reader, stack = _open([path])
+        except _CANNOT_READ as error:
+            found = _open_what_is_whole(path, Path(outer.enter_context(TemporaryDirectory(prefix="aecf_bag_"))))
+            if found is None:
+                raise BagError(f"{path}: cannot be read as rosbag2 ({_first_line(error)}); check it with `ros2 bag info`") from None
+            reader, stack, losses = found
+        outer.enter_context(stack)
+        yield Bag(path, reader, losses + _unread_logs(path))
