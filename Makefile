@@ -7,7 +7,7 @@ SETUP := $(PYTHON) dev/setup/prepare.py
 SOURCE := if [ -f build/interfaces/install/setup.sh ]; then . build/interfaces/install/setup.sh; fi;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-fusion setup-demo setup-test setup-bench clean
+.PHONY: help demo test bench bench-fusion bench-node setup-demo setup-test setup-bench clean
 
 help:
 	@echo 'make demo    the fusion node on a recording whose camera and microphone fail on schedule; report in $(OUT)/demo'
@@ -27,6 +27,9 @@ bench: setup-bench
 
 bench-fusion: setup-bench
 	@$(SOURCE) .venv/bin/python -m benchmarks fusion
+
+bench-node: setup-bench
+	@$(SOURCE) .venv/bin/python -m benchmarks node
 
 setup-demo:
 	@$(SETUP) demo

@@ -1,0 +1,49 @@
+"""What is measured: one case is an encoder, a camera, and what the sensors do."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What the publisher sends: ``jpeg`` or raw rgb8 frames, sound of 0.1 s a message.
+
+    ``audio_late_s`` is how old sound is when it is sent, beside its own length. A rate of 0 is silence.
+    """
+
+    width: int = 640
+    height: int = 480
+    jpeg: bool = False
+    camera_hz: float = 30.0
+    audio_hz: float = 10.0
+    audio_late_s: float = 0.0
+
+    def as_dict(self) -> dict[str, float | int | bool]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Case:
+    """``encoder`` is a key of models.BODIES, or ``shipped``."""
+
+    name: str
+    encoder: str
+    traffic: Traffic = Traffic()
+
+
+LARGE = Traffic(1280, 720)
+NOMINAL = "mobilenet 640x480"
+OVERLOAD = "overload"
+
+CASES = (
+    Case(NOMINAL, "mobilenet"),
+    Case("mobilenet 1280x720", "mobilenet", LARGE),
+    Case("mobilenet 640x480 jpeg", "mobilenet", Traffic(jpeg=True)),
+    Case("resnet18 640x480", "resnet18"),
+    Case("shipped 640x480", "shipped"),
+    Case("audio stopped", "mobilenet", Traffic(audio_hz=0)),
+    Case("audio 1 s late", "mobilenet", Traffic(audio_late_s=1.0)),
+    Case("camera stopped", "mobilenet", Traffic(camera_hz=0)),
+    Case(OVERLOAD, "resnet18", Traffic(camera_hz=60)),
+)
+QUICK = (CASES[0], CASES[5])
