@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import math
 
-import cv2
 import numpy as np
 
 REACH = 8
+"""Pixels across an edge, a power of two."""
 _SHARE, _MIN_PLACES = 0.0025, 8
 _MIN_HEIGHT, _NOISES = 16, 8.0
 
@@ -24,21 +24,22 @@ def edge_steepness(patch: np.ndarray, noise: float) -> float | None:
     """
     if min(patch.shape) < REACH:
         return None
-    levels, least = patch.astype(np.uint8), max(_MIN_HEIGHT, math.ceil(_NOISES * noise))
-    across, down = np.abs(patch[:, 1:] - patch[:, :-1]), np.abs(patch[1:] - patch[:-1])
-    found = np.concatenate([_parts(across, _range(levels, (1, REACH))[:, :-1], least), _parts(down, _range(levels, (REACH, 1))[:-1], least)])
-    wanted = max(_MIN_PLACES, round(_SHARE * (across.size + down.size)))
+    least = max(_MIN_HEIGHT, math.ceil(_NOISES * noise))
+    parts = [_parts(line, least) for line in (patch, patch.T)]
+    places = sum(places for _, places in parts)
+    found, wanted = np.concatenate([part for part, _ in parts]), max(_MIN_PLACES, round(_SHARE * places))
     return float(np.partition(found, -wanted)[-wanted]) if len(found) >= wanted else None
 
 
-def _range(levels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Highest less lowest of the pixels around the step from each pixel to the next, uint8 ``(h, w)``."""
-    kernel = np.ones(shape, np.uint8)
-    anchor = (REACH // 2 - 1, 0) if shape[0] == 1 else (0, REACH // 2 - 1)
-    return cv2.dilate(levels, kernel, anchor=anchor) - cv2.erode(levels, kernel, anchor=anchor)
-
-
-def _parts(step: np.ndarray, height: np.ndarray, least: int) -> np.ndarray:
-    """float32 ``(n,)``: the share of its height in each step that is high enough."""
+def _parts(lines: np.ndarray, least: int) -> tuple[np.ndarray, int]:
+    """Along the rows of ``(h, w)``: float32 ``(n,)``, for each step that is high enough its share of the range of the 8 pixels around it; and how many
+    steps there are.
+    """
+    before = REACH // 2 - 1
+    step = np.abs(lines[:, 1:] - lines[:, :-1])[:, before:-before]
+    high = low = lines
+    for reach in (1, 2, 4):
+        high, low = np.maximum(high[:, :-reach], high[:, reach:]), np.minimum(low[:, :-reach], low[:, reach:])
+    height = high - low
     clear = height >= least
-    return step[clear].astype(np.float32) / height[clear]
+    return step[clear].astype(np.float32) / height[clear], step.size
