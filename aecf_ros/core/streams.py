@@ -198,6 +198,8 @@ class StreamMonitor:
     def _accept(self, sample: SampleReceived, now_ns: int) -> None:
         self._received += 1
         self._bad_in_a_row = 0
+        if self._publisher_gone:  # it was on its way when its publisher left
+            return
         self._headless = sample.headless
         repeats = sample.content.repeats if sample.content is not None else ""
         frozen = self._note_repetition(repeats, now_ns)

@@ -259,6 +259,17 @@ def test_the_last_publisher_gone_is_dropped_at_once_and_the_reason_stays() -> No
     assert [story.good(31 + t) for t in (0.1, 0.2, 0.3)] == [DROPPED, DROPPED, OK]
 
 
+def test_samples_that_were_on_their_way_when_the_last_publisher_left_end_nothing() -> None:
+    story = Story()
+    story.publishers(1, 0)
+    story.good(0.1, 0.2)
+    story.publishers(0, 0.25)
+    assert story.good(0.26, 0.27, 0.28, 0.29) is DROPPED
+    assert "publisher" in story.status.reason
+    story.publishers(1, 1.0)
+    assert [story.good(1 + t) for t in (0.1, 0.2, 0.3)] == [DROPPED, DROPPED, OK]
+
+
 def test_a_publisher_restarted_with_an_earlier_clock_and_another_rate_is_taken_without_an_alarm() -> None:
     story = Story()
     story.publishers(1, 0)
