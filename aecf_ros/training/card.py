@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.training.calibrate import Calibration
 from aecf_ros.training.field import KINDS
-from aecf_ros.training.head import CrossFitChoice
+from aecf_ros.training.head import Settled
 
 _METRICS = (
     ("n", "n"),
@@ -50,17 +50,26 @@ class Evaluation:
     conflicts: float
 
 
-def _gate(choice: CrossFitChoice | None, settings: dict) -> str:
-    """A sentence on how far each modality is trusted, and what decided it."""
-    if choice is None:
+def _gate(settled: Settled | None, names: Sequence[str], price: float) -> str:
+    """Sentences on how far each modality is trusted, and what decided it."""
+    if settled is None:
         return "Each presence pattern has a temperature."
-    compared = (
-        f"NLL on the calibration part, mean over subsets, is {choice.with_it:.4f} with reliability fitted out of fold, on "
-        f"kinds of corruption and recordings that the experts fitted for it had not met, and {choice.without:.4f} without"
-    )
-    decision = "it is in" if choice.used else f"it costs more than {settings['most_cost']:g} and was left out"
-    lift = f" A soft lift of up to {choice.reach:g} keeps confidence from falling when a modality is added." if choice.reach else ""
-    return f"{compared}: {decision}.{lift}"
+    kept = [name for name, stays in zip(names, settled.kept, strict=True) if stays]
+    dropped = [name for name in names if name not in kept]
+    text = ""
+    if kept:
+        text += (
+            f"How far {' and '.join(kept)} may be trusted in each sample was fitted out of fold, on kinds of corruption and "
+            "on recordings that the experts fitted for it had not met, and shifted to the calibration part. "
+        )
+    if dropped:
+        text += (
+            f"For {' and '.join(dropped)} that fit cost more than {price:g} nats on the calibration part, which few "
+            "recordings do, and was dropped for a temperature. "
+        )
+    if settled.reach:
+        text += f"A soft lift of at most {settled.reach:g} keeps confidence from falling when a modality is added."
+    return text.strip()
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -73,9 +82,9 @@ def _number(value: float | int) -> str:
 
 
 def model_card(
-    manifest: Manifest, calibration: Calibration, evaluation: Evaluation, choice: CrossFitChoice | None
+    manifest: Manifest, calibration: Calibration, evaluation: Evaluation, settled: Settled | None
 ) -> str:
-    """The card's text (Markdown), after Mitchell et al. 2019. ``choice`` is None without an evidence gate."""
+    """The card's text (Markdown), after Mitchell et al. 2019. ``settled`` is None without an evidence gate."""
     sources, nothing, conflicts = evaluation.sources, evaluation.nothing, evaluation.conflicts
     subsets, corrupted = (
         _table(
@@ -115,7 +124,7 @@ def model_card(
     samples = _table(["part/modality", "samples"], [[name, str(n)] for name, n in manifest.training.samples.items()])
     conflict_line = "" if math.isnan(conflicts) else f" It is called on {conflicts:.1%} of test pairs made to disagree."
     training, fitted = manifest.training, manifest.training.config["calibration"]
-    kept, fitted_gate = training.config["head"]["field_copies"], training.config["head"].get("reliability", {})
+    kept, price = training.config["head"]["field_copies"], training.config["head"]["reliability"]["price"]
     copies = f"{kept} corrupted {'copy' if kept == 1 else 'copies'}" if kept else "no corrupted copy"
     kinds = "; ".join(f"{m.name}: {', '.join(KINDS[m.kind]).replace('_', ' ')}" for m in manifest.modalities)
     limits = zip(manifest.names, calibration.outlier_above, strict=True)
@@ -136,7 +145,7 @@ with any subset of them present:
 The head is an AECF layer (options {training.config["head"]["options"]}) over frozen encoders.
 It was trained on every sample as recorded and {copies} of it, each of a kind and severity of its own ({kinds}).
 A modality that shows nothing to recognize (an empty scene, silence, noise) was trained to say nothing: its target was
-the uniform distribution. {_gate(choice, fitted_gate)}
+the uniform distribution. {_gate(settled, manifest.names, price)}
 
 ## Intended use
 Demonstration, tests and a template for models of one's own, trained by the same command on one's own recordings.

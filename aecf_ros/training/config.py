@@ -54,15 +54,15 @@ class ReliabilityConfig(_Record):
 
     cross_fit: dict[str, Any] = {}
     """Keyword arguments of :class:`aecf_ros.fusion.CrossFitConfig`."""
-    most_cost: float = Field(0.01, ge=0)
-    """Nats that the cross-fit may cost on the calibration part, mean over subsets; where it costs more, as with few
-    recordings, it is left out."""
     deviation: float = Field(0.03, gt=0)
     """Of the prior of the shift to the calibration part: small keeps the doubt about what was never seen."""
+    price: float = Field(0.01, ge=0)
+    """Nats that a modality's cross-fit may cost on the calibration part; where it costs more, as with few recordings, that
+    modality does without."""
     violation: float = Field(0.025, ge=0, le=1)
     """Share of samples whose confidence may fall when a modality is added, which ``monotone: soft`` aims at."""
     lift_cost: float = Field(0.01, ge=0)
-    """Nats that this may cost with all modalities, and never more than the cross-fit gained."""
+    """Nats that this may cost on the calibration part with all modalities."""
 
 
 class HeadConfig(_Record):

@@ -14,19 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aecf_ros.fusion.crossfit import CrossFitConfig, fit_reliability, recalibrate
+from aecf_ros.fusion.crossfit import CrossFitConfig, fit_reliability, settle
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.masking import all_subsets, random_subsets
+from aecf_ros.fusion.masking import random_subsets
 from aecf_ros.fusion.monotone import choose_reach
 from aecf_ros.fusion.reliability import EvidenceGate
-from aecf_ros.training.calibrate import shown_rows, subset_logits
+from aecf_ros.training.calibrate import subset_logits
 from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig
 from aecf_ros.training.datasets import NOTHING, Pairs, pair_by_label
 from aecf_ros.training.features import smoothed_targets
 from aecf_ros.training.loop import Advance, fingerprint, fit, load_arrays, module_digest, save_arrays
-
-FREE = 3.0
-"""Deviation of a prior that leaves the shift to the data: two numbers for each modality, a temperature and a floor."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +48,13 @@ class Table:
 
 
 @dataclass(frozen=True)
-class CrossFitChoice:
-    """What the calibration part said of the cross-fit: NLL in nats, mean over subsets, with it and without.
+class Settled:
+    """What the calibration part decided. ``kept``: for each modality, whether its cross-fitted reliability stayed.
 
     ``reach`` is that of the soft monotone lift, 0 for none.
     """
 
-    with_it: float
-    without: float
-    used: bool
+    kept: list[bool]
     reach: float
 
 
@@ -139,6 +134,7 @@ def fit_gate(
         stored = load_arrays(path)
         if stored is None:
             columns = [torch.from_numpy(of[table.labels != NOTHING]) for of in vars(table).values()]
+            torch.manual_seed(seed + m)  # the stand-ins' dropout draws from torch's own generator
             fit_reliability(head, m, *columns, settings, torch.Generator().manual_seed(seed + m))
             stored = {name: value.numpy() for name, value in reliability.state_dict().items()}
             save_arrays(path, stored)
@@ -147,53 +143,29 @@ def fit_gate(
     return head.eval()
 
 
-def choose_gate(
-    experts: AECF, cross_fitted: AECF, tables: Sequence[Table], pairs: Pairs, config: ReliabilityConfig
-) -> tuple[AECF, CrossFitChoice]:
-    """The head that the calibration part asks for: with the cross-fit unless it costs too much, its reliabilities
-    shifted to that part, its confidence lifted where it is to be monotone.
+def settle_gate(
+    head: AECF, tables: Sequence[Table], pairs: Pairs, config: ReliabilityConfig
+) -> tuple[AECF, Settled]:
+    """A copy of a cross-fitted head as the calibration part wants it: each modality's reliability shifted to that part,
+    or dropped where it costs too much there; then the smallest lift of confidence that does its work.
 
     Args:
-        experts: the head whose reliability is not fitted: a product of experts.
-        cross_fitted: the same with reliability out of fold.
+        head: as :func:`fit_gate` gives it.
         tables: the calibration part.
         pairs: fixed pairs of it.
     """
-    plain, fitted = _recalibrated(experts, tables, FREE), _recalibrated(cross_fitted, tables, config.deviation)
-    inputs = [torch.from_numpy(of.embeddings[pairs.rows[:, m]]) for m, of in enumerate(tables)]
-    of_plain, of_fitted = ([_loss(of, inputs, pairs, pattern) for pattern in all_subsets(len(tables))] for of in (plain, fitted))
-    with_it, without = float(np.mean(of_fitted)), float(np.mean(of_plain))
-    used = with_it <= without + config.most_cost
-    head, own = (fitted, of_fitted[-1]) if used else (plain, of_plain[-1])
-    reach = 0.0
-    head.monotone = experts.monotone
-    if head.monotone == "soft" and len(tables) > 1:
-        ceiling = max(min(own + config.lift_cost, of_plain[-1]), own + 0.1 * config.lift_cost)
-        labeled = torch.from_numpy(np.flatnonzero(pairs.labels != NOTHING))
-        reach = choose_reach(
-            head,
-            [of[labeled] for of in inputs],
-            torch.from_numpy(pairs.labels)[labeled],
-            violation=config.violation,
-            ceiling=ceiling,
-        )
-        head.monotone_reach = reach
-        head.monotone = "soft" if reach else "off"
-    return head, CrossFitChoice(with_it, without, used, reach)
-
-
-def _recalibrated(head: AECF, tables: Sequence[Table], deviation: float) -> AECF:
-    """A copy without lift, its reliabilities shifted to the tables."""
     head = copy.deepcopy(head).eval()
-    head.monotone = "off"
+    kept = []
     for m, table in enumerate(tables):
         columns = (torch.from_numpy(of) for of in (table.embeddings, table.labels, table.clusters))
-        recalibrate(head, m, *columns, deviation)
-    return head
-
-
-def _loss(head: AECF, inputs: Sequence[Tensor], pairs: Pairs, pattern: Sequence[bool]) -> float:
-    """NLL of one subset, on the pairs in which it shows the label."""
-    rows = shown_rows(pairs, pattern)
-    logits = subset_logits(head, [of[rows] for of in inputs], pattern)
-    return F.cross_entropy(logits, torch.from_numpy(pairs.labels[rows])).item()
+        kept.append(settle(head, m, *columns, config.deviation, config.price))
+    if head.monotone != "soft" or len(tables) == 1:
+        return head, Settled(kept, 0.0)
+    labeled = np.flatnonzero(pairs.labels != NOTHING)
+    inputs = [torch.from_numpy(of.embeddings[pairs.rows[labeled, m]]) for m, of in enumerate(tables)]
+    targets = torch.from_numpy(pairs.labels[labeled])
+    head.monotone = "off"
+    own = F.cross_entropy(subset_logits(head, inputs, (True,) * len(tables)), targets).item()
+    reach = choose_reach(head, inputs, targets, violation=config.violation, ceiling=own + config.lift_cost)
+    head.monotone, head.monotone_reach = ("soft", reach) if reach else ("off", head.monotone_reach)
+    return head, Settled(kept, reach)

@@ -36,7 +36,7 @@ from aecf_ros.training.export import (
 )
 from aecf_ros.training.features import embed, fit_encoder, to_tensor
 from aecf_ros.training.field import CLEAN, Field, draw_field
-from aecf_ros.training.head import CrossFitChoice, Table, choose_gate, fit_experts, fit_gate, new_head
+from aecf_ros.training.head import Settled, Table, fit_experts, fit_gate, new_head, settle_gate
 from aecf_ros.training.loop import Advance
 
 _SEEDS = {"head": 11, "calibration": 12, "test": 13, "mismatch": 14, "field": 15}
@@ -70,7 +70,7 @@ def train(
     with _progress(show_progress) as progress:
         encoders, curves = _fit_encoders(dataset, config, run, progress)
         features = _embed_parts(dataset, encoders, config, run / "features", progress)
-        head, curves["head"], choice = _fit_head(dataset, features, config, run, progress)
+        head, curves["head"], settled = _fit_head(dataset, features, config, run, progress)
         finishing = progress.add_task("calibrate, export, verify", total=4, note="")
         calibration = _calibrate(dataset, features, head, config)
         progress.advance(finishing)
@@ -81,7 +81,7 @@ def train(
 
         save_curves(curves, run / "curves.png")
         progress.advance(finishing)
-        manifest = _write(out, dataset, encoders, exported, features, calibration, evaluation, choice, config)
+        manifest = _write(out, dataset, encoders, exported, features, calibration, evaluation, settled, config)
         progress.advance(finishing)
     return manifest
 
@@ -189,8 +189,8 @@ def _new_head(dataset: Dataset, config: TrainConfig) -> AECF:
 
 def _fit_head(
     dataset: Dataset, features: Features, config: TrainConfig, run: Path, progress: Progress
-) -> tuple[AECF, list[float], CrossFitChoice | None]:
-    """The head, its loss curve and, for an evidence gate, what the calibration part said of the cross-fit."""
+) -> tuple[AECF, list[float], Settled | None]:
+    """The head, its loss curve and, for an evidence gate, what the calibration part decided."""
     head, seed, folder = _new_head(dataset, config), config.seed + _SEEDS["head"], run / "checkpoints"
     task = progress.add_task("head", total=config.head.optimizer.epochs, note="")
     history = fit_experts(
@@ -206,8 +206,8 @@ def _fit_head(
         Table(of, part.labels, np.full(len(part), CLEAN), part.clusters)
         for of, part in zip(features.clean["calibration"], parts, strict=True)
     ]
-    head, choice = choose_gate(head, cross_fitted, tables, _calibration_pairs(dataset, config), settings)
-    return head, history, choice
+    head, settled = settle_gate(cross_fitted, tables, _calibration_pairs(dataset, config), settings)
+    return head, history, settled
 
 
 def _calibration_pairs(dataset: Dataset, config: TrainConfig) -> Pairs:
@@ -316,7 +316,7 @@ def _write(
     features: Features,
     calibration: Calibration,
     evaluation: Evaluation,
-    choice: CrossFitChoice | None,
+    settled: Settled | None,
     config: TrainConfig,
 ) -> Manifest:
     spec, names = dataset.spec, dataset.names
@@ -352,7 +352,7 @@ def _write(
         ],
         "head": "head.onnx",
         "calibration": {
-            "method": f"{_method(choice)}; set_threshold is the least probability in a set",
+            "method": f"{_method(settled)}; set_threshold is the least probability in a set",
             "coverage": calibration.coverage,
             "subsets": {
                 fit.name: {
@@ -381,16 +381,16 @@ def _write(
         Manifest.model_validate(fields | {"files": placeholder}),
         calibration,
         evaluation,
-        choice,
+        settled,
     )
     return write_bundle(out, files, card, lambda hashes: Manifest.model_validate(fields | {"files": hashes}))
 
 
-def _method(choice: CrossFitChoice | None) -> str:
+def _method(settled: Settled | None) -> str:
     conformal = "split-conformal threshold for each presence pattern"
-    if choice is None:
+    if settled is None:
         return f"temperature and {conformal}"
-    fitted = "fitted out of fold and shifted to" if choice.used else "shifted to"
+    fitted = "fitted out of fold and shifted to" if any(settled.kept) else "shifted to"
     return f"reliability of each modality {fitted} the calibration part, no temperature; {conformal}"
 
 

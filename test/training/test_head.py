@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -6,13 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from aecf_ros.fusion import AECF
+from aecf_ros.fusion.monotone import REACHES
 from aecf_ros.training import head as head_module
 from aecf_ros.training import loop
 from aecf_ros.training import train as train_module
 from aecf_ros.training.calibrate import subset_logits
 from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig, load_config
 from aecf_ros.training.datasets import pair_by_label
-from aecf_ros.training.head import Table, choose_gate, fit_experts, fit_gate, new_head
+from aecf_ros.training.head import Table, fit_experts, fit_gate, new_head, settle_gate
 from aecf_ros.training.train import train
 
 CLASSES, WIDTH, KINDS_KNOWN = 4, 8, 4
@@ -78,25 +80,29 @@ def test_reliability_that_was_fitted_is_taken_up_and_that_of_other_data_is_not(f
         fit_gate(experts, [_table(500, 1, (0, 1))], FAST, 1, folder, lambda: None)
 
 
-def test_a_cross_fit_that_costs_too_much_on_the_calibration_part_is_left_out(fitted):
-    experts, gated, _, _ = fitted
+def test_a_cross_fit_that_costs_too_much_on_the_calibration_part_is_dropped(fitted):
+    _, gated, _, _ = fitted
     calibration = _table(1500, 3, ())
     pairs = pair_by_label([calibration.labels], 2000, 0.0, 0.0, np.random.default_rng(0))
-    head, choice = choose_gate(experts, gated, [calibration], pairs, ReliabilityConfig(most_cost=10.0))
-    assert choice.used
-    doubtful = _with_doubt(gated, 6.0)
-    head, choice = choose_gate(experts, doubtful, [calibration], pairs, ReliabilityConfig())
-    assert not choice.used and choice.with_it > choice.without + 0.01
+    assert settle_gate(gated, [calibration], pairs, ReliabilityConfig(price=10.0))[1].kept == [True]
+    doubtful = copy.deepcopy(gated)
+    doubtful.gate.reliability[0].head.bias.data[1] += 6.0  # what stand-ins teach that saw too little
+    head, settled = settle_gate(doubtful, [calibration], pairs, ReliabilityConfig())
+    assert settled.kept == [False]
     assert _nll(head, calibration) < _nll(doubtful, calibration) - 0.01
 
 
-def _with_doubt(head: AECF, log_odds: float) -> AECF:
-    """A copy that believes next to nothing: what stand-ins teach that saw too little."""
-    import copy
-
-    head = copy.deepcopy(head)
-    head.gate.reliability[0].head.bias.data[1] += log_odds
-    return head
+def test_the_lift_is_the_smallest_that_brings_violations_down(fitted):
+    head = AECF([WIDTH, WIDTH], CLASSES, monotone="soft").eval()
+    for expert in head.experts:
+        expert.load_state_dict(fitted[0].experts[0].state_dict())
+    tables = [_table(1200, 4, (3,)), _table(1200, 5, (3,))]
+    pairs = pair_by_label([of.labels for of in tables], 1000, 0.0, 0.0, np.random.default_rng(0))
+    strict, loose = (
+        settle_gate(head, tables, pairs, ReliabilityConfig(violation=rate, lift_cost=5.0)) for rate in (0.0, 1.0)
+    )
+    assert loose[1].reach == min(REACHES) < strict[1].reach
+    assert strict[0].monotone == "soft" and strict[0].monotone_reach == strict[1].reach
 
 
 def test_options_of_the_cross_fit_that_do_not_exist_are_named():
