@@ -198,7 +198,7 @@ class StreamMonitor:
     def _accept(self, sample: SampleReceived, now_ns: int) -> None:
         self._received += 1
         self._bad_in_a_row = 0
-        if self._publisher_gone:  # it was on its way when its publisher left
+        if self._publisher_gone and self._state is StreamState.DROPPED:  # it was on its way when its publisher left
             return
         self._headless = sample.headless
         repeats = sample.content.repeats if sample.content is not None else ""
