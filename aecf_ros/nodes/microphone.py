@@ -21,7 +21,6 @@ QUEUE_S = 5.0
 AHEAD_S = 1.0
 CLOSE_S = 2.0
 FIRST_SOUND_S = 3.0
-OPEN_S = 15.0
 LONGEST_LAG_S = 10.0
 
 
@@ -33,6 +32,7 @@ class MicrophoneSettings:
     rate_hz: int
     channels: int
     chunk_ms: int
+    open_within_s: float
     silent_after_s: float
     reopen_after_s: float
     reopen_at_most_s: float
@@ -136,10 +136,10 @@ class Microphone:
         stderr = os.dup(2)
         try:
             self._thread.start()
-            if not self._opened.wait(OPEN_S):
+            if not self._opened.wait(self._settings.open_within_s):
                 os.dup2(stderr, 2)  # sounddevice mutes it while PortAudio looks at the devices
                 self._forget_portaudio()
-                raise DeviceError(f"microphone '{self._device}' has not opened within {OPEN_S:.0f} s; unplug it and plug it in again")
+                raise DeviceError(f"microphone '{self._device}' has not opened within {self._settings.open_within_s:g} s; unplug it and plug it in again")
         finally:
             os.close(stderr)
         if self._first_error is not None:

@@ -28,6 +28,7 @@ MICROPHONE = (
     Parameter("channels", 1, "Channels, interleaved in the message", bounds=(1, 64)),
     Parameter("chunk_ms", 100, "Sound in one message", "ms", (1, 1000)),
     Parameter("frame_id", "microphone", "Frame named in the header"),
+    Parameter("open_within_s", 15.0, "Time that the device may take to open, after which the node gives up", "s", (0.1, 600.0)),
     Parameter("silent_after_s", 1.0, "Time without sound after which the device is given up and opened again", "s", (0.1, 60.0)),
     Parameter("reopen_after_s", 0.25, "Time before the first attempt to open a lost device again; doubles with each attempt", "s", (0.05, 60.0)),
     Parameter("reopen_at_most_s", 1.0, "Longest time between two attempts", "s", (0.05, 600.0)),

@@ -90,6 +90,10 @@ class FusionProcess:
         return self.process.wait(WAIT_S)
 
 
+UNPACED = tuple(f"{stream}.{check}:=0.0" for stream in ("camera", "audio") for check in ("min_rate_ratio", "max_lost", "max_jitter"))
+"""Parameters that switch the checks of pace off, for tests of something else whose sensors are paced by a busy machine."""
+
+
 @pytest.fixture
 def start_node(domain: int, tmp_path: Path) -> Iterator[Callable[..., FusionProcess]]:
     """Starts fusion nodes with parameters ``name:=value``; stops them when the test ends."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,15 @@ from aecf_ros.core.types import StreamState
 from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.nodes.parameters_page import page
 
-from .conftest import MODEL, ROOT, Peer
+from .conftest import MODEL, ROOT, UNPACED, FusionProcess, Peer
 from .test_fusion_node import Robot
 
 UNCONFIGURED, INACTIVE, ACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE
+
+
+@pytest.fixture
+def start_node(start_node: Callable[..., FusionProcess]) -> Callable[..., FusionProcess]:
+    return lambda *parameters: start_node(*UNPACED, *parameters)
 
 
 @pytest.fixture

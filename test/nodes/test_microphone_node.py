@@ -173,9 +173,9 @@ def test_device_that_never_returns_from_closing_ends_the_node_with_1(start, list
 
 def test_device_that_never_opens_ends_the_node_with_1(start, microphone: AlsaMicrophone) -> None:
     microphone.withdraw_writer()  # opening the FIFO now blocks for ever
-    node = start(f"device:={NAME}")
+    node = start(f"device:={NAME}", "open_within_s:=2.0")
     assert node.process.wait(WAIT_S) == 1
-    assert "has not opened within 15 s" in node.output() and "Traceback" not in node.output()
+    assert "has not opened within 2 s" in node.output() and "Traceback" not in node.output()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
