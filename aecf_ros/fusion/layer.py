@@ -90,7 +90,7 @@ class AECF(nn.Module):
         return FusionOutput(
             logits=fused,
             gate_weights=weights,
-            modality_logits=self.log_prior + self._alone(embeddings, logits, present),
+            modality_logits=self.log_prior + self._alone(evidence, logits, present),
             entropy=gate_entropy(weights),
             confidence=self.confidence(fused),
         )
@@ -111,11 +111,15 @@ class AECF(nn.Module):
         self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor
     ) -> Callable[[Tensor], Tensor]:
         """A function from a subset of `present`, bool [B, M], to fused logits [B, C] before any lifting."""
-        return lambda subset: self.log_prior + self.evidence(embeddings, logits, subset & present)[0].sum(1)
+        if not isinstance(self.gate, EvidenceGate):
+            return lambda subset: self.log_prior + self.evidence(embeddings, logits, subset & present)[0].sum(1)
+        evidence = self.evidence(embeddings, logits, present)[0]  # no other modality's presence changes one's evidence
+        nothing = torch.zeros_like(evidence)
+        return lambda subset: self.log_prior + torch.where((subset & present).unsqueeze(-1), evidence, nothing).sum(1)
 
-    def _alone(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> Tensor:
+    def _alone(self, evidence: Tensor, logits: Tensor, present: Tensor) -> Tensor:
         """Evidence of each modality when it is the only one: [B, M, C]. A softmax gate gives a lone modality weight 1.
         """
         if isinstance(self.gate, EvidenceGate):
-            return self.gate(embeddings, logits, present, self.log_prior)[0]
+            return evidence
         return torch.where(present.unsqueeze(-1), logits, torch.zeros_like(logits))
