@@ -20,9 +20,11 @@ DEFAULT_FILE_RATE_HZ = 30.0
 
 @dataclass(frozen=True, slots=True)
 class CameraSettings:
-    """What to grab. ``source``: an index, a device path, a file or a URL; 0 for ``width``, ``height``, ``rate_hz`` takes what the source offers."""
+    """What to grab. ``source``: an index, a device path, a file or a URL; 0 for ``width``, ``height``, ``rate_hz`` and an empty ``fourcc`` take what
+    the source offers."""
 
     source: str
+    fourcc: str
     width: int
     height: int
     rate_hz: float
@@ -165,8 +167,7 @@ class Camera:
             capture.release()
             raise DeviceError(f"camera '{settings.source}' does not open; see that it is plugged in, readable and not in use by another program")
         if settings.is_device:
-            wanted = ((cv2.CAP_PROP_FRAME_WIDTH, settings.width), (cv2.CAP_PROP_FRAME_HEIGHT, settings.height), (cv2.CAP_PROP_FPS, settings.rate_hz))
-            for name, value in (*((n, v) for n, v in wanted if v), (cv2.CAP_PROP_BUFFERSIZE, 1)):
+            for name, value in asked_of_a_device(settings):
                 capture.set(name, value)
         self._openings += 1
         return capture
@@ -210,6 +211,18 @@ class Camera:
     def _say(self, trouble: str) -> None:
         self._trouble = trouble
         self._on_news()
+
+
+def asked_of_a_device(settings: CameraSettings) -> list[tuple[int, float]]:
+    """Properties of OpenCV and their values, in the order that V4L2 wants: the pixel format first, because it decides which sizes and rates there are.
+
+    The number of buffers stays as it is. With one, the driver has none to fill between two grabs and loses frames; with several,
+    the newest frame is still the one that is kept here, because the thread takes every one.
+    """
+    code = cv2.VideoWriter_fourcc(*settings.fourcc) if settings.fourcc else 0
+    wanted = ((cv2.CAP_PROP_FOURCC, code), (cv2.CAP_PROP_FRAME_WIDTH, settings.width), (cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
+              (cv2.CAP_PROP_FPS, settings.rate_hz))
+    return [(name, value) for name, value in wanted if value]
 
 
 class _Pace:

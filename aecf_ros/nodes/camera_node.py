@@ -26,6 +26,8 @@ IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 CAMERA = (
     Parameter("source", "0", "Camera index, device path, video file or stream URL"),
+    Parameter("fourcc", "", "Pixel format asked of a camera; USB cameras reach their rate at 1280x720 and above with MJPG only; empty takes its own",
+              choices=("", "MJPG", "YUYV")),
     Parameter("width", 0, "Width asked of a camera; 0 takes its own", "pixels", (0, 16384)),
     Parameter("height", 0, "Height asked of a camera; 0 takes its own", "pixels", (0, 16384)),
     Parameter("rate_hz", 0.0, "Frame rate asked of a camera, or the pace of a file; 0 takes its own", "Hz", (0.0, 1000.0)),

@@ -20,7 +20,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 from aecf_ros.core.messages import stamp_to_ns  # noqa: E402
-from aecf_ros.nodes.camera import Camera, CameraSettings  # noqa: E402
+from aecf_ros.nodes.camera import Camera, CameraSettings, asked_of_a_device  # noqa: E402
 from aecf_ros.nodes.camera_node import CAMERA  # noqa: E402
 from aecf_ros.nodes.shared_memory import orphans  # noqa: E402
 
@@ -224,7 +224,7 @@ def test_a_node_that_cannot_start_says_why_in_one_line(parameter: str, says: str
 
 
 def settings(source: Path, **changes: object) -> CameraSettings:
-    return CameraSettings(**({"source": str(source), "width": 0, "height": 0, "rate_hz": 200.0, "loop": True, "silent_after_s": 1.0,
+    return CameraSettings(**({"source": str(source), "fourcc": "", "width": 0, "height": 0, "rate_hz": 200.0, "loop": True, "silent_after_s": 1.0,
                               "reopen_after_s": 0.05, "reopen_at_most_s": 0.1} | changes))
 
 
@@ -238,6 +238,13 @@ def test_one_who_takes_slowly_gets_the_newest_frame_and_the_rest_is_counted(vide
     camera.stop()
     assert shot is not None and now_ns - shot.stamp_ns < 1e9
     assert health.grabbed >= 30 and health.dropped >= health.grabbed - 2
+
+
+def test_a_device_is_asked_for_its_pixel_format_before_size_and_rate(video: Path) -> None:
+    asked = asked_of_a_device(settings(video, fourcc="MJPG", width=1280, height=720, rate_hz=30.0))
+    assert asked == [(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG")), (cv2.CAP_PROP_FRAME_WIDTH, 1280), (cv2.CAP_PROP_FRAME_HEIGHT, 720),
+                     (cv2.CAP_PROP_FPS, 30.0)]
+    assert asked_of_a_device(settings(video, rate_hz=0.0)) == []
 
 
 def test_the_shipped_parameter_file_holds_the_declared_defaults() -> None:
