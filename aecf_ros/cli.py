@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from aecf_ros.replay.bag import AudioFormat
 
 PathArgument = click.Path(path_type=Path)
-_LAZY = {"train": ("aecf_ros.training.command", "train_command", "Turn labelled data into a model bundle.")}
+_LAZY = {"train": ("aecf_ros.training.command", "train_command", "Turn labelled data into a model bundle."),
+         "quantize": ("aecf_ros.training.precision", "quantize_command", "Write a bundle again in fp16 or int8, measured.")}
 
 
 class _Commands(click.Group):
