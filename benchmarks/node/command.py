@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
 def _measure(options: argparse.Namespace, results: dict, console: Console) -> None:
     repetitions, warm_s, window_s = (1, 0.6, 1.0) if options.quick else (options.repetitions, 1.0, options.window)
     cases = _chosen(options)
-    counts = () if not options.streams else (1, 2) if options.quick else COUNTS
+    counts = COUNTS if options.streams and not options.quick else ()
     logs = options.out / "logs"
     with Progress(console=console, auto_refresh=False) as progress:  # a bar that refreshes by itself would be measured too
         task = progress.add_task("", total=len(cases) * len(SYSTEMS) * repetitions + len(counts) * repetitions + 60 * options.soak)

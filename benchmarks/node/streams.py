@@ -39,10 +39,10 @@ def measure(counts: tuple[int, ...], cache: Path, repetitions: int, warm_s: floa
         stages = [stages_of(w, "total") for w in windows]
         found.append({"streams": count, "cpu": median(w["cpu"] for w in windows), "total_ms": median(stages), "rss_mb": median(w["rss_mb"] for w in windows),
                       "answered": median(w["answered"] for w in windows)})
-    return {"rate_hz": TRAFFIC.camera_hz, "points": found, **{key: _line(found, key) for key in ("cpu", "total_ms")}}
+    return {"rate_hz": TRAFFIC.camera_hz, "points": found, **{key: fitted(found, key) for key in ("cpu", "total_ms")}}
 
 
-def _line(found: list[dict], key: str) -> dict[str, float]:
+def fitted(found: list[dict], key: str) -> dict[str, float]:
     """Least squares: what the first stream and each further one cost, and how much of the variance the line explains."""
     x, y = (np.array([point[k] for point in found], float) for k in ("streams", key))
     slope, offset = np.polyfit(x, y, 1)
