@@ -16,11 +16,14 @@ import numpy as np
 from aecf_ros.core.averages import SlowAverage
 from aecf_ros.core.edges import edge_steepness
 from aecf_ros.core.noise_floor import NoiseFloor
+from aecf_ros.core.scenes import SoftScenes
 from aecf_ros.core.thresholds import StreamThresholds
 from aecf_ros.core.types import NANOSECONDS
 
 DIGEST_BYTES = 65_536
 REMEMBERED_CHUNKS = 256
+SOFT = 0.6
+"""Share of the usual steepness below which a picture is not taken for a usual one."""
 NOISE_RISE_DB = 3.0
 """The floor of speech in one room stays within 2.5 dB."""
 MUTED_FALL_DB = 18.0
@@ -56,7 +59,8 @@ def digest(data: np.ndarray, whole: bool) -> int:
 class ImageContent:
     """Measurements of one picture at encoder size; levels are shares of full scale.
 
-    Ratios are to the stream's own average, ``None`` while there is too little to go by. ``highlight`` is the luminance that 2 % of the pixels exceed.
+    Ratios are to the stream's own average, ``None`` while there is too little to go by; that of sharpness also while the picture became soft with
+    another scene and has not outlasted it. ``highlight`` is the luminance that 2 % of the pixels exceed.
     """
 
     repeats: str
@@ -92,6 +96,7 @@ class ImageWatch:
         self._digest: int | None = None
         self._before: np.ndarray | None = None
         self._steepness: SlowAverage[float] = SlowAverage()
+        self._soft_scenes = SoftScenes()
         self._noise: SlowAverage[float] = SlowAverage()
 
     def look(self, data: np.ndarray, compressed: bool, image: np.ndarray, now_ns: int) -> ImageContent:
@@ -116,14 +121,16 @@ class ImageWatch:
         grain = _spatial_noise(patch)
         steepness, usual = edge_steepness(patch, grain), self._steepness.value
         ratio = None if steepness is None or usual is None else steepness / max(usual, 1e-6)
+        soft = ratio is not None and ratio < SOFT
+        lens = self._soft_scenes.blames_lens(patch, soft) if ratio is not None else False
         noise = min(grain, self._change(patch)) / 255
         usual_noise = self._noise.value
         if not repeats and 0.05 < highlight and overexposed < 0.5:
             if steepness is not None:
-                self._steepness.add(steepness, now_ns, unusual=ratio is not None and ratio < 0.6)
+                self._steepness.add(steepness, now_ns, unusual=soft)
             self._noise.add(noise, now_ns, unusual=usual_noise is not None and noise > 2.0 * usual_noise)
         return ImageContent(
-            repeats, highlight, overexposed, ratio, noise,
+            repeats, highlight, overexposed, ratio if lens or not soft else None, noise,
             noise / max(usual_noise, 0.5 / 255) if usual_noise is not None else None)
 
     def _change(self, patch: np.ndarray) -> float:

@@ -221,6 +221,16 @@ def test_a_stuck_converter_is_one_value_whatever_it_is() -> None:
     assert "same value" in list(heard(np.full(RATE_HZ, 0.3)))[-1].repeats
 
 
+def test_a_chunk_that_is_held_and_renewed_is_old_sound_until_new_ones_follow_one_another() -> None:
+    new = speech(4)
+    held = new.copy()
+    size = RATE_HZ // 10
+    for i in range(10, 25):  # each chunk three times
+        held[i * size:(i + 1) * size] = new[i // 3 * 3 * size:(i // 3 * 3 + 1) * size]
+    repeats = [bool(c.repeats) for c in heard(held)]
+    assert not any(repeats[:10]) and all(repeats[10:25]) and not any(repeats[25:])
+
+
 @pytest.mark.parametrize("loop_s", [0.1, 0.5, 2.0, 6.0])
 def test_a_loop_of_whole_chunks_is_heard_from_its_second_turn(loop_s: float) -> None:
     contents = list(heard(np.tile(speech(loop_s), 3)))
@@ -276,6 +286,15 @@ def test_hum_of_the_mains_under_speech_is_named_with_its_frequency(mains_hz: flo
     assert len(named) > 0.7 * len(contents) and {c.hum_hz for c in named} == {round(mains_hz, -1)}
 
 
+@pytest.mark.parametrize("pitch_hz", [50, 60, 100, 118, 120, 122])
+@pytest.mark.parametrize("pause_s", [0.06, 0.3])
+def test_a_voice_that_holds_a_multiple_of_the_mains_is_not_hum(pitch_hz: float, pause_s: float) -> None:
+    time_s = np.arange(round(0.6 * RATE_HZ)) / RATE_HZ
+    word = np.hanning(len(time_s)) ** 0.2 * 0.1 * sum(np.sin(2 * np.pi * k * pitch_hz * time_s) / k for k in (1, 2, 3))
+    said = np.tile(np.concatenate([word, np.zeros(round(pause_s * RATE_HZ))]), 12)
+    assert all("hum" not in kinds(c) for c in heard(said + room(len(said) / RATE_HZ)))
+
+
 def test_the_hum_of_a_quiet_loudspeaker_is_not() -> None:
     assert all("hum" not in kinds(c) for c in heard(hum(room(4), 50, 0.0005)))
 
@@ -284,7 +303,14 @@ def onset(contents: list[AudioContent], kind: str, after: int) -> int | None:
     return next((i - after for i, c in enumerate(contents) if i >= after and kind in kinds(c)), None)
 
 
-@pytest.mark.parametrize("level_dbfs", [-28, -20])
+def test_a_microphone_turned_down_by_30_db_is_near_silent_in_its_words_too() -> None:
+    sound = speech(12)
+    sound[6 * RATE_HZ:9 * RATE_HZ] *= 10 ** (-30 / 20)
+    contents = list(heard(sound))
+    assert onset(contents, "silent", 60) <= 9 and all("silent" not in kinds(c) for c in contents[:60] + contents[92:])
+
+
+@pytest.mark.parametrize("level_dbfs", [-36, -28, -20])
 def test_noise_over_speech_is_named_within_a_second_and_while_it_lasts(level_dbfs: float) -> None:
     sound = speech(12)
     sound[6 * RATE_HZ:] += room(6, level_dbfs, seed=9)

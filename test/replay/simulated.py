@@ -72,7 +72,7 @@ class World:
         board = rng.integers(60, 200, (6, 8, 3)).astype(np.float32)
         self._scene = cv2.resize(board, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
         self._card = rng.integers(0, 255, (14, 14, 3)).astype(np.float32)
-        self._pitch_hz = rng.uniform(155, 220)  # a voice that holds 100 or 120 Hz for half a second is taken for hum
+        self._pitch_hz = rng.uniform(85, 220)
         self._noise = [rng.normal(0, 3, (HEIGHT, WIDTH, 3)).astype(np.float32) for _ in range(8)]
 
     def picture(self, at_s: float) -> np.ndarray:
