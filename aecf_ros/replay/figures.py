@@ -12,6 +12,7 @@ from aecf_ros.core.metrics import ECE_BINS
 from aecf_ros.replay.score import Run, Scored
 from aecf_ros.replay.timeline import MODALITY_COLORS, figure_png
 
+_MARKERS = "osD^vPX*"
 RUN_COLORS = ("#2c3e50", "#d98b36", "#3a9e6f", "#a35c8f", "#3b6ea8", "#b5a642", "#b04a4a", "#7f7f7f")
 _BAND_DRAWS = 400
 
@@ -77,7 +78,10 @@ def _draw_reliability(axes: Axes, scored: Scored, mask: np.ndarray) -> None:
 
 
 def draw_reliability_of_runs(compared: Sequence[Run]) -> bytes | None:
-    """Reliability curves of several runs over each other, all settled predictions: PNG bytes, ``None`` without any."""
+    """Reliability of several runs over each other, all settled predictions: PNG bytes, ``None`` without any.
+
+    A dot for each bin of at least five predictions, the larger the more it holds.
+    """
     figure = Figure(figsize=(7.5, 4.4), dpi=110, layout="constrained")
     axes = figure.subplots()
     drawn = False
@@ -91,14 +95,19 @@ def draw_reliability_of_runs(compared: Sequence[Run]) -> bytes | None:
         bins = np.clip((confidence * ECE_BINS).astype(int), 0, ECE_BINS - 1)
         count = np.bincount(bins, minlength=ECE_BINS)
         held = np.flatnonzero(count >= 5)
-        axes.plot(np.bincount(bins, weights=confidence, minlength=ECE_BINS)[held] / count[held],
-                  np.bincount(bins, weights=correct, minlength=ECE_BINS)[held] / count[held], "o-", ms=4, lw=1.2, color=color,
-                  label=f"{run.title} (ECE {run.summary['overall']['ece']:.3f})")
+        mean = np.bincount(bins, weights=confidence, minlength=ECE_BINS)[held] / count[held]
+        accuracy = np.bincount(bins, weights=correct, minlength=ECE_BINS)[held] / count[held]
+        overall = run.summary["overall"]
+        axes.scatter(mean, accuracy, 12 + 220 * np.sqrt(count[held] / count.sum()), color=color, alpha=0.7, lw=0,
+                     label=f"{run.title} (ECE {overall['ece']:.3f}, floor {overall['ece_noise_floor']:.3f})")
+        for part in np.split(np.arange(len(held)), np.flatnonzero(np.diff(held) > 1) + 1):  # no line over bins that hold nothing
+            axes.plot(mean[part], accuracy[part], lw=1, color=color, alpha=0.7)
     if not drawn:
         return None
     axes.plot([0, 1], [0, 1], color="#66727f", lw=0.8, ls="--")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="mean confidence of the bin", ylabel="accuracy")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.set(xlim=(0, 1.03), ylim=(0, 1.04), xlabel="mean confidence of the bin", ylabel="accuracy")
+    for handle in axes.legend(frameon=False, fontsize=8, loc="upper left").legend_handles:
+        handle.set_sizes([40])
     return figure_png(figure)
 
 
@@ -182,8 +191,8 @@ def draw_gates_by_severity(run: Run, sweep: Sequence[SweepPoint]) -> bytes | Non
         axes.set_title(title, fontsize=9)
     for axes in panels[len(titles):]:
         axes.set_visible(False)
-    panels[0].set(xlim=(-0.2, 5.2), ylim=(-0.03, 1.03))
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[0].set(xlim=(-0.2, 5.2), ylim=(-0.03, 1.03), xticks=range(6))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(names), frameon=False, fontsize=8)
     figure.supxlabel("severity", fontsize=9)
     figure.supylabel("mean gate weight", fontsize=9)
     return figure_png(figure)
@@ -195,6 +204,7 @@ def draw_sweep(sweep: Sequence[SweepPoint]) -> bytes | None:
         return None
     streams, kinds = list(dict.fromkeys(p.stream for p in sweep)), list(dict.fromkeys(p.kind for p in sweep))
     colors = dict(zip(kinds, _cycled(len(kinds)), strict=True))
+    markers = {kind: _MARKERS[i % len(_MARKERS)] for i, kind in enumerate(kinds)}
     rows = (("accuracy", lambda p: p.metrics.get("accuracy")), ("ECE", lambda p: p.metrics.get("ece")), ("abstained", lambda p: p.abstained))
     figure = Figure(figsize=(4.6 * len(streams) + 0.6, 7.2), dpi=110, layout="constrained")
     panels = figure.subplots(len(rows), len(streams), sharex=True, sharey="row", squeeze=False)
@@ -204,15 +214,18 @@ def draw_sweep(sweep: Sequence[SweepPoint]) -> bytes | None:
             for kind in kinds:
                 points = sorted((p for p in sweep if (p.stream, p.kind) == (stream, kind) and value(p) is not None), key=lambda p: p.severity)
                 if points:
-                    axes.plot([p.severity for p in points], [value(p) for p in points], "o-", ms=4, lw=1.3, color=colors[kind], label=kind)
+                    axes.plot([p.severity for p in points], [value(p) for p in points], marker=markers[kind], ms=5, lw=1.3, alpha=0.8, color=colors[kind],
+                              label=kind)
                     if name == "ECE":
                         axes.plot([p.severity for p in points], [p.metrics["ece_noise_floor"] for p in points], ":", lw=0.9, color=colors[kind])
             axes.grid(alpha=0.25)
             if j == 0:
                 axes.set_ylabel(name + (" (dotted: floor)" if name == "ECE" else ""))
         panels[0, j].set_title(f"fault on {stream}", fontsize=10)
-        panels[0, j].legend(frameon=False, fontsize=8, loc="lower left")
         panels[-1, j].set_xlabel("severity")
+        panels[-1, j].set_xticks(range(6))
+    handles = {label: handle for axes in panels[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 9), frameon=False, fontsize=8)
     for (name, value), row in zip(rows, panels, strict=True):  # rows share their axis, which is settled once all of it is drawn
         found = [v for p in sweep if (v := value(p)) is not None]
         low, high = (max(0.0, min(found, default=0.0) - 0.05), 1.02) if name == "accuracy" else (0.0, max(0.05, 1.1 * max(found, default=0.0)))

@@ -27,7 +27,7 @@ from aecf_ros.replay.truth import Truth
 _STYLE = """
 :root { --ink: #1f2a36; --soft: #66727f; --line: #e3e7ec; }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 1180px; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .5rem; } h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
 p.lead { color: var(--soft); margin: .2rem 0 1.2rem; }
 img { width: 100%; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -43,6 +43,8 @@ _METRICS = (("n", "n", "d"), ("accuracy", "accuracy", ".3f"), ("nll", "NLL", ".3
 _NOTE = ("ECE: 15 equal-width bins on top-label confidence. Its noise floor is what a perfectly calibrated model with the same confidences would show on as "
          "many samples. Cover: share of prediction sets that hold the truth; set: their mean size. Predictions of one shown label are not independent, "
          "so a short recording says less than its n suggests.")
+_SWEEP_NOTE = ("All settled predictions count, those that abstain with them: where no stream is left the prior is scored, so that accuracy falls to that of a "
+               "guess while abstention rises to 1 and ECE to nothing.")
 FAULT_HEADER = ("stream", "kind", "severity", "from (s)", "to (s)", "detected after (s)", "recovered after (s)", "states meanwhile")
 """Column titles that go with :func:`fault_rows`."""
 
@@ -73,7 +75,7 @@ def write_comparison(out: Path, compared: Sequence[Run], title: str, sweep: Sequ
         sections += ["<h2>Compared</h2>", _table(*comparison_table(compared)), _picture(draw_reliability_of_runs(compared), "Reliability of each run", narrow=True)]
     if sweep:
         sections += ["<h2>Sweep: a fault throughout the recording</h2>", _picture(draw_sweep(sweep), "Accuracy, ECE and abstention against severity", narrow=True),
-                     _table(*_sweep_table(sweep))]
+                     f"<p class='note'>{_SWEEP_NOTE}</p>", _table(*_sweep_table(sweep))]
     for run in compared:
         pictures = _run_sections(run, sweep if run is first else (), out if run is first else None)
         sections += [f"<h2>{escape(run.title)}</h2>" if len(compared) > 1 else "", *pictures]
