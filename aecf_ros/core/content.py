@@ -193,10 +193,10 @@ class AudioContent:
         if thresholds.clipped_above and self.clipped > thresholds.clipped_above:
             text = f"clipped: {self.clipped:.0%} of the samples at the limit"
             found.append(Complaint("clipped", text, averaged=self.clipped_s >= 0.2))
-        if thresholds.silent_below_dbfs and self.level_dbfs < thresholds.silent_below_dbfs:
-            found.append(Complaint("silent", f"near-silent: {self.level_dbfs:.0f} dBFS"))
-        elif thresholds.silent_below_dbfs and self.fall_db > MUTED_FALL_DB:
-            found.append(Complaint("silent", f"near-silent: pauses are {self.fall_db:.0f} dB quieter than usual", averaged=True))
+        silent, muted = self.level_dbfs < thresholds.silent_below_dbfs, self.fall_db > MUTED_FALL_DB
+        if thresholds.silent_below_dbfs and (silent or muted):
+            text = f"{self.level_dbfs:.0f} dBFS" if silent else f"pauses are {self.fall_db:.0f} dB quieter than usual"
+            found.append(Complaint("silent", f"near-silent: {text}", averaged=muted))
         if thresholds.dc_above and abs(self.dc) > thresholds.dc_above:
             found.append(Complaint("dc", f"constant offset of {self.dc:+.0%} of full scale"))
         if thresholds.hum_above and self.hum > thresholds.hum_above:
