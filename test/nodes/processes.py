@@ -5,10 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from .conftest import ROOT, WAIT_S
+from .conftest import ROOT, WAIT_S, private_environment
 
 from aecf_ros.nodes.shared_memory import SHARED_MEMORY, files_of  # noqa: E402
 
@@ -45,3 +46,15 @@ class NodeProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+@contextmanager
+def started_together(module: str, folder: Path, each: Iterable[tuple[str, ...]], environment: Mapping[str, str] = {}) -> Iterator[dict[tuple[str, ...], NodeProcess]]:
+    """One node for each set of parameters, all at once: they are to end by themselves, which takes no longer together than alone."""
+    nodes = {parameters: NodeProcess(module, folder / f"{i}.log", *parameters, environment={**private_environment(), **environment})
+             for i, parameters in enumerate(each)}
+    try:
+        yield nodes
+    finally:
+        for node in nodes.values():
+            node.end()

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from .conftest import ROOT, WAIT_S, Peer
-from .processes import NodeProcess
+from .processes import NodeProcess, started_together
 
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
@@ -209,18 +209,27 @@ def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(how: signal.Si
     assert mapped and not orphans(mapped)
 
 
-@pytest.mark.parametrize(("parameter", "says"), [
-    ("source:=/nowhere/video.avi", "camera '/nowhere/video.avi': no such file"),
-    ("source:=/dev/video99", "camera '/dev/video99': no such device"),
-    ("source:='97'", "camera '97' does not open"),
-    ("source:=http://127.0.0.1:9/video", "camera 'http://127.0.0.1:9/video' does not open"),
-    ("transport:=theora", "parameter transport is 'theora'; use one of raw, compressed"),
-    ("jpeg_quality:=101", "jpeg_quality is 101; give a value of type int from 1 to 100"),
-])
-def test_a_node_that_cannot_start_says_why_in_one_line(parameter: str, says: str, start) -> None:
-    node = start(parameter)
+REFUSED = {
+    ("source:=/nowhere/video.avi",): "camera '/nowhere/video.avi': no such file",
+    ("source:=/dev/video99",): "camera '/dev/video99': no such device",
+    ("source:='97'",): "camera '97' does not open",
+    ("source:=http://127.0.0.1:9/video",): "camera 'http://127.0.0.1:9/video' does not open",
+    ("transport:=theora",): "parameter transport is 'theora'; use one of raw, compressed",
+    ("jpeg_quality:=101",): "jpeg_quality is 101; give a value of type int from 1 to 100",
+}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, ...], NodeProcess]]:
+    with started_together("aecf_ros.nodes.camera_node", tmp_path_factory.mktemp("refused"), REFUSED) as nodes:
+        yield nodes
+
+
+@pytest.mark.parametrize("parameters", REFUSED, ids=" ".join)
+def test_a_node_that_cannot_start_says_why_in_one_line(parameters: tuple[str, ...], refused: dict[tuple[str, ...], NodeProcess]) -> None:
+    node = refused[parameters]
     assert node.process.wait(WAIT_S) == 1
-    assert len(node.output().splitlines()) == 1 and says in node.output(), node.output()
+    assert len(node.output().splitlines()) == 1 and REFUSED[parameters] in node.output(), node.output()
 
 
 def settings(source: Path, **changes: object) -> CameraSettings:

@@ -10,16 +10,10 @@ from pathlib import Path
 import pytest
 
 from .conftest import MODEL, ROOT, WAIT_S, Peer
-from .processes import NodeProcess
+from .processes import NodeProcess, started_together
 from .recordings import first_seconds
 
 SECONDS = 9.0
-SCORED_HERE_ONLY = {"realtime_factor"}
-
-
-def keys(tree: object, path: str = "") -> set[str]:
-    """Every key of nested mappings, with the keys above it."""
-    return {k for name, below in tree.items() for k in (f"{path}/{name}", *keys(below, f"{path}/{name}"))} if isinstance(tree, dict) else set()
 
 
 def evaluated(recording: Path, out: Path) -> dict:
@@ -30,9 +24,10 @@ def evaluated(recording: Path, out: Path) -> dict:
 
 
 def same_as_evaluated(played: dict, exact: dict) -> None:
-    """The same keys, and close to the same answers: over ROS nothing is lost but the edges of the recording."""
-    streams = {"streams"}  # seconds in a state have a key only for states that occurred, and WAITING comes before the recording
-    assert {k for k in keys(played) if k.split("/")[1] not in streams} == {k for k in keys(exact) if k.split("/")[1] not in streams}
+    """The same keys, and close to the same answers: what is lost over ROS is lost at the edges of the recording, or to a busy machine."""
+    assert set(played) == set(exact)
+    for part in ("overall", "subsets", "streams", "latency_ms", "monotonicity"):
+        assert set(played[part]) == set(exact[part]), part
     assert played["predictions"] == pytest.approx(exact["predictions"], rel=0.25)
     assert played["overall"]["accuracy"] == pytest.approx(exact["overall"]["accuracy"], abs=0.1)
     assert played["subsets"]["camera+audio"]["n"] > 0.6 * exact["subsets"]["camera+audio"]["n"]
@@ -59,12 +54,15 @@ def test_a_recording_played_to_the_node_is_scored_with_the_summary_of_evaluate(d
     same_as_evaluated(played, exact)
 
 
-@pytest.mark.parametrize(("parameter", "says"), [
-    ("wait_s:=1.0", "no fusion node had a model within 1 s"),
-    ("model:=/nowhere", "no such model directory"),
-    ("faults:=/nowhere.yaml", "/nowhere.yaml"),
-])
-def test_an_evaluator_that_has_nothing_to_score_says_why_in_one_line(parameter: str, says: str, domain: int, tmp_path: Path) -> None:
-    evaluator = NodeProcess("aecf_ros.nodes.evaluator_node", tmp_path / "log", parameter)
-    assert evaluator.process.wait(WAIT_S) == 1
-    assert says in evaluator.output() and len(evaluator.output().splitlines()) == 1, evaluator.output()
+REFUSED = {
+    ("wait_s:=1.0",): "no fusion node had a model within 1 s",
+    ("model:=/nowhere",): "no such model directory",
+    ("faults:=/nowhere.yaml",): "/nowhere.yaml",
+}
+
+
+def test_an_evaluator_that_has_nothing_to_score_says_why_in_one_line(tmp_path: Path) -> None:
+    with started_together("aecf_ros.nodes.evaluator_node", tmp_path, REFUSED) as nodes:
+        for parameters, node in nodes.items():
+            assert node.process.wait(WAIT_S) == 1
+            assert REFUSED[parameters] in node.output() and len(node.output().splitlines()) == 1, node.output()

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.nodes.shared_memory import files_of, orphans
 
 from .conftest import MODEL, ROOT, UNPACED, FusionProcess, Peer
+from .processes import NodeProcess, started_together
 
 CHUNK_NS = 100_000_000
 NOISE = np.random.default_rng(0)
@@ -263,24 +264,33 @@ def test_signals_end_the_node_cleanly_with_nothing_left_in_shared_memory(how: si
     assert not orphans(files)
 
 
-@pytest.mark.parametrize(("parameter", "says"), [
-    ("model:=/nowhere/model", "no such model directory"),
-    ("device:=cuda", "device 'cuda' is not in this onnxruntime"),
-    ("backend:=tflite", "parameter backend is 'tflite'"),
-    ("camera.stale_after_s:=5.0", "stale_after_s <= dropped_after_s"),
-    ("camera.stale_after_s:=-1.0", "camera.stale_after_s is -1.0; give a value of type float from 0.01 to 60"),
-    ("threads:=many", "threads is 'many'; give a value of type int from 1 to 64"),
-])
-def test_a_node_that_cannot_start_says_why_in_one_line(parameter: str, says: str, start_node) -> None:
-    if parameter == "device:=cuda":
+REFUSED = {
+    ("model:=/nowhere/model",): "no such model directory",
+    ("device:=cuda",): "device 'cuda' is not in this onnxruntime",
+    ("backend:=tflite",): "parameter backend is 'tflite'",
+    ("camera.stale_after_s:=5.0",): "stale_after_s <= dropped_after_s",
+    ("camera.stale_after_s:=-1.0",): "camera.stale_after_s is -1.0; give a value of type float from 0.01 to 60",
+    ("threads:=many",): "threads is 'many'; give a value of type int from 1 to 64",
+}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, ...], NodeProcess]]:
+    with started_together("aecf_ros.nodes.fusion_node", tmp_path_factory.mktemp("refused"), REFUSED) as nodes:
+        yield nodes
+
+
+@pytest.mark.parametrize("parameters", REFUSED, ids=" ".join)
+def test_a_node_that_cannot_start_says_why_in_one_line(parameters: tuple[str, ...], refused: dict[tuple[str, ...], NodeProcess]) -> None:
+    if parameters == ("device:=cuda",):
         import onnxruntime
 
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             pytest.skip("this machine's onnxruntime has CUDA")
-    node = start_node(parameter)
+    node = refused[parameters]
     assert node.process.wait(60) == 1
     assert "Traceback" not in node.output()
-    assert len([line for line in node.output().splitlines() if says in line]) == 1, node.output()
+    assert len([line for line in node.output().splitlines() if REFUSED[parameters] in line]) == 1, node.output()
 
 
 def test_the_shipped_parameter_file_holds_the_declared_defaults() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,8 @@ from aecf_ros.core.types import StreamState
 from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.nodes.parameters_page import page
 
-from .conftest import MODEL, ROOT, UNPACED, FusionProcess, Peer
+from .conftest import MODEL, ROOT, UNPACED, FusionProcess, Peer, private_environment
+from .processes import NodeProcess
 from .test_fusion_node import Robot
 
 UNCONFIGURED, INACTIVE, ACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE
@@ -34,6 +35,19 @@ def start_node(start_node: Callable[..., FusionProcess]) -> Callable[..., Fusion
 @pytest.fixture
 def robot(peer: Peer) -> Robot:
     return Robot(peer, Image)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
+    """A robot with an active node, for the tests that only look at it."""
+    environment = private_environment()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        peer = Peer(int(environment["ROS_DOMAIN_ID"]))
+    node = NodeProcess("aecf_ros.nodes.fusion_node", tmp_path_factory.mktemp("running") / "log", environment=environment)
+    yield Robot(peer, Image)
+    node.end()
+    peer.close()
 
 
 def call(peer: Peer, service_type: type, name: str, request: object) -> object:
@@ -139,17 +153,16 @@ def test_thresholds_change_live_and_contradictions_are_refused_with_a_reason(sta
     assert robot.state("camera") is StreamState.OK
 
 
-def test_parameters_describe_themselves(start_node, peer: Peer) -> None:
-    start_node()
-    answer = call(peer, DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["camera.stale_after_s", "device"]))
+def test_parameters_describe_themselves(running: Robot) -> None:
+    answer = call(running.peer, DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["camera.stale_after_s", "device"]))
     stale, device = answer.descriptors
     assert "[s]" in stale.description and "takes effect at once" in stale.description
     assert stale.floating_point_range[0].from_value > 0
     assert "cuda" in device.additional_constraints
 
 
-def test_model_info_is_latched_and_names_labels_and_hashes(start_node, peer: Peer) -> None:
-    start_node()
+def test_model_info_is_latched_and_names_labels_and_hashes(running: Robot) -> None:
+    peer = running.peer
     heard: list[String] = []
     peer.node.create_subscription(String, "/fusion_node/model_info", heard.append, LATCHED_QOS)
     peer.wait_for(lambda: heard, "the latched model info")
@@ -159,8 +172,8 @@ def test_model_info_is_latched_and_names_labels_and_hashes(start_node, peer: Pee
     assert info["calibration"]["coverage"] == manifest.calibration.coverage
 
 
-def test_debug_image_is_drawn_for_a_listener(start_node, robot: Robot) -> None:
-    start_node()
+def test_debug_image_is_drawn_for_a_listener(running: Robot) -> None:
+    robot = running
     drawn: list[Image] = []
     robot.peer.node.create_subscription(Image, "/fusion_node/debug_image", drawn.append, 1)
     robot.peer.wait_for(lambda: drawn, "a debug image", lambda: robot.images.publish(robot.image()))
@@ -168,9 +181,9 @@ def test_debug_image_is_drawn_for_a_listener(start_node, robot: Robot) -> None:
     assert len(drawn[0].data) == drawn[0].step * drawn[0].height
 
 
-def test_classification_has_every_label_best_first(start_node, robot: Robot) -> None:
+def test_classification_has_every_label_best_first(running: Robot) -> None:
     vision = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
-    start_node()
+    robot = running
     heard: list = []
     robot.peer.node.create_subscription(vision.Classification, "/fusion_node/classification", heard.append, 10)
     robot.peer.wait_for(lambda: heard, "a classification", lambda: robot.images.publish(robot.image()))
