@@ -40,6 +40,11 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> int:
     return number
 
 
+def private_environment() -> dict[str, str]:
+    """This environment with a ROS domain that no other test has, for processes that several tests share."""
+    return {**os.environ, "ROS_DOMAIN_ID": str(next(_domains) % 230), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
 class Peer:
     """A node in this process that talks to the one under test."""
 
