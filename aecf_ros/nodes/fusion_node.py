@@ -40,7 +40,7 @@ from aecf_ros.nodes.parameters import (
     declare_stream_parameters,
 )
 from aecf_ros.nodes.process import run_node
-from aecf_ros.nodes.qos import OVERRIDABLE
+from aecf_ros.nodes.qos import OVERRIDABLE, UNWATCHED
 from aecf_ros.nodes.vision import ClassificationPublisher
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend
 from aecf_ros.runtime.pipeline import Observation, Pipeline, PipelineConfig
@@ -98,8 +98,9 @@ class FusionNode(LifecycleNode):
         self._inputs = Inputs(self, self._on_message, self._on_publishers)
         self._prediction = self.create_lifecycle_publisher(FusedPrediction, "~/prediction", PREDICTION_QOS, qos_overriding_options=OVERRIDABLE)
         self._classification = ClassificationPublisher(self)
-        self._debug_image = self.create_publisher(Image, "~/debug_image", 1, qos_overriding_options=OVERRIDABLE)
-        self._model_info = self.create_publisher(String, "~/model_info", LATCHED_QOS, qos_overriding_options=OVERRIDABLE)
+        self._debug_image = self.create_publisher(Image, "~/debug_image", 1, qos_overriding_options=OVERRIDABLE, event_callbacks=UNWATCHED)
+        self._model_info = self.create_publisher(String, "~/model_info", LATCHED_QOS, qos_overriding_options=OVERRIDABLE,
+                                                 event_callbacks=UNWATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", PREDICTION_QOS, qos_overriding_options=OVERRIDABLE)
         self._deadline = self.create_timer(self._settings.max_gap_s, self._on_deadline, clock=self._steady)
         self._deadline.cancel()

@@ -9,7 +9,7 @@ from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.types import Prediction
 from aecf_ros.nodes.convert import ns_to_stamp
 from aecf_ros.nodes.inputs import LATCHED_QOS
-from aecf_ros.nodes.qos import OVERRIDABLE
+from aecf_ros.nodes.qos import OVERRIDABLE, UNWATCHED
 
 INSTALLED = find_spec("vision_msgs") is not None
 
@@ -23,8 +23,9 @@ class ClassificationPublisher:
             return
         from vision_msgs.msg import Classification, LabelInfo
 
-        self._classification = node.create_lifecycle_publisher(Classification, "~/classification", 10, qos_overriding_options=OVERRIDABLE)
-        self._label_info = node.create_publisher(LabelInfo, "~/label_info", LATCHED_QOS, qos_overriding_options=OVERRIDABLE)
+        self._classification = node.create_lifecycle_publisher(Classification, "~/classification", 10, qos_overriding_options=OVERRIDABLE,
+                                                                event_callbacks=UNWATCHED)
+        self._label_info = node.create_publisher(LabelInfo, "~/label_info", LATCHED_QOS, qos_overriding_options=OVERRIDABLE, event_callbacks=UNWATCHED)
 
     def announce(self, manifest: Manifest) -> None:
         """Tell the labels of a model."""
