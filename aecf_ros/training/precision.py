@@ -5,6 +5,7 @@ The head stays as it is: it is a hundredth of the work and carries the calibrati
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +65,11 @@ def to_int8(source: Path, target: Path) -> None:
 
     # Unsigned: onnxruntime's convolution of integers takes no other weights on a CPU.
     spectra = before_logarithms(onnx.load(source).graph)
-    quantize_dynamic(source, target, weight_type=QuantType.QUInt8, nodes_to_exclude=spectra)
+    logging.disable(logging.WARNING)  # it recommends a step that our exporter has done
+    try:
+        quantize_dynamic(source, target, weight_type=QuantType.QUInt8, nodes_to_exclude=spectra)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def before_logarithms(graph: onnx.GraphProto) -> list[str]:
