@@ -41,7 +41,7 @@ def test_a_recording_played_to_the_node_is_scored_with_the_summary_of_evaluate(d
     try:
         exact = evaluated(recording, tmp_path / "exact")
         peer.wait_for(lambda: "ready to score av_digits" in evaluator.output(), "the evaluator to be ready")
-        subprocess.run([sys.executable, "-m", "test.nodes.mock_ros2", "bag", "play", str(recording), "--clock", "100", "--rate", "2.0",
+        subprocess.run([sys.executable, "-m", "test.nodes.mock_ros2", "bag", "play", str(recording), "--clock", "100", "--rate", "1.0",
                         "--delay", "1.0"], cwd=ROOT, env=os.environ, check=True, timeout=WAIT_S)
         assert evaluator.stop() == 0, evaluator.output()
         assert fusion.stop() == 0, fusion.output()
