@@ -1,7 +1,7 @@
 """Encoders as torch exported programs: the other way to run a bundle, for CUDA graphs and half precision.
 
 A bundle that has them holds ``NAME.pt2`` beside each ``NAME.onnx``, hashed in its manifest like every file (``aecf train`` writes them where
-``export.torch`` is set). The head is the ONNX graph in both backends. torch is imported when a backend is made.
+``programs`` is set). The head is the ONNX graph in both backends. torch is imported when a backend is made.
 """
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TorchBackend:
             raise BackendError("backend 'torch' was asked for, but torch is not installed; pip install torch, or set backend: onnxruntime") from None
         lacking = [program_file(m.encoder) for m in bundle.manifest.modalities if program_file(m.encoder) not in bundle.manifest.files]
         if lacking:
-            raise BackendError(f"{bundle.directory}: no {', '.join(lacking)} for backend 'torch'; train with export.torch=true, or set backend: onnxruntime")
+            raise BackendError(f"{bundle.directory}: no {', '.join(lacking)} for backend 'torch'; train with programs=true, or set backend: onnxruntime")
         self.fault = ""
         self.device = _device(options.device, torch.cuda.is_available())
         if options.cuda_graphs and self.device != "cuda":

@@ -1,0 +1,44 @@
+"""Exported programs are what the module is, and what the torch backend reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: only training needs it")
+
+from aecf_ros.training.encoders import AudioEncoder, CameraEncoder  # noqa: E402
+from aecf_ros.training.export import ExportError  # noqa: E402
+from aecf_ros.training.programs import export_program  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("encoder", "sample"),
+    [
+        (CameraEncoder(16, 20, 12), torch.randint(0, 256, (4, 16, 20, 3), dtype=torch.uint8)),
+        (AudioEncoder(8000, 0.3, 10), torch.randn(4, 2400)),
+    ],
+)
+def test_the_shipped_kinds_of_encoder_are_written_and_read_back(encoder, sample, tmp_path: Path) -> None:
+    encoder.eval()
+    export_program(encoder, sample, tmp_path / "encoder.pt2")
+    program = torch.export.load(tmp_path / "encoder.pt2").module()
+    with torch.inference_mode():
+        for row in sample:
+            torch.testing.assert_close(program(row[None]), encoder(row[None]), atol=1e-4, rtol=0)
+
+
+def test_a_program_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    class Moody(torch.nn.Module):
+        """Answers differently once it was exported."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mood", torch.zeros(1))
+
+        def forward(self, x):
+            return x + self.mood if torch.compiler.is_exporting() else x + 1
+
+    with pytest.raises(ExportError, match="encoder.pt2: the program differs from the trained encoder by 1;"):
+        export_program(Moody(), torch.zeros(1, 3), tmp_path / "encoder.pt2")
