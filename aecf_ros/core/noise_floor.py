@@ -41,7 +41,10 @@ class NoiseFloor:
         hz = np.fft.rfftfreq(self._size, 1 / rate_hz)
         edges = [f for f in _EDGES_HZ if f <= _HIGHEST * rate_hz]
         starts = np.unique(np.searchsorted(hz, edges))
-        self._spans = list(pairwise(starts)) if len(starts) >= 4 else []
+        spans = list(pairwise(starts)) if len(starts) >= 4 else []
+        widest = max((end - first for first, end in spans), default=0)
+        self._bins = np.array([[*range(first, end)] + [len(hz)] * (widest - (end - first)) for first, end in spans], np.int64)  # (bands, widest)
+        self._quarter = np.array([(end - first) // 4 for first, end in spans], np.int64)
         self._taper = np.hanning(self._size)
         self._scale = 2.0 / max(self._size * float(np.dot(self._taper, self._taper)), 1e-9)
         self._rest = np.zeros(0, np.float32)
@@ -62,11 +65,17 @@ class NoiseFloor:
         blocks = sound[:count * self._size].reshape(count, self._size)[-self._powers.maxlen:]
         blocks = blocks - blocks.mean(axis=1, keepdims=True)
         self._powers.extend((np.einsum("ij,ij->i", blocks, blocks) / self._size).tolist())
-        if self._spans:
+        if len(self._bins):
             power = np.abs(np.fft.rfft(blocks * self._taper, axis=1)) ** 2 * self._scale
-            self._bands.extend(np.stack([_lower_quartile(power[:, first:end]) for first, end in self._spans], axis=1))
+            self._bands.extend(self._lower_quartiles(power))
         if len(self._powers) == self._powers.maxlen:
             self._judge(now_ns, learn)
+
+    def _lower_quartiles(self, power: np.ndarray) -> np.ndarray:
+        """Of ``(blocks, bins)`` that of each band, ``(blocks, bands)``: between the harmonics of a voice there is nothing."""
+        padded = np.concatenate([power, np.full((len(power), 1), np.inf)], axis=1)
+        ranked = np.sort(padded[:, self._bins], axis=2)  # (blocks, bands, widest)
+        return ranked[:, np.arange(len(self._quarter)), self._quarter]
 
     def _judge(self, now_ns: int, learn: bool) -> None:
         ranked = sorted(self._powers)
@@ -87,12 +96,6 @@ class NoiseFloor:
         self.rise_db = 0.0 if usual_db is None else float(np.quantile(floor_db - usual_db, 1 - _RISEN_SHARE))
         if learn:
             self._usual.add(floor_db, now_ns, unusual=abs(self.rise_db) > _UNUSUAL_DB)
-
-
-def _lower_quartile(power: np.ndarray) -> np.ndarray:
-    """Of ``(blocks, bins)`` for each block: between the harmonics of a voice there is nothing."""
-    at = power.shape[1] // 4
-    return np.partition(power, at, axis=1)[:, at]
 
 
 def _decibels(power: float) -> float:
