@@ -206,7 +206,7 @@ def _deserialize(data: bytes, received_ns: int, name: str, read: Callable[[Any, 
         Unreadable: ``data`` is no such message.
     """
     try:
-        return read(_STORE.deserialize_cdr(data, name), received_ns)
+        return read(_STORE.deserialize_cdr(memoryview(data), name), received_ns)  # of bytes it would copy all but the first four
     except Exception as error:  # whatever the bytes make the generated code do
         raise Unreadable(f"{len(data)} bytes are no {name} ({type(error).__name__}); check that the publisher's message package is the same") from None
 
