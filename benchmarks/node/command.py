@@ -22,6 +22,9 @@ from benchmarks.node.streams import COUNTS, draw
 from benchmarks.node.streams import measure as measure_streams
 
 FIRST_DOMAIN, DOMAINS = 160, 60
+NONE = "none"
+WARM_S = 0.8
+STREAM_REPETITIONS = 2
 
 
 def main(arguments: list[str]) -> int:
@@ -51,12 +54,12 @@ def main(arguments: list[str]) -> int:
 
 
 def _measure(options: argparse.Namespace, results: dict, console: Console) -> None:
-    repetitions, warm_s, window_s = (1, 0.6, 1.0) if options.quick else (options.repetitions, 1.0, options.window)
+    repetitions, warm_s, window_s = (1, 0.6, 1.0) if options.quick else (options.repetitions, WARM_S, options.window)
     cases = _chosen(options)
     counts = COUNTS if options.streams and not options.quick else ()
     logs = options.out / "logs"
     with Progress(console=console, auto_refresh=False) as progress:  # a bar that refreshes by itself would be measured too
-        task = progress.add_task("", total=len(cases) * len(SYSTEMS) * repetitions + len(counts) * repetitions + 60 * options.soak)
+        task = progress.add_task("starting", total=len(cases) * len(SYSTEMS) * repetitions + len(counts) * STREAM_REPETITIONS + 60 * options.soak)
 
         def advance(by: float = 1) -> None:
             progress.advance(task, by)
@@ -69,7 +72,7 @@ def _measure(options: argparse.Namespace, results: dict, console: Console) -> No
             results["run"] = {"date": date.today().isoformat(), "machine": _machine(), "repetitions": repetitions, "window_s": window_s, "synchronizer": SOURCE}
         if counts:
             progress.update(task, description="one to eight cameras", refresh=True)
-            results["streams"] = measure_streams(counts, options.cache, repetitions, warm_s, window_s, logs, advance)
+            results["streams"] = measure_streams(counts, options.cache, STREAM_REPETITIONS, warm_s, window_s, logs, advance)
         if options.soak:
             progress.update(task, description="memory", refresh=True)
             results["soak"] = soak(_model(CASES[0], options.cache), options.soak, logs, advance)
@@ -107,9 +110,10 @@ def _tables(results: dict) -> list[Table]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks node", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two cases, one short repetition: what the tests run")
-    parser.add_argument("--only", action="append", choices=[case.name for case in CASES], metavar="CASE", help="a case, repeatable; all of them by default")
+    parser.add_argument("--only", action="append", choices=[*(case.name for case in CASES), NONE], metavar="CASE",
+                        help="a case, repeatable; all of them by default, none for streams or memory alone")
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--window", type=float, default=3.0, help="seconds of each repetition that count")
+    parser.add_argument("--window", type=float, default=2.5, help="seconds of each repetition that count")
     parser.add_argument("--streams", action=argparse.BooleanOptionalAction, default=True, help="also the node with one to eight cameras")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="also memory over so long; 30 for the target")
     parser.add_argument("--keep", action="store_true", help="add to the result that lies there instead of starting a new one")
