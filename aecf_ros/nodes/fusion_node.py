@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import rclpy
-from aecf_msgs.msg import FusedPrediction
+from aecf_msgs.msg import FusedPrediction, ModalityReport
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -64,6 +64,7 @@ class _Model:
     pipeline: Pipeline
     scheduling: str
     cameras: frozenset[str]
+    message: FusedPrediction
 
 
 class FusionNode(LifecycleNode):
@@ -202,7 +203,8 @@ class FusionNode(LifecycleNode):
         pipeline = Pipeline(bundle.manifest, backend, config)
         inference_ns = pipeline.warm_up()
         return _Model(bundle, backend, streams, pipeline, choose_scheduling(settings.scheduling, inference_ns),
-                      frozenset(m.name for m in bundle.manifest.modalities if m.kind == "image"))
+                      frozenset(m.name for m in bundle.manifest.modalities if m.kind == "image"),
+                      FusedPrediction(modalities=[ModalityReport() for _ in bundle.manifest.modalities]))
 
     def _announce(self, model: _Model) -> None:
         manifest = model.bundle.manifest
@@ -264,10 +266,15 @@ class FusionNode(LifecycleNode):
         self._last_ns = now_ns
         return now_ns
 
+    def _node_ns(self) -> int:
+        """What stamps are written in: ``/clock`` under ``use_sim_time``, else the time of the system, without rclpy's records of it."""
+        clock = self.get_clock()
+        return clock.now().nanoseconds if clock.ros_time_is_active else time.time_ns()
+
     def _on_message(self, name: str, read: Read, message: Any) -> None:
         model = self._model
         if self._active and model is not None:
-            arrived_ns, received_ns = time.perf_counter_ns(), self.get_clock().now().nanoseconds
+            arrived_ns, received_ns = time.perf_counter_ns(), self._node_ns()
             slot = name if name in model.cameras else None  # sound must not be cut; of a camera's frames only the newest counts
             self._schedule.submit(partial(self._take, name, read, message, arrived_ns, received_ns), slot)
 
@@ -321,7 +328,7 @@ class FusionNode(LifecycleNode):
         assert self._model is not None  # only an active node predicts
         pipeline = self._model.pipeline
         started_ns = time.perf_counter_ns()
-        prediction = pipeline.step(self._now_ns(), self.get_clock().now().nanoseconds)
+        prediction = pipeline.step(self._now_ns(), self._node_ns())
         stepped_ns = time.perf_counter_ns()
         if self._enabled:
             self._publish(prediction)
@@ -334,7 +341,9 @@ class FusionNode(LifecycleNode):
         self._set_deadline()
 
     def _publish(self, prediction: Prediction) -> None:
-        self._prediction.publish(convert.prediction_to_message(prediction, self.get_clock().now().nanoseconds))
+        assert self._model is not None  # a prediction was just made
+        convert.fill_message(self._model.message, prediction, self._node_ns())
+        self._prediction.publish(self._model.message)
         self._classification.publish(prediction)
         if self._frame is not None and self._debug_image.get_subscription_count():
             self._debug_image.publish(convert.overlay_to_message(self._frame, prediction))
