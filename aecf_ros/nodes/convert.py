@@ -5,7 +5,6 @@ from array import array
 
 import numpy as np
 from aecf_msgs.msg import FusedPrediction
-from aecf_msgs.msg import ModalityReport as ModalityReportMsg
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from sensor_msgs.msg import Image
