@@ -32,14 +32,15 @@ def _calibration(widths: tuple[int, ...]) -> Calibration:
 
 
 class Exported:
-    """A head with ``count`` modalities, its graph, and some embeddings."""
+    """A head with ``count`` modalities, its graph, and some embeddings; with two, the gate and the lift that ship."""
 
     def __init__(self, count: int, folder: Path) -> None:
         torch.manual_seed(count)
         widths = WIDTHS[:count]
+        options = {"gate": "evidence", "monotone": "soft"} if count == 2 else {"gate": "additive"}
         self.names = [f"sensor{m}" for m in range(count)]
         self.head = ExportedHead(
-            AECF(widths, CLASSES, gate="additive", expert_hidden=[16]), _calibration(widths)
+            AECF(widths, CLASSES, expert_hidden=[16], **options), _calibration(widths)
         ).eval()
         self.embeddings = [2.0 * torch.randn(32, width) for width in widths]
         self.path = folder / f"head{count}.onnx"
