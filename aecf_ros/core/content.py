@@ -16,14 +16,12 @@ import numpy as np
 from aecf_ros.core.averages import SlowAverage
 from aecf_ros.core.edges import edge_steepness
 from aecf_ros.core.noise_floor import NoiseFloor
-from aecf_ros.core.scenes import SoftScenes
+from aecf_ros.core.scenes import SOFT, SoftScenes
 from aecf_ros.core.thresholds import StreamThresholds
 from aecf_ros.core.types import NANOSECONDS
 
 DIGEST_BYTES = 65_536
 REMEMBERED_CHUNKS = 256
-SOFT = 0.6
-"""Share of the usual steepness below which a picture is not taken for a usual one."""
 NOISE_RISE_DB = 3.0
 """The floor of speech in one room stays within 2.5 dB."""
 MUTED_FALL_DB = 18.0
@@ -122,7 +120,7 @@ class ImageWatch:
         steepness, usual = edge_steepness(patch, grain), self._steepness.value
         ratio = None if steepness is None or usual is None else steepness / max(usual, 1e-6)
         soft = ratio is not None and ratio < SOFT
-        lens = self._soft_scenes.blames_lens(patch, soft) if ratio is not None else False
+        lens = ratio is not None and self._soft_scenes.blames_lens(patch, ratio)
         noise = min(grain, self._change(patch)) / 255
         usual_noise = self._noise.value
         if not repeats and 0.05 < highlight and overexposed < 0.5:

@@ -5,6 +5,8 @@ import numpy as np
 
 OTHER_SCENE = 0.25
 """Mean change of coarse light, in its own standard deviations: blur of 4 % of the width changes 0.22, another card 0.27 and more (99 % each)."""
+SOFT, SHARP = 0.6, 0.75
+"""Shares of the usual steepness: below the first a picture is soft, from the second on it is sharp, and one between says nothing."""
 _GRID = 6, 8
 _LEAST_LEVELS = 4.0
 _SCENES = 2
@@ -17,12 +19,14 @@ class SoftScenes:
         self._coarse: np.ndarray | None = None
         self._scenes = 0
 
-    def blames_lens(self, patch: np.ndarray, soft: bool) -> bool:
-        """Take one picture, int16 ``(h, w)`` of luminance, and whether it is soft; whether it is the lens that is."""
+    def blames_lens(self, patch: np.ndarray, sharpness: float) -> bool:
+        """Take one picture, int16 ``(h, w)`` of luminance, and its share of the usual steepness; whether the lens is soft."""
+        if SOFT <= sharpness < SHARP:
+            return self._scenes >= _SCENES
         coarse = _coarse(patch)
         if coarse is None:
-            return soft
-        if not soft:
+            return sharpness < SOFT
+        if sharpness >= SHARP:
             self._coarse, self._scenes = coarse, 0
             return False
         other = self._coarse is not None and _change(self._coarse, coarse) > OTHER_SCENE

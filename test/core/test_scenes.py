@@ -60,5 +60,12 @@ def test_a_lens_that_goes_soft_as_the_picture_changes_is_blur_from_the_next_pict
 @pytest.mark.parametrize("shape", [(1, 1), (5, 8), (6, 8), (96, 96)])
 def test_pictures_of_any_size_are_judged(shape: tuple[int, int]) -> None:
     scenes = SoftScenes()
-    assert scenes.blames_lens(np.zeros(shape, np.int16), False) is False
-    assert scenes.blames_lens(np.zeros(shape, np.int16), True) is True
+    assert scenes.blames_lens(np.zeros(shape, np.int16), 1.0) is False
+    assert scenes.blames_lens(np.zeros(shape, np.int16), 0.3) is True
+
+
+def test_a_scene_that_softens_by_and_by_after_it_came_is_still_another_scene() -> None:
+    scenes = SoftScenes()
+    before, after = (np.round(picture).astype(np.int16) for picture in (printed(1), cloth(9)))
+    assert [scenes.blames_lens(picture, sharpness) for picture, sharpness in ((before, 1.0), (after, 0.7), (after, 0.6), (after, 0.5))] == [False] * 4
+    assert [scenes.blames_lens(before, sharpness) for sharpness in (1.0, 0.5, 0.65)] == [False, True, True]
