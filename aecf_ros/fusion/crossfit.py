@@ -19,6 +19,7 @@ from aecf_ros.fusion.statistics import EmbeddingDistance, modality_statistics
 
 
 FREE = 3.0  # deviation of a prior that leaves the shift to the data
+ENOUGH_CLUSTERS = 200  # recordings from which stand-ins, without a share of them, still learn what the expert learns
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def fit_reliability(
     known = targets >= 0
     reliability.distance.fit(embeddings[known], targets[known])
     fit_to(reliability, collected, layer.log_prior, config, generator)
+    reliability.clusters.fill_(len(clusters[known].unique()))
     return collected
 
 
@@ -222,14 +224,15 @@ def settle(
 ) -> bool:
     """Recalibrate a modality's fitted reliability on held-out data, or drop the fit; whether it stayed, in place.
 
-    With few recordings the stand-ins see too little and doubt too much. Where the fit costs this modality more than
-    `price` nats against the plain expert with a temperature, both on the held-out data, the plain expert it is.
-    The arguments are those of `recalibrate`.
+    With few recordings the stand-ins see too little and doubt too much. Where the fit has seen fewer than ENOUGH_CLUSTERS
+    and costs this modality more than `price` nats against the plain expert with a temperature, both on the held-out
+    data, the plain expert it is. The arguments are those of `recalibrate`.
     """
+    many = layer.gate.reliability[modality].clusters >= ENOUGH_CLUSTERS
     plain = copy.deepcopy(layer)
     plain.gate.reliability[modality].forget()
     without = recalibrate(plain, modality, embeddings, targets, clusters, FREE)
-    if recalibrate(layer, modality, embeddings, targets, clusters, deviation) <= without + price:
+    if recalibrate(layer, modality, embeddings, targets, clusters, deviation) <= without + price or many:
         return True
     layer.gate.reliability[modality] = plain.gate.reliability[modality]
     return False

@@ -32,6 +32,7 @@ class Reliability(nn.Module):
         self.distance = EmbeddingDistance(width, classes)
         self.register_buffer("mean", torch.zeros(len(STATISTICS)))
         self.register_buffer("scale", torch.ones(len(STATISTICS)))
+        self.register_buffer("clusters", torch.tensor(0))  # independent ones that the fit has seen
         self.body = nn.Sequential(nn.Linear(len(STATISTICS), hidden), nn.Tanh())
         self.head = nn.Linear(hidden, 2)
         self.forget()
@@ -40,6 +41,7 @@ class Reliability(nn.Module):
         """Back to before any fit: the expert is believed as it is."""
         nn.init.zeros_(self.head.weight)
         self.head.bias.data = torch.tensor([0.0, LEAST_DOUBT_LOGIT]).to(self.head.bias)
+        self.clusters.zero_()
 
     def statistics(self, embedding: Tensor, logits: Tensor) -> Tensor:
         """Standardized statistics [B, K], clipped at 6 deviations so that nothing unseen reaches the perceptron

@@ -1,4 +1,4 @@
-"""What one modality's own output says about how far to trust it: entropy, energy, distance to training.
+"""What one modality's own output says about how far to trust it: entropy, energy, norm, distance to training.
 
 Only a modality's own statistics enter its reliability. The other modality's, and the agreement of the two, were tried
 and add nothing where corruption is independent given the label (docs/benchmarks.md).
@@ -7,7 +7,7 @@ and add nothing where corruption is independent given the label (docs/benchmarks
 import torch
 from torch import Tensor, nn
 
-STATISTICS = ("entropy", "energy", "class_distance", "distance", "neighbor_distance")
+STATISTICS = ("entropy", "energy", "norm", "class_distance", "distance", "neighbor_distance")
 LANDMARKS, NEIGHBORS, RANK = 512, 5, 128
 
 
@@ -97,4 +97,5 @@ def _principal(residual: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
 def modality_statistics(embedding: Tensor, logits: Tensor, distance: EmbeddingDistance) -> Tensor:
     """The columns named in STATISTICS, unstandardized: [B, K] from an embedding [B, D] and its expert's logits [B, C].
     """
-    return torch.stack([predictive_entropy(logits), energy(logits), *distance(embedding)], dim=-1)
+    norm = torch.log1p(embedding.float().square().mean(-1))
+    return torch.stack([predictive_entropy(logits), energy(logits), norm, *distance(embedding)], dim=-1)

@@ -83,14 +83,14 @@ class Context:
         if not path.is_file():
             start = time.process_time()
             layer = self.train_layer(EXPERTS_ONLY, **options)
-            arrays = {key: value.numpy() for key, value in layer.state_dict().items()}
+            arrays = {key: value.numpy() for key, value in layer.experts.state_dict().items()}
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path.with_suffix(".part.npz"), cpu_s=time.process_time() - start, **arrays)
             path.with_suffix(".part.npz").rename(path)
         layer = AECF(self.training.dims, self.training.classes, **options)
         with np.load(path, allow_pickle=False) as archive:
             self.remembered_s[name] = float(archive["cpu_s"])
-            layer.load_state_dict({key: torch.from_numpy(archive[key]) for key in archive.files if key != "cpu_s"})
+            layer.experts.load_state_dict({key: torch.from_numpy(archive[key]) for key in archive.files if key != "cpu_s"})
         return layer.eval()
 
     def _once(self, name: str, make: Callable[[], nn.Module]) -> nn.Module:

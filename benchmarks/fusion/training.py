@@ -76,7 +76,7 @@ class Training:
         """A hash of everything a trained model of this pool depends on: the features, the budget, the code that trains.
         """
         arrays = (self.pool.image, self.pool.sound)
-        files = [Path(__file__), *(Path(aecf_ros.fusion.__file__).parent / f"{n}.py" for n in ("experts", "objective"))]
+        files = [Path(__file__), *(Path(aecf_ros.fusion.__file__).parent / f"{n}.py" for n in ("experts", "layer", "objective"))]
         parts = [
             *(np.ascontiguousarray(a).tobytes() for a in arrays),
             *(f.read_bytes() for f in files),

@@ -192,6 +192,9 @@ def test_a_fit_that_costs_too_much_on_held_out_data_is_dropped():
     sensible = copy.deepcopy(layer)
     assert settle(sensible, 0, first, label, clusters)
     layer.gate.reliability[0].head.bias.data[1] = 1.0  # doubts three samples in four
+    trusted = copy.deepcopy(layer)
+    trusted.gate.reliability[0].clusters.fill_(400)
+    assert settle(trusted, 0, first, label, clusters)
     assert not settle(layer, 0, first, label, clusters)
     assert loss_of(layer, (True, False)) == pytest.approx(loss_of(plain, (True, False)), abs=1e-4)
 
