@@ -26,9 +26,10 @@ NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def session(path: str, threads: int) -> ort.InferenceSession:
-    """On the CPU; ``threads`` 0 is onnxruntime's default."""
+    """On the CPU, for one sample at a time; ``threads`` 0 is onnxruntime's default."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.add_free_dimension_override_by_name("batch", 1)
     if threads:
         options.intra_op_num_threads = options.inter_op_num_threads = threads
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
