@@ -24,11 +24,12 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Case:
-    """``encoder`` is a key of models.BODIES, or ``shipped``."""
+    """``encoder`` is a key of models.BODIES, or ``shipped``, for pictures of ``side`` pixels."""
 
     name: str
     encoder: str
     traffic: Traffic = Traffic()
+    side: int = 224
 
 
 LARGE = Traffic(1280, 720)
@@ -44,6 +45,6 @@ CASES = (
     Case("audio stopped", "mobilenet", Traffic(audio_hz=0)),
     Case("audio 1 s late", "mobilenet", Traffic(audio_late_s=1.0)),
     Case("camera stopped", "mobilenet", Traffic(camera_hz=0)),
-    Case(OVERLOAD, "resnet18", Traffic(camera_hz=60)),
+    Case(OVERLOAD, "resnet18", Traffic(camera_hz=60), side=288),
 )
 QUICK = (CASES[0], CASES[5])

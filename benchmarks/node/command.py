@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     path = options.out / "node.json"
     results = json.loads(path.read_text()) if options.keep and path.is_file() else {"cases": {}}
     try:
-        _measure(options, results, console)
+        _measure(options, results, path, console)
     except BenchmarkError as error:
         console.print(str(error), style="red")
         return 1
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _measure(options: argparse.Namespace, results: dict, console: Console) -> None:
+def _measure(options: argparse.Namespace, results: dict, path: Path, console: Console) -> None:
     repetitions, warm_s, window_s = (1, 0.6, 1.0) if options.quick else (options.repetitions, WARM_S, options.window)
     cases = _chosen(options)
     counts = COUNTS if options.streams and not options.quick else ()
@@ -67,9 +67,11 @@ def _measure(options: argparse.Namespace, results: dict, console: Console) -> No
 
         for case in cases:
             progress.update(task, description=case.name, refresh=True)
+            results.setdefault("runs", {})[case.name] = {
+                "date": date.today().isoformat(), "machine": _machine(), "repetitions": repetitions, "window_s": window_s, "synchronizer": SOURCE,
+                "load_before": os.getloadavg()[0]}
             results["cases"][case.name] = run_case(case, _model(case, options.cache), SYSTEMS, repetitions, warm_s, window_s, logs / case.name, advance)
-        if cases:
-            results["run"] = {"date": date.today().isoformat(), "machine": _machine(), "repetitions": repetitions, "window_s": window_s, "synchronizer": SOURCE}
+            path.write_text(json.dumps(results, indent=1))  # what is measured stays if a later case fails
         if counts:
             progress.update(task, description="one to eight cameras", refresh=True)
             results["streams"] = measure_streams(counts, options.cache, STREAM_REPETITIONS, warm_s, window_s, logs, advance)
@@ -85,7 +87,7 @@ def _chosen(options: argparse.Namespace) -> tuple[Case, ...]:
 
 
 def _model(case: Case, cache: Path) -> Path:
-    return models.SHIPPED if case.encoder == "shipped" else models.write_bundle(cache / case.encoder, case.encoder)
+    return models.SHIPPED if case.encoder == "shipped" else models.write_bundle(cache / f"{case.encoder}_{case.side}", case.encoder, side=case.side)
 
 
 def _machine() -> str:

@@ -36,15 +36,15 @@ def measure(counts: tuple[int, ...], cache: Path, repetitions: int, warm_s: floa
             for _ in range(repetitions):
                 windows.append(window(system, TRAFFIC, sensors, sink, warm_s, window_s))
                 advance()
-        stages = [stages_of(w, "total") for w in windows]
-        found.append({"streams": count, "cpu": median(w["cpu"] for w in windows), "total_ms": median(stages), "rss_mb": median(w["rss_mb"] for w in windows),
+        stages = [total for w in windows if (total := stages_of(w, "total")) is not None]
+        found.append({"streams": count, "cpu": median(w["cpu"] for w in windows), "total_ms": median(stages) if stages else float("nan"), "rss_mb": median(w["rss_mb"] for w in windows),
                       "answered": median(w["answered"] for w in windows)})
     return {"rate_hz": TRAFFIC.camera_hz, "points": found, **{key: fitted(found, key) for key in ("cpu", "total_ms")}}
 
 
 def fitted(found: list[dict], key: str) -> dict[str, float]:
     """Least squares: what the first stream and each further one cost, and how much of the variance the line explains."""
-    x, y = (np.array([point[k] for point in found], float) for k in ("streams", key))
+    x, y = (np.array([point[k] for point in found if np.isfinite(point[key])], float) for k in ("streams", key))
     slope, offset = np.polyfit(x, y, 1)
     rest = float(((y - (slope * x + offset)) ** 2).sum()) / max(float(((y - y.mean()) ** 2).sum()), 1e-12)
     return {"per_stream": float(slope), "at_zero": float(offset), "r2": 1 - rest}
