@@ -116,6 +116,8 @@ class TrainConfig(_Record):
     pairs: PairsConfig = PairsConfig()
     head: HeadConfig = HeadConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    programs: bool = False
+    """Also write each encoder as a torch exported program, `NAME.pt2`, for `backend: torch`."""
 
     def encoder(self, name: str, kind: str) -> EncoderConfig:
         """Configuration of one modality's encoder."""

@@ -38,6 +38,7 @@ from aecf_ros.training.features import embed, fit_encoder, to_tensor
 from aecf_ros.training.field import CLEAN, Field, draw_field
 from aecf_ros.training.head import Settled, Table, fit_experts, fit_gate, new_head, settle_gate
 from aecf_ros.training.loop import Advance
+from aecf_ros.training.programs import export_program
 
 _SEEDS = {"head": 11, "calibration": 12, "test": 13, "mismatch": 14, "field": 15}
 
@@ -333,6 +334,11 @@ def _write(
 
         return write
 
+    def program_writer(index: int):
+        modality = spec.modalities[index]
+        sample = to_tensor(dataset.parts["test"][modality.name].data[:1])
+        return lambda path: export_program(encoders[modality.name], sample, path)
+
     def head_writer(path: Path) -> None:
         sample = [torch.from_numpy(of[np.resize(np.arange(len(of)), 256)]) for of in features.clean["test"]]
         present = torch.ones(len(sample[0]), len(names), dtype=torch.bool)
@@ -340,6 +346,8 @@ def _write(
         verify_head(head, path, sample, names)
 
     files = {f"{name}_encoder.onnx": encoder_writer(m) for m, name in enumerate(names)} | {"head.onnx": head_writer}
+    if config.programs:
+        files |= {f"{name}_encoder.pt2": program_writer(m) for m, name in enumerate(names)}
     fields = {
         "format_version": FORMAT_VERSION,
         "name": out.name,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: only training needs it")
 
+from aecf_ros.core.bundle import load_bundle  # noqa: E402
+from aecf_ros.runtime.backends import make_backend  # noqa: E402
 from aecf_ros.training.encoders import AudioEncoder, CameraEncoder  # noqa: E402
 from aecf_ros.training.export import ExportError  # noqa: E402
 from aecf_ros.training.programs import export_program  # noqa: E402
+from aecf_ros.training.train import train  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -42,3 +46,15 @@ def test_a_program_that_computes_something_else_is_refused(tmp_path: Path) -> No
 
     with pytest.raises(ExportError, match="encoder.pt2: the program differs from the trained encoder by 1;"):
         export_program(Moody(), torch.zeros(1, 3), tmp_path / "encoder.pt2")
+
+
+def test_a_bundle_trained_with_programs_runs_on_both_backends(make_dataset, quick_config, tmp_path: Path) -> None:
+    counts = {"encoders": 320, "fusion": 240, "calibration": 400, "test": 240}
+    data = make_dataset({"camera": "image", "audio": "audio"}, counts)
+    train(data, tmp_path / "bars", quick_config.model_copy(update={"programs": True}), run=tmp_path / "run", show_progress=False)
+    bundle = load_bundle(tmp_path / "bars")
+    assert {"camera_encoder.pt2", "audio_encoder.pt2"} <= set(bundle.manifest.files)
+    ours, theirs = make_backend("torch", bundle, "cpu"), make_backend("onnxruntime", bundle, "cpu")
+    rng = np.random.default_rng(0)
+    for sample, name in ((rng.integers(0, 256, (16, 20, 3), np.uint8), "camera"), (rng.normal(0, 0.3, 2400).astype(np.float32), "audio")):
+        np.testing.assert_allclose(ours.encode(name, sample), theirs.encode(name, sample), atol=1e-3)
