@@ -61,21 +61,26 @@ class Reliability(nn.Module):
         return log_a.clamp(-4.0, 1.5).exp(), doubt.clamp(LEAST_DOUBT_LOGIT, -LEAST_DOUBT_LOGIT)
 
 
+def log_sigmoid(x: Tensor) -> Tensor:
+    """log(sigmoid(x)), also where onnxruntime runs it: its sigmoid is off by 1e-4 of its value in the tail, its exp is not."""
+    return -F.softplus(-x)
+
+
 def contaminated_log_probabilities(logits: Tensor, a: Tensor, doubt: Tensor, log_prior: Tensor) -> Tensor:
     """log((1 - eps) softmax(log prior + a l) + eps prior), stably: [B, C] from logits relative to the prior [B, C], a [B],
     doubt = log-odds of eps [B].
     """
-    believed = torch.log_softmax(log_prior + a.unsqueeze(-1) * logits, dim=-1) + F.logsigmoid(-doubt).unsqueeze(-1)
-    return torch.logaddexp(believed, log_prior + F.logsigmoid(doubt).unsqueeze(-1))
+    believed = torch.log_softmax(log_prior + a.unsqueeze(-1) * logits, dim=-1) + log_sigmoid(-doubt).unsqueeze(-1)
+    return torch.logaddexp(believed, log_prior + log_sigmoid(doubt).unsqueeze(-1))
 
 
 def contaminated_log_odds(logits: Tensor, a: Tensor, doubt: Tensor, prior_log_odds: Tensor) -> Tensor:
     """The same for independent labels: log-odds of (1 - eps) sigmoid(log-odds of prior + a l) + eps prior, [B, C].
     """
-    keep, drop = F.logsigmoid(-doubt).unsqueeze(-1), F.logsigmoid(doubt).unsqueeze(-1)
+    keep, drop = log_sigmoid(-doubt).unsqueeze(-1), log_sigmoid(doubt).unsqueeze(-1)
     scaled = prior_log_odds + a.unsqueeze(-1) * logits
-    yes = torch.logaddexp(F.logsigmoid(scaled) + keep, F.logsigmoid(prior_log_odds) + drop)
-    no = torch.logaddexp(F.logsigmoid(-scaled) + keep, F.logsigmoid(-prior_log_odds) + drop)
+    yes = torch.logaddexp(log_sigmoid(scaled) + keep, log_sigmoid(prior_log_odds) + drop)
+    no = torch.logaddexp(log_sigmoid(-scaled) + keep, log_sigmoid(-prior_log_odds) + drop)
     return yes - no
 
 
@@ -114,8 +119,8 @@ def evidence_share(evidence: Tensor, log_prior: Tensor, present: Tensor, *, mult
     posterior = evidence + log_prior
     if multilabel:
         p, prior = torch.sigmoid(posterior), torch.sigmoid(log_prior)
-        information = (p * (F.logsigmoid(posterior) - F.logsigmoid(log_prior))).sum(-1)
-        information = information + ((1 - p) * (F.logsigmoid(-posterior) - torch.log1p(-prior))).sum(-1)
+        information = (p * (log_sigmoid(posterior) - log_sigmoid(log_prior))).sum(-1)
+        information = information + ((1 - p) * (log_sigmoid(-posterior) - torch.log1p(-prior))).sum(-1)
     else:
         log_p = torch.log_softmax(posterior, dim=-1)
         information = (log_p.exp() * (log_p - log_prior)).sum(-1)
