@@ -131,7 +131,7 @@ class Inputs:
 
     def _make(self, topic: str, types: Mapping[str, str], parameter: tuple[str, Mapping[str, Value]], read: Callable[[str], Read],
               qos: QoSProfile, serialized: bool = False) -> _Stream:
-        installed = {key: name for key, name in types.items() if load_type(name) is not None}
+        installed = {key: name for key, name in types.items() if _is_readable(name)}
         full_name, options = parameter
         wanted = str(options[full_name.rpartition(".")[2]])
         if not installed or wanted not in ("auto", *installed):
@@ -215,6 +215,12 @@ _READ_IMAGE: dict[str, Read] = {
     "raw": partial(_deserialize, name=IMAGE_TYPES["raw"], read=read_image),
     "compressed": partial(_deserialize, name=IMAGE_TYPES["compressed"], read=read_compressed_image),
 }
+
+
+def _is_readable(name: str) -> bool:
+    """Whether a type is installed, in the form that is read here: the other package's ``AudioData`` does not say its rate."""
+    found = load_type(name)
+    return found is not None and (name != AUDIO_TYPES["plain"] or "data" in found.get_fields_and_field_types())
 
 
 def load_type(name: str) -> Any | None:

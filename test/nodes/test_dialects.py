@@ -110,10 +110,15 @@ def test_the_microphone_node_speaks_the_dialect_that_is_installed(fusion, peer: 
         microphone.unplug()
 
 
-def test_a_message_type_that_is_not_installed_is_said_in_one_line(fusion, environment: dict[str, str], tmp_path: Path) -> None:
-    node = fusion("audio.message:=stamped")
+@pytest.mark.parametrize(("kind", "name"), [("stamped", "AudioDataStamped"), ("plain", "AudioData")])
+def test_a_message_type_that_is_not_installed_is_said_in_one_line(kind: str, name: str, fusion) -> None:
+    """Of ``AudioData`` there is another, which does not say its rate."""
+    node = fusion(f"audio.message:={kind}")
     assert node.process.wait(60) == 1
-    assert "parameter audio.message is 'stamped', but audio_common_msgs/msg/AudioDataStamped is not installed" in node.output()
+    assert f"parameter audio.message is '{kind}', but audio_common_msgs/msg/{name} is not installed" in node.output()
+
+
+def test_a_recording_in_a_message_that_is_not_installed_is_not_played(environment: dict[str, str], tmp_path: Path) -> None:
     played = subprocess.run([sys.executable, "-m", "aecf_ros.nodes.player_node", "--bag", str(RECORDING), "--model", str(MODEL),
                              "--log", str(tmp_path / "played.json")], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert played.returncode == 1
