@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.fusion.evaluate import CALIBRATIONS
-from benchmarks.fusion.rows import BASELINES, OURS, VARIANTS_OF_OURS
+from benchmarks.fusion.rows import ABLATIONS_OF_OURS, BASELINES, OURS, VARIANTS_OF_OURS
 
 BOOTSTRAP_DRAWS = 2000
 
@@ -59,7 +59,7 @@ def calibration_of(by_row: dict, row: str) -> str:
     """Which calibration a row is reported under. Ours carries its own, and a temperature after the lift would undo it:
     always raw.
     """
-    return "raw" if row in VARIANTS_OF_OURS else best_calibration(by_row[row])
+    return "raw" if row in (*VARIANTS_OF_OURS, *ABLATIONS_OF_OURS) else best_calibration(by_row[row])
 
 
 def strongest_baseline(by_row: dict, home: dict) -> str:
