@@ -7,6 +7,7 @@ that folder the data are scikit-learn's digits and espeak-ng's voices alone, whi
 
 import multiprocessing
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def plan_samples(
     return Plan(corpora, corpus, item, labels, seed, file)
 
 
-_PLAN: Plan  # set before the workers fork, so that they share the corpora instead of being sent them
+_PLAN: Plan  # of a worker process
 
 
 def _make_frames(start: int) -> int:
@@ -114,19 +115,23 @@ def _make_windows(start: int) -> int:
     return stop - start
 
 
-def fill(plan: Plan, shape: tuple[int, ...], dtype: type, work, workers: int, title: str) -> None:
-    """Write a plan's samples to its .npy file, its labels, corpora and clusters beside it."""
+def _take_plan(plan: Plan) -> None:
     global _PLAN
     _PLAN = plan
+
+
+def fill(plan: Plan, shape: tuple[int, ...], dtype: type, work, workers: int, title: str) -> None:
+    """Write a plan's samples to its .npy file, its labels, corpora and clusters beside it."""
     n = len(plan.labels)
     np.lib.format.open_memmap(plan.file, mode="w+", dtype=dtype, shape=(n, *shape)).flush()
     for column in ("labels", "sources", "clusters"):
         np.save(plan.file.with_name(f"{plan.file.stem}_{column}.npy"), getattr(plan, column))
+    spawn = multiprocessing.get_context("spawn")  # a fork would take over the threads and signal handlers of whoever calls this
     with (
-        multiprocessing.get_context("fork").Pool(workers) as pool,
+        ProcessPoolExecutor(workers, mp_context=spawn, initializer=_take_plan, initargs=(plan,)) as pool,
         click.progressbar(length=n, label=title) as bar,
     ):
-        for done in pool.imap_unordered(work, range(0, n, BLOCK)):
+        for done in pool.map(work, range(0, n, BLOCK)):
             bar.update(done)
 
 
