@@ -1,11 +1,11 @@
 # ROS 2 Humble on a Jetson with JetPack 6, which is Ubuntu 22.04. Not built by us: unverified. On the Jetson, from the repository root:
-#   docker build -f dev/docker/jetson.Dockerfile -t aecf_ros . && docker run --rm --runtime nvidia --net host --ipc host aecf_ros
+#   docker build -f dev/docker/jetson.Dockerfile --build-arg JETSON_INDEX=INDEX -t aecf_ros . && docker run --rm --runtime nvidia --net host --ipc host aecf_ros
 ARG BASE=dustynv/ros:humble-desktop-l4t-r36.4.0
 FROM ${BASE}
-# onnxruntime-gpu for Jetson comes from NVIDIA's own index, not from PyPI; name it here for your JetPack.
-ARG JETSON_INDEX=https://pypi.jetson-ai-lab.dev/jp6/cu126
+# onnxruntime-gpu for Jetson comes from NVIDIA's own index, not from PyPI: --build-arg JETSON_INDEX=(that of your JetPack).
+ARG JETSON_INDEX
 RUN apt-get update && apt-get install -y --no-install-recommends git libportaudio2 && rm -rf /var/lib/apt/lists/*
-RUN pip install --extra-index-url ${JETSON_INDEX} 'pydantic>=2' onnxruntime-gpu rosbags soxr sounddevice click rich matplotlib pyyaml
+RUN pip install --extra-index-url ${JETSON_INDEX:?name it with --build-arg} 'pydantic>=2' onnxruntime-gpu rosbags soxr sounddevice click rich matplotlib pyyaml
 # That image's ROS is built from source, where apt's message packages do not fit.
 RUN mkdir -p /ws/src && cd /ws/src && git clone --depth 1 -b ros2 https://github.com/ros-drivers/audio_common \
  && git clone --depth 1 -b ros2 https://github.com/ros-perception/vision_msgs

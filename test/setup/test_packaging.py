@@ -262,3 +262,17 @@ def test_wheels_exports_are_redirected_to_this_machines_headers(monkeypatch, tmp
     assert messages.redirect_exported_includes(tmp_path, Path("/p/include"), Path("/n/include")) == 1
     assert export.read_text() == 'DIRS "/p/include;/n/include"\n'
     assert messages.redirect_exported_includes(tmp_path, Path("/p/include"), Path("/n/include")) == 0
+
+
+@pytest.mark.parametrize("name", ["jazzy-cuda", "jetson"])
+def test_images_install_what_the_package_needs_and_start_what_it_has(name):
+    """Images are not built here: a requirement that they forget would be seen on the robot only."""
+    image = (ROOT / "dev" / "docker" / f"{name}.Dockerfile").read_text()
+    required = re.search(r"install_requires=\[(.*?)\]", (ROOT / "setup.py").read_text(), re.DOTALL)[1]
+    packages = {re.split(r"[>=]", found)[0] for found in re.findall(r'"(.+?)"', required)}
+    comes_with_the_base = {"numpy", "opencv-python"}
+    lacking = {p for p in packages - comes_with_the_base if p.lower().removeprefix("py") not in image.lower()}
+    assert not lacking
+    (launched,) = re.findall(r"ros2 launch aecf_ros (\S+\.py)", image)
+    assert (ROOT / "launch" / launched).is_file()
+    assert "--base-paths src src/aecf_ros/aecf_msgs" in image
