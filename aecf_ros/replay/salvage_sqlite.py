@@ -4,6 +4,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from itertools import takewhile
 from pathlib import Path
 
 ROWS = "messages"
@@ -24,7 +25,7 @@ def salvage_sqlite(path: Path, folder: Path) -> Path | None:
                 whole.execute(definition)
                 columns = [row[1] for row in broken.execute(f'PRAGMA table_info("{name}")')]
                 rows = broken.execute(f'SELECT {", ".join(columns)} FROM "{name}" NOT INDEXED ORDER BY rowid')
-                whole.executemany(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(columns))})', _until_broken(rows))
+                whole.executemany(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(columns))})', _until_broken(rows, may_be_empty=name != ROWS))
             if ROWS not in dict(tables):
                 return None
             whole.execute(f"CREATE INDEX timestamp_idx ON {ROWS} (timestamp ASC)")
@@ -34,6 +35,7 @@ def salvage_sqlite(path: Path, folder: Path) -> Path | None:
     return rescued
 
 
-def _until_broken(rows: sqlite3.Cursor) -> Iterator[tuple]:
+def _until_broken(rows: sqlite3.Cursor, may_be_empty: bool) -> Iterator[tuple]:
+    """Rows before the first that cannot be read, or of which a part is missing: the last page may have lost the end of a row."""
     with suppress(sqlite3.DatabaseError):
-        yield from rows
+        yield from rows if may_be_empty else takewhile(lambda row: None not in row, rows)
