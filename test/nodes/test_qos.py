@@ -28,6 +28,7 @@ def topics_without_overrides(peer: Peer, name: str) -> set[str]:
     answer = client.call_async(ListParameters.Request())
     peer.wait_for(answer.done, "the list of parameters")
     names = answer.result().result.names
+    peer.wait_for(lambda: name in peer.node.get_node_names(), f"{name} to be in the graph")  # its services may be seen before it
     published = {topic for topic, _ in peer.node.get_publisher_names_and_types_by_node(name, "/") if not topic.endswith(ROS_OWN)}
     read = {topic for topic, _ in peer.node.get_subscriber_names_and_types_by_node(name, "/") if not topic.endswith(ROS_OWN)}
     assert published
