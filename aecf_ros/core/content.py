@@ -22,6 +22,7 @@ from aecf_ros.core.types import NANOSECONDS
 
 DIGEST_BYTES = 65_536
 REMEMBERED_CHUNKS = 256
+SAME_PICTURE = "the same picture"
 NOISE_RISE_DB = 3.0
 """The floor of speech in one room stays within 2.5 dB."""
 MUTED_FALL_DB = 18.0
@@ -97,17 +98,15 @@ class ImageWatch:
         self._soft_scenes = SoftScenes()
         self._noise: SlowAverage[float] = SlowAverage()
 
-    def look(self, data: np.ndarray, compressed: bool, image: np.ndarray, now_ns: int) -> ImageContent:
+    def look(self, mark: int, image: np.ndarray, now_ns: int) -> ImageContent:
         """Measure one frame.
 
         Args:
-            data: the message's bytes, flat uint8.
-            compressed: whether they are a JPEG or PNG; then all of them are compared with the frame before.
+            mark: the :func:`digest` of the message's bytes; of a JPEG or PNG, of all of them.
             image: the decoded picture at encoder size, uint8 ``(H, W, 3)`` RGB.
             now_ns: steady time.
         """
-        mark = digest(data, compressed)
-        repeats = "the same picture" if mark == self._digest else ""
+        repeats = SAME_PICTURE if mark == self._digest else ""
         self._digest = mark
         patch = _luminance(_middle(image, self._PATCH))  # (h, w) int16
         stride = math.ceil(max(image.shape[:2]) / self._PATCH)

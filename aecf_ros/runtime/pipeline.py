@@ -15,7 +15,7 @@ import numpy as np
 
 from aecf_ros.core.buffer import AudioWindow
 from aecf_ros.core.bundle import ABSTAIN_REASONS, AudioModality, ImageModality, Manifest, Modality
-from aecf_ros.core.content import AudioWatch, ImageContent, ImageWatch, digest
+from aecf_ros.core.content import SAME_PICTURE, AudioWatch, ImageContent, ImageWatch, digest
 from aecf_ros.core.decode import DecodeError, as_bytes, decode_audio, decode_image, is_compressed, resize_image
 from aecf_ros.core.streams import PublishersMatched, SampleReceived, SampleRejected, StreamMonitor, TimePassed
 from aecf_ros.core.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
@@ -86,7 +86,7 @@ class _ImageSource:
         self._content: ImageContent | None = None
         self._mark: int | None = None
         self._measured_ns: int | None = None
-        self._unmeasured: tuple[np.ndarray, bool, np.ndarray, int] | None = None
+        self._unmeasured: tuple[int, np.ndarray, int] | None = None
         self._next: tuple[int, np.ndarray] | None = None
         self.clear()
 
@@ -104,12 +104,11 @@ class _ImageSource:
         decoded_ns = perf_counter_ns()
         image = resize_image(frame.image, *self._size)
         self._next = frame.stamp_ns, image
-        data, compressed = as_bytes(raw.data), is_compressed(raw.encoding)
-        mark = digest(data, compressed)
-        repeats = "the same picture" if mark == self._mark else ""
+        mark = digest(as_bytes(raw.data), is_compressed(raw.encoding))
+        repeats = SAME_PICTURE if mark == self._mark else ""
         self._mark = mark
         if self._measured_ns is None or now_ns - self._measured_ns >= CHECK_PERIOD_NS:
-            self._unmeasured, self._measured_ns = (data, compressed, image, now_ns), now_ns
+            self._unmeasured, self._measured_ns = (mark, image, now_ns), now_ns
         content = None if self._content is None else replace(self._content, repeats=repeats)
         self.trace.add(self._decode, decoded_ns - started_ns)
         self.trace.add(self._preprocess, perf_counter_ns() - decoded_ns)

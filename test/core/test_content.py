@@ -34,7 +34,7 @@ def frames(count: int, change: Picture = lambda image: image, noise: float = 2.0
     for i in range(count):
         image = still + rng.normal(0, noise, still.shape) if noise else still
         image = np.clip(np.round(change(image) if i >= after else image), 0, 255).astype(np.uint8)
-        yield watch.look(image.ravel(), False, image, i * FRAME_NS)
+        yield watch.look(digest(image.ravel(), False), image, i * FRAME_NS)
 
 
 def kinds(content: ImageContent | AudioContent) -> set[str]:
@@ -117,7 +117,7 @@ def test_other_scenes_of_other_contrast_are_not_blurred() -> None:
         still = scene(rng, contrast=rng.uniform(30, 110), base=rng.uniform(60, 140))
         for j in range(30):
             image = np.clip(still + rng.normal(0, 2, still.shape), 0, 255).astype(np.uint8)
-            assert not kinds(watch.look(image.ravel(), False, image, (30 * i + j) * FRAME_NS))
+            assert not kinds(watch.look(digest(image.ravel(), False), image, (30 * i + j) * FRAME_NS))
 
 
 def test_a_textured_scene_is_not_noisy_and_panning_over_it_is_seen_once_at_most() -> None:
@@ -126,7 +126,7 @@ def test_a_textured_scene_is_not_noisy_and_panning_over_it_is_seen_once_at_most(
     found = []
     for i in range(300):
         image = np.clip((plain if i < 150 else grass) + rng.normal(0, 2, plain.shape), 0, 255).astype(np.uint8)
-        found.append(kinds(watch.look(image.ravel(), False, image, i * FRAME_NS)))
+        found.append(kinds(watch.look(digest(image.ravel(), False), image, i * FRAME_NS)))
     assert not any(found[:150]) and not any(found[151:])
 
 
@@ -139,7 +139,7 @@ def test_pictures_of_any_size_are_measured(size: tuple[int, int]) -> None:
     rng, watch = np.random.default_rng(0), ImageWatch()
     for i in range(5):
         image = rng.integers(0, 256, (*size, 3), np.uint8)
-        content = watch.look(image.ravel(), False, image, i * FRAME_NS)
+        content = watch.look(digest(image.ravel(), False), image, i * FRAME_NS)
         assert np.isfinite([content.highlight, content.overexposed, content.noise]).all()
 
 
@@ -349,7 +349,7 @@ def test_nothing_in_the_shipped_recording_is_complained_about(shipped_bundle: Pa
             elif recorded.topic == camera:
                 raw = read_compressed_image(message, now_ns)
                 image = resize_image(decode_image(raw).image, HEIGHT, WIDTH)
-                content = eye.look(np.asarray(raw.data), True, image, now_ns)
+                content = eye.look(digest(np.asarray(raw.data), True), image, now_ns)
                 assert not content.repeats and not content.complaints(IMAGE_THRESHOLDS)
             else:
                 raw = read_stamped_audio(message, info, now_ns)

@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 import pytest
 
-from aecf_ros.core.content import ImageWatch
+from aecf_ros.core.content import ImageWatch, digest
 from aecf_ros.core.scenes import SoftScenes
 from aecf_ros.core.thresholds import IMAGE_THRESHOLDS
 from aecf_ros.core.types import NANOSECONDS
@@ -34,7 +34,7 @@ def complaints(pictures: list[np.ndarray], each: int = 30) -> list[set[str]]:
     for i, picture in enumerate(p for p in pictures for _ in range(each)):
         image = np.clip(np.round(picture + RNG.normal(0, 1, picture.shape)), 0, 255).astype(np.uint8)
         frame = np.repeat(image[..., None], 3, axis=2)
-        found.append({c.kind for c in watch.look(frame.ravel(), False, frame, i * NANOSECONDS // 15).complaints(IMAGE_THRESHOLDS)})
+        found.append({c.kind for c in watch.look(digest(frame.ravel(), False), frame, i * NANOSECONDS // 15).complaints(IMAGE_THRESHOLDS)})
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aecf_ros.core.content import AudioWatch, Complaint, ImageWatch
+from aecf_ros.core.content import AudioWatch, Complaint, ImageWatch, digest
 from aecf_ros.core.streams import (
     PublishersMatched,
     SampleReceived,
@@ -714,7 +714,7 @@ def test_a_camera_fault_of_clear_strength_shows_within_a_second_and_ends_with_th
             at_s = (i + rng.uniform(-0.2, 0.2)) / rate_hz + 1
             noise = rng.normal(0, 2, (48, 64, 3))
             image = np.clip(change(room + noise, noise) if start_s <= at_s < end_s else room + noise, 0, 255).astype(np.uint8)
-            story.sample(at_s, content=watch.look(image.ravel(), False, image, ns(at_s)))
+            story.sample(at_s, content=watch.look(digest(image.ravel(), False), image, ns(at_s)))
         assert story.seen()[0] is OK and story.changes[1][0] >= start_s
         assert story.since(state) - start_s <= (1.0 if rate_hz > 5 else 1.3)
         assert story.changes[-1][1] is OK and story.changes[-1][0] - end_s <= 4.4 / rate_hz
