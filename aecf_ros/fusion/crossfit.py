@@ -228,11 +228,12 @@ def settle(
     and costs this modality more than `price` nats against the plain expert with a temperature, both on the held-out
     data, the plain expert it is. The arguments are those of `recalibrate`.
     """
-    many = layer.gate.reliability[modality].clusters >= ENOUGH_CLUSTERS
+    cost = recalibrate(layer, modality, embeddings, targets, clusters, deviation)
+    if layer.gate.reliability[modality].clusters >= ENOUGH_CLUSTERS:
+        return True
     plain = copy.deepcopy(layer)
     plain.gate.reliability[modality].forget()
-    without = recalibrate(plain, modality, embeddings, targets, clusters, FREE)
-    if recalibrate(layer, modality, embeddings, targets, clusters, deviation) <= without + price or many:
+    if cost <= recalibrate(plain, modality, embeddings, targets, clusters, FREE) + price:
         return True
     layer.gate.reliability[modality] = plain.gate.reliability[modality]
     return False
