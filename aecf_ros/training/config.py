@@ -29,13 +29,37 @@ class OptimizerConfig(_Record):
 
 
 class EncoderConfig(_Record):
-    """One kind of encoder."""
+    """One encoder, or one kind: trained here, or somebody's frozen one."""
 
+    onnx: Path | None = None
+    """A frozen encoder: what `aecf wrap-encoder` wrote, or an encoder of a bundle. The fields below are then of no use."""
     embedding_dim: int = Field(64, ge=2)
     dropout: float = Field(0.1, ge=0, lt=1)
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     augment: bool = True
     optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class DataConfig(_Record):
+    """How recordings and tables are read and divided; of no use for a dataset folder, which says so itself."""
+
+    topics: dict[str, str] = {}
+    """By modality, by modality and `_info`, and for `label`: topics where their types alone do not tell."""
+    labels: list[str] = []
+    """Class names in order; those found, sorted, where empty."""
+    nothing: list[str] = []
+    """Labels that mean that there is nothing to recognize."""
+    stride_s: float = Field(0.5, gt=0)
+    """Time between two moments of a recording."""
+    settle_s: float | None = Field(None, ge=0)
+    """After a change of label no moment is taken for so long; the longest audio window and 0.25 s where not given."""
+    max_age_s: float = Field(0.35, gt=0)
+    """A modality whose newest sample is older is missing at that moment."""
+    calibration_share: float = Field(0.2, gt=0, lt=1)
+    """Share of the recordings for the calibration part, where neither a column nor `parts` says."""
+    test_share: float = Field(0.2, gt=0, lt=1)
+    parts: dict[str, str] = {}
+    """Recording -> part (fusion, calibration, test), for those that are to be decided by hand."""
 
 
 class PairsConfig(_Record):
@@ -110,6 +134,7 @@ class TrainConfig(_Record):
     description: str = ""
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
+    data: DataConfig = DataConfig()
     encoders: dict[str, EncoderConfig] = {}
     """By modality name, or by kind (`image`, `audio`) for all modalities of that kind; what is not named takes the
     defaults."""

@@ -21,10 +21,10 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from aecf_ros.core.moments import NOTHING
+
 DATASET = "dataset.yaml"
 PARTS = ("encoders", "fusion", "calibration", "test")
-NOTHING = -1
-"""Label of a sample that holds nothing to recognize."""
 
 
 class DatasetError(ValueError):

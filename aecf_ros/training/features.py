@@ -92,7 +92,7 @@ def fit_encoder(
                 classifier(encoder.network(x)), smoothed_targets(labels[rows], classes, config.label_smoothing)
             )
 
-    key = fingerprint(spec.kind, samples.digest, config.model_dump(mode="json"), seed, module_digest(both))
+    key = fingerprint(spec.kind, samples.digest, config.model_dump(mode="json", exclude={"onnx"}), seed, module_digest(both))
     history = fit(both, losses, batches, config.optimizer, folder / f"{spec.name}_encoder-{key}.npz", seed, advance)
     return encoder, history
 
