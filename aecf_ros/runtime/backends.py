@@ -32,10 +32,15 @@ class HeadOutput:
     modality_probabilities: np.ndarray  # float32 (M, C)
     prediction_set: np.ndarray  # bool (C,)
     abstain_code: int
+    distances: np.ndarray | None = None
+    """float32 (M,): how far each embedding lies from those of training, 1 where it counts as out of distribution; ``None`` where the head
+    does not say, as those exported before drift was watched."""
 
 
 HEAD_OUTPUTS = ("probabilities", "confidence", "gate_weights", "gate_entropy", "agreement", "modality_probabilities", "prediction_set",
                 "abstain_code")
+DISTANCES = "distances"
+"""A head may also have this output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +90,15 @@ class Head:
         _check_head(bundle, self._session)
         self._absent = {m.name: np.zeros((1, m.embedding_dim), np.float32) for m in bundle.manifest.modalities}
         self._inputs = {m.name: f"embedding_{m.name}" for m in bundle.manifest.modalities}
+        self._outputs = (*HEAD_OUTPUTS, *({DISTANCES} & {node.name for node in self._session.get_outputs()}))
 
     def __call__(self, embeddings: Mapping[str, np.ndarray], present: Sequence[bool]) -> HeadOutput:
         feeds = {self._inputs[name]: embeddings[name][None] if used else absent
                  for (name, absent), used in zip(self._absent.items(), present, strict=True)}
         feeds["present"] = np.array([present], dtype=bool)
-        outputs = self._session.run(HEAD_OUTPUTS, feeds)
-        probabilities, confidence, weights, entropy, agreement, alone, members, code = (o[0] for o in outputs)
-        return HeadOutput(probabilities, float(confidence), weights, float(entropy), float(agreement), alone, members, int(code))
+        outputs = self._session.run(self._outputs, feeds)
+        probabilities, confidence, weights, entropy, agreement, alone, members, code, *distances = (o[0] for o in outputs)
+        return HeadOutput(probabilities, float(confidence), weights, float(entropy), float(agreement), alone, members, int(code), *distances)
 
 
 class OnnxBackend:
@@ -265,6 +271,8 @@ def _check_head(bundle: Bundle, session: ort.InferenceSession) -> None:
         "probabilities": ("float32", (classes,)), "confidence": ("float32", ()), "gate_weights": ("float32", (modalities,)),
         "gate_entropy": ("float32", ()), "agreement": ("float32", ()), "modality_probabilities": ("float32", (modalities, classes)),
         "prediction_set": ("bool", (classes,)), "abstain_code": ("int64", ())})
+    if DISTANCES in {node.name for node in session.get_outputs()}:
+        _check(bundle, manifest.head, "output", session.get_outputs(), {DISTANCES: ("float32", (modalities,))})
 
 
 def _torch(bundle: Bundle, options: BackendOptions) -> Backend:

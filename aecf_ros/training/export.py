@@ -32,6 +32,7 @@ HEAD_OUTPUTS = (
     "modality_probabilities",
     "prediction_set",
     "abstain_code",
+    "distances",
 )
 OK, NO_STREAM, CONFLICT, LOW_CONFIDENCE, OUT_OF_DISTRIBUTION = range(5)
 """Values of ``abstain_code``; ``aecf_ros.core.bundle.ABSTAIN_REASONS`` has their words."""
@@ -71,24 +72,25 @@ class ExportedHead(nn.Module):
         labels = torch.arange(probabilities.shape[1]).unsqueeze(0)
         # The most probable label is always in: an empty set tells a user nothing, and this can only raise the coverage.
         prediction_set = (probabilities >= self.set_thresholds[pattern].unsqueeze(1)) | (labels == best.unsqueeze(1))
-        code = self._abstain_code(embeddings, present, confidence, agreed)
-        return probabilities, confidence, out.gate_weights, out.entropy, agreed, alone, prediction_set, code
+        distances = self._distances(embeddings)
+        code = self._abstain_code(distances, present, confidence, agreed)
+        return probabilities, confidence, out.gate_weights, out.entropy, agreed, alone, prediction_set, code, distances
 
-    def _abstain_code(
-        self, embeddings: Sequence[Tensor], present: Tensor, confidence: Tensor, agreed: Tensor
-    ) -> Tensor:
+    def _distances(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """float32 (B, M): squared Mahalanobis distance of each modality to its nearest class center, as a share of that
+        beyond which it is out of distribution. Says nothing of what is absent."""
+        nearest = [
+            nearest_center(e, getattr(self, f"centers_{m}"), getattr(self, f"whitener_{m}"))
+            for m, e in enumerate(embeddings)
+        ]
+        return torch.stack(nearest, dim=1) / self.outlier_above
+
+    def _abstain_code(self, distances: Tensor, present: Tensor, confidence: Tensor, agreed: Tensor) -> Tensor:
         """int64 (B,). Out of distribution only where every stream is: one good stream is enough to go on."""
-        distance = torch.stack(
-            [
-                nearest_center(e, getattr(self, f"centers_{m}"), getattr(self, f"whitener_{m}"))
-                for m, e in enumerate(embeddings)
-            ],
-            dim=1,
-        )
         count = present.sum(dim=1)
         code = torch.where(confidence < self.abstain_below, LOW_CONFIDENCE, OK)
         code = torch.where((count > 1) & (agreed < self.conflict_below), CONFLICT, code)
-        code = torch.where(((distance > self.outlier_above) | ~present).all(dim=1), OUT_OF_DISTRIBUTION, code)
+        code = torch.where(((distances > 1.0) | ~present).all(dim=1), OUT_OF_DISTRIBUTION, code)
         return torch.where(count == 0, NO_STREAM, code)
 
 
@@ -168,7 +170,8 @@ def verify_head(
     """Compare graph and module for every presence pattern, with NaN in whatever is absent.
 
     Raises:
-        ExportError: an output differs by more than ``tolerance``, is not finite, or a set or code differs.
+        ExportError: an output differs by more than ``tolerance`` (of its size, where that is above 1), is not finite, or a
+            set or code differs.
     """
     session = open_session(path)
     rows = len(embeddings[0])
@@ -183,7 +186,7 @@ def verify_head(
         for name, found, expected in zip(HEAD_OUTPUTS, session.run(list(HEAD_OUTPUTS), feed), due, strict=True):
             expected = expected.numpy()
             if expected.dtype == np.float32:
-                same = np.allclose(found, expected, rtol=0, atol=tolerance) and np.isfinite(found).all()
+                same = (np.abs(found - expected) <= tolerance * np.maximum(np.abs(expected), 1.0)).all()
             else:  # a threshold may be crossed by rounding on a row, not on many
                 same = (found != expected).reshape(rows, -1).any(1).mean() <= 0.01
             if not same:
