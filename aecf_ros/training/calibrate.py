@@ -19,7 +19,8 @@ from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import all_subsets, subset_index
 from aecf_ros.fusion.reliability import EvidenceGate
 from aecf_ros.training.config import CalibrationConfig
-from aecf_ros.training.datasets import NOTHING, Pairs
+from aecf_ros.training.datasets import NOTHING
+from aecf_ros.training.pairs import Pairs
 
 TEMPERATURES = (0.05, 20.0)
 """Bounds of a temperature: reached only where every sample is right, or none is."""

@@ -21,9 +21,10 @@ from aecf_ros.fusion.monotone import choose_reach
 from aecf_ros.fusion.reliability import EvidenceGate
 from aecf_ros.training.calibrate import subset_logits
 from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig
-from aecf_ros.training.datasets import NOTHING, Pairs, pair_by_label
+from aecf_ros.training.datasets import NOTHING
 from aecf_ros.training.features import smoothed_targets
 from aecf_ros.training.loop import Advance, fingerprint, fit, load_arrays, module_digest, save_arrays
+from aecf_ros.training.pairs import Pairs, pair_by_label
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from aecf_ros.core.metrics import subset_metrics
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.masking import all_subsets
 from aecf_ros.training.config import TrainConfig
-from aecf_ros.training.datasets import Dataset, DatasetError, load_dataset, pair_by_label
+from aecf_ros.training.datasets import Dataset, DatasetError, load_dataset
 from aecf_ros.training.export import ExportError, open_session, write_bundle
 from aecf_ros.training.features import EMBED_BATCH, to_tensor
+from aecf_ros.training.pairs import pair_by_label
 
 TEST_DRAW = 13
 """Seed of the trainer's test pairs beside the run's own, so that figures are of the same pairs."""

@@ -24,7 +24,7 @@ from aecf_ros.fusion.reliability import EvidenceGate
 from aecf_ros.training.calibrate import Calibration, calibrate, shown_rows
 from aecf_ros.training.card import Evaluation, SourceMetrics, model_card
 from aecf_ros.training.config import TrainConfig
-from aecf_ros.training.datasets import NOTHING, PARTS, Dataset, Pairs, load_dataset, pair_by_label
+from aecf_ros.training.datasets import NOTHING, PARTS, Dataset, load_dataset
 from aecf_ros.training.export import (
     CONFLICT,
     HEAD_OUTPUTS,
@@ -38,6 +38,7 @@ from aecf_ros.training.features import embed, fit_encoder, to_tensor
 from aecf_ros.training.field import CLEAN, Field, draw_field
 from aecf_ros.training.head import Settled, Table, fit_experts, fit_gate, new_head, settle_gate
 from aecf_ros.training.loop import Advance
+from aecf_ros.training.pairs import Pairs, pair_by_label
 from aecf_ros.training.programs import export_program
 
 _SEEDS = {"head": 11, "calibration": 12, "test": 13, "mismatch": 14, "field": 15}

@@ -13,8 +13,8 @@ from aecf_ros.training import loop
 from aecf_ros.training import train as train_module
 from aecf_ros.training.calibrate import subset_logits
 from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig, load_config
-from aecf_ros.training.datasets import pair_by_label
 from aecf_ros.training.head import Table, fit_experts, fit_gate, new_head, settle_gate
+from aecf_ros.training.pairs import pair_by_label
 from aecf_ros.training.train import train
 
 CLASSES, WIDTH, KINDS_KNOWN = 4, 8, 4
