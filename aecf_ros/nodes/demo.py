@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from aecf_ros.core.types import Prediction
 from aecf_ros.nodes.convert import prediction_from_message
 from aecf_ros.nodes.fusion_node import PREDICTION_QOS
 from aecf_ros.nodes.live_table import Scene, draw_live, summary_tables
+from aecf_ros.nodes.process import stop_process
 from aecf_ros.nodes.shared_memory import SHARED_MEMORY, files_of, orphans
 from aecf_ros.replay.bag import open_bag
 from aecf_ros.replay.driver import read_truth, stream_kinds
@@ -106,7 +106,7 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
                     raise DemoError(f"the player failed with exit code {player.returncode}; see {out / 'player.log'}")
             _drain(executor, 0.5)
             node_files = files_of(node.pid)
-            node_exit = _stop(node)
+            node_exit = stop_process(node, NODE_STOP_S)
         executor.shutdown()
         watcher.destroy_node()
     finally:
@@ -142,16 +142,8 @@ def _process(command: Sequence[str], log: Path):
             yield process
         finally:
             if process.poll() is None:
-                _stop(process)
+                stop_process(process, NODE_STOP_S)
 
-
-def _stop(process: subprocess.Popen) -> int:
-    process.send_signal(signal.SIGINT)
-    try:
-        return process.wait(NODE_STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
 
 
 def _await_first(executor: SingleThreadedExecutor, listener: _Listener, node: subprocess.Popen, log: Path) -> None:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -84,3 +85,14 @@ def run_node(make_node: Callable[[], Node], name: str, refusals: tuple[type[Exce
             rclpy.logging.get_logger(name).fatal(str(error))
             code = 1
     sys.exit(code)
+
+
+def stop_process(process: subprocess.Popen, patience_s: float) -> int:
+    """End a process as Ctrl-C does, so that it leaves nothing in shared memory, and kill it after ``patience_s``; its exit code."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

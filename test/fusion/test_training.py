@@ -30,6 +30,17 @@ def samples(count=600, classes=4, width=8, noise=1.5, seed=0):
     return [code[label] + noise * torch.randn(count, width, generator=generator) for _ in range(2)], label
 
 
+def fit_experts(layer, embeddings, targets, steps, learning_rate):
+    """Each expert by its own likelihood, all modalities present."""
+    present = torch.ones(len(targets), len(embeddings), dtype=torch.bool)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=learning_rate)
+    for _ in range(steps):
+        loss, _ = FusionObjective(EXPERTS_ONLY)(layer, embeddings, present, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
 def train(layer, objective, steps=80, count=600):
     torch.manual_seed(0)
     embeddings, label = samples(count)
@@ -90,12 +101,7 @@ def test_soft_targets_teach_a_silent_modality_to_say_the_prior():
     targets = torch.cat([F.one_hot(label, 4).float(), torch.full((300, 4), 0.25)])
     embeddings = [torch.cat([e, torch.full((300, 8), -4.0)]) for e in embeddings]
     present = torch.ones(600, 2, dtype=torch.bool)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2)
-    for _ in range(150):
-        loss, _ = FusionObjective(EXPERTS_ONLY)(layer, embeddings, present, targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    fit_experts(layer, embeddings, targets, steps=150, learning_rate=1e-2)
     silent = layer.eval()([torch.full((1, 8), -4.0)] * 2, present[:1]).logits.softmax(-1)
     assert (silent - 0.25).abs().max() < 0.05
 
@@ -111,13 +117,7 @@ def test_multilabel_objective_trains():
 
 def train_multilabel(layer):
     embeddings, label = samples()
-    present = torch.ones(len(label), 2, dtype=torch.bool)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=5e-3)
-    for _ in range(120):
-        loss, _ = FusionObjective(EXPERTS_ONLY)(layer, embeddings, present, F.one_hot(label, 4).float())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    fit_experts(layer, embeddings, F.one_hot(label, 4).float(), steps=120, learning_rate=5e-3)
     return layer.eval()
 
 
@@ -208,12 +208,7 @@ def test_a_skewed_prior_is_in_the_gate_once():
     torch.manual_seed(0)
     layer = AECF([8, 8], 4, expert_hidden=(32,), prior=prior)
     present = torch.ones(4000, 2, dtype=torch.bool)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=5e-3)
-    for _ in range(100):
-        loss, _ = FusionObjective(EXPERTS_ONLY)(layer, embeddings, present, label)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    fit_experts(layer, embeddings, label, steps=100, learning_rate=5e-3)
     out = layer.eval()(embeddings, present)
     alone = layer(embeddings, torch.tensor([[True, False]]).repeat(4000, 1))
     for logits in (out.logits, alone.logits):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .conftest import ROOT, WAIT_S, private_environment
 
+from aecf_ros.nodes.process import stop_process  # noqa: E402
 from aecf_ros.nodes.shared_memory import SHARED_MEMORY, files_of  # noqa: E402
 
 
@@ -39,13 +40,7 @@ class NodeProcess:
 
     def end(self) -> None:
         """At the end of a test: politely first, so that nothing is left in shared memory."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop_process(self.process, 10)
 
 
 @contextmanager
