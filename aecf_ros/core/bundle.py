@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -104,8 +104,36 @@ class TrainingSummary(_Record):
     aecf_ros_version: str
 
 
+class DriftReference(_Record):
+    """What the head says of the calibration part, as values at the quantiles ``levels``: what is live is compared with it.
+
+    ``distances`` by modality, of the head's output of that name; ``confidence`` by presence pattern.
+    """
+
+    levels: list[float] = Field(min_length=2)
+    distances: dict[str, list[float]]
+    confidence: dict[str, list[float]]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> DriftReference:
+        for values in (self.levels, *self.distances.values(), *self.confidence.values()):
+            if len(values) != len(self.levels) or not all(a <= b for a, b in pairwise(values)):
+                raise ValueError("drift: each list needs a value for each level, in rising order")
+        return self
+
+
+class RefitSummary(_Record):
+    """Calibration that was fitted again to a recording, by ``aecf calibrate``: metrics of held-out spans of it, before and after."""
+
+    data: list[str]
+    spans: int = Field(gt=0)
+    created: str
+    before: dict[str, dict[str, float | int]]
+    after: dict[str, dict[str, float | int]]
+
+
 class Manifest(_Record):
-    """The contents of ``bundle.yaml``."""
+    """The contents of ``bundle.yaml``. What has a default was added later: bundles without it are read, and are written without it."""
 
     format_version: Literal[1]
     name: str
@@ -113,7 +141,11 @@ class Manifest(_Record):
     labels: list[str] = Field(min_length=2)
     modalities: list[Modality] = Field(min_length=1, max_length=8)
     head: str
+    head_weights: str | None = None
+    """What the head was exported from, a safetensors file (``aecf_ros.training.weights``)."""
     calibration: CalibrationSummary
+    drift: DriftReference | None = None
+    refit: RefitSummary | None = None
     training: TrainingSummary
     metrics: dict[str, dict[str, float | int]]
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
@@ -125,7 +157,7 @@ class Manifest(_Record):
             raise ValueError(f"modality names {names} repeat; give each its own")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels repeat; give each class its own")
-        for file in [self.head, *(m.encoder for m in self.modalities)]:
+        for file in [self.head, *([self.head_weights] if self.head_weights else []), *(m.encoder for m in self.modalities)]:
             if file not in self.files:
                 raise ValueError(f"'{file}' has no SHA-256 under 'files'")
         for file in self.files:
@@ -134,6 +166,8 @@ class Manifest(_Record):
         due = set(self.subset_names) - {"none"}
         if set(self.calibration.subsets) != due:
             raise ValueError(f"calibration.subsets names {sorted(self.calibration.subsets)} where {sorted(due)} are due")
+        if self.drift is not None and (set(self.drift.distances) != set(names) or set(self.drift.confidence) != due):
+            raise ValueError(f"drift names {sorted(self.drift.distances)} and {sorted(self.drift.confidence)} where {sorted(names)} and {sorted(due)} are due")
         return self
 
     @property
@@ -222,6 +256,8 @@ def load_bundle(directory: Path | str) -> Bundle:
 def write_manifest(manifest: Manifest, directory: Path | str) -> Path:
     """Write ``bundle.yaml``; the files it hashes must already lie in ``directory``."""
     path = Path(directory) / MANIFEST
-    text = yaml.safe_dump(manifest.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    fields = manifest.model_dump(mode="json")
+    fields = {key: value for key, value in fields.items() if value is not None}  # an aecf_ros that does not know them reads it too
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)
     path.write_text(text, encoding="utf-8")
     return path

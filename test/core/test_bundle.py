@@ -157,3 +157,30 @@ def test_an_encoder_that_leaves_the_directory(directory: Path) -> None:
 def test_manifests_cannot_be_changed_after_they_verified(directory: Path) -> None:
     with pytest.raises(Exception, match="frozen"):
         load_manifest(directory).name = "other"
+
+
+DRIFT = {"levels": [0.05, 0.95], "distances": {"camera": [0.1, 0.9], "audio": [0.1, 0.8]},
+         "confidence": {key: [0.4, 1.0] for key in ("camera+audio", "camera", "audio")}}
+
+
+def test_what_was_added_later_is_optional_and_is_not_written_where_it_is_missing(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    added = {"head_weights", "drift", "refit"}
+    without = load_manifest(directory)
+    assert all(getattr(without, field) is None for field in added)
+    assert not added & set(yaml.safe_load(write_manifest(without, tmp_path_factory.mktemp("without")).read_text()))
+    (directory / "head.safetensors").write_bytes(b"weights")
+    edit(directory, lambda fields: fields.update(drift=DRIFT, head_weights="head.safetensors"))
+    edit(directory, lambda fields: fields["files"].update({"head.safetensors": sha256(directory / "head.safetensors")}))
+    found = load_bundle(directory).manifest
+    assert found.drift.distances["camera"] == [0.1, 0.9] and found.head_weights == "head.safetensors"
+    assert load_manifest(write_manifest(found, tmp_path_factory.mktemp("with")).parent) == found
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    (lambda f: f.update(head_weights="head.safetensors"), "head.safetensors"),
+    (lambda f: f.update(drift=DRIFT | {"distances": {"camera": [0.1, 0.9]}}), "drift names"),
+    (lambda f: f.update(drift=DRIFT | {"confidence": {key: [1.0, 0.4] for key in DRIFT["confidence"]}}), "rising order"),
+    (lambda f: f.update(drift=DRIFT | {"levels": [0.05, 0.5, 0.95]}), "rising order")])
+def test_what_was_added_later_is_checked_too(directory: Path, change: Callable[[dict], object], named: str) -> None:
+    edit(directory, change)
+    assert named in refusal(directory)
