@@ -176,6 +176,11 @@ class Manifest(_Record):
         return [m.name for m in self.modalities]
 
     @property
+    def lead_camera(self) -> str | None:
+        """Name of the first image modality, whose frames pace the predictions; ``None`` where there is none."""
+        return next((m.name for m in self.modalities if m.kind == "image"), None)
+
+    @property
     def subset_names(self) -> list[str]:
         """Every presence pattern, the full one first and ``none`` last."""
         patterns = product([True, False], repeat=len(self.modalities))

@@ -68,9 +68,9 @@ def prediction_from_message(message: FusedPrediction) -> tuple[Prediction, int]:
     return prediction, published_ns
 
 
-def overlay_to_message(raw: RawImage, prediction: Prediction) -> Image:
-    """The frame with the prediction drawn over it."""
-    drawn = draw_overlay(decode_image(raw).image, prediction)
+def overlay_to_message(raw: RawImage, prediction: Prediction, camera: str) -> Image:
+    """The frame of ``camera`` with the prediction drawn over it."""
+    drawn = draw_overlay(decode_image(raw).image, prediction, camera)
     message = Image(height=drawn.shape[0], width=drawn.shape[1], encoding="rgb8", step=drawn.shape[1] * 3, data=array("B", drawn.tobytes()))
     message.header.stamp = ns_to_stamp(raw.stamp_ns)
     return message

@@ -287,7 +287,7 @@ class FusionNode(LifecycleNode):
             seen = model.pipeline.reject(name, str(error), now_ns)
         else:
             seen = model.pipeline.observe(name, record, now_ns)
-            if isinstance(record, RawImage) and seen.rejected is None:
+            if isinstance(record, RawImage) and seen.rejected is None and name == model.pipeline.manifest.lead_camera:
                 self._frame = record
         self._react(name, seen, now_ns)
         if seen.due:
@@ -344,8 +344,9 @@ class FusionNode(LifecycleNode):
         convert.fill_message(self._model.message, prediction, self._node_ns())
         self._prediction.publish(self._model.message)
         self._classification.publish(prediction)
-        if self._frame is not None and self._debug_image.get_subscription_count():
-            self._debug_image.publish(convert.overlay_to_message(self._frame, prediction))
+        camera = self._model.pipeline.manifest.lead_camera
+        if self._frame is not None and camera is not None and self._debug_image.get_subscription_count():
+            self._debug_image.publish(convert.overlay_to_message(self._frame, prediction, camera))
 
     def _set_deadline(self) -> None:
         if self._schedule.name == "inline":

@@ -7,14 +7,16 @@ import numpy as np
 from aecf_ros.core.types import Prediction, StreamState
 
 MIN_WIDTH = 320
+DIMMED = 0.35
 _GOOD, _WARN, _BAD, _WHITE, _DIM = (80, 200, 120), (240, 190, 60), (235, 80, 70), (245, 245, 245), (110, 115, 120)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_overlay(image: np.ndarray, prediction: Prediction) -> np.ndarray:
-    """The frame with a panel below it.
+def draw_overlay(image: np.ndarray, prediction: Prediction, camera: str) -> np.ndarray:
+    """The frame with a panel below it; a frame that did not feed the prediction is dimmed and crossed out.
 
     Args:
+        camera: the modality that the frame is of.
         image: uint8 ``(H, W, 3)`` RGB; narrower ones are enlarged to ``MIN_WIDTH``.
 
     Returns:
@@ -23,6 +25,10 @@ def draw_overlay(image: np.ndarray, prediction: Prediction) -> np.ndarray:
     scale = max(1.0, MIN_WIDTH / image.shape[1])
     frame = cv2.resize(image, None, fx=scale, fy=scale) if scale > 1 else image
     height, width = frame.shape[:2]
+    if not any(report.used for report in prediction.modalities if report.name == camera):
+        frame = cv2.convertScaleAbs(frame, alpha=DIMMED)
+        cv2.line(frame, (0, 0), (width - 1, height - 1), _BAD, 2, cv2.LINE_AA)
+        cv2.line(frame, (0, height - 1), (width - 1, 0), _BAD, 2, cv2.LINE_AA)
     row = 22
     panel = np.full((row * (2 + len(prediction.modalities)) + 8, width, 3), 24, np.uint8)
     color = _WARN if prediction.abstain else _GOOD

@@ -105,8 +105,8 @@ class _Messages:
         pairs = [self._types["diagnostic_msgs/msg/KeyValue"](key=key, value=str(value)) for key, value in values.items()]
         return kind(level=level, name=f"{self._node}: {name}", message=text, hardware_id=hardware_id, values=pairs)
 
-    def picture(self, raw: RawImage, prediction: Prediction) -> Any:
-        drawn = draw_overlay(decode_image(raw).image, prediction)
+    def picture(self, raw: RawImage, prediction: Prediction, camera: str) -> Any:
+        drawn = draw_overlay(decode_image(raw).image, prediction, camera)
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
         return self._types[COMPRESSED](header=self._header(max(raw.stamp_ns, 0)), format="jpeg", data=jpeg.ravel())
 
@@ -159,7 +159,7 @@ class _Recorder:
         self._states: tuple[StreamState, ...] = ()
         self._last_diagnosed_ns = bag.start_ns - DIAGNOSTICS_PERIOD_NS
         self._frame: RawImage | None = None
-        self._lead = next((m.name for m in pipeline.manifest.modalities if m.kind == "image"), None)
+        self._lead = pipeline.manifest.lead_camera
 
     def run(self, faults: Sequence[Fault], formats: Mapping[str, AudioFormat] | None, progress: Callable[[float], None]) -> dict[str, int]:
         for connection in self._bag.connections:
@@ -171,8 +171,8 @@ class _Recorder:
             now_ns = self._bag.start_ns + round(answer.at_s * NANOSECONDS)
             self._add(f"/{self._node}/prediction", PREDICTION, now_ns, self._messages.prediction(answer.prediction, now_ns, ""))
             self._diagnose(now_ns)
-            if self._frame is not None:
-                self._add(f"/{self._node}/debug_image", COMPRESSED, now_ns, self._messages.picture(self._frame, answer.prediction))
+            if self._frame is not None and self._lead is not None:
+                self._add(f"/{self._node}/debug_image", COMPRESSED, now_ns, self._messages.picture(self._frame, answer.prediction, self._lead))
             progress(answer.at_s)
         return dict(self._added)
 

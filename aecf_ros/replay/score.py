@@ -16,7 +16,7 @@ from aecf_ros.replay.truth import Truth
 
 def lead_image(manifest: Manifest) -> int | None:
     """Index of the first image modality: its frames pace the predictions. ``None`` where there is none."""
-    return next((i for i, m in enumerate(manifest.modalities) if m.kind == "image"), None)
+    return None if manifest.lead_camera is None else manifest.names.index(manifest.lead_camera)
 
 
 def answers_of(received: Sequence[tuple[Prediction, int]], start_ns: int, duration_s: float, manifest: Manifest) -> list[Answer]:
