@@ -39,6 +39,7 @@ class Unit(Protocol):
         digest: hexadecimal; changes when what :meth:`batches` gives does.
         labels: int64 ``(N,)``, class index or :data:`NOTHING`.
         clusters: int64 ``(N,)``; moments that share a number are not independent (one labelled span, one file).
+        losses: in a line each what of it cannot be read; all of it once :meth:`batches` has run through.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Unit(Protocol):
     digest: str
     labels: np.ndarray
     clusters: np.ndarray
+    losses: list[str]
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All N moments in order, up to ``size`` at a time. May be called again, from another process too: units pickle."""

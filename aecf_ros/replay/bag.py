@@ -143,11 +143,13 @@ class Bag:
             raise BagError(f"{self.path}: {recorded.topic}: a message is not a {recorded.type} ({_first_line(error)}); "
                            "check it with `ros2 bag info`") from None
 
-    def choose_topics(self, manifest: Manifest, named: Mapping[str, str] | None = None) -> Topics:
+    def choose_topics(self, manifest: Manifest, named: Mapping[str, str] | None = None, option: str = "--topic ") -> Topics:
         """Find a topic for every modality: the one its name suggests if there is one, else the only one of a fitting type.
 
         Args:
+            manifest: or anything else with ``modalities`` that have a name and a kind.
             named: topics that are named: by modality, by modality and ``_info``, and for ``label``; ``none`` for no topic.
+            option: what stands in front of ``NAME=TOPIC`` where a user names one.
 
         Raises:
             BagError: none fits, or several do and no name decides; or a named topic is not there or of another type.
@@ -161,12 +163,12 @@ class Bag:
             name = modality.name
             types = IMAGE_TYPES if modality.kind == "image" else AUDIO_TYPES
             info = named.pop(f"{name}_info", None)
-            topic = given[name] if name in given else self._choose(name, types, taken={*streams.values(), *given.values()})
+            topic = given[name] if name in given else self._choose(name, types, {*streams.values(), *given.values()}, option)
             if topic is None:
                 continue
             streams[name] = topic
             if modality.kind == "audio":
-                info = self._given(f"{name}_info", info, (INFO_TYPE,)) if info is not None else self._choose_info(name, topic)
+                info = self._given(f"{name}_info", info, (INFO_TYPE,)) if info is not None else self._choose_info(name, topic, option)
                 if info is not None:
                     infos[name] = info
         label = self._given("label", named.pop("label"), (LABEL_TYPE,)) if "label" in named else self._choose_label()
@@ -191,17 +193,17 @@ class Bag:
         named = [t for t in labels if t.split("/")[-1] == "label"]
         return (named or labels or [None])[0]
 
-    def _choose_info(self, name: str, stream: str) -> str | None:
+    def _choose_info(self, name: str, stream: str, option: str) -> str | None:
         if self.types[stream] not in AUDIO_TYPES[:2]:
             return None  # its messages say themselves how to read them
         fitting = [t for t, kind in self.types.items() if kind == INFO_TYPE]
         chosen = [t for t in fitting if t == f"{stream}_info"] or [t for t in fitting if t.startswith(stream)] or fitting
         if len(chosen) > 1:
             raise BagError(f"{self.path}: modality '{name}': several topics of type {INFO_TYPE} may describe {stream} ({', '.join(chosen)}); "
-                           f"name one with --topic {name}_info=/...")
+                           f"name one with {option}{name}_info=/...")
         return chosen[0] if chosen else None
 
-    def _choose(self, name: str, types: tuple[str, ...], taken: set[str]) -> str:
+    def _choose(self, name: str, types: tuple[str, ...], taken: set[str], option: str) -> str:
         fitting = [t for t, kind in self.types.items() if kind in types and t not in taken]
         named = [t for t in fitting if name in t.split("/")]
         chosen = named or fitting
@@ -209,7 +211,7 @@ class Bag:
             return chosen[0]
         held = ", ".join(f"{t} ({kind})" for t, kind in sorted(self.types.items()))
         found = f"several topics fit ({', '.join(chosen)})" if chosen else f"no topic of type {' or '.join(types)}"
-        raise BagError(f"{self.path}: modality '{name}': {found}; name one with --topic {name}=/..., or --topic {name}=none; the recording holds {held}")
+        raise BagError(f"{self.path}: modality '{name}': {found}; name one with {option}{name}=/..., or {option}{name}=none; the recording holds {held}")
 
 
 def _types_without_definitions(other_dialect: bool) -> Typestore:

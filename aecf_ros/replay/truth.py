@@ -76,8 +76,10 @@ def truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequence[str],
     return Truth(tuple(changes_s), tuple(classes), window_s + SETTLING_MARGIN_S, tuple(unknown))
 
 
-def read_label_file(path: Path | str, labels: Sequence[str]) -> list[tuple[float, str]]:
+def read_label_file(path: Path | str, labels: Sequence[str] | None = None) -> list[tuple[float, str]]:
     """Read a CSV ``start_s,end_s,label`` (a header line is skipped) as label messages; between spans nothing is there.
+
+    ``labels`` are those that may stand in it; any may where none are given.
 
     Raises:
         LabelError: no such file, or a line that does not hold.
@@ -97,7 +99,7 @@ def read_label_file(path: Path | str, labels: Sequence[str]) -> list[tuple[float
             start_s, end_s, name = float(row[0]), float(row[1]), row[2].strip()
         except (ValueError, IndexError):
             raise LabelError(f"{path}: line {number}: '{','.join(row)[:60]}' is not start_s,end_s,label") from None
-        if name not in labels:
+        if labels is not None and name not in labels:
             raise LabelError(f"{path}: line {number}: label '{name}' is not one of {', '.join(labels)}")
         in_order = not named or named[-1][0] <= start_s
         if not (in_order and 0 < end_s - start_s < math.inf):

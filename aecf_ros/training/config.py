@@ -58,6 +58,8 @@ class DataConfig(_Record):
     calibration_share: float = Field(0.2, gt=0, lt=1)
     """Share of the recordings for the calibration part, where neither a column nor `parts` says."""
     test_share: float = Field(0.2, gt=0, lt=1)
+    split_seed: int = Field(0, ge=0)
+    """Of the division; another one gives other recordings to the parts."""
     parts: dict[str, str] = {}
     """Recording -> part (fusion, calibration, test), for those that are to be decided by hand."""
 

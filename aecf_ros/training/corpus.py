@@ -19,9 +19,10 @@ class Corpus:
         modalities: in the order of the presence mask.
         parts: ``fusion``, ``calibration`` and ``test``, and ``encoders`` where encoders can be trained on it too.
         paired: whether the modalities of a moment belong together, as in a recording. Where not, each unit holds one
-            modality, and modalities are paired by label.
+            modality, which its attribute ``modality`` names, and modalities are paired by label.
         sources: where the data comes from, a line each.
         description: one line for the bundle.
+        warnings: what was left out and what may harm a model, a line each.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Corpus:
     paired: bool
     sources: Sequence[str] = ()
     description: str = ""
+    warnings: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:

@@ -1,0 +1,122 @@
+"""Labelled data of any kind as a corpus: a dataset folder, a table, or recordings. What lies at a path decides which it is."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from aecf_ros.core.moments import NOTHING
+from aecf_ros.replay.bag import BagError
+from aecf_ros.replay.moments import BagUnit, Scan, scan_recording
+from aecf_ros.replay.recordings import find_recordings
+from aecf_ros.replay.truth import LabelError
+from aecf_ros.training.config import DataConfig
+from aecf_ros.training.corpus import Corpus
+from aecf_ros.training.datasets import DATASET, DatasetError, ModalitySpec
+from aecf_ros.training.folder import folder_corpus
+from aecf_ros.training.split import SPLIT_PARTS, check_classes, split_recordings
+
+Progress = Callable[[int, int, str], None]
+"""Told how many of how many recordings were looked over, and the name of the next."""
+
+
+def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = None, config: DataConfig = DataConfig(),
+                progress: Progress = lambda done, total, name: None) -> Corpus:
+    """Open labelled data, and divide it into parts that share no recording.
+
+    Args:
+        path: a folder that holds ``dataset.yaml``; recordings, as a folder of them or one; or a table.
+        modalities: what the encoders take; a dataset folder knows itself.
+
+    Raises:
+        DatasetError: the data cannot be used; one line that says what was found and what to do.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DatasetError(f"{path}: no such file or folder; name a dataset folder, a table or a folder of recordings with --data")
+    if (path / DATASET).is_file():
+        return folder_corpus(path, modalities)
+    if found := find_recordings(path):
+        try:
+            return _recordings_corpus(path, found, modalities, config, progress)
+        except (BagError, LabelError) as error:
+            raise DatasetError(str(error)) from None
+    held = ", ".join(sorted(p.name for p in path.iterdir())[:5]) if path.is_dir() else "one file"
+    raise DatasetError(f"{path}: neither {DATASET}, nor recordings (rosbag2 directories, .mcap, .db3), nor one table (.csv, .parquet); it holds {held or 'nothing'}")
+
+
+def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[ModalitySpec] | None, config: DataConfig, progress: Progress) -> Corpus:
+    if modalities is None:
+        raise DatasetError(f"{path}: recordings do not say what encoders take; name encoders")
+    scans: list[Scan] = []
+    for i, (name, at) in enumerate(found.items()):
+        progress(i, len(found), name)
+        scans.append(scan_recording(name, at, modalities, config.topics))
+    warnings = [line for scan in scans for line in scan.losses]
+    _refuse_copies(scans)
+    warnings += _missing_topics(path, scans, modalities)
+    unlabelled = [scan for scan in scans if not scan.spans]
+    if len(unlabelled) == len(scans):
+        raise DatasetError(f"{path}: no labels: no topic of type std_msgs/msg/String with 'label' in its name says any, and no recording has a CSV of "
+                           "start_s,end_s,label beside it (NAME.csv); write one, or name the topic with data.topics.label=/...")
+    warnings += [f"{scan.path}: nothing in it is labelled; it is left out" for scan in unlabelled]
+    labels = _class_names(path, (span.label for scan in scans for span in scan.spans), config)
+    classes = {**{label: i for i, label in enumerate(labels)}, **dict.fromkeys(config.nothing, NOTHING)}
+    units = []
+    for scan in scans:
+        unit = scan.unit(modalities, classes, config.stride_s, config.settle_s, config.max_age_s)
+        if len(unit.labels):
+            units.append(unit)
+        elif scan.spans:
+            warnings.append(f"{scan.path}: no span lasts longer than data.settle_s, so that no moment is left; it is left out")
+    if not units:
+        raise DatasetError(f"{path}: no labelled span lasts longer than the settling after a change of label; label longer, or lower data.settle_s")
+    parts = split_recordings({u.recording: _counts(u.labels, len(labels), nothing=True) for u in units}, config)
+    return _corpus(path, labels, modalities, {part: [u for u in units if parts[u.recording] == part] for part in SPLIT_PARTS}, warnings)
+
+
+def _corpus(path: Path, labels: Sequence[str], modalities: Sequence[ModalitySpec], parts: dict[str, list[BagUnit]], warnings: list[str]) -> Corpus:
+    counts = {part: sum((_counts(u.labels, len(labels)) for u in units), np.zeros(len(labels), np.int64)) for part, units in parts.items()}
+    warnings = [*warnings, *check_classes(str(path), labels, counts)]
+    recordings = {u.recording for units in parts.values() for u in units}
+    return Corpus(path.resolve().name, labels, modalities, parts, paired=True, sources=[f"{path.resolve().name}: {len(recordings)} recordings"], warnings=warnings)
+
+
+def _counts(labels: np.ndarray, classes: int, nothing: bool = False) -> np.ndarray:
+    """Moments of each class, and of nothing behind them."""
+    counts = np.bincount(np.where(labels == NOTHING, classes, labels), minlength=classes + 1)
+    return counts if nothing else counts[:classes]
+
+
+def _class_names(path: Path, found: Iterable[str], config: DataConfig) -> list[str]:
+    names = sorted(set(found) - set(config.nothing))
+    if not config.labels:
+        return names
+    for name in names:
+        if name not in config.labels:
+            near = get_close_matches(name, config.labels, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it holds {', '.join(config.labels)}"
+            raise DatasetError(f"{path}: the label '{name[:40]}' is not in data.labels; {hint} Correct it, or name it in data.nothing")
+    return list(config.labels)
+
+
+def _refuse_copies(scans: Sequence[Scan]) -> None:
+    first: dict[str, Scan] = {}
+    for scan in scans:
+        other = first.setdefault(scan.content, scan)
+        if other is not scan:
+            raise DatasetError(f"{scan.path} holds the same as {other.path}: in two parts a copy is leakage, and a model is tested on what it has seen; remove one")
+
+
+def _missing_topics(path: Path, scans: Sequence[Scan], modalities: Sequence[ModalitySpec]) -> list[str]:
+    warnings = []
+    for m in modalities:
+        without = [scan for scan in scans if m.name in scan.missing]
+        if len(without) == len(scans):
+            held = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(scans[0].types.items()))
+            raise DatasetError(f"{path}: no recording has a topic for '{m.name}' ({m.kind}); name one with data.topics.{m.name}=/..., or leave that encoder out; "
+                               f"{scans[0].name} holds {held}")
+        warnings += [f"{scan.path}: has no topic for '{m.name}', which is missing at all its moments" for scan in without]
+    return warnings

@@ -1,0 +1,188 @@
+"""Labelled moments of a recording, for a trainer: what the pipeline would have seen and heard at each of them."""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from aecf_ros.core.moments import Batch
+from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.replay.bag import AUDIO_TYPES, IMAGE_TYPES, NO_TOPIC, Bag, Topics, open_bag
+from aecf_ros.replay.recordings import content_digest
+from aecf_ros.replay.senses import SENSES, Modality
+from aecf_ros.replay.spans import Span, label_file, read_spans
+from aecf_ros.replay.truth import SETTLING_MARGIN_S
+
+_VERSION = 1
+"""Of what a moment is; raised when the same recording would give other samples."""
+
+
+@dataclass(eq=False)
+class BagUnit:
+    """The labelled moments of one recording; a :class:`aecf_ros.core.moments.Unit`.
+
+    Attributes:
+        modalities: with a name, a kind, and ``height`` and ``width`` or ``rate_hz`` and ``window_s``.
+        moments_ns: int64 ``(N,)``, log time, ascending.
+        duration_s: of the whole recording.
+        missing: modalities that have no topic in it.
+    """
+
+    name: str
+    recording: str
+    digest: str
+    labels: np.ndarray
+    clusters: np.ndarray
+    losses: list[str]
+    path: Path
+    topics: Topics
+    modalities: Sequence[Modality]
+    moments_ns: np.ndarray
+    max_age_s: float
+    duration_s: float
+    missing: Sequence[str] = ()
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The moments in order, up to ``size`` at a time: one pass in log order, in memory that does not grow with the recording.
+
+        Raises:
+            BagError: the recording is no longer there.
+        """
+        senses = {m.name: SENSES[m.kind](m, round(self.max_age_s * NANOSECONDS)) for m in self.modalities}
+        name_of = {topic: name for name, topic in self.topics.streams.items()}
+        name_of_info = {topic: name for name, topic in self.topics.infos.items()}
+        infos: dict[str, Any] = {}
+        gathered = _Gathered(senses, size)
+        i = 0
+        with open_bag(self.path) as bag:
+            for one in bag.messages([*name_of, *name_of_info]):
+                while i < len(self.moments_ns) and self.moments_ns[i] < one.log_ns:
+                    if (batch := gathered.add(bag, int(self.moments_ns[i]))) is not None:
+                        yield batch
+                    i += 1
+                if i == len(self.moments_ns):
+                    break
+                if one.topic in name_of_info:
+                    infos[name_of_info[one.topic]] = bag.deserialize(one)
+                else:
+                    name = name_of[one.topic]
+                    senses[name].take(bag, one, infos.get(name))
+            for at_ns in self.moments_ns[i:]:
+                if (batch := gathered.add(bag, int(at_ns))) is not None:
+                    yield batch
+            refused = [f"{self.path}: {line}" for name, topic in self.topics.streams.items() for line in senses[name].refused.line(topic)]
+            self.losses = [*bag.losses, *refused]
+        if (batch := gathered.rest()) is not None:
+            yield batch
+
+
+class _Gathered:
+    """Moments until they fill a batch."""
+
+    def __init__(self, senses: Mapping[str, Any], size: int) -> None:
+        self._senses = senses
+        self._size = size
+        self._clear()
+
+    def _clear(self) -> None:
+        self._samples: dict[str, list[np.ndarray]] = {name: [] for name in self._senses}
+        self._present: list[list[bool]] = []
+
+    def add(self, bag: Bag, at_ns: int) -> Batch | None:
+        """What all modalities give at a moment; a batch when it is full."""
+        found = {name: sense.sample(bag, at_ns) for name, sense in self._senses.items()}
+        for name, sample in found.items():
+            if sample is not None:
+                self._samples[name].append(sample)
+        self._present.append([sample is not None for sample in found.values()])
+        return self.rest() if len(self._present) == self._size else None
+
+    def rest(self) -> Batch | None:
+        """What there is, ``None`` if nothing."""
+        if not self._present:
+            return None
+        inputs = {name: np.stack(samples) if (samples := self._samples[name]) else np.zeros((0, *sense.shape), sense.dtype)
+                  for name, sense in self._senses.items()}
+        batch = Batch(inputs, np.array(self._present, bool))
+        self._clear()
+        return batch
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A recording looked over: which topic carries what, and what is labelled; its moments are read later.
+
+    ``missing`` are the modalities for which it has no topic.
+    """
+
+    name: str
+    path: Path
+    content: str
+    topics: Topics
+    types: Mapping[str, str]
+    spans: Sequence[Span]
+    duration_s: float
+    missing: Sequence[str]
+    losses: list[str] = field(default_factory=list)
+
+    def unit(self, modalities: Sequence[Modality], classes: Mapping[str, int], stride_s: float, settle_s: float | None, max_age_s: float) -> BagUnit:
+        """Its moments: every ``stride_s`` of each span from ``settle_s`` after its start on.
+
+        Args:
+            classes: label -> class index, or -1 for nothing.
+            settle_s: ``None`` for the longest audio window and 0.25 s.
+        """
+        if settle_s is None:
+            settle_s = max((m.window_s for m in modalities if m.kind == "audio"), default=0.0) + SETTLING_MARGIN_S
+        stride_ns, settle_ns = round(stride_s * NANOSECONDS), round(settle_s * NANOSECONDS)
+        of_spans = [np.arange(s.start_ns + settle_ns, s.end_ns, stride_ns, dtype=np.int64) for s in self.spans]
+        counts = [len(of) for of in of_spans]
+        moments_ns = np.concatenate(of_spans) if of_spans else np.zeros(0, np.int64)
+        labels = np.repeat(np.array([classes[s.label] for s in self.spans], np.int64), counts)
+        settings = {"version": _VERSION, "content": self.content, "max_age_s": max_age_s, "topics": [dict(self.topics.streams), dict(self.topics.infos)],
+                    "modalities": [[m.name, m.kind, *_sizes(m)] for m in modalities]}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest.update(moments_ns.tobytes())
+        return BagUnit(self.name, self.name, digest.hexdigest(), labels, np.repeat(np.arange(len(counts)), counts), list(self.losses), self.path,
+                       self.topics, tuple(modalities), moments_ns, max_age_s, self.duration_s, tuple(self.missing))
+
+
+def _sizes(modality: Any) -> tuple[float, ...]:
+    return (modality.height, modality.width) if modality.kind == "image" else (modality.rate_hz, modality.window_s)
+
+
+def scan_recording(name: str, path: Path, modalities: Sequence[Modality], named: Mapping[str, str]) -> Scan:
+    """Look a recording over.
+
+    Args:
+        named: topics by modality, by modality and ``_info``, and for ``label``. One that this recording does not have is missing, as is a
+            modality of which it has no topic.
+
+    Raises:
+        BagError: it cannot be read, or several topics fit a modality.
+        LabelError: its file of labels cannot be used.
+    """
+    with open_bag(path) as bag:
+        named, missing = dict(named), []
+        for m in modalities:
+            types = IMAGE_TYPES if m.kind == "image" else AUDIO_TYPES
+            if (named[m.name] not in bag.types) if m.name in named else not any(kind in types for kind in bag.types.values()):
+                named[m.name] = NO_TOPIC
+                missing.append(m.name)
+        for other in [n for n in named if n.removesuffix("_info") in missing or n == "label"]:
+            if other not in missing and named[other] not in bag.types:
+                named[other] = NO_TOPIC
+        topics = bag.choose_topics(SimpleNamespace(modalities=modalities), named, option="data.topics.")
+        losses = list(bag.losses)
+        if bag.end_ns < bag.start_ns:
+            return Scan(name, path, content_digest(path), topics, bag.types, [], 0.0, missing, [*losses, f"{path}: holds no message"])
+        spans = read_spans(bag, label_file(path), topics.label)
+        return Scan(name, path, content_digest(path), topics, bag.types, spans, bag.duration_s, missing, [*bag.losses])
+
+

@@ -1,0 +1,168 @@
+"""Recordings divided into parts: by recording, never by moment, every class in every part where that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+import numpy as np
+
+from aecf_ros.training.config import DataConfig
+from aecf_ros.training.datasets import DatasetError
+
+SPLIT_PARTS = ("fusion", "calibration", "test")
+"""Parts that recordings are divided into."""
+SYNONYMS = {"train": "fusion", "training": "fusion", "val": "calibration", "valid": "calibration", "validation": "calibration"}
+"""What others call the parts."""
+IMBALANCE = 10
+"""The most frequent class may have so many times the moments of the rarest before it is named."""
+_SEARCHED = 64
+"""Recordings up to which other divisions are tried where a class is missing somewhere."""
+
+
+def part_of(word: str, where: str) -> str:
+    """The part that a word names.
+
+    Raises:
+        DatasetError: none; the line starts with ``where``.
+    """
+    part = SYNONYMS.get(word.strip().lower(), word.strip().lower())
+    if part not in SPLIT_PARTS:
+        raise DatasetError(f"{where}: '{word[:40]}' is no part; write {', '.join(SPLIT_PARTS)} (or train, val)")
+    return part
+
+
+def split_recordings(
+    counts: Mapping[str, np.ndarray], config: DataConfig, given: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """A part for each recording.
+
+    Those that ``given`` or ``config.parts`` name go where they say. The others are divided by iterative stratification
+    (Sechidis et al., On the Stratification of Multi-Label Data, 2011): of the class that fewest of them hold each goes to a
+    part that lacks it, else to the one that is shortest of it. The same recordings, shares and seed give the same parts.
+
+    Args:
+        counts: recording -> int ``(C,)``, its moments of each class.
+        given: recording -> part, as the data itself says.
+
+    Raises:
+        DatasetError: ``config.parts`` names something that is not there, or a part stays empty.
+    """
+    decided = {**(given or {}), **{_known(name, counts): part_of(word, f"data.parts.{name}") for name, word in config.parts.items()}}
+    names = sorted(counts)
+    held = np.array([counts[name] for name in names], float).reshape(len(names), -1)
+    shares = np.array([1 - config.calibration_share - config.test_share, config.calibration_share, config.test_share])
+    if shares[0] <= 0:
+        raise DatasetError("data.calibration_share and data.test_share leave nothing to train on; their sum must be below 1")
+    part = np.array([SPLIT_PARTS.index(decided[name]) if name in decided else -1 for name in names])
+    free = np.flatnonzero(part < 0)
+    _stratify(part, held, shares, np.random.default_rng(config.split_seed))
+    if len(names) <= _SEARCHED:
+        _improve(part, held, shares, free)
+    for p, name in enumerate(SPLIT_PARTS):
+        if not (part == p).any():
+            raise DatasetError(
+                f"too few recordings to split: {len(names)} with labelled moments, and none is left for the part '{name}'; "
+                "parts share no recording, so record at least three, with every class in each, or decide with data.parts"
+            )
+    return {name: SPLIT_PARTS[p] for name, p in zip(names, part, strict=True)}
+
+
+def _known(name: str, counts: Mapping[str, np.ndarray]) -> str:
+    if name in counts:
+        return name
+    near = get_close_matches(name, counts, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(counts)[:8])}"
+    raise DatasetError(f"data.parts.{name}: no such recording with labelled moments; {hint}")
+
+
+def _stratify(part: np.ndarray, held: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> None:
+    """Fill in the parts that are -1."""
+    rank = rng.permutation(len(part))
+    in_part = np.array([held[part == p].sum(0) for p in range(len(shares))])
+    wanted = shares[:, None] * held.sum(0)
+    free = part < 0
+    while free.any():
+        holders = (held[free] > 0).sum(0)
+        if not holders.any():
+            part[free] = 0
+            return
+        c = int(np.argmin(np.where(holders > 0, holders, len(part) + 1)))
+        of_class = np.flatnonzero(free & (held[:, c] > 0))
+        for r in of_class[np.lexsort((rank[of_class], -held[of_class, c]))]:
+            short = wanted[:, c] - in_part[:, c]
+            lacks = in_part[:, c] == 0
+            # Ties, as between parts that both lack the class, go to the part that is shortest of everything.
+            p = max(range(len(shares)), key=lambda i: (lacks[i], short[i], wanted[i].sum() - in_part[i].sum()))
+            part[r], free[r] = p, False
+            in_part[p] += held[r]
+
+
+def _improve(part: np.ndarray, held: np.ndarray, shares: np.ndarray, free: np.ndarray) -> None:
+    """Move and swap free recordings while that brings a class to a part that lacks it."""
+    total = np.maximum(held.sum(0), 1)
+
+    def cost() -> tuple[int, float]:
+        in_part = np.array([held[part == p].sum(0) for p in range(len(shares))])
+        return int((in_part == 0).sum()), float(np.abs(in_part / total - shares[:, None]).sum())
+
+    best = cost()
+    while best[0]:
+        found = None
+        for i in free:
+            before = part[i]
+            for p in range(len(shares)):
+                part[i] = p
+                if (now := cost()) < best and now[0] < best[0]:
+                    best, found = now, [(i, p)]
+            part[i] = before
+            for j in free[free > i]:
+                if part[j] != before:
+                    part[i], part[j] = part[j], part[i]
+                    if (now := cost()) < best and now[0] < best[0]:
+                        best, found = now, [(i, part[i]), (j, part[j])]
+                    part[i], part[j] = part[j], part[i]
+        if found is None:
+            return
+        for i, p in found:
+            part[i] = p
+
+
+def check_classes(name: str, labels: Sequence[str], counts: Mapping[str, np.ndarray]) -> list[str]:
+    """What the classes of a corpus may do to a model, a line each.
+
+    A class that the part ``calibration`` or ``test`` lacks is a warning: a model comes out, but its confidence in that class is
+    not calibrated, or not measured.
+
+    Args:
+        counts: part -> int ``(C,)``, its moments of each class.
+
+    Raises:
+        DatasetError: there are fewer than two classes, or a class cannot be learned because the part ``fusion`` lacks it.
+    """
+    total = np.sum(list(counts.values()), axis=0)
+    if (total > 0).sum() < 2:
+        only = f"only '{labels[int(total.argmax())]}'" if total.any() else "none"
+        raise DatasetError(f"{name}: {only} of the classes ({', '.join(labels)}) is labelled; two at least are needed to tell apart")
+    if lacking := [labels[c] for c in np.flatnonzero(counts["fusion"] == 0)]:
+        raise DatasetError(
+            f"{name}: the part 'fusion', which is trained on, lacks {_named(lacking)}; record more of it, decide with data.parts, "
+            "or name it in data.nothing"
+        )
+    means = {"calibration": "the confidence in it is not calibrated", "test": "how well it is recognized is not measured"}
+    warnings = [
+        f"the part '{part}' lacks {_named(missing)}: {means[part]}; record more of it"
+        for part in means
+        if (missing := [labels[c] for c in np.flatnonzero(counts[part] == 0)])
+    ]
+    most, least = int(total.argmax()), int(total.argmin())
+    if total[most] >= IMBALANCE * total[least]:
+        warnings.append(
+            f"classes are imbalanced: '{labels[most]}' has {total[most]} moments and '{labels[least]}' {total[least]}; "
+            "record more of the rare ones"
+        )
+    return warnings
+
+
+def _named(labels: Sequence[str]) -> str:
+    return ", ".join(f"'{label}'" for label in labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
