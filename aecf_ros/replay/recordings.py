@@ -17,7 +17,7 @@ def find_recordings(path: Path) -> dict[str, Path]:
     """Every recording at or below a path: its name, unique there, and where it lies.
 
     A recording is a rosbag2 directory, also one whose recorder was killed before it wrote ``metadata.yaml`` if its files are named
-    ``NAME_0.mcap`` after it, or else an ``.mcap`` or ``.db3`` file of its own.
+    ``NAME_0.mcap`` or ``NAME.mcap`` after it, or else an ``.mcap`` or ``.db3`` file of its own.
     """
     if _is_recording(path):
         return {path.name: path}
@@ -31,8 +31,8 @@ def _is_recording(path: Path) -> bool:
         return False
     if (path / _METADATA).is_file():
         return True
-    files = _files(path)
-    return bool(files) and all(re.fullmatch(rf"{re.escape(path.name)}_\d+", file.stem) for file in files)
+    files = [p for p in path.iterdir() if p.suffix in SUFFIXES]
+    return bool(files) and all(re.fullmatch(rf"{re.escape(path.name)}(_\d+)?", file.stem) for file in files)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -45,18 +45,15 @@ def _below(folder: Path) -> Iterator[Path]:
             yield from _below(entry)
 
 
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
-
-
 def content_digest(path: Path) -> str:
-    """SHA-256 over a recording's files, wherever it lies and whatever it is called.
+    """SHA-256 over a recording's files, wherever it lies and whatever it is called; labels in a CSV do not count.
 
     A file above 256 MB counts by its size and 64 blocks of 1 MB spread over it, its first and its last among them, so that an hour of
     raw video costs no more than a minute of it.
     """
     digest = hashlib.sha256()
-    for file in _files(path):
+    inside = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file() and p.name != _METADATA and p.suffix != ".csv")
+    for file in inside:
         size = file.stat().st_size
         digest.update(size.to_bytes(8, "big"))
         with file.open("rb") as opened:
