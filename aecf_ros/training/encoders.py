@@ -90,32 +90,75 @@ class CameraEncoder(nn.Module):
         return self.network(self.normalize(self.represent(image)))
 
 
-def mel_filters(rate_hz: int, fft: int, mels: int, low_hz: float, high_hz: float) -> Tensor:
-    """Triangular filters with equal spacing on the mel scale (O'Shaughnessy 1987, 2595 log10(1 + f/700)).
+def _mel_htk(hz: float) -> float:
+    return 2595.0 * math.log10(1.0 + hz / 700.0)
+
+
+def _mel_slaney(hz: float) -> float:
+    return hz / (200.0 / 3.0) if hz < 1000.0 else 15.0 + math.log(hz / 1000.0) * 27.0 / math.log(6.4)
+
+
+def _hertz_htk(mel: Tensor) -> Tensor:
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+
+
+def _hertz_slaney(mel: Tensor) -> Tensor:
+    return torch.where(mel < 15.0, mel * (200.0 / 3.0), 1000.0 * torch.exp((mel - 15.0) * (math.log(6.4) / 27.0)))
+
+
+MEL_SCALES = {"htk": (_mel_htk, _hertz_htk), "slaney": (_mel_slaney, _hertz_slaney)}
+"""Name -> Hz to mel, mel to Hz. HTK: 2595 log10(1 + f/700) (O'Shaughnessy 1987). Slaney: linear under 1 kHz, logarithmic
+above (Auditory Toolbox, 1998)."""
+
+
+def mel_filters(
+    rate_hz: int,
+    fft: int,
+    mels: int,
+    low_hz: float,
+    high_hz: float,
+    scale: str = "htk",
+    norm: str = "sum",
+    triangles: str = "hz",
+) -> Tensor:
+    """Triangular filters with equal spacing on a mel scale.
+
+    Args:
+        scale: a key of MEL_SCALES.
+        norm: ``sum`` (each row has sum 1, so that white noise is flat), ``slaney`` (each triangle over Hz has area 1) or
+            ``none`` (each triangle has height 1).
+        triangles: whether they are triangles over ``hz`` or over ``mel``.
 
     Returns:
-        float32 (mels, fft // 2 + 1), each row with sum 1 so that white noise is flat.
+        float32 (mels, fft // 2 + 1).
     """
-
-    def mel(hz: float) -> float:
-        return 2595.0 * math.log10(1.0 + hz / 700.0)
-
-    points = torch.linspace(mel(low_hz), mel(high_hz), mels + 2, dtype=torch.float64)
-    edges = 700.0 * (10.0 ** (points / 2595.0) - 1.0)
+    to_mel, to_hertz = MEL_SCALES[scale]
+    points = torch.linspace(to_mel(low_hz), to_mel(high_hz), mels + 2, dtype=torch.float64)
+    hertz = to_hertz(points)
     bins = torch.arange(fft // 2 + 1, dtype=torch.float64) * rate_hz / fft
+    edges = hertz
+    if triangles == "mel":
+        edges, bins = points, torch.tensor([to_mel(hz) for hz in bins.tolist()], dtype=torch.float64)
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
     filters = torch.minimum(rising, falling).clamp_min(0.0)
-    return (filters / filters.sum(dim=1, keepdim=True).clamp_min(1e-9)).float()
+    if norm == "sum":
+        filters = filters / filters.sum(dim=1, keepdim=True).clamp_min(1e-9)
+    elif norm == "slaney":
+        filters = filters * (2.0 / (hertz[2:] - hertz[:-2]))[:, None]
+    return filters.float()
 
 
-def fourier_basis(window: int, fft: int) -> Tensor:
-    """Hann-windowed cosines and sines as convolution weights.
+def fourier_basis(window: int, fft: int, taper: Tensor | None = None) -> Tensor:
+    """Windowed cosines and sines as convolution weights.
+
+    Args:
+        taper: float64 (window,), the window function; where not given a Hann window, scaled so that a full-scale sine
+            gives a power near 1 in its bin.
 
     Returns:
-        float32 (2 * (fft // 2 + 1), 1, window); a full-scale sine gives a power near 1 in its bin.
+        float32 (2 * (fft // 2 + 1), 1, window).
     """
-    hann = torch.hann_window(window, periodic=True, dtype=torch.float64)
     phase = (
         2.0
         * math.pi
@@ -123,7 +166,12 @@ def fourier_basis(window: int, fft: int) -> Tensor:
         * torch.arange(window, dtype=torch.float64)
         / fft
     )
-    basis = torch.cat([torch.cos(phase), -torch.sin(phase)]) * hann * (2.0 / hann.sum())
+    waves = torch.cat([torch.cos(phase), -torch.sin(phase)])
+    if taper is None:
+        hann = torch.hann_window(window, periodic=True, dtype=torch.float64)
+        basis = waves * hann * (2.0 / hann.sum())
+    else:
+        basis = waves * taper
     return basis.float().unsqueeze(1)
 
 
