@@ -51,7 +51,7 @@ setup(
     ],
     extras_require={
         "microphone": ["sounddevice"],
-        "train": ["torch", "onnx", "onnxscript", "scikit-learn"],
+        "train": ["torch", "onnx", "onnxscript", "safetensors", "scikit-learn"],
     },
     entry_points={
         "console_scripts": [

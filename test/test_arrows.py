@@ -18,7 +18,7 @@ ALLOWED = {
     "core": {"core", "numpy"},
     "runtime": {"core", "runtime", "numpy", "onnxruntime", "soxr"},
     "fusion": {"fusion", "torch"},
-    "training": {"core", "fusion", "training", "numpy", "torch", "onnx", "onnxruntime", "click", "rich", "matplotlib"} | YAML_RECORDS,
+    "training": {"core", "fusion", "training", "numpy", "torch", "onnx", "onnxruntime", "safetensors", "click", "rich", "matplotlib"} | YAML_RECORDS,
     "replay": {"core", "runtime", "replay", "numpy", "rosbags", "matplotlib"} | YAML_RECORDS,
 }
 """Room -> rooms and third-party packages that any of its modules may import."""
