@@ -144,7 +144,7 @@ def quantize(model: Path | str, out: Path | str, precision: str, data: Path | st
         )
     before = evaluate(bundle, dataset)
     files = {m.encoder: _converter(bundle.path(m.encoder), precision) for m in manifest.modalities}
-    files[manifest.head] = lambda path: path.write_bytes(bundle.path(manifest.head).read_bytes())
+    files |= {file: _copier(bundle.path(file)) for file in (manifest.head, manifest.head_weights) if file}
     after: Metrics = {}
 
     def finished(hashes: dict[str, str], metrics: Metrics) -> Manifest:

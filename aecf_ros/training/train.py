@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
-from aecf_ros.core.bundle import FORMAT_VERSION, Manifest
+from aecf_ros.core.bundle import FORMAT_VERSION, DriftReference, Manifest
 from aecf_ros.core.metrics import subset_metrics
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.layer import AECF
@@ -40,6 +40,8 @@ from aecf_ros.training.head import Settled, Table, fit_experts, fit_gate, new_he
 from aecf_ros.training.loop import Advance
 from aecf_ros.training.pairs import Pairs, pair_by_label
 from aecf_ros.training.programs import export_program
+from aecf_ros.training.reference import drift_reference
+from aecf_ros.training.weights import HEAD_WEIGHTS, save_head
 
 _SEEDS = {"head": 11, "calibration": 12, "test": 13, "mismatch": 14, "field": 15}
 
@@ -225,6 +227,12 @@ def _calibrate(dataset: Dataset, features: Features, head: AECF, config: TrainCo
     return calibrate(head, dataset.names, features.clean["calibration"], pairs, config.calibration, reference)
 
 
+def _drift_reference(dataset: Dataset, features: Features, head: ExportedHead, config: TrainConfig) -> DriftReference:
+    rows = _calibration_pairs(dataset, config).rows
+    embeddings = [of[rows[:, m]] for m, of in enumerate(features.clean["calibration"])]
+    return drift_reference(head, dataset.names, embeddings, np.ones(rows.shape, bool))
+
+
 @torch.inference_mode()
 def _answer(
     head: ExportedHead, embeddings: Sequence[np.ndarray], rows: np.ndarray, pattern: np.ndarray
@@ -347,6 +355,7 @@ def _write(
         verify_head(head, path, sample, names)
 
     files = {f"{name}_encoder.onnx": encoder_writer(m) for m, name in enumerate(names)} | {"head.onnx": head_writer}
+    files[HEAD_WEIGHTS] = lambda path: save_head(path, head.fusion, calibration, config.head.options)
     if config.programs:
         files |= {f"{name}_encoder.pt2": program_writer(m) for m, name in enumerate(names)}
     fields = {
@@ -360,6 +369,8 @@ def _write(
             for m in spec.modalities
         ],
         "head": "head.onnx",
+        "head_weights": HEAD_WEIGHTS,
+        "drift": _drift_reference(dataset, features, head, config).model_dump(),
         "calibration": {
             "method": f"{_method(settled)}; set_threshold is the least probability in a set",
             "coverage": calibration.coverage,
