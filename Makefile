@@ -7,14 +7,14 @@ SETUP := $(PYTHON) dev/setup/prepare.py
 SOURCE := if [ -f build/interfaces/install/setup.sh ]; then . build/interfaces/install/setup.sh; fi;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-fusion bench-node setup-demo setup-test setup-bench clean
+.PHONY: help demo test bench bench-fusion bench-node setup-demo setup-train setup-test setup-bench clean
 
 help:
 	@echo 'make demo    the fusion node on a recording whose camera and microphone fail on schedule; report in $(OUT)/demo'
 	@echo 'make test    the whole test suite'
 	@echo 'make bench   the benchmarks; tables here, numbers in $(OUT)/bench'
 	@echo 'make clean   remove what the above left in this folder'
-	@echo 'Set-up alone: make setup-demo, setup-test or setup-bench. Another interpreter: make PYTHON=python3.12 demo'
+	@echo 'Set-up alone: make setup-demo, setup-train (for .venv/bin/aecf train), setup-test or setup-bench. Another interpreter: make PYTHON=python3.12 demo'
 
 demo: setup-demo
 	@$(SOURCE) .venv/bin/aecf demo --out $(OUT)/demo
@@ -33,6 +33,9 @@ bench-node: setup-bench
 
 setup-demo:
 	@$(SETUP) demo
+
+setup-train:
+	@$(SETUP) train
 
 setup-test:
 	@$(SETUP) test

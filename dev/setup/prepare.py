@@ -1,6 +1,6 @@
 """Prepare this checkout: Debian packages, virtual environment, message packages, the package itself.
 
-    python3 dev/setup/prepare.py {demo,test,bench}
+    python3 dev/setup/prepare.py {demo,train,test,bench}
 
 Each step leaves a stamp of its inputs in `.venv/stamps`, so that a second run does nothing. Standard library only:
 this runs before anything is installed. Exit codes: 0 ready, 1 failed, 2 wrong usage.
@@ -33,8 +33,13 @@ LOG = BUILD / "setup.log"
 WORKSPACE = ROOT / "build" / "interfaces"
 
 PYTHON_TAG = f"{sys.version_info.major}.{sys.version_info.minor}"
-PROFILES = ("demo", "test", "bench")
-REQUIREMENTS = {"demo": ["demo.txt"], "test": ["demo.txt", "dev.txt"], "bench": ["demo.txt", "dev.txt"]}
+PROFILES = ("demo", "train", "test", "bench")
+REQUIREMENTS = {
+    "demo": ["demo.txt"],
+    "train": ["demo.txt", "train.txt"],
+    "test": ["demo.txt", "train.txt", "dev.txt"],
+    "bench": ["demo.txt", "train.txt", "dev.txt"],
+}
 MESSAGE_PACKAGES = [
     ROOT / "aecf_msgs",
     ROOT / "dev" / "interfaces" / "audio_common_msgs",
@@ -281,7 +286,7 @@ def prepare(profile: str) -> int:
 
     files = [HERE / name for name in ([] if distribution else ["ros.txt"]) + REQUIREMENTS[profile]]
     for number, file in enumerate(files, start=1):
-        size = " (some minutes: torch)" if file.name == "dev.txt" else ""
+        size = " (some minutes: torch)" if file.name == "train.txt" else ""
         steps.stamped(file.name, file_digest(HERE / "constraints.txt", *files[:number]),
                       f"Python packages of {file.name}{size}",
                       lambda file=file: install_requirements([file], distribution))  # fmt: skip
@@ -306,7 +311,7 @@ def prepare(profile: str) -> int:
 
 def main() -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(description="Prepare this checkout for make demo, make test or make bench.")
+    parser = argparse.ArgumentParser(description="Prepare this checkout for make demo, aecf train, make test or make bench.")
     parser.add_argument("profile", choices=PROFILES)
     profile = parser.parse_args().profile
     BUILD.mkdir(parents=True, exist_ok=True)
