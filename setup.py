@@ -51,7 +51,8 @@ setup(
     ],
     extras_require={
         "microphone": ["sounddevice"],
-        "train": ["torch", "onnx", "onnxscript", "safetensors", "scikit-learn"],
+        "train": ["torch", "onnx", "onnxscript", "safetensors", "scikit-learn", "soundfile"],
+        "parquet": ["pyarrow"],
     },
     entry_points={
         "console_scripts": [

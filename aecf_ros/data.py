@@ -1,22 +1,22 @@
 """Labelled data of any kind as a corpus: a dataset folder, a table, or recordings. What lies at a path decides which it is."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from aecf_ros.core.moments import NOTHING
 from aecf_ros.replay.bag import BagError
-from aecf_ros.replay.moments import BagUnit, Scan, scan_recording
+from aecf_ros.replay.found import Found, find_modalities
+from aecf_ros.replay.moments import Scan, scan_recording
 from aecf_ros.replay.recordings import find_recordings
 from aecf_ros.replay.truth import LabelError
+from aecf_ros.training.classes import checked_corpus, class_counts, class_names
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import DATASET, DatasetError, ModalitySpec
+from aecf_ros.training.datasets import DATASET, AudioSpec, DatasetError, ImageSpec, ModalitySpec
 from aecf_ros.training.folder import folder_corpus
-from aecf_ros.training.split import SPLIT_PARTS, check_classes, split_recordings
+from aecf_ros.training.split import SPLIT_PARTS, given_parts, split_recordings
+from aecf_ros.training.table import find_table, table_corpus
 
 Progress = Callable[[int, int, str], None]
 """Told how many of how many recordings were looked over, and the name of the next."""
@@ -28,7 +28,7 @@ def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = No
 
     Args:
         path: a folder that holds ``dataset.yaml``; recordings, as a folder of them or one; or a table.
-        modalities: what the encoders take; a dataset folder knows itself.
+        modalities: what the encoders take. A dataset folder knows itself; where recordings and tables are to show what they hold, their own sizes.
 
     Raises:
         DatasetError: the data cannot be used; one line that says what was found and what to do.
@@ -43,17 +43,24 @@ def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = No
             return _recordings_corpus(path, found, modalities, config, progress)
         except (BagError, LabelError) as error:
             raise DatasetError(str(error)) from None
+    if (table := find_table(path)) is not None:
+        return table_corpus(table, modalities, config)
     held = ", ".join(sorted(p.name for p in path.iterdir())[:5]) if path.is_dir() else "one file"
     raise DatasetError(f"{path}: neither {DATASET}, nor recordings (rosbag2 directories, .mcap, .db3), nor one table (.csv, .parquet); it holds {held or 'nothing'}")
 
 
 def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[ModalitySpec] | None, config: DataConfig, progress: Progress) -> Corpus:
+    topics = dict(config.topics)
     if modalities is None:
-        raise DatasetError(f"{path}: recordings do not say what encoders take; name encoders")
+        held = find_modalities(found.values(), topics)
+        modalities = [_spec(of) for of in held]
+        topics = {**{of.name: of.topic for of in held}, **topics}
+        if not modalities:
+            raise DatasetError(f"{path}: no recording holds a picture or sound that can be read; `ros2 bag info` shows what they hold")
     scans: list[Scan] = []
     for i, (name, at) in enumerate(found.items()):
         progress(i, len(found), name)
-        scans.append(scan_recording(name, at, modalities, config.topics))
+        scans.append(scan_recording(name, at, modalities, topics))
     warnings = [line for scan in scans for line in scan.losses]
     _refuse_copies(scans)
     warnings += _missing_topics(path, scans, modalities)
@@ -62,7 +69,7 @@ def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[
         raise DatasetError(f"{path}: no labels: no topic of type std_msgs/msg/String with 'label' in its name says any, and no recording has a CSV of "
                            "start_s,end_s,label beside it (NAME.csv); write one, or name the topic with data.topics.label=/...")
     warnings += [f"{scan.path}: nothing in it is labelled; it is left out" for scan in unlabelled]
-    labels = _class_names(path, (span.label for scan in scans for span in scan.spans), config)
+    labels = class_names(str(path), (span.label for scan in scans for span in scan.spans), config)
     classes = {**{label: i for i, label in enumerate(labels)}, **dict.fromkeys(config.nothing, NOTHING)}
     units = []
     for scan in scans:
@@ -73,33 +80,16 @@ def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[
             warnings.append(f"{scan.path}: no span lasts longer than data.settle_s, so that no moment is left; it is left out")
     if not units:
         raise DatasetError(f"{path}: no labelled span lasts longer than the settling after a change of label; label longer, or lower data.settle_s")
-    parts = split_recordings({u.recording: _counts(u.labels, len(labels), nothing=True) for u in units}, config)
-    return _corpus(path, labels, modalities, {part: [u for u in units if parts[u.recording] == part] for part in SPLIT_PARTS}, warnings)
+    counts = {u.recording: class_counts(u.labels, len(labels)) for u in units}
+    parts = split_recordings(counts, config, given_parts(counts, config))
+    name, of_part = path.resolve().name, {part: [u for u in units if parts[u.recording] == part] for part in SPLIT_PARTS}
+    return checked_corpus(path, labels, modalities, of_part, [f"{name}: {len(units)} recordings"], warnings)
 
 
-def _corpus(path: Path, labels: Sequence[str], modalities: Sequence[ModalitySpec], parts: dict[str, list[BagUnit]], warnings: list[str]) -> Corpus:
-    counts = {part: sum((_counts(u.labels, len(labels)) for u in units), np.zeros(len(labels), np.int64)) for part, units in parts.items()}
-    warnings = [*warnings, *check_classes(str(path), labels, counts)]
-    recordings = {u.recording for units in parts.values() for u in units}
-    return Corpus(path.resolve().name, labels, modalities, parts, paired=True, sources=[f"{path.resolve().name}: {len(recordings)} recordings"], warnings=warnings)
-
-
-def _counts(labels: np.ndarray, classes: int, nothing: bool = False) -> np.ndarray:
-    """Moments of each class, and of nothing behind them."""
-    counts = np.bincount(np.where(labels == NOTHING, classes, labels), minlength=classes + 1)
-    return counts if nothing else counts[:classes]
-
-
-def _class_names(path: Path, found: Iterable[str], config: DataConfig) -> list[str]:
-    names = sorted(set(found) - set(config.nothing))
-    if not config.labels:
-        return names
-    for name in names:
-        if name not in config.labels:
-            near = get_close_matches(name, config.labels, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it holds {', '.join(config.labels)}"
-            raise DatasetError(f"{path}: the label '{name[:40]}' is not in data.labels; {hint} Correct it, or name it in data.nothing")
-    return list(config.labels)
+def _spec(found: Found) -> ModalitySpec:
+    if found.kind == "image":
+        return ImageSpec(name=found.name, kind="image", height=int(found.size[0]), width=int(found.size[1]))
+    return AudioSpec(name=found.name, kind="audio", rate_hz=int(found.size[0]), window_s=found.size[1])
 
 
 def _refuse_copies(scans: Sequence[Scan]) -> None:

@@ -39,7 +39,7 @@ class Unit(Protocol):
         digest: hexadecimal; changes when what :meth:`batches` gives does.
         labels: int64 ``(N,)``, class index or :data:`NOTHING`.
         clusters: int64 ``(N,)``; moments that share a number are not independent (one labelled span, one file).
-        losses: in a line each what of it cannot be read; all of it once :meth:`batches` has run through.
+        losses: in a line each what of it could not be read, once :meth:`batches` has run through.
     """
 
     name: str

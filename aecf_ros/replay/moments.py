@@ -32,6 +32,7 @@ class BagUnit:
         moments_ns: int64 ``(N,)``, log time, ascending.
         duration_s: of the whole recording.
         missing: modalities that have no topic in it.
+        known: losses that were said when it was looked over.
     """
 
     name: str
@@ -47,6 +48,7 @@ class BagUnit:
     max_age_s: float
     duration_s: float
     missing: Sequence[str] = ()
+    known: Sequence[str] = ()
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The moments in order, up to ``size`` at a time: one pass in log order, in memory that does not grow with the recording.
@@ -77,7 +79,7 @@ class BagUnit:
                 if (batch := gathered.add(bag, int(at_ns))) is not None:
                     yield batch
             refused = [f"{self.path}: {line}" for name, topic in self.topics.streams.items() for line in senses[name].refused.line(topic)]
-            self.losses = [*bag.losses, *refused]
+            self.losses = [*(line for line in bag.losses if line not in self.known), *refused]
         if (batch := gathered.rest()) is not None:
             yield batch
 
@@ -149,8 +151,8 @@ class Scan:
                     "modalities": [[m.name, m.kind, *_sizes(m)] for m in modalities]}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(moments_ns.tobytes())
-        return BagUnit(self.name, self.name, digest.hexdigest(), labels, np.repeat(np.arange(len(counts)), counts), list(self.losses), self.path,
-                       self.topics, tuple(modalities), moments_ns, max_age_s, self.duration_s, tuple(self.missing))
+        return BagUnit(self.name, self.name, digest.hexdigest(), labels, np.repeat(np.arange(len(counts)), counts), [], self.path,
+                       self.topics, tuple(modalities), moments_ns, max_age_s, self.duration_s, tuple(self.missing), tuple(self.losses))
 
 
 def _sizes(modality: Any) -> tuple[float, ...]:

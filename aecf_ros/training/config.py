@@ -45,6 +45,8 @@ class DataConfig(_Record):
 
     topics: dict[str, str] = {}
     """By modality, by modality and `_info`, and for `label`: topics where their types alone do not tell."""
+    columns: dict[str, str] = {}
+    """By modality, and for `label`, `split` and `recording`: columns of a table that are called otherwise."""
     labels: list[str] = []
     """Class names in order; those found, sorted, where empty."""
     nothing: list[str] = []
@@ -91,6 +93,20 @@ class ReliabilityConfig(_Record):
     """Nats that this may cost on the calibration part with all modalities."""
 
 
+class EarlyStoppingConfig(_Record):
+    """Stop where the NLL over all subsets of held-out clusters no longer falls, and keep the weights of its least.
+
+    The held-out clusters are of the part ``fusion``: the calibration part stays unseen by what it calibrates.
+    """
+
+    share: float = Field(0.15, gt=0, lt=1)
+    """Of the clusters of each class (labelled spans, in recordings); the experts are not trained on them."""
+    patience: int = Field(5, ge=1)
+    """Epochs without a new least."""
+    pairs: int = Field(2000, ge=1)
+    """Drawn once, from the held-out clusters as training pairs are from the others."""
+
+
 class HeadConfig(_Record):
     """The fusion head over frozen embeddings."""
 
@@ -103,6 +119,13 @@ class HeadConfig(_Record):
     """Share of training samples in which all modalities show nothing; their target is the uniform distribution."""
     field_copies: int = Field(1, ge=0)
     """Corrupted copies of each sample of the head's part, each of a kind and severity of its own (field.py)."""
+    balanced: bool = True
+    """Recorded moments of each class are drawn equally often, and their frequencies are put back as the prior. Weights of
+    classes would do the same with steps of very different sizes. False draws moments as they come."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Experts that are taught to be less sure; what they then lack in confidence the calibration part puts back."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """Off: the learning rate falls to zero over ``optimizer.epochs``, and the shipped model was made so."""
     optimizer: OptimizerConfig = OptimizerConfig(epochs=20, batch_size=256, learning_rate=2e-3, weight_decay=0.01)
     reliability: ReliabilityConfig = ReliabilityConfig()
 
@@ -143,6 +166,8 @@ class TrainConfig(_Record):
     pairs: PairsConfig = PairsConfig()
     head: HeadConfig = HeadConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    mixed_precision: bool = False
+    """Encoders and heads are trained under bfloat16 autocast. Slower on most CPUs; not tried on a GPU."""
     programs: bool = False
     """Also write each encoder as a torch exported program, `NAME.pt2`, for `backend: torch`."""
 

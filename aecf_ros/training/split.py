@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 
 import numpy as np
@@ -14,8 +14,6 @@ SPLIT_PARTS = ("fusion", "calibration", "test")
 """Parts that recordings are divided into."""
 SYNONYMS = {"train": "fusion", "training": "fusion", "val": "calibration", "valid": "calibration", "validation": "calibration"}
 """What others call the parts."""
-IMBALANCE = 10
-"""The most frequent class may have so many times the moments of the rarest before it is named."""
 _SEARCHED = 64
 """Recordings up to which other divisions are tried where a class is missing somewhere."""
 
@@ -32,47 +30,54 @@ def part_of(word: str, where: str) -> str:
     return part
 
 
-def split_recordings(
-    counts: Mapping[str, np.ndarray], config: DataConfig, given: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def given_parts(names: Collection[str], config: DataConfig) -> dict[str, str]:
+    """Recording -> part, as ``config.parts`` decides.
+
+    Raises:
+        DatasetError: it names a recording that is not among ``names``, or no part.
+    """
+    return {_known(name, names): part_of(word, f"data.parts.{name}") for name, word in config.parts.items()}
+
+
+def split_recordings(counts: Mapping[str, np.ndarray], config: DataConfig, given: Mapping[str, str]) -> dict[str, str]:
     """A part for each recording.
 
-    Those that ``given`` or ``config.parts`` name go where they say. The others are divided by iterative stratification
-    (Sechidis et al., On the Stratification of Multi-Label Data, 2011): of the class that fewest of them hold each goes to a
-    part that lacks it, else to the one that is shortest of it. The same recordings, shares and seed give the same parts.
+    Those in ``given`` go where that says. The others are divided by iterative stratification (Sechidis et al., On the
+    Stratification of Multi-Label Data, 2011): of the class that fewest of them hold each goes to a part that lacks it, else to
+    the one that is shortest of it. The same recordings, shares and seed give the same parts.
 
     Args:
         counts: recording -> int ``(C,)``, its moments of each class.
-        given: recording -> part, as the data itself says.
 
     Raises:
-        DatasetError: ``config.parts`` names something that is not there, or a part stays empty.
+        DatasetError: a part stays empty.
     """
-    decided = {**(given or {}), **{_known(name, counts): part_of(word, f"data.parts.{name}") for name, word in config.parts.items()}}
     names = sorted(counts)
     held = np.array([counts[name] for name in names], float).reshape(len(names), -1)
     shares = np.array([1 - config.calibration_share - config.test_share, config.calibration_share, config.test_share])
     if shares[0] <= 0:
         raise DatasetError("data.calibration_share and data.test_share leave nothing to train on; their sum must be below 1")
-    part = np.array([SPLIT_PARTS.index(decided[name]) if name in decided else -1 for name in names])
+    part = np.array([SPLIT_PARTS.index(given[name]) if name in given else -1 for name in names])
     free = np.flatnonzero(part < 0)
     _stratify(part, held, shares, np.random.default_rng(config.split_seed))
     if len(names) <= _SEARCHED:
         _improve(part, held, shares, free)
     for p, name in enumerate(SPLIT_PARTS):
+        if not (part == p).any() and not len(free):
+            raise DatasetError(f"the part '{name}' is given nothing; {', '.join(SPLIT_PARTS)} are all needed: give some of the data to it")
         if not (part == p).any():
             raise DatasetError(
-                f"too few recordings to split: {len(names)} with labelled moments, and none is left for the part '{name}'; "
+                f"too few recordings to split: {len(names)} with labelled moments leave none for the part '{name}'; "
                 "parts share no recording, so record at least three, with every class in each, or decide with data.parts"
             )
     return {name: SPLIT_PARTS[p] for name, p in zip(names, part, strict=True)}
 
 
-def _known(name: str, counts: Mapping[str, np.ndarray]) -> str:
-    if name in counts:
+def _known(name: str, names: Collection[str]) -> str:
+    if name in names:
         return name
-    near = get_close_matches(name, counts, 1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(counts)[:8])}"
+    near = get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(names)[:8])}"
     raise DatasetError(f"data.parts.{name}: no such recording with labelled moments; {hint}")
 
 
@@ -126,43 +131,3 @@ def _improve(part: np.ndarray, held: np.ndarray, shares: np.ndarray, free: np.nd
             return
         for i, p in found:
             part[i] = p
-
-
-def check_classes(name: str, labels: Sequence[str], counts: Mapping[str, np.ndarray]) -> list[str]:
-    """What the classes of a corpus may do to a model, a line each.
-
-    A class that the part ``calibration`` or ``test`` lacks is a warning: a model comes out, but its confidence in that class is
-    not calibrated, or not measured.
-
-    Args:
-        counts: part -> int ``(C,)``, its moments of each class.
-
-    Raises:
-        DatasetError: there are fewer than two classes, or a class cannot be learned because the part ``fusion`` lacks it.
-    """
-    total = np.sum(list(counts.values()), axis=0)
-    if (total > 0).sum() < 2:
-        only = f"only '{labels[int(total.argmax())]}'" if total.any() else "none"
-        raise DatasetError(f"{name}: {only} of the classes ({', '.join(labels)}) is labelled; two at least are needed to tell apart")
-    if lacking := [labels[c] for c in np.flatnonzero(counts["fusion"] == 0)]:
-        raise DatasetError(
-            f"{name}: the part 'fusion', which is trained on, lacks {_named(lacking)}; record more of it, decide with data.parts, "
-            "or name it in data.nothing"
-        )
-    means = {"calibration": "the confidence in it is not calibrated", "test": "how well it is recognized is not measured"}
-    warnings = [
-        f"the part '{part}' lacks {_named(missing)}: {means[part]}; record more of it"
-        for part in means
-        if (missing := [labels[c] for c in np.flatnonzero(counts[part] == 0)])
-    ]
-    most, least = int(total.argmax()), int(total.argmin())
-    if total[most] >= IMBALANCE * total[least]:
-        warnings.append(
-            f"classes are imbalanced: '{labels[most]}' has {total[most]} moments and '{labels[least]}' {total[least]}; "
-            "record more of the rare ones"
-        )
-    return warnings
-
-
-def _named(labels: Sequence[str]) -> str:
-    return ", ".join(f"'{label}'" for label in labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")

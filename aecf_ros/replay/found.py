@@ -1,0 +1,76 @@
+"""What recordings hold where no encoder says what it takes: a modality for each topic of pictures or sound, at its own size."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aecf_ros.core.decode import DecodeError, decode_audio, decode_image
+from aecf_ros.core.messages import FormatUnknown
+from aecf_ros.core.types import RawImage
+from aecf_ros.replay.bag import AUDIO_TYPES, IMAGE_TYPES, INFO_TYPE, BagError, open_bag
+from aecf_ros.replay.wire import raw_record
+
+_GENERIC = {"image", "image_raw", "image_color", "image_rect", "compressed", "color", "raw", "stamped", "audio_stamped"}
+"""Parts of a topic that do not tell one camera or microphone from another."""
+WINDOW_S = 1.0
+"""Of sound, which has no size of its own."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A topic as a modality: ``size`` is height and width of a picture, rate in Hz and window in s of sound."""
+
+    name: str
+    kind: str
+    topic: str
+    size: tuple[float, float]
+
+
+def find_modalities(paths: Iterable[Path], named: Mapping[str, str]) -> list[Found]:
+    """Of the first recording that has any.
+
+    Args:
+        named: topics by modality, where somebody named them; a modality is then called so.
+
+    Raises:
+        BagError: a recording cannot be read.
+    """
+    called = {topic: name for name, topic in named.items()}
+    for path in paths:
+        found: dict[str, Found] = {}
+        with open_bag(path) as bag:
+            kinds = {topic: "image" if kind in IMAGE_TYPES else "audio" for topic, kind in bag.types.items() if kind in (*IMAGE_TYPES, *AUDIO_TYPES)}
+            infos = [topic for topic, kind in bag.types.items() if kind == INFO_TYPE]
+            info = None
+            for one in bag.messages([*kinds, *infos]):
+                if len(found) == len(kinds):
+                    break
+                if one.topic in infos:
+                    info = bag.deserialize(one)
+                elif one.topic not in found:
+                    try:
+                        raw = raw_record(bag.deserialize(one), info, one.log_ns)
+                        size = decode_image(raw).image.shape[:2] if isinstance(raw, RawImage) else (decode_audio(raw).rate_hz, WINDOW_S)
+                    except (BagError, DecodeError, FormatUnknown):
+                        continue
+                    name = _unused(called.get(one.topic) or _name(one.topic, kinds[one.topic]), {f.name for f in found.values()})
+                    found[one.topic] = Found(name, kinds[one.topic], one.topic, size)
+        if found:
+            return [found[topic] for topic in sorted(found, key=lambda t: (found[t].kind != "image", t))]
+    return []
+
+
+def _name(topic: str, kind: str) -> str:
+    parts = [part for part in topic.lower().split("/") if part and part not in _GENERIC]
+    name = re.sub(r"[^a-z0-9_]", "_", parts[0] if parts else "").lstrip("_0123456789")
+    return name or ("camera" if kind == "image" else "audio")
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    number = 2
+    candidate = name
+    while candidate in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    return candidate

@@ -1,0 +1,102 @@
+"""The classes of labelled data: their names, how often each is there, and what that may do to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from aecf_ros.core.moments import NOTHING, Unit
+from aecf_ros.training.config import DataConfig
+from aecf_ros.training.corpus import Corpus
+from aecf_ros.training.datasets import DatasetError, ModalitySpec
+
+IMBALANCE = 10
+"""The most frequent class may have so many times the moments of the rarest before it is named."""
+
+
+def class_names(where: str, found: Iterable[str], config: DataConfig) -> list[str]:
+    """Class names in order: ``config.labels``, or those found, sorted; without those of ``config.nothing``.
+
+    Raises:
+        DatasetError: one is not among ``config.labels``.
+    """
+    names = sorted(set(found) - set(config.nothing))
+    if not config.labels:
+        return names
+    for name in names:
+        if name not in config.labels:
+            near = get_close_matches(name, config.labels, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"those are {', '.join(config.labels)};"
+            raise DatasetError(f"{where}: the label '{name[:40]}' is not in data.labels: {hint} correct it, or name it in data.nothing")
+    return list(config.labels)
+
+
+def class_counts(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Moments of each class, and of nothing behind them: int64 ``(C + 1,)``.
+
+    >>> class_counts(np.array([0, 1, 1, -1]), 3).tolist()
+    [1, 2, 0, 1]
+    """
+    return np.bincount(np.where(labels == NOTHING, classes, labels), minlength=classes + 1)
+
+
+def check_classes(where: str, labels: Sequence[str], counts: Mapping[str, np.ndarray]) -> list[str]:
+    """What the classes of a corpus may do to a model, a line each.
+
+    A class that the part ``calibration`` or ``test`` lacks is a warning: a model comes out, but its confidence in that class is
+    not calibrated, or not measured.
+
+    Args:
+        counts: part -> int ``(C,)``, its moments of each class.
+
+    Raises:
+        DatasetError: there are fewer than two classes, or a class cannot be learned because the part ``fusion`` lacks it.
+    """
+    total = np.sum(list(counts.values()), axis=0)
+    if (total > 0).sum() < 2:
+        only = f"only '{labels[int(total.argmax())]}' is" if total.any() else "nothing is"
+        raise DatasetError(f"{where}: {only} labelled; two classes at least are needed to tell anything apart")
+    if lacking := _lacking(labels, counts["fusion"]):
+        raise DatasetError(
+            f"{where}: the part 'fusion', which is trained on, lacks {lacking}; record more of it, decide with data.parts, "
+            "or name it in data.nothing"
+        )
+    means = {"calibration": "the confidence in it is not calibrated", "test": "how well it is recognized is not measured"}
+    warnings = [
+        f"the part '{part}' lacks {missing}: {means[part]}; record more of it"
+        for part in means
+        if (missing := _lacking(labels, counts[part]))
+    ]
+    most, least = int(total.argmax()), int(total.argmin())
+    if total[most] >= IMBALANCE * total[least]:
+        warnings.append(
+            f"classes are imbalanced: '{labels[most]}' has {total[most]} moments and '{labels[least]}' {total[least]}; "
+            "record more of the rare ones"
+        )
+    return warnings
+
+
+def _lacking(labels: Sequence[str], counts: np.ndarray) -> str:
+    names = [f"'{labels[c]}'" for c in np.flatnonzero(counts == 0)]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def checked_corpus(
+    path: Path,
+    labels: Sequence[str],
+    modalities: Sequence[ModalitySpec],
+    parts: Mapping[str, Sequence[Unit]],
+    sources: Sequence[str],
+    warnings: Sequence[str],
+) -> Corpus:
+    """A corpus of paired moments whose classes were looked over.
+
+    Raises:
+        DatasetError: as :func:`check_classes`.
+    """
+    counts = {part: sum((class_counts(u.labels, len(labels)) for u in units), np.zeros(len(labels) + 1, np.int64))[:-1] for part, units in parts.items()}
+    warnings = [*warnings, *check_classes(str(path), labels, counts)]
+    return Corpus(path.resolve().name, labels, modalities, parts, paired=True, sources=sources, warnings=warnings)

@@ -1,0 +1,64 @@
+"""What a table holds where no encoder says what it takes: its own sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from aecf_ros.core.decode import DecodeError, decode_image
+from aecf_ros.core.types import RawImage
+from aecf_ros.training.config import DataConfig
+from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec, ModalitySpec
+from aecf_ros.training.rows import Rows
+
+_IMAGES = {".jpg", ".jpeg", ".png"}
+_SOUNDS = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus", ".au"}
+_LONGEST_S = 10.0
+
+
+def found_modalities(path: Path, rows: Rows, config: DataConfig) -> list[ModalitySpec]:
+    """A modality for each column that names pictures or sound files: of the size of the first file that can be read.
+
+    Raises:
+        DatasetError: there is no such column, or none of its files can be read.
+    """
+    named = {column: name for name, column in config.columns.items()}
+    specs: list[ModalitySpec] = []
+    for at, column in enumerate(rows.header):
+        cells = [cells[at] for _, cells in rows.lines if cells[at]]
+        kinds = {Path(cell).suffix.lower() for cell in cells[:20]}
+        name = re.sub(r"[^a-z0-9_]", "_", named.get(column, column).lower()).lstrip("_0123456789") or "column"
+        files = [file for cell in cells if (file := path.parent / cell).is_file()]
+        if kinds & _IMAGES:
+            specs.append(_picture(path, name, files))
+        elif kinds & _SOUNDS:
+            specs.append(_sound(path, name, files))
+    if not specs:
+        raise DatasetError(f"{path}: no column names pictures ({', '.join(sorted(_IMAGES))}) or sound ({', '.join(sorted(_SOUNDS))}); "
+                           f"it has {', '.join(rows.header)}")
+    return specs
+
+
+def _picture(path: Path, name: str, files: Sequence[Path]) -> ImageSpec:
+    for file in files[:20]:
+        try:
+            height, width = decode_image(RawImage(0, 0, "jpeg", 0, 0, 0, file.read_bytes())).image.shape[:2]
+        except (DecodeError, OSError):
+            continue
+        return ImageSpec(name=name, kind="image", height=height, width=width)
+    raise DatasetError(f"{path}: none of the first pictures of '{name}' can be read; paths count from the table's folder")
+
+
+def _sound(path: Path, name: str, files: Sequence[Path]) -> AudioSpec:
+    import soundfile
+
+    for file in files[:20]:
+        try:
+            info = soundfile.info(file)
+        except (soundfile.LibsndfileError, RuntimeError, OSError):
+            continue
+        if info.frames:
+            window_s = min(info.frames / info.samplerate, _LONGEST_S)
+            return AudioSpec(name=name, kind="audio", rate_hz=info.samplerate, window_s=window_s)
+    raise DatasetError(f"{path}: none of the first sounds of '{name}' can be read; paths count from the table's folder")

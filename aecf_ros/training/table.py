@@ -1,0 +1,185 @@
+"""A table of files as a corpus: CSV or Parquet with columns for pictures, sound, the label and, if wanted, split and recording."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from aecf_ros.core.decode import DecodeError, decode_image, resize_image
+from aecf_ros.core.moments import NOTHING, Batch
+from aecf_ros.core.types import RawImage
+from aecf_ros.training.classes import checked_corpus, class_counts, class_names
+from aecf_ros.training.config import DataConfig
+from aecf_ros.training.corpus import Corpus
+from aecf_ros.training.datasets import DatasetError, ImageSpec, ModalitySpec
+from aecf_ros.training.found import found_modalities
+from aecf_ros.training.rows import SUFFIXES, read_rows
+from aecf_ros.training.samples import Sample, find_columns, group_samples, read_samples
+from aecf_ros.training.split import SPLIT_PARTS, split_recordings
+
+BLOCK_ROWS = 512
+_RECORDING_ROWS = 16
+"""Rows that a recording has on average where recordings are units; smaller ones are read together."""
+_PROBED = 3
+_VERSION = 1
+"""Of how files are read; raised when the same file would give another sample."""
+
+
+def find_table(path: Path) -> Path | None:
+    """The table at a path, or the only one in a folder; ``None`` if there is none.
+
+    Raises:
+        DatasetError: there are several.
+    """
+    if path.is_file():
+        return path if path.suffix.lower() in SUFFIXES else None
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if len(found) > 1:
+        raise DatasetError(f"{path}: several tables ({', '.join(p.name for p in found[:5])}); name one of them with --data")
+    return found[0] if found else None
+
+
+def read_image(path: Path, spec: ImageSpec) -> np.ndarray:
+    """A JPEG or PNG file at an encoder's size: uint8 ``(H, W, 3)`` RGB.
+
+    Raises:
+        DecodeError: it cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DecodeError(f"cannot be read ({error.strerror})") from None
+    encoding = "png" if data[:1] == b"\x89" else "jpeg"
+    return resize_image(decode_image(RawImage(0, 0, encoding, 0, 0, 0, data)).image, spec.height, spec.width)
+
+
+def _reader(spec: ModalitySpec) -> Callable[[Path, ModalitySpec], np.ndarray]:
+    if spec.kind == "image":
+        return read_image
+    try:
+        from aecf_ros.training.sound import read_window
+    except ModuleNotFoundError as error:
+        raise DatasetError(f"to read sound files, install {error.name} (pip install {error.name})") from None
+    return read_window
+
+
+@dataclass(eq=False)
+class TableUnit:
+    """Some rows of a table; a :class:`aecf_ros.core.moments.Unit`.
+
+    Attributes:
+        files: for each row, in the order of the modalities, a file or ``None``.
+        lines: where the rows stand in the table.
+        recordings: of each row, where the table says.
+    """
+
+    name: str
+    recording: str
+    digest: str
+    labels: np.ndarray
+    clusters: np.ndarray
+    path: Path
+    modalities: Sequence[ModalitySpec]
+    files: Sequence[tuple[Path | None, ...]]
+    lines: Sequence[int]
+    recordings: Sequence[str]
+    losses: list[str] = field(default_factory=list)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The rows in order, up to ``size`` at a time. A file that cannot be read is missing, and said in ``losses``."""
+        readers = [_reader(m) for m in self.modalities]
+        unread: dict[str, list[str]] = defaultdict(list)
+        for start in range(0, len(self.files), size):
+            rows = range(start, min(start + size, len(self.files)))
+            samples: dict[str, list[np.ndarray]] = {m.name: [] for m in self.modalities}
+            present = np.zeros((len(rows), len(self.modalities)), bool)
+            for i in rows:
+                for m, (spec, read, file) in enumerate(zip(self.modalities, readers, self.files[i], strict=True)):
+                    if file is None:
+                        continue
+                    try:
+                        samples[spec.name].append(read(file, spec))
+                        present[i - start, m] = True
+                    except DecodeError as error:
+                        unread[spec.name].append(f"line {self.lines[i]}, {file.name}: {error}")
+            inputs = {m.name: np.stack(of) if (of := samples[m.name]) else np.zeros((0, *m.sample_shape), m.dtype) for m in self.modalities}
+            yield Batch(inputs, present)
+        self.losses = [f"{self.path}: {len(of)} files of '{name}' in {self.name} cannot be read, the first in {of[0]}" for name, of in unread.items()]
+
+
+def table_corpus(path: Path, modalities: Sequence[ModalitySpec] | None, config: DataConfig) -> Corpus:
+    """Open a table.
+
+    Columns are called like the modalities (``image``, and ``sound`` or ``audio``, do for the only one of a kind), ``label``, and, if they are
+    there, ``split`` (a part for each row) and ``recording`` (rows of one recording go to one part); ``data.columns`` names others. Paths count
+    from the table's folder. An empty cell is a missing modality, an empty label an unlabelled row, which is left out. Where no ``modalities``
+    are given, columns that name pictures or sound are taken, at their own sizes.
+
+    Raises:
+        DatasetError: it cannot be used; one line that says what was found and what to do.
+    """
+    rows = read_rows(path)
+    modalities = found_modalities(path, rows, config) if modalities is None else modalities
+    columns = find_columns(path, rows.header, modalities, config)
+    samples, warnings = read_samples(path, rows, columns, modalities, config)
+    labels = class_names(str(path), (s.label for s in samples), config)
+    for m, spec in enumerate(modalities):
+        _probe(path, [s for s in samples if s.files[m] is not None][:_PROBED], m, spec)
+    classes = {**{label: i for i, label in enumerate(labels)}, **dict.fromkeys(config.nothing, NOTHING)}
+    group = group_samples(path, samples, config.nothing)
+    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(labels) + 1, np.int64))
+    given = {}
+    for s, g in zip(samples, group, strict=True):
+        counts[str(g)] += class_counts(np.array([classes[s.label]]), len(labels))
+        if s.part:
+            given[str(g)] = s.part
+    parts = split_recordings(counts, config, given)
+    members = {part: [(s, g) for s, g in zip(samples, group, strict=True) if parts[str(g)] == part] for part in SPLIT_PARTS}
+    units = {part: _units(path, part, of, modalities, classes) for part, of in members.items()}
+    return checked_corpus(path, labels, modalities, units, [f"{path.name}: {len(samples)} rows"], warnings)
+
+
+def _probe(path: Path, samples: Sequence[Sample], m: int, spec: ModalitySpec) -> None:
+    """Refuse a column of which the first files cannot be read."""
+    reader, first = _reader(spec), ""
+    for s in samples:
+        try:
+            reader(s.files[m], spec)
+            return
+        except DecodeError as error:
+            first = first or f"line {s.line}: {s.files[m].name}: {error}"
+    raise DatasetError(f"{path}: none of the first files of '{spec.name}' can be read; {first}")
+
+
+def _units(path: Path, part: str, members: Sequence[tuple[Sample, int]], modalities: Sequence[ModalitySpec], classes: dict[str, int]) -> list[TableUnit]:
+    recordings: dict[str, list[tuple[Sample, int]]] = defaultdict(list)
+    for s, g in members:
+        recordings[s.recording].append((s, g))
+    if len(members) < _RECORDING_ROWS * len(recordings):
+        recordings = {"": list(members)}
+    units = []
+    for recording, of in recordings.items():
+        for start in range(0, len(of), BLOCK_ROWS):
+            block = of[start:start + BLOCK_ROWS]
+            name = f"{recording or part}/{start}" if len(of) > BLOCK_ROWS else recording or part
+            files = [s.files for s, _ in block]
+            units.append(TableUnit(
+                name, recording or f"{path.name} ({part})", _digest(path.parent, modalities, files), np.array([classes[s.label] for s, _ in block], np.int64),
+                np.array([g for _, g in block], np.int64), path, tuple(modalities), files, [s.line for s, _ in block], [s.recording for s, _ in block]))
+    return units
+
+
+def _digest(folder: Path, modalities: Sequence[ModalitySpec], files: Sequence[tuple[Path | None, ...]]) -> str:
+    """Of each file its size and time of change: to read a hundred thousand of them anew at each start would cost what the cache saves."""
+    digest = hashlib.sha256(f"{_VERSION} {[m.model_dump(mode='json') for m in modalities]}".encode())
+    for row in files:
+        for file in row:
+            state = file.stat() if file is not None else None
+            name = file.relative_to(folder) if file is not None and file.is_relative_to(folder) else file
+            digest.update(f"{name} {state.st_size} {state.st_mtime_ns}\n".encode() if state is not None else b"\n")
+    return digest.hexdigest()
