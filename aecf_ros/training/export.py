@@ -44,6 +44,10 @@ HEAD_OUTPUTS = (
     "distances",
 )
 
+DISTANCE_TOLERANCE = 1e-2
+"""A squared distance is a small difference of large squares where training samples are few and embeddings wide; drift is read
+from its quantiles."""
+
 
 class ExportError(RuntimeError):
     """An exported graph that does not compute what the trained module does."""
