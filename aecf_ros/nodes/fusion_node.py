@@ -25,6 +25,8 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
+from aecf_ros.core.drift import values as drift_values
+from aecf_ros.core.drift import warning as drift_warning
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState
 from aecf_ros.nodes import convert
@@ -198,7 +200,7 @@ class FusionNode(LifecycleNode):
         bundle = load_bundle(settings.model)
         streams = declare_stream_parameters(self, bundle.manifest)
         backend = make_backend(settings.backend, bundle, settings.device, settings.threads, half=settings.half, cuda_graphs=settings.cuda_graphs)
-        config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, settings.max_gap_s)
+        config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, settings.max_gap_s, settings.drift_window_s)
         pipeline = Pipeline(bundle.manifest, backend, config)
         inference_ns = pipeline.warm_up()
         return _Model(bundle, backend, streams, pipeline, choose_scheduling(settings.scheduling, inference_ns),
@@ -369,7 +371,8 @@ class FusionNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         if self._model is not None:
             pipeline = self._model.pipeline
-            config = PipelineConfig(thresholds, changed.get("max_gap_s", pipeline.config.max_gap_s))
+            kept = {name: changed.get(name, getattr(pipeline.config, name)) for name in ("max_gap_s", "drift_window_s")}
+            config = PipelineConfig(thresholds, **kept)
             self._schedule.submit(lambda: pipeline.configure(config))
         return SetParametersResult(successful=True)
 
@@ -414,12 +417,13 @@ class FusionNode(LifecycleNode):
 
     def _diagnose_inference(self, model: _Model) -> DiagnosticStatus:
         doing = "disabled" if not self._enabled else "active" if self._active else "inactive"
-        fault = model.backend.fault
+        fault, drift = model.backend.fault, model.pipeline.drift.findings(self._now_ns())
+        unlike = drift_warning(drift)
         return DiagnosticStatus(
-            level=DiagnosticStatus.ERROR if fault else DiagnosticStatus.OK, name=f"{self.get_name()}: inference",
-            message=fault or f"{doing} on {model.backend.device}", hardware_id=model.backend.device, values=convert.key_values({
+            level=DiagnosticStatus.ERROR if fault else DiagnosticStatus.WARN if unlike else DiagnosticStatus.OK, name=f"{self.get_name()}: inference",
+            message=fault or unlike or f"{doing} on {model.backend.device}", hardware_id=model.backend.device, values=convert.key_values({
                 "model": model.bundle.manifest.name, "device": model.backend.device, "scheduling": model.scheduling,
-                "predictions (messages)": self._predictions, "last step (ms)": f"{self._step_ns / 1e6:.2f}",
+                "predictions (messages)": self._predictions, **drift_values(drift), "last step (ms)": f"{self._step_ns / 1e6:.2f}",
                 **{f"stage {stage} (ms)": f"{ms:.3f}" for stage, ms in model.pipeline.trace.medians_ms().items()}}))
 
 

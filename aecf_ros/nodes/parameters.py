@@ -98,6 +98,8 @@ NODE = (
               "the graphs when they are loaded and takes the worker if they need more than 60 % of the time between frames at 30 Hz",
               choices=SCHEDULINGS, life="load"),
     Parameter("max_gap_s", 0.2, "Longest time without a prediction, whatever the streams do", "s", (0.01, 10.0), life="live"),
+    Parameter("drift_window_s", 120.0, "How long embeddings and confidence must be unlike training, by a test that leaves no doubt, before diagnostics say so; "
+              "0 switches it off", "s", (0.0, 3600.0), life="live"),
     Parameter("diagnostics_period_s", 1.0, "Time between diagnostics while no state changes", "s", (0.1, 60.0)),
     Parameter("waiting_grace_s", 10.0, "A stream that has sent nothing for so long is an ERROR in diagnostics", "s", (0.0, 3600.0), life="live"),
 )
@@ -167,6 +169,7 @@ class NodeParameters:
     cuda_graphs: bool
     scheduling: str
     max_gap_s: float
+    drift_window_s: float
     diagnostics_period_s: float
     waiting_grace_s: float
 

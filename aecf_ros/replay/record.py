@@ -18,6 +18,9 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from aecf_ros.core.decode import decode_image
+from aecf_ros.core.drift import Drift
+from aecf_ros.core.drift import values as drift_values
+from aecf_ros.core.drift import warning as drift_warning
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState, StreamStatus
 from aecf_ros.replay.bag import AudioFormat, Bag, Recorded, Topics
 from aecf_ros.replay.driver import drive
@@ -89,15 +92,16 @@ class _Messages:
             gate_entropy=p.gate_entropy, abstain=p.abstain, abstain_reason=p.abstain_reason, modalities=reports,
             latency=self._duration(published_ns - p.stamp_ns))
 
-    def diagnostics(self, statuses: Sequence[StreamStatus], model: str, device: str, predictions: int, now_ns: int) -> Any:
+    def diagnostics(self, statuses: Sequence[StreamStatus], model: str, device: str, predictions: int, drift: Sequence[Drift], now_ns: int) -> Any:
         rows = [self._status(_LEVELS.get(s.state, 2), s.name, f"{s.state.name}: {s.reason}" if s.reason else s.state.name, s.name, {
             "state": s.state.name,
             "silent (s)": "never received" if s.silent_s is None else f"{s.silent_s:.3f}",
             "rate (Hz)": "unknown" if s.rate_hz is None else f"{s.rate_hz:.2f}",
             "received (messages)": s.received,
             "rejected (messages)": s.rejected}) for s in statuses]
-        rows.append(self._status(0, "inference", f"active on {device}", device, {
-            "model": model, "device": device, "predictions (messages)": predictions}))
+        unlike = drift_warning(drift)
+        rows.append(self._status(1 if unlike else 0, "inference", unlike or f"active on {device}", device, {
+            "model": model, "device": device, "predictions (messages)": predictions, **drift_values(drift)}))
         return self._types[DIAGNOSTIC_ARRAY](header=self._header(now_ns), status=rows)
 
     def _status(self, level: int, name: str, text: str, hardware_id: str, values: Mapping[str, object]) -> Any:
@@ -201,8 +205,9 @@ class _Recorder:
             return
         self._states, self._last_diagnosed_ns = states, now_ns
         predictions = self._added[f"/{self._node}/prediction"]
+        drift = self._pipeline.drift.findings(now_ns)
         self._add(DIAGNOSTICS, DIAGNOSTIC_ARRAY, now_ns,
-                  self._messages.diagnostics(statuses, self._pipeline.manifest.name, self._device, predictions, now_ns))
+                  self._messages.diagnostics(statuses, self._pipeline.manifest.name, self._device, predictions, drift, now_ns))
 
     def _add(self, topic: str, msgtype: str, log_ns: int, message: Any) -> None:
         self._writer.write(self._connections[topic, msgtype], log_ns, self._store.serialize_cdr(message, msgtype))

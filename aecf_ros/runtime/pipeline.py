@@ -17,6 +17,7 @@ from aecf_ros.core.buffer import AudioWindow
 from aecf_ros.core.bundle import ABSTAIN_REASONS, AudioModality, ImageModality, Manifest, Modality
 from aecf_ros.core.content import SAME_PICTURE, AudioWatch, ImageContent, ImageWatch, digest
 from aecf_ros.core.decode import DecodeError, as_bytes, decode_audio, decode_image, is_compressed, resize_image
+from aecf_ros.core.drift import DriftWatch
 from aecf_ros.core.streams import PublishersMatched, SampleReceived, SampleRejected, StreamMonitor, TimePassed
 from aecf_ros.core.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
 from aecf_ros.core.types import NANOSECONDS, AudioChunk, ModalityReport, Prediction, RawAudio, RawImage, StreamState, StreamStatus
@@ -42,14 +43,17 @@ class Observation:
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """Thresholds of each stream by modality name, and the longest time without a prediction."""
+    """Thresholds of each stream by modality name, the longest time without a prediction, and over how long drift is judged (0: not at all)."""
 
     thresholds: Mapping[str, StreamThresholds] = field(default_factory=dict)
     max_gap_s: float = 0.2
+    drift_window_s: float = 120.0
 
     def __post_init__(self) -> None:
         if self.max_gap_s <= 0:
             raise ValueError(f"max_gap_s {self.max_gap_s} must be above 0")
+        if self.drift_window_s < 0:
+            raise ValueError(f"drift_window_s {self.drift_window_s} must not be below 0")
 
 
 class _Source(Protocol):
@@ -209,6 +213,7 @@ class Pipeline:
         self.config = config
         self._backend = backend
         self.trace = Trace()
+        self.drift = DriftWatch(manifest.drift, manifest.names, config.drift_window_s)
         self._streams = {
             m.name: _Stream(m, StreamMonitor(m.name, self._thresholds(m)), _SOURCES[m.kind](m, self.trace)) for m in manifest.modalities}
         self._last_step_ns: int | None = None
@@ -230,8 +235,9 @@ class Pipeline:
         return min(took_ns)
 
     def configure(self, config: PipelineConfig) -> None:
-        """Take other thresholds and another longest gap, from now on."""
+        """Take other thresholds, another longest gap and another window of drift, from now on."""
         self.config = config
+        self.drift.window_s = config.drift_window_s
         for stream in self._streams.values():
             stream.monitor.thresholds = self._thresholds(stream.modality)
 
@@ -241,6 +247,7 @@ class Pipeline:
             stream.monitor = StreamMonitor(name, self._thresholds(stream.modality))
             stream.source, stream.embedding = _SOURCES[stream.modality.kind](stream.modality, self.trace), None
             stream.state = StreamState.WAITING
+        self.drift.clear()
         self._last_step_ns = None
 
     def take_over(self, other: Pipeline) -> None:
@@ -327,6 +334,8 @@ class Pipeline:
         started_ns = perf_counter_ns()
         head = self._backend.fuse(embeddings, present)
         self.trace.add("head", perf_counter_ns() - started_ns)
+        if head.distances is not None:
+            self.drift.take(now_ns, present, head.distances, head.confidence)
         return self._interpret(head, statuses, present, now_ns if node_time_ns is None else node_time_ns)
 
     def settle(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from aecf_ros.core.bundle import Bundle, BundleError
 from aecf_ros.fusion.layer import AECF
@@ -46,7 +46,7 @@ def save_head(path: Path, head: AECF, calibration: Calibration, options: Mapping
         "conflict_below": calibration.conflict_below,
         "abstain_below": calibration.abstain_below,
     }
-    save_file(tensors, path, {METADATA: json.dumps(facts)})
+    path.write_bytes(save(tensors, {METADATA: json.dumps(facts)}))
 
 
 def load_parts(bundle: Bundle) -> tuple[AECF, Calibration, dict[str, Any]]:

@@ -32,7 +32,7 @@ def manifest() -> Any:
     """As much of a manifest as a pipeline looks at: a camera and a microphone, three labels."""
     camera = SimpleNamespace(name="camera", kind="image", height=HEIGHT, width=WIDTH, embedding_dim=2, input_shape=(HEIGHT, WIDTH, 3))
     audio = SimpleNamespace(name="audio", kind="audio", rate_hz=RATE_HZ, window_s=1.0, window_samples=RATE_HZ, embedding_dim=2, input_shape=(RATE_HZ,))
-    return SimpleNamespace(name="free", labels=["a", "b", "c"], names=["camera", "audio"], modalities=[camera, audio],
+    return SimpleNamespace(name="free", labels=["a", "b", "c"], names=["camera", "audio"], modalities=[camera, audio], drift=None,
                            calibration=SimpleNamespace(coverage=0.9))
 
 

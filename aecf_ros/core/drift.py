@@ -1,0 +1,180 @@
+"""Whether what is live still looks like what the model was trained on. Pure: the time is always an argument.
+
+Each embedding's distance to training, and each confidence, is compared with a percentile of the calibration part that the
+bundle brings along: 5 % of what looks like training lies beyond it. Of neighboring frames at most one in a second counts, and of
+those so many as their autocorrelation leaves independent. Drift is called where a binomial test leaves no doubt that the share
+beyond is more than a tolerated one.
+"""
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from aecf_ros.core.bundle import DriftReference
+from aecf_ros.core.types import NANOSECONDS, subset_name
+
+SAMPLE_NS = NANOSECONDS
+"""At most one prediction a second counts."""
+FAR, UNSURE = 0.95, 0.05
+"""Quantiles of training beyond which a distance, and below which a confidence, counts."""
+TOLERATED_FAR, TOLERATED_UNSURE = 0.2, 0.5
+"""Shares that are not yet drift. Confidence is unlike training around every change of what is shown: a fifth of the time where it changes every two seconds."""
+DOUBT, DOUBT_TO_END = 1e-6, 1e-3
+"""Chance under the tolerated share below which drift is called, and above which it is over. A test each second makes 10^5 a day, few of them
+independent of each other."""
+LEAST_SHARE_OF_WINDOW = 0.5
+"""Of the window that must have samples: a lens that is wiped after ten seconds is no drift."""
+CONFIDENCE = "confidence"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One comparison over the window: ``name`` is a modality or ``confidence``; ``share`` of ``samples``, one a second, lies beyond the percentile."""
+
+    name: str
+    samples: int
+    share: float
+    called: bool
+
+    def line(self) -> str:
+        """What to tell a person where it is called."""
+        what, beyond = ("confidence", f"below the {UNSURE * 100:.0f}th") if self.name == CONFIDENCE else (f"{self.name} embeddings", f"beyond the {FAR * 100:.0f}th")
+        return f"{what} unlike training: {self.share:.0%} {beyond} percentile over {self.samples} s; refit with `aecf calibrate` or retrain"
+
+
+class DriftWatch:
+    """Compares predictions with a reference over a sliding window. Memory is fixed: a number for each second. Not thread-safe.
+
+    Args:
+        reference: what the bundle says of training; ``None`` watches nothing.
+        names: modalities in the order of the presence mask.
+        window_s: length of the window; 0 watches nothing.
+    """
+
+    def __init__(self, reference: DriftReference | None, names: Sequence[str], window_s: float) -> None:
+        self._names = tuple(names)
+        self._reference = reference
+        if reference is not None:
+            self._far = {name: _at(reference, reference.distances[name], FAR) for name in names}
+            patterns = [p for p in product([False, True], repeat=len(names)) if any(p)]
+            self._unsure = {p: _at(reference, reference.confidence[subset_name(names, p)], UNSURE) for p in patterns}
+        self.window_s = window_s
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, as after a jump of time."""
+        tolerated = dict.fromkeys(self._names, TOLERATED_FAR) | {CONFIDENCE: TOLERATED_UNSURE}
+        self._series = {name: _Series(share) for name, share in tolerated.items()} if self._reference is not None else {}
+
+    def take(self, now_ns: int, used: Sequence[bool], distances: np.ndarray, confidence: float) -> None:
+        """Count one prediction.
+
+        Args:
+            now_ns: steady time, not before that of the last call.
+            used: which modalities fed it.
+            distances: float ``(M,)``, as the head gives them; of those not used they may be anything.
+            confidence: of the prediction.
+        """
+        if not self._series or not self.window_s:
+            return
+        for name, present, distance in zip(self._names, used, distances, strict=True):
+            if present:
+                self._series[name].take(now_ns, not distance <= self._far[name], self.window_s)  # NaN counts as far
+        if any(used):
+            self._series[CONFIDENCE].take(now_ns, confidence < self._unsure[tuple(bool(u) for u in used)], self.window_s)
+
+    def findings(self, now_ns: int) -> tuple[Drift, ...]:
+        """Every comparison that has samples within the window that ends now: modalities in order, then confidence."""
+        if not self.window_s:
+            return ()
+        found = []
+        for name, series in self._series.items():
+            series.forget(now_ns, self.window_s)
+            if series.count:
+                found.append(Drift(name, series.count, series.share, series.called))
+        return tuple(found)
+
+
+def warning(findings: Sequence[Drift]) -> str:
+    """Lines of what is called, joined; empty where nothing is."""
+    return "; ".join(drift.line() for drift in findings if drift.called)
+
+
+def values(findings: Sequence[Drift]) -> Mapping[str, str]:
+    """For diagnostics: the share of each comparison in percent, and of how many samples."""
+    return {f"drift {d.name} (% of {d.samples} samples)": f"{100 * d.share:.0f}" for d in findings}
+
+
+class _Series:
+    """Whether each second's sample lay beyond."""
+
+    def __init__(self, tolerated: float) -> None:
+        self._tolerated = tolerated
+        self._samples: deque[tuple[int, bool]] = deque()
+        self.called = False
+
+    @property
+    def count(self) -> int:
+        return len(self._samples)
+
+    @property
+    def share(self) -> float:
+        return sum(beyond for _, beyond in self._samples) / len(self._samples)
+
+    def take(self, now_ns: int, beyond: bool, window_s: float) -> None:
+        if self._samples and now_ns - self._samples[-1][0] < SAMPLE_NS:
+            return
+        self._samples.append((now_ns, beyond))
+        self._drop(now_ns, window_s)
+        self._judge(window_s)
+
+    def forget(self, now_ns: int, window_s: float) -> None:
+        """Drop what is older than the window."""
+        if self._drop(now_ns, window_s):
+            self._judge(window_s)
+
+    def _drop(self, now_ns: int, window_s: float) -> bool:
+        before = self.count
+        while self._samples and now_ns - self._samples[0][0] >= window_s * NANOSECONDS:
+            self._samples.popleft()
+        return self.count < before
+
+    def _judge(self, window_s: float) -> None:
+        if self.count < LEAST_SHARE_OF_WINDOW * window_s * NANOSECONDS / SAMPLE_NS:
+            self.called = False
+            return
+        flags = np.array([beyond for _, beyond in self._samples], np.float64)
+        chance = upper_tail(self.share, independent(flags), self._tolerated)
+        self.called = chance < (DOUBT_TO_END if self.called else DOUBT)
+
+
+def independent(flags: np.ndarray) -> int:
+    """How many of float ``(N,)`` samples are independent, by their autocorrelation at one step (Bayley and Hammersley 1946, of a first-order process).
+
+    >>> independent(np.array([0.0, 1.0] * 30)), independent(np.repeat([0.0, 1.0], 30))
+    (60, 2)
+    """
+    deviation = flags - flags.mean()
+    spread = float(deviation @ deviation)
+    rho = max(0.0, float(deviation[1:] @ deviation[:-1]) / spread) if spread else 0.0
+    return max(1, round(len(flags) * (1 - rho) / (1 + rho)))
+
+
+def upper_tail(share: float, samples: int, tolerated: float) -> float:
+    """Chance of a share of at least ``share`` in so many independent samples, each beyond with probability ``tolerated``: the binomial tail.
+
+    >>> round(upper_tail(0.5, 10, 0.5), 4)
+    0.623
+    """
+    least = math.floor(share * samples + 1e-9)
+    return sum(math.exp(math.lgamma(samples + 1) - math.lgamma(k + 1) - math.lgamma(samples - k + 1) + k * math.log(tolerated)
+                        + (samples - k) * math.log1p(-tolerated)) for k in range(least, samples + 1))
+
+
+def _at(reference: DriftReference, of: Sequence[float], level: float) -> float:
+    return float(np.interp(level, reference.levels, of))
