@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from aecf_ros.replay.bag import AudioFormat
 
 PathArgument = click.Path(path_type=Path)
-_LAZY = {"train": ("aecf_ros.training.command", "train_command", "Turn labelled data into a model bundle."),
-         "quantize": ("aecf_ros.training.precision", "quantize_command", "Write a bundle again in fp16 or int8, measured.")}
+_LAZY = {"dataset": ("aecf_ros.dataset", "dataset_command", "Look at labelled data before training on it."),
+         "train": ("aecf_ros.learn", "train_command", "Turn labelled data into a model bundle."),
+         "quantize": ("aecf_ros.learn", "quantize_command", "Write a bundle again in fp16 or int8, measured.")}
 
 
 class _Commands(click.Group):

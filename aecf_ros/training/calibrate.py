@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.agreement import agreement
@@ -176,8 +177,23 @@ def calibrate(
 
 
 def shown_rows(pairs: Pairs, pattern: Sequence[bool]) -> np.ndarray:
-    """int64: the pairs in which a modality of ``pattern`` shows the label."""
-    return np.flatnonzero((pairs.labels != NOTHING) & pairs.shows[:, np.array(pattern)].any(1))
+    """int64: the pairs in which all modalities of ``pattern`` are present and one of them shows the label."""
+    used = np.array(pattern)
+    return np.flatnonzero((pairs.labels != NOTHING) & pairs.shows[:, used].any(1) & pairs.present[:, used].all(1))
+
+
+def subset_nll(head: AECF, embeddings: Sequence[np.ndarray], pairs: Pairs) -> float:
+    """Negative log-likelihood in nats, the mean over the subsets of modalities of its mean on :func:`shown_rows`.
+
+    Subsets without a row are left out; ``embeddings`` float32 (N_m, D_m), ``head`` in evaluation mode.
+    """
+    losses = []
+    for pattern in all_subsets(len(embeddings)):
+        rows = shown_rows(pairs, pattern)
+        if len(rows):
+            logits = subset_logits(head, [torch.from_numpy(of[pairs.rows[rows, m]]) for m, of in enumerate(embeddings)], pattern)
+            losses.append(F.cross_entropy(logits, torch.from_numpy(pairs.labels[rows])).item())
+    return float(np.mean(losses))
 
 
 def _require(name: str, distinct: int, config: CalibrationConfig) -> None:
@@ -208,9 +224,10 @@ def _conflict_threshold(
     head: AECF, inputs: Sequence[Tensor], pairs: Pairs, temperatures: np.ndarray, rate: float
 ) -> float:
     """The ``rate`` quantile of the agreement of matching pairs, those in which one modality shows nothing included."""
-    if len(inputs) < 2 or rate == 0:
+    several = (pairs.labels != NOTHING) & (pairs.present.sum(1) > 1)
+    if rate == 0 or not several.any():
         return -1.0
-    present = torch.ones(len(pairs), len(inputs), dtype=torch.bool)
+    present = torch.from_numpy(pairs.present)
     alone = alone_probabilities(head(inputs, present).modality_logits, torch.from_numpy(temperatures))
-    found = agreement(alone, present).numpy()[pairs.labels != NOTHING]
+    found = agreement(alone, present).numpy()[several]
     return float(np.quantile(found, rate))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.training.calibrate import Calibration
+from aecf_ros.training.corpus import Corpus
+from aecf_ros.training.evaluation import Evaluation
 from aecf_ros.training.field import KINDS
 from aecf_ros.training.head import Settled
+from aecf_ros.training.parts import Part
 
 _METRICS = (
     ("n", "n"),
@@ -22,32 +24,6 @@ _METRICS = (
     ("coverage", "coverage"),
     ("set_size", "set size"),
 )
-
-
-@dataclass(frozen=True)
-class SourceMetrics:
-    """One modality alone on one corpus of the test part; ``value`` is accuracy, or what ``source`` says in brackets."""
-
-    modality: str
-    source: str
-    samples: int
-    value: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the exported head says on the test part.
-
-    ``metrics`` by subset; ``corrupted`` the same where every sample has a kind and severity of corruption; ``sources``
-    rows by modality and corpus; ``nothing`` accuracy with all present where one shows nothing; ``conflicts`` the share
-    of seeded mismatched pairs called a conflict (NaN with one modality).
-    """
-
-    metrics: dict[str, dict[str, float | int]]
-    corrupted: dict[str, dict[str, float | int]]
-    sources: list[SourceMetrics]
-    nothing: dict[str, float]
-    conflicts: float
 
 
 def _gate(settled: Settled | None, names: Sequence[str], price: float) -> str:
@@ -72,7 +48,7 @@ def _gate(settled: Settled | None, names: Sequence[str], price: float) -> str:
     return text.strip()
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -82,18 +58,18 @@ def _number(value: float | int) -> str:
 
 
 def model_card(
-    manifest: Manifest, calibration: Calibration, evaluation: Evaluation, settled: Settled | None
+    manifest: Manifest, calibration: Calibration, evaluation: Evaluation, settled: Settled | None, corpus: Corpus, parts: Mapping[str, Part]
 ) -> str:
     """The card's text (Markdown), after Mitchell et al. 2019. ``settled`` is None without an evidence gate."""
     sources, nothing, conflicts = evaluation.sources, evaluation.nothing, evaluation.conflicts
     subsets, corrupted = (
-        _table(
+        table(
             ["subset", *(title for _, title in _METRICS)],
-            [[name, *(_number(of[key]) for key, _ in _METRICS)] for name, of in metrics.items()],
+            [[name, *(_number(of[key]) if key in of else "-" for key, _ in _METRICS)] for name, of in metrics.items()],
         )
         for metrics in (manifest.metrics, evaluation.corrupted)
     )
-    fits = _table(
+    fits = table(
         [
             "subset",
             "pairs",
@@ -107,7 +83,7 @@ def model_card(
         ],
     )
     corpora = (
-        _table(
+        table(
             ["modality alone", "corpus of the test part", "samples", "accuracy"],
             [[s.modality, s.source, str(s.samples), f"{s.value:.4f}"] for s in sources],
         )
@@ -121,7 +97,7 @@ def model_card(
         + f"; embedding {m.embedding_dim}"
         for m in manifest.modalities
     )
-    samples = _table(["part/modality", "samples"], [[name, str(n)] for name, n in manifest.training.samples.items()])
+    samples = table(["part/modality", "samples"], [[name, str(n)] for name, n in manifest.training.samples.items()])
     conflict_line = "" if math.isnan(conflicts) else f" It is called on {conflicts:.1%} of test pairs made to disagree."
     training, fitted = manifest.training, manifest.training.config["calibration"]
     kept, price = training.config["head"]["field_copies"], training.config["head"]["reliability"]["price"]

@@ -1,10 +1,8 @@
-"""Training encoders, and the cache of what frozen encoders say of every sample."""
+"""Training encoders on a dataset folder."""
 
 from __future__ import annotations
 
-import inspect
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aecf_ros.training import field as field_kinds
+from aecf_ros.core.moments import NOTHING, Unit
 from aecf_ros.training.augment import AUGMENTATIONS
 from aecf_ros.training.config import EncoderConfig
-from aecf_ros.training.datasets import NOTHING, AudioSpec, ImageSpec, Samples
+from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec, ModalitySpec, Samples
 from aecf_ros.training.encoders import AudioEncoder, CameraEncoder
-from aecf_ros.training.field import Field, corrupt
-from aecf_ros.training.loop import Advance, fingerprint, fit, module_digest
+from aecf_ros.training.folder import FolderUnit
+from aecf_ros.training.frozen import as_input
+from aecf_ros.training.loop import Advance, History, fingerprint, fit, module_digest, precision_key
 
 EMBED_BATCH = 128
-INT16_SCALE = 1.0 / 32768.0
-_FIELD_CODE = inspect.getsource(field_kinds).encode()
 
 
 def _camera(spec: ImageSpec, config: EncoderConfig) -> nn.Module:
@@ -40,21 +37,21 @@ ENCODERS: Mapping[str, Callable[..., nn.Module]] = {"image": _camera, "audio": _
 ``embedding_dim``."""
 
 
-def to_tensor(data: np.ndarray) -> Tensor:
-    """Stored samples as an encoder takes them: uint8 images as they are, int16 sound as float32 in [-1, 1] (as
-    ``decode_audio`` gives)."""
-    tensor = torch.from_numpy(np.array(data))
-    return tensor.float() * INT16_SCALE if tensor.dtype == torch.int16 else tensor
+def to_tensor(samples: np.ndarray) -> Tensor:
+    """Stored samples as an encoder takes them, in memory of their own; see :func:`aecf_ros.training.frozen.as_input`."""
+    return torch.from_numpy(as_input(np.array(samples)))
 
 
-def smoothed_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
-    """Label distributions (N, C): one-hot mixed with uniform, and uniform where the label is -1 ("say nothing").
+def smoothed_targets(labels: Tensor, classes: int, smoothing: float, prior: Tensor | None = None) -> Tensor:
+    """Label distributions (N, C): one-hot mixed with uniform, and where the label is -1 ("say nothing") ``prior`` (C,),
+    uniform where not given.
 
     >>> smoothed_targets(torch.tensor([1, -1]), 2, 0.0).tolist()
     [[0.0, 1.0], [0.5, 0.5]]
     """
     hot = F.one_hot(labels.clamp_min(0), classes).float() * (1 - smoothing) + smoothing / classes
-    return torch.where((labels == NOTHING).unsqueeze(1), torch.full_like(hot, 1.0 / classes), hot)
+    nothing = torch.full_like(hot, 1.0 / classes) if prior is None else prior.to(hot).expand_as(hot)
+    return torch.where((labels == NOTHING).unsqueeze(1), nothing, hot)
 
 
 def fit_encoder(
@@ -65,13 +62,14 @@ def fit_encoder(
     seed: int,
     folder: Path,
     advance: Advance,
-) -> tuple[nn.Module, list[float]]:
+    mixed: bool = False,
+) -> tuple[nn.Module, History]:
     """Train one encoder under a linear classifier, which is then dropped.
 
     The order of samples, the augmentation and the dropout depend on ``seed`` and the epoch only.
 
     Returns:
-        The encoder in evaluation mode, and the mean loss of each epoch.
+        The encoder in evaluation mode, and its losses.
     """
     torch.manual_seed(seed)
     encoder = ENCODERS[spec.kind](spec, config)
@@ -92,35 +90,36 @@ def fit_encoder(
                 classifier(encoder.network(x)), smoothed_targets(labels[rows], classes, config.label_smoothing)
             )
 
-    key = fingerprint(spec.kind, samples.digest, config.model_dump(mode="json", exclude={"onnx"}), seed, module_digest(both))
-    history = fit(both, losses, batches, config.optimizer, folder / f"{spec.name}_encoder-{key}.npz", seed, advance)
-    return encoder, history
+    settings = config.model_dump(mode="json", exclude={"onnx"})
+    key = fingerprint(spec.kind, samples.digest, settings, seed, module_digest(both), *precision_key(mixed))
+    path = folder / f"{spec.name}_encoder-{key}.npz"
+    return encoder, fit(both, losses, batches, config.optimizer, path, seed, advance, mixed=mixed)
 
 
-def embed(
-    encoder: nn.Module, samples: Samples, cache: Path, field: Field | None = None, advance: Advance = lambda *_: None
-) -> np.ndarray:
-    """Embeddings float32 (N, D) of every sample by a frozen encoder, kept in ``cache`` under a hash of all it depends on.
+class TrainedEncoder:
+    """An encoder that was trained here; see :class:`aecf_ros.training.frozen.Encoder`. ``module`` is the one it runs."""
 
-    ``field`` says how each sample is corrupted before the encoder sees it; ``advance`` is told the share done.
+    batch = EMBED_BATCH
+
+    def __init__(self, module: nn.Module, spec: ModalitySpec) -> None:
+        self.module, self.spec = module.eval(), spec
+        self.embedding_dim: int = module.embedding_dim
+        self.digest = module_digest(module).hex()
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """Embeddings float32 ``(K, D)`` of ``K`` samples."""
+        with torch.inference_mode():
+            return self.module(to_tensor(samples)).numpy()
+
+
+def samples_of(units: Sequence[Unit]) -> Samples:
+    """One modality of a part of a dataset folder, whole.
+
+    Raises:
+        DatasetError: the units are not of a dataset folder, so that there is nothing to train an encoder on.
     """
-    corruption = () if field is None else (field.kind.tobytes(), field.severity.tobytes(), _FIELD_CODE)
-    path = cache / f"{fingerprint(module_digest(encoder), samples.digest, *corruption)}.npy"
-    if path.is_file():
-        return np.load(path, allow_pickle=False)
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(samples), EMBED_BATCH):
-            rows = slice(start, start + EMBED_BATCH)
-            batch = to_tensor(samples.data[rows])
-            if field is not None:
-                batch = corrupt(batch, field.rows(rows), torch.Generator().manual_seed(start))
-            parts.append(encoder(batch).numpy())
-            advance((start + len(batch)) / len(samples), 0.0)
-    embeddings = np.concatenate(parts)
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.save(file, embeddings)
-    os.replace(partial, path)
-    return embeddings
+    if not units or not isinstance(units[0], FolderUnit):
+        raise DatasetError("encoders are trained here on dataset folders alone; name a frozen one: encoders.NAME.onnx=FILE")
+    data = np.load(units[0].path, mmap_mode="r", allow_pickle=False)
+    columns = (np.concatenate([getattr(of, name) for of in units]) for name in ("labels", "sources", "clusters"))
+    return Samples(data, *columns, units[0].array_digest)

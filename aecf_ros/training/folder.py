@@ -24,6 +24,7 @@ class FolderUnit:
         modality: the one it holds.
         sources: int64 ``(N,)``, index into the modality's sources, or -1 where unknown.
         column, columns: which of how many modalities it is.
+        array_digest: SHA-256 of the whole array and its labels.
     """
 
     name: str
@@ -37,6 +38,7 @@ class FolderUnit:
     start: int
     column: int
     columns: int
+    array_digest: str
     losses: list[str] = field(default_factory=list)
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -97,6 +99,7 @@ def _units(directory: Path, part: str, modality, samples, column: int, columns: 
             start=start,
             column=column,
             columns=columns,
+            array_digest=samples.digest,
         )
 
 

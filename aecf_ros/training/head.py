@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,33 +20,28 @@ from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import random_subsets
 from aecf_ros.fusion.monotone import choose_reach
 from aecf_ros.fusion.reliability import EvidenceGate
-from aecf_ros.training.calibrate import subset_logits
+from aecf_ros.training.calibrate import subset_logits, subset_nll
 from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig
 from aecf_ros.training.datasets import NOTHING
+from aecf_ros.training.draws import Draws
 from aecf_ros.training.features import smoothed_targets
-from aecf_ros.training.loop import Advance, fingerprint, fit, load_arrays, module_digest, save_arrays
-from aecf_ros.training.pairs import Pairs, pair_by_label
+from aecf_ros.training.loop import (
+    Advance,
+    History,
+    Stopping,
+    fingerprint,
+    fit,
+    load_arrays,
+    module_digest,
+    precision_key,
+    save_arrays,
+)
+from aecf_ros.training.pairs import Pairs
+from aecf_ros.training.parts import Table
 
-
-@dataclass(frozen=True)
-class Table:
-    """One modality's samples for a head, unpaired.
-
-    Attributes:
-        embeddings: float32 ``(N, D)``.
-        labels: int64 ``(N,)``, -1 for nothing.
-        kinds: int64 ``(N,)``, kind of corruption, -1 for none.
-        clusters: int64 ``(N,)``, shared by samples of one recording.
-    """
-
-    embeddings: np.ndarray
-    labels: np.ndarray
-    kinds: np.ndarray
-    clusters: np.ndarray
-
-    def digest(self) -> str:
-        """Changes when anything in the table does."""
-        return fingerprint(*(np.ascontiguousarray(of).tobytes() for of in vars(self).values()))
+Targets = Callable[[Tensor], Tensor]
+"""Labels (N,) -> distributions (N, C)."""
+_HELD_OUT = 16
 
 
 @dataclass(frozen=True)
@@ -78,43 +74,82 @@ def new_head(widths: Sequence[int], classes: int, config: HeadConfig, seed: int)
 
 
 def fit_experts(
-    head: AECF, tables: Sequence[Table], classes: int, config: HeadConfig, seed: int, folder: Path, advance: Advance
-) -> list[float]:
+    head: AECF,
+    tables: Sequence[Table],
+    draws: Draws,
+    config: HeadConfig,
+    seed: int,
+    folder: Path,
+    advance: Advance,
+    mixed: bool = False,
+) -> History:
     """Fit the experts, and a softmax gate with them, in place, on pairs redrawn every epoch.
 
-    Under the evidence gate each expert is fitted by its own likelihood; under any other the layer by its own, with a
-    random subset of modalities present in every sample. Returns the mean loss of each epoch.
+    Under the evidence gate each expert is fitted by its own likelihood, on the samples in which its modality is present; under
+    any other the layer by its own, with a random subset of the modalities present in every sample.
+
+    Args:
+        tables: as recorded and corrupted, by modality.
+        draws: pairs of their rows.
+
+    Raises:
+        DatasetError: early stopping has too few clusters to hold any out.
     """
-    embeddings, labels = [torch.from_numpy(of.embeddings) for of in tables], [of.labels for of in tables]
+    embeddings = [torch.from_numpy(of.embeddings) for of in tables]
     size = config.optimizer.batch_size
     batches = max(config.samples_per_epoch // size, 1)
     loss_of = _expert_loss if isinstance(head.gate, EvidenceGate) else _joint_loss
+    uniform = bool((head.log_prior == head.log_prior[0]).all())
+    targets = partial(
+        smoothed_targets, classes=len(head.log_prior), smoothing=config.label_smoothing, prior=None if uniform else head.log_prior.exp()
+    )
+    stopping = None
+    key = fingerprint(
+        [of.digest() for of in tables],
+        draws.digest(),
+        config.model_dump(mode="json", exclude={"reliability"}),
+        seed,
+        module_digest(head),
+        *precision_key(mixed),
+    )
+    if config.early_stopping is not None:
+        generator = np.random.default_rng([seed, _HELD_OUT])
+        draws, held_out = draws.split(config.early_stopping.share, generator)
+        pairs = held_out.draw(config.early_stopping.pairs, generator)
+        stopping = Stopping(config.early_stopping.patience, lambda: subset_nll(head, [of.embeddings for of in tables], pairs))
 
     def losses(epoch: int, generator: torch.Generator):
-        draw = np.random.default_rng([seed, epoch])
-        pairs = pair_by_label(labels, batches * size, config.nothing_share, config.all_nothing_share, draw)
+        pairs = draws.draw(batches * size, np.random.default_rng([seed, epoch]))
         for start in range(0, len(pairs), size):
-            rows = slice(start, start + size)
-            inputs = [of[pairs.rows[rows, m]] for m, of in enumerate(embeddings)]
-            label, shows = torch.from_numpy(pairs.labels[rows]), torch.from_numpy(pairs.shows[rows])
-            yield loss_of(head, inputs, label, shows, classes, generator)
+            batch = pairs.at(slice(start, start + size))
+            inputs = [of[batch.rows[:, m]] for m, of in enumerate(embeddings)]
+            label, shows, present = (torch.from_numpy(of) for of in (batch.labels, batch.shows, batch.present))
+            yield loss_of(head, inputs, label, shows, present, targets, generator)
 
-    key = fingerprint([of.digest() for of in tables], config.model_dump(mode="json", exclude={"reliability"}), seed, module_digest(head))
-    return fit(head, losses, batches, config.optimizer, folder / f"head-{key}.npz", seed, advance)
+    return fit(head, losses, batches, config.optimizer, folder / f"head-{key}.npz", seed, advance, stopping=stopping, mixed=mixed)
 
 
-def _expert_loss(head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, classes: int, generator) -> Tensor:
+def _expert_loss(head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, present: Tensor, targets: Targets, generator) -> Tensor:
     losses = []
     for m, expert in enumerate(head.experts):
-        seen = torch.where(shows[:, m], label, NOTHING)
-        losses.append(F.cross_entropy(head.log_prior + expert(inputs[m]), smoothed_targets(seen, classes, 0.0)))
+        here = present[:, m]
+        if here.any():
+            seen = torch.where(shows[here, m], label[here], NOTHING)
+            losses.append(F.cross_entropy(head.log_prior + expert(inputs[m][here]), targets(seen)))
     return torch.stack(losses).mean()
 
 
-def _joint_loss(head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, classes: int, generator) -> Tensor:
-    present = random_subsets(torch.ones_like(shows), generator)
+def _joint_loss(head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, present: Tensor, targets: Targets, generator) -> Tensor:
+    present = random_subsets(present, generator)
     seen = torch.where((present & shows).any(1), label, NOTHING)
-    return F.cross_entropy(head(inputs, present).logits, smoothed_targets(seen, classes, 0.0))
+    return F.cross_entropy(head(inputs, present).logits, targets(seen))
+
+
+def put_prior(head: AECF, labels: np.ndarray) -> None:
+    """Make the frequencies of ``labels`` (int64 (N,), -1 left out) the head's prior, in place; one is added to each count, so that
+    no class is impossible."""
+    counts = np.bincount(labels[labels != NOTHING], minlength=len(head.log_prior)) + 1.0
+    head.log_prior.copy_(torch.from_numpy(np.log(counts / counts.sum())))
 
 
 def fit_gate(
@@ -130,7 +165,9 @@ def fit_gate(
     settings = CrossFitConfig(**config.cross_fit)
     for m, table in enumerate(tables):
         reliability = head.gate.reliability[m]
-        key = fingerprint(table.digest(), asdict(settings), seed, module_digest(head.experts[m]), module_digest(reliability))
+        key = fingerprint(
+            table.digest(), asdict(settings), seed, module_digest(head.experts[m]), module_digest(reliability), head.log_prior.numpy().tobytes()
+        )
         path = folder / f"reliability-{key}.npz"
         stored = load_arrays(path)
         if stored is None:
@@ -162,7 +199,9 @@ def settle_gate(
         kept.append(settle(head, m, *columns, config.deviation, config.price))
     if head.monotone != "soft" or len(tables) == 1:
         return head, Settled(kept, 0.0)
-    labeled = np.flatnonzero(pairs.labels != NOTHING)
+    labeled = np.flatnonzero((pairs.labels != NOTHING) & pairs.present.all(1))
+    if not len(labeled):
+        return head, Settled(kept, 0.0)
     inputs = [torch.from_numpy(of.embeddings[pairs.rows[labeled, m]]) for m, of in enumerate(tables)]
     targets = torch.from_numpy(pairs.labels[labeled])
     head.monotone = "off"

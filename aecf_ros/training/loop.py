@@ -9,6 +9,7 @@ import math
 import os
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +63,53 @@ def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _pack(module: nn.Module, optimizer: torch.optim.Optimizer, losses: list[float]) -> dict[str, np.ndarray]:
-    arrays = {f"module/{key}": value.detach().cpu().numpy() for key, value in module.state_dict().items()}
+@dataclass
+class History:
+    """Of each epoch the mean loss, and where there is early stopping the NLL of what is held out, in nats."""
+
+    losses: list[float] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When to stop: ``patience`` epochs after the least value of ``nll``, whose weights are kept."""
+
+    patience: int
+    nll: Callable[[], float]
+
+    def is_over(self, history: History) -> bool:
+        """Whether the last epochs brought no new least."""
+        return len(history.held_out) - 1 - int(np.argmin(history.held_out)) >= self.patience if history.held_out else False
+
+
+def _weights(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:
+    return {f"{prefix}/{key}": value.detach().cpu().numpy().copy() for key, value in module.state_dict().items()}
+
+
+def _load_weights(module: nn.Module, arrays: dict[str, np.ndarray], prefix: str) -> None:
+    weights = {key.removeprefix(f"{prefix}/"): torch.from_numpy(value) for key, value in arrays.items() if key.startswith(f"{prefix}/")}
+    module.load_state_dict(weights)
+
+
+def _pack(module: nn.Module, optimizer: torch.optim.Optimizer, history: History, best: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    arrays = _weights(module, "module")
     for index, state in optimizer.state_dict()["state"].items():
         arrays |= {f"optimizer/{index}/{key}": value.detach().cpu().numpy() for key, value in state.items()}
-    return arrays | {"losses": np.asarray(losses, np.float64)}
+    return arrays | best | {name: np.asarray(of, np.float64) for name, of in vars(history).items()}
 
 
-def _unpack(arrays: dict[str, np.ndarray], module: nn.Module, optimizer: torch.optim.Optimizer) -> list[float]:
+def _unpack(arrays: dict[str, np.ndarray], module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[History, dict[str, np.ndarray]]:
     state: dict[int, dict[str, Tensor]] = {}
-    weights = {}
     for key, value in arrays.items():
         kind, _, rest = key.partition("/")
-        if kind == "module":
-            weights[rest] = torch.from_numpy(value)
-        elif kind == "optimizer":
+        if kind == "optimizer":
             index, _, name = rest.partition("/")
             state.setdefault(int(index), {})[name] = torch.from_numpy(value)
-    module.load_state_dict(weights)
+    _load_weights(module, arrays, "module")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return arrays["losses"].tolist()
+    best = {key: value for key, value in arrays.items() if key.startswith("best/")}
+    return History(arrays["losses"].tolist(), arrays["held_out"].tolist() if "held_out" in arrays else []), best
 
 
 def fit(
@@ -92,7 +120,10 @@ def fit(
     checkpoint: Path,
     seed: int,
     advance: Advance,
-) -> list[float]:
+    *,
+    stopping: Stopping | None = None,
+    mixed: bool = False,
+) -> History:
     """Train ``module`` in place and leave it in evaluation mode.
 
     A checkpoint is written after each epoch and taken up where it stands: a run that was killed and started again
@@ -107,25 +138,26 @@ def fit(
         checkpoint: ``.npz`` file; its name must be unique to everything that determines the result.
         seed: seed of the run.
         advance: told after each batch, for a progress bar.
-
-    Returns:
-        Mean loss of each epoch.
+        stopping: asked after each epoch; the weights of the least value are those that the module ends with.
+        mixed: compute losses under bfloat16 autocast.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
     optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     stored = load_arrays(checkpoint)
-    history = _unpack(stored, module, optimizer) if stored is not None else []
+    history, best = _unpack(stored, module, optimizer) if stored is not None else (History(), {})
     total = batches * config.epochs
-    if history:
-        advance(len(history), history[-1])
-    for epoch in range(len(history), config.epochs):
+    if history.losses:
+        advance(len(history.losses), history.losses[-1])
+    for epoch in range(len(history.losses), config.epochs):
+        if stopping is not None and stopping.is_over(history):
+            break
         torch.manual_seed(seed * 1009 + epoch)
         generator = torch.Generator().manual_seed(seed * 1009 + epoch)
         module.train()
         seen = []
-        for batch, loss in enumerate(losses(epoch, generator)):
+        for batch, loss in enumerate(_under_autocast(losses(epoch, generator), mixed)):
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * one_cycle((epoch * batches + batch) / total)
             optimizer.zero_grad(set_to_none=True)
@@ -133,12 +165,34 @@ def fit(
             optimizer.step()
             seen.append(loss.item())
             advance(epoch + (batch + 1) / batches, sum(seen) / len(seen))
-        history.append(float(np.mean(seen)))
-        if not math.isfinite(history[-1]):
-            raise FloatingPointError(f"the loss of epoch {epoch + 1} is {history[-1]}; lower optimizer.learning_rate")
-        save_arrays(checkpoint, _pack(module, optimizer, history))
+        history.losses.append(float(np.mean(seen)))
+        if not math.isfinite(history.losses[-1]):
+            raise FloatingPointError(f"the loss of epoch {epoch + 1} is {history.losses[-1]}; lower optimizer.learning_rate")
+        if stopping is not None:
+            module.eval()
+            history.held_out.append(stopping.nll())
+            if np.argmin(history.held_out) == epoch:
+                best = _weights(module, "best")
+        save_arrays(checkpoint, _pack(module, optimizer, history, best))
+    if best:
+        _load_weights(module, best, "best")
     module.eval()
     return history
+
+
+def _under_autocast(losses: Iterator[Tensor], mixed: bool) -> Iterator[Tensor]:
+    """The same losses, each computed under bfloat16 autocast where ``mixed``; what is done with them is not."""
+    while True:
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = next(losses, None)
+        if loss is None:
+            return
+        yield loss
+
+
+def precision_key(mixed: bool) -> tuple[str, ...]:
+    """What mixed precision adds to the hash that a checkpoint is found by."""
+    return ("bfloat16",) if mixed else ()
 
 
 def one_cycle(progress: float, warm_up: float = 0.1) -> float:

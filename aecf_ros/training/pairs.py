@@ -36,6 +36,10 @@ class Pairs:
         """bool ``(N, M)``, whether the modality has a sample."""
         return self.rows != MISSING
 
+    def at(self, rows: np.ndarray) -> Pairs:
+        """Some of them, by number or by a mask."""
+        return Pairs(self.rows[rows], self.labels[rows], self.shows[rows])
+
 
 def pair_by_label(
     labels: Sequence[np.ndarray],
@@ -84,11 +88,25 @@ def pair_by_label(
         for value in range(NOTHING, classes):
             at = np.flatnonzero(wanted == value)
             if len(at):
-                rows[at, m] = _spread(np.flatnonzero(of == value), len(at), generator)
+                rows[at, m] = spread(np.flatnonzero(of == value), len(at), generator)
     return Pairs(rows, target, shows)
 
 
-def _spread(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+def spread(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     """``count`` of ``rows`` in random order, none twice before all were taken once."""
     rounds = -(-count // len(rows))
     return np.concatenate([generator.permutation(rows) for _ in range(rounds)])[:count]
+
+
+def same_moments(present: np.ndarray, labels: np.ndarray) -> Pairs:
+    """The moments of recordings as pairs: row k of a modality is its sample at the k-th moment at which it is present.
+
+    Args:
+        present: bool ``(N, M)``.
+        labels: int64 ``(N,)``, -1 for nothing to recognize.
+
+    >>> same_moments(np.array([[True, True], [False, True]]), np.array([0, 1])).rows.tolist()
+    [[0, 0], [-1, 1]]
+    """
+    rows = np.where(present, np.cumsum(present, axis=0) - 1, MISSING)
+    return Pairs(rows, labels, present & (labels != NOTHING)[:, None])

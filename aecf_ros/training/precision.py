@@ -10,27 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-import numpy as np
 import onnx
 
-from aecf_ros.core.bundle import Bundle, Manifest, load_bundle
-from aecf_ros.core.metrics import subset_metrics
-from aecf_ros.core.types import subset_name
-from aecf_ros.fusion.masking import all_subsets
-from aecf_ros.training.config import TrainConfig
-from aecf_ros.training.datasets import Dataset, DatasetError, load_dataset
-from aecf_ros.training.export import ExportError, open_session, write_bundle
-from aecf_ros.training.features import EMBED_BATCH, to_tensor
-from aecf_ros.training.pairs import pair_by_label
-
-TEST_DRAW = 13
-"""Seed of the trainer's test pairs beside the run's own, so that figures are of the same pairs."""
+from aecf_ros.core.bundle import Manifest, load_bundle
+from aecf_ros.training.card import table
+from aecf_ros.training.corpus import Corpus
+from aecf_ros.training.evaluation import Metrics, rounded
+from aecf_ros.training.export import ExportError, write_bundle
+from aecf_ros.training.measure import measure
 
 if TYPE_CHECKING:
     from onnxruntime.transformers.onnx_model import OnnxModel
-
-Metrics = dict[str, dict[str, float | int]]
 
 
 def to_fp16(source: Path, target: Path) -> None:
@@ -89,73 +79,36 @@ def before_logarithms(graph: onnx.GraphProto) -> list[str]:
 PRECISIONS: dict[str, Callable[[Path, Path], None]] = {"fp16": to_fp16, "int8": to_int8}
 
 
-def evaluate(bundle: Bundle, dataset: Dataset) -> Metrics:
-    """METRICS of every subset on the trainer's test pairs, through the graphs as they lie in the bundle."""
-    manifest = bundle.manifest
-    embeddings = [
-        _embed(bundle.path(m.encoder), m.input_name, dataset.parts["test"][m.name].data) for m in manifest.modalities
-    ]
-    settings = TrainConfig.model_validate(
-        {k: v for k, v in manifest.training.config.items() if k in TrainConfig.model_fields}
-    )
-    draw = np.random.default_rng([manifest.training.seed, TEST_DRAW])
-    pairs = pair_by_label(dataset.labels("test"), settings.pairs.test, settings.pairs.nothing_share, 0.0, draw)
-    head = open_session(bundle.path(manifest.head))
-    metrics: Metrics = {}
-    for subset in reversed(all_subsets(len(manifest.names))):
-        pattern = np.array(subset)
-        shown = pairs.shows[:, pattern].any(1)
-        feeds = {f"embedding_{name}": of[pairs.rows[shown, m]] for m, (name, of) in enumerate(zip(manifest.names, embeddings, strict=True))}
-        feeds["present"] = np.broadcast_to(pattern, (int(shown.sum()), len(pattern))).copy()
-        probabilities, members = head.run(["probabilities", "prediction_set"], feeds)
-        metrics[subset_name(manifest.names, subset)] = subset_metrics(probabilities, pairs.labels[shown], members)
-    return metrics
-
-
-def _embed(path: Path, input_name: str, data: np.ndarray) -> np.ndarray:
-    session = open_session(path)
-    batches = (to_tensor(data[i : i + EMBED_BATCH]).numpy() for i in range(0, len(data), EMBED_BATCH))
-    return np.concatenate([session.run(["embedding"], {input_name: batch})[0] for batch in batches])
-
-
-def quantize(model: Path | str, out: Path | str, precision: str, data: Path | str) -> tuple[Metrics, Metrics]:
+def quantize(model: Path | str, out: Path | str, precision: str, corpus: Corpus) -> tuple[Metrics, Metrics]:
     """Write the bundle ``model`` again to ``out`` with its encoders in ``precision``.
 
     Args:
         precision: a key of PRECISIONS.
-        data: the dataset folder that the bundle was trained on; its test part is what both are measured on.
+        corpus: what the bundle was trained on; its test part is what both are measured on.
 
     Returns:
         METRICS by subset before and after; the latter are those of the new manifest.
 
     Raises:
-        BundleError, DatasetError: the bundle or the dataset cannot be used, or they are not of the same modalities.
+        BundleError, DatasetError: the bundle cannot be used, or corpus and bundle are not of the same modalities.
         ExportError: an encoder cannot be converted, or ``out`` is ``model``.
     """
     model, out = Path(model), Path(out)
     if out.resolve() == model.resolve():
         raise ExportError(f"{out}: is the bundle itself; write to another folder")
-    bundle, dataset = load_bundle(model), load_dataset(data)
+    bundle = load_bundle(model)
     manifest = bundle.manifest
-    if dataset.names != manifest.names or dataset.spec.labels != manifest.labels:
-        raise DatasetError(
-            f"{dataset.directory}: holds {', '.join(dataset.names)} with {len(dataset.spec.labels)} labels where the "
-            f"bundle has {', '.join(manifest.names)} with {len(manifest.labels)}; give the data it was trained on"
-        )
-    before = evaluate(bundle, dataset)
+    before = measure(bundle, corpus)
     files = {m.encoder: _converter(bundle.path(m.encoder), precision) for m in manifest.modalities}
     files |= {file: _copier(bundle.path(file)) for file in (manifest.head, manifest.head_weights) if file}
-    after: Metrics = {}
 
     def finished(hashes: dict[str, str], metrics: Metrics) -> Manifest:
         training = manifest.training.model_copy(update={"config": manifest.training.config | {"precision": precision}})
-        return manifest.model_copy(
-            update={"name": out.name, "training": training, "files": hashes, "metrics": _rounded(metrics)}
-        )
+        return manifest.model_copy(update={"name": out.name, "training": training, "files": hashes, "metrics": rounded(metrics)})
 
     # Once to have graphs to measure, and again with what was measured in the manifest and on the card.
     write_bundle(out, files, "", lambda hashes: finished(hashes, before))
-    after = evaluate(load_bundle(out), dataset)
+    after = measure(load_bundle(out), corpus)
     copies = {file: _copier(out / file) for file in files}
     write_bundle(out, copies, _card(model, precision, before, after), lambda hashes: finished(hashes, after))
     return before, after
@@ -175,11 +128,11 @@ def _converter(source: Path, precision: str) -> Callable[[Path], None]:
 
 def _copier(source: Path) -> Callable[[Path], None]:
     content = source.read_bytes()
-    return lambda path: path.write_bytes(content) and None
 
+    def write(path: Path) -> None:
+        path.write_bytes(content)
 
-def _rounded(metrics: Metrics) -> Metrics:
-    return {name: {k: v if k == "n" else round(float(v), 6) for k, v in of.items()} for name, of in metrics.items()}
+    return write
 
 
 def comparison(before: Metrics, after: Metrics) -> list[list[str]]:
@@ -196,27 +149,6 @@ HEADER = ("subset", "n", "accuracy", "after", "NLL", "after", "ECE", "after", "E
 
 def _card(model: Path, precision: str, before: Metrics, after: Metrics) -> str:
     card = model / "MODEL_CARD.md"
-    table = [" | ".join(HEADER), " | ".join("---" for _ in HEADER), *(" | ".join(row) for row in comparison(before, after))]
-    rows = "\n".join(f"| {row} |" for row in table)
     was = f"\n\n{card.read_text(encoding='utf-8')}" if card.is_file() else ""
+    rows = table(HEADER, comparison(before, after))
     return f"# {model.name} in {precision}\n\nEncoders converted by `aecf quantize`; the same test pairs before and after.\n\n{rows}{was}"
-
-
-@click.command("quantize")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--precision", required=True, type=click.Choice(list(PRECISIONS)), help="Of the encoders; the head stays as it is.")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Dataset folder that the bundle was trained on.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Bundle directory to write.")
-def quantize_command(model: Path, precision: str, data: Path, out: Path) -> None:
-    """Write a bundle again in fp16 or int8, with accuracy and calibration before and after."""
-    from aecf_ros.core.bundle import BundleError
-
-    try:
-        before, after = quantize(model, out, precision, data)
-    except (BundleError, DatasetError, ExportError) as error:
-        raise click.ClickException(str(error)) from None
-    rows = [HEADER, *comparison(before, after)]
-    widths = [max(len(row[i]) for row in rows) + 2 for i in range(len(HEADER))]
-    for row in rows:
-        click.echo("".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
-    click.echo(f"wrote {out}")

@@ -1,96 +1,127 @@
-"""One run: encoders, features, head, calibration, export. Every stage is kept in the run folder under a hash of what
+"""One run: encoders, features, head, calibration, bundle. Every stage is kept in the run folder under a hash of what
 determines it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch import nn
 
-from aecf_ros.core.bundle import FORMAT_VERSION, DriftReference, Manifest
-from aecf_ros.core.metrics import subset_metrics
-from aecf_ros.core.types import subset_name
+from aecf_ros.core.bundle import Manifest
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.masking import all_subsets
 from aecf_ros.fusion.reliability import EvidenceGate
-from aecf_ros.training.calibrate import Calibration, calibrate, shown_rows
-from aecf_ros.training.card import Evaluation, SourceMetrics, model_card
-from aecf_ros.training.config import TrainConfig
-from aecf_ros.training.datasets import NOTHING, PARTS, Dataset, load_dataset
-from aecf_ros.training.export import (
-    CONFLICT,
-    HEAD_OUTPUTS,
-    ExportedHead,
-    export_onnx,
-    verify_encoder,
-    verify_head,
-    write_bundle,
-)
-from aecf_ros.training.features import embed, fit_encoder, to_tensor
-from aecf_ros.training.field import CLEAN, Field, draw_field
-from aecf_ros.training.head import Settled, Table, fit_experts, fit_gate, new_head, settle_gate
+from aecf_ros.training.assemble import Trained, assemble
+from aecf_ros.training.calibrate import Calibration, calibrate
+from aecf_ros.training.config import ConfigError, TrainConfig
+from aecf_ros.training.corpus import Corpus
+from aecf_ros.training.draws import draws_of
+from aecf_ros.training.evaluation import answers_of, evaluate
+from aecf_ros.training.export import ExportedHead
+from aecf_ros.training.features import TrainedEncoder, fit_encoder, samples_of
+from aecf_ros.training.frozen import Encoder, FrozenEncoder, open_encoder
+from aecf_ros.training.head import Settled, fit_experts, fit_gate, new_head, put_prior, settle_gate
 from aecf_ros.training.loop import Advance
-from aecf_ros.training.pairs import Pairs, pair_by_label
-from aecf_ros.training.programs import export_program
-from aecf_ros.training.reference import drift_reference
-from aecf_ros.training.weights import HEAD_WEIGHTS, save_head
+from aecf_ros.training.parts import Part, gather
+from aecf_ros.training.run_folder import RunFolder
+from aecf_ros.training.shards import extract
 
-_SEEDS = {"head": 11, "calibration": 12, "test": 13, "mismatch": 14, "field": 15}
+HEAD_SEED = 11
+
+
+def frozen_encoders(config: TrainConfig) -> dict[str, FrozenEncoder]:
+    """The encoders that a configuration names, by modality, in its order; empty where all are trained here.
+
+    Raises:
+        EncoderError: one of them cannot be used.
+    """
+    return {name: open_encoder(of.onnx, name, config.threads) for name, of in config.encoders.items() if of.onnx is not None}
 
 
 def train(
-    data: Path | str, out: Path | str, config: TrainConfig, *, run: Path | str | None = None, show_progress: bool = True
+    corpus: Corpus,
+    out: Path | str,
+    config: TrainConfig,
+    *,
+    run: Path | str | None = None,
+    show_progress: bool = True,
 ) -> Manifest:
-    """Train on a dataset folder and write a verified bundle.
+    """Train on a corpus and write a verified bundle.
 
     A run that was killed is taken up at its last finished epoch when it is started again with the same data,
     configuration and run folder; stages that a changed configuration does not touch are not repeated.
 
     Args:
-        data: dataset folder (see :mod:`aecf_ros.training.datasets`).
+        corpus: as :func:`aecf_ros.data.open_corpus` gives it.
         out: bundle directory; its name is the model's. Files of others in it stay.
         config: the configuration.
-        run: folder for checkpoints, features and loss curves; ``out/train/<name>`` here if left out.
+        run: folder of the run (:class:`aecf_ros.training.run_folder.RunFolder`); ``out/train/<name>`` here if left out.
         show_progress: draw progress bars on standard error.
 
     Raises:
-        ConfigError, DatasetError, CalibrationError, ExportError, FloatingPointError: one line each, saying what was
-            found and what to do.
+        ConfigError, DatasetError, EncoderError, CalibrationError, ExportError, FloatingPointError: one line each, saying
+            what was found and what to do. What reading recordings raises comes through.
     """
     out = Path(out)
-    run = Path(run) if run is not None else Path("out") / "train" / out.name
+    folder = RunFolder(run_folder(out, run))
     torch.set_num_threads(config.threads)
-    dataset = load_dataset(data)
-    _new_head(dataset, config)  # refuses wrong options now rather than after an hour of encoders
-    run.mkdir(parents=True, exist_ok=True)
-    with _progress(show_progress) as progress:
-        encoders, curves = _fit_encoders(dataset, config, run, progress)
-        features = _embed_parts(dataset, encoders, config, run / "features", progress)
-        head, curves["head"], settled = _fit_head(dataset, features, config, run, progress)
+    frozen = _frozen_of(corpus, config)
+    _refuse(corpus, frozen, config)
+    folder.begin(config)
+    with progress_bars(show_progress) as progress:
+        encoders, parts = prepare(corpus, frozen, config, folder, progress)
+        cross_fitted = fit_head(corpus, parts["fusion"], encoders, config, folder, progress)
         finishing = progress.add_task("calibrate, export, verify", total=4, note="")
-        calibration = _calibrate(dataset, features, head, config)
+        head, settled = settle_head(cross_fitted, parts["calibration"], config)
+        calibration = fit_calibration(head, corpus, parts, config)
         progress.advance(finishing)
         exported = ExportedHead(head, calibration).eval()
-        evaluation = _evaluate(dataset, features, exported, config)
+        evaluation = evaluate(parts["test"], corpus.names, answers_of(exported), config)
         progress.advance(finishing)
-        from aecf_ros.training.curves import save_curves  # matplotlib takes a second to import
-
-        save_curves(curves, run / "curves.png")
+        folder.report(evaluation)
         progress.advance(finishing)
-        manifest = _write(out, dataset, encoders, exported, features, calibration, evaluation, settled, config)
+        manifest = assemble(out, corpus, parts, Trained(encoders, exported, calibration, settled, evaluation), config)
         progress.advance(finishing)
     return manifest
 
 
-def _progress(show: bool) -> Progress:
+def run_folder(out: Path, run: Path | str | None) -> Path:
+    """Where a run is kept."""
+    return Path(run) if run is not None else Path("out") / "train" / out.name
+
+
+def _frozen_of(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
+    frozen = frozen_encoders(config)
+    strange = [name for name in frozen if name not in corpus.names]
+    if strange:
+        raise ConfigError(f"encoders.{strange[0]}: the data has no such modality; it has {', '.join(corpus.names)}")
+    return frozen
+
+
+def _refuse(corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig) -> None:
+    """What is wrong is said now rather than after an hour of encoders."""
+    if config.programs and frozen:
+        raise ConfigError(f"programs: {next(iter(frozen))} has a frozen encoder, of which no program can be made; set programs=false")
+    new_head(_widths(corpus, frozen, config), corpus.classes, config.head, config.seed + HEAD_SEED)
+    for m in corpus.modalities:
+        if m.name not in frozen:
+            samples_of(_units(corpus, "encoders", m.name))
+
+
+def _widths(corpus: Corpus, frozen: Mapping[str, Encoder], config: TrainConfig) -> list[int]:
+    return [
+        frozen[m.name].embedding_dim if m.name in frozen else config.encoder(m.name, m.kind).embedding_dim for m in corpus.modalities
+    ]
+
+
+def _units(corpus: Corpus, part: str, name: str) -> list:
+    return [] if corpus.paired else [unit for unit in corpus.parts.get(part, ()) if unit.modality == name]
+
+
+def progress_bars(show: bool) -> Progress:
+    """Bars on standard error, each with a note."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -109,313 +140,66 @@ def _advance(progress: Progress, task: int) -> Advance:
     return advance
 
 
-def _fit_encoders(
-    dataset: Dataset, config: TrainConfig, run: Path, progress: Progress
-) -> tuple[dict[str, nn.Module], dict[str, list[float]]]:
-    encoders, curves = {}, {}
-    for index, spec in enumerate(dataset.spec.modalities):
-        encoder_config = config.encoder(spec.name, spec.kind)
-        task = progress.add_task(f"{spec.name} encoder", total=encoder_config.optimizer.epochs, note="")
-        encoder, curves[f"{spec.name} encoder"] = fit_encoder(
-            spec,
-            dataset.parts["encoders"][spec.name],
-            dataset.classes,
-            encoder_config,
-            config.seed * 31 + index,
-            run / "checkpoints",
-            _advance(progress, task),
-        )
-        encoders[spec.name] = encoder
-    return encoders, curves
+def prepare(
+    corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig, folder: RunFolder, progress: Progress
+) -> tuple[dict[str, Encoder], dict[str, Part]]:
+    """Encoders, trained here where they are not ``frozen``, and what they say of every part but the encoders' own."""
+    encoders: dict[str, Encoder] = {}
+    for index, spec in enumerate(corpus.modalities):
+        encoders[spec.name] = frozen.get(spec.name) or _fit_encoder(corpus, index, config, folder, progress)
+    task = progress.add_task("features", total=None, note="")
+
+    def advance(done: int, total: int, rate: float) -> None:
+        progress.update(task, completed=done, total=total, note=f"{rate:.0f} samples/s" if rate else "")
+
+    copies = {"fusion": config.head.field_copies, "calibration": 0, "test": 1}
+    features = extract(corpus, encoders, copies, config.seed, folder.features, progress=advance)
+    return encoders, gather(corpus, features)
 
 
-@dataclass(frozen=True)
-class Features:
-    """What the frozen encoders say, by part and in modality order.
-
-    ``clean`` the samples as they are; ``corrupted`` the test part with a kind and severity of corruption for each
-    sample; ``tables`` the head's part: clean, then its corrupted copies.
-    """
-
-    clean: dict[str, list[np.ndarray]]
-    corrupted: list[np.ndarray]
-    tables: list[Table]
-
-
-def _embed_parts(
-    dataset: Dataset, encoders: dict[str, nn.Module], config: TrainConfig, cache: Path, progress: Progress
-) -> Features:
-    """Features of all parts but the encoders' own, which is not needed again."""
-    parts = [part for part in PARTS if part != "encoders"]
-    passes = len(encoders) * (len(parts) + 1 + config.head.field_copies)
-    task = progress.add_task("features", total=passes, note="")
-    done = iter(range(passes))
-
-    def features(part: str, m: int, field: Field | None = None) -> np.ndarray:
-        name, before = dataset.names[m], next(done)
-        samples = dataset.parts[part][name]
-        embeddings = embed(
-            encoders[name], samples, cache, field, lambda share, _: progress.update(task, completed=before + share)
-        )
-        progress.update(task, completed=before + 1)
-        return embeddings
-
-    modalities = range(len(dataset.names))
-    clean = {part: [features(part, m) for m in modalities] for part in parts}
-    corrupted = [features("test", m, _field(dataset, "test", m, 0, config.seed)) for m in modalities]
-    tables = []
-    for m, name in enumerate(dataset.names):
-        samples = dataset.parts["fusion"][name]
-        fields = [_field(dataset, "fusion", m, copy, config.seed) for copy in range(config.head.field_copies)]
-        copies = [features("fusion", m, field) for field in fields]
-        tables.append(
-            Table(
-                np.concatenate([clean["fusion"][m], *copies]),
-                np.tile(samples.labels, 1 + len(copies)),
-                np.concatenate([np.full(len(samples), CLEAN), *(field.kind for field in fields)]),
-                np.tile(samples.clusters, 1 + len(copies)),
-            )
-        )
-    return Features(clean, corrupted, tables)
-
-
-def _field(dataset: Dataset, part: str, modality: int, copy: int, seed: int) -> Field:
-    spec = dataset.spec.modalities[modality]
-    return draw_field(
-        spec.kind, len(dataset.parts[part][spec.name]), [seed, _SEEDS["field"], PARTS.index(part), modality, copy]
+def _fit_encoder(corpus: Corpus, index: int, config: TrainConfig, folder: RunFolder, progress: Progress) -> TrainedEncoder:
+    spec = corpus.modalities[index]
+    settings, stage = config.encoder(spec.name, spec.kind), f"{spec.name} encoder"
+    task = progress.add_task(stage, total=settings.optimizer.epochs, note="")
+    samples = samples_of(_units(corpus, "encoders", spec.name))
+    module, history = fit_encoder(
+        spec, samples, corpus.classes, settings, config.seed * 31 + index, folder.checkpoints, _advance(progress, task), config.mixed_precision
     )
+    folder.log(stage, history)
+    return TrainedEncoder(module, spec)
 
 
-def _new_head(dataset: Dataset, config: TrainConfig) -> AECF:
-    widths = [config.encoder(m.name, m.kind).embedding_dim for m in dataset.spec.modalities]
-    return new_head(widths, dataset.classes, config.head, config.seed + _SEEDS["head"])
-
-
-def _fit_head(
-    dataset: Dataset, features: Features, config: TrainConfig, run: Path, progress: Progress
-) -> tuple[AECF, list[float], Settled | None]:
-    """The head, its loss curve and, for an evidence gate, what the calibration part decided."""
-    head, seed, folder = _new_head(dataset, config), config.seed + _SEEDS["head"], run / "checkpoints"
-    task = progress.add_task("head", total=config.head.optimizer.epochs, note="")
-    history = fit_experts(
-        head, features.tables, dataset.classes, config.head, seed, folder, _advance(progress, task)
-    )
+def fit_head(
+    corpus: Corpus, part: Part, encoders: Mapping[str, Encoder], config: TrainConfig, folder: RunFolder, progress: Progress
+) -> AECF:
+    """The head as the part ``fusion`` makes it; its experts' losses go to the log."""
+    seed, settings = config.seed + HEAD_SEED, config.head
+    head = new_head([encoders[name].embedding_dim for name in corpus.names], corpus.classes, settings, seed)
+    frequencies = None if part.moments is None else part.moments.labels
+    if frequencies is not None and not settings.balanced:
+        put_prior(head, frequencies)
+    task = progress.add_task("head", total=settings.optimizer.epochs, note="")
+    tables = part.tables(settings.field_copies)
+    advance = _advance(progress, task)
+    folder.log("head", fit_experts(head, tables, draws_of(part, settings), settings, seed, folder.checkpoints, advance, config.mixed_precision))
+    if frequencies is not None:
+        put_prior(head, frequencies)
     if not isinstance(head.gate, EvidenceGate):
-        return head, history, None
-    task = progress.add_task("reliability", total=len(dataset.names), note="")
-    settings = config.head.reliability
-    cross_fitted = fit_gate(head, features.tables, settings, seed, folder, lambda: progress.advance(task))
-    parts = [dataset.parts["calibration"][name] for name in dataset.names]
-    tables = [
-        Table(of, part.labels, np.full(len(part), CLEAN), part.clusters)
-        for of, part in zip(features.clean["calibration"], parts, strict=True)
-    ]
-    head, settled = settle_gate(cross_fitted, tables, _calibration_pairs(dataset, config), settings)
-    return head, history, settled
+        return head
+    task = progress.add_task("reliability", total=len(tables), note="")
+    return fit_gate(head, tables, settings.reliability, seed, folder.checkpoints, lambda: progress.advance(task))
 
 
-def _calibration_pairs(dataset: Dataset, config: TrainConfig) -> Pairs:
-    draw = np.random.default_rng([config.seed, _SEEDS["calibration"]])
-    return pair_by_label(
-        dataset.labels("calibration"), config.pairs.calibration, config.pairs.nothing_share, 0.0, draw
-    )
+def settle_head(head: AECF, part: Part, config: TrainConfig) -> tuple[AECF, Settled | None]:
+    """The head as the part ``calibration`` wants it and, for an evidence gate, what that part decided."""
+    if not isinstance(head.gate, EvidenceGate):
+        return head, None
+    return settle_gate(head, part.clean, part.calibration_pairs(config.pairs, config.seed), config.head.reliability)
 
 
-def _calibrate(dataset: Dataset, features: Features, head: AECF, config: TrainConfig) -> Calibration:
-    pairs = _calibration_pairs(dataset, config)
-    reference = list(zip(features.clean["fusion"], dataset.labels("fusion"), strict=True))
-    return calibrate(head, dataset.names, features.clean["calibration"], pairs, config.calibration, reference)
-
-
-def _drift_reference(dataset: Dataset, features: Features, head: ExportedHead, config: TrainConfig) -> DriftReference:
-    rows = _calibration_pairs(dataset, config).rows
-    embeddings = [of[rows[:, m]] for m, of in enumerate(features.clean["calibration"])]
-    return drift_reference(head, dataset.names, embeddings, np.ones(rows.shape, bool))
-
-
-@torch.inference_mode()
-def _answer(
-    head: ExportedHead, embeddings: Sequence[np.ndarray], rows: np.ndarray, pattern: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The head's outputs by name, for pairs ``rows`` (N, M) with the modalities of ``pattern`` (M,) present."""
-    inputs = [torch.from_numpy(of[rows[:, m]]) for m, of in enumerate(embeddings)]
-    outputs = head(*inputs, torch.from_numpy(pattern).expand(len(rows), -1))
-    return {name: value.numpy() for name, value in zip(HEAD_OUTPUTS, outputs, strict=True)}
-
-
-def _evaluate(dataset: Dataset, features: Features, head: ExportedHead, config: TrainConfig) -> Evaluation:
-    names, labels, embeddings = dataset.names, dataset.labels("test"), features.clean["test"]
-    draw = np.random.default_rng([config.seed, _SEEDS["test"]])
-    pairs = pair_by_label(labels, config.pairs.test, config.pairs.nothing_share, 0.0, draw)
-    everything = np.ones(len(names), bool)
-    said = _answer(head, embeddings, pairs.rows, everything)
-    right = said["probabilities"].argmax(1) == pairs.labels
-    nothing = {
-        name: float(right[~pairs.shows[:, m]].mean()) for m, name in enumerate(names) if (~pairs.shows[:, m]).any()
-    }
-    conflicts = float("nan")
-    if len(names) > 1:
-        mismatched = _mismatch(pairs, np.random.default_rng([config.seed, _SEEDS["mismatch"]]))
-        conflicts = float((_answer(head, embeddings, mismatched, everything)["abstain_code"] == CONFLICT).mean())
-    return Evaluation(
-        metrics=_by_subset(names, head, embeddings, pairs),
-        corrupted=_by_subset(names, head, features.corrupted, pairs),
-        sources=_by_source(dataset, head, embeddings, labels),
-        nothing=nothing,
-        conflicts=conflicts,
-    )
-
-
-def _by_subset(
-    names: Sequence[str], head: ExportedHead, embeddings: Sequence[np.ndarray], pairs: Pairs
-) -> dict[str, dict[str, float | int]]:
-    """Metrics of each subset on the pairs in which it shows the label, the largest first."""
-    metrics: dict[str, dict[str, float | int]] = {}
-    for pattern in reversed(all_subsets(len(names))):
-        rows = shown_rows(pairs, pattern)
-        said = _answer(head, embeddings, pairs.rows[rows], np.array(pattern))
-        metrics[subset_name(names, pattern)] = subset_metrics(
-            said["probabilities"], pairs.labels[rows], said["prediction_set"]
-        )
-    return metrics
-
-
-def _mismatch(pairs: Pairs, generator: np.random.Generator) -> np.ndarray:
-    """Rows (N, M) in which the last modality shows another label than the others."""
-    full = np.flatnonzero(pairs.shows.all(1))
-    other = generator.permutation(full)
-    wrong = pairs.labels[full] != pairs.labels[other]
-    rows = pairs.rows[full[wrong]].copy()
-    rows[:, -1] = pairs.rows[other[wrong], -1]
-    return rows
-
-
-def _by_source(
-    dataset: Dataset, head: ExportedHead, embeddings: Sequence[np.ndarray], labels: Sequence[np.ndarray]
-) -> list[SourceMetrics]:
-    rows = []
-    for m, spec in enumerate(dataset.spec.modalities):
-        alone = np.arange(len(labels)) == m
-        sources = dataset.parts["test"][spec.name].sources
-        for index, source in enumerate(spec.sources):
-            at = np.flatnonzero((sources == index) & (labels[m] != NOTHING))
-            if len(at):
-                said = _answer(head, embeddings, _only(m, at, len(labels)), alone)
-                right = said["probabilities"].argmax(1) == labels[m][at]
-                rows.append(SourceMetrics(spec.name, source, len(at), float(right.mean())))
-        at = np.flatnonzero(labels[m] == NOTHING)
-        if len(at):
-            said = _answer(head, embeddings, _only(m, at, len(labels)), alone)
-            rows.append(
-                SourceMetrics(spec.name, "nothing there (mean confidence)", len(at), float(said["confidence"].mean()))
-            )
-    return rows
-
-
-def _only(modality: int, at: np.ndarray, modalities: int) -> np.ndarray:
-    rows = np.zeros((len(at), modalities), np.int64)
-    rows[:, modality] = at
-    return rows
-
-
-def _write(
-    out: Path,
-    dataset: Dataset,
-    encoders: dict[str, nn.Module],
-    head: ExportedHead,
-    features: Features,
-    calibration: Calibration,
-    evaluation: Evaluation,
-    settled: Settled | None,
-    config: TrainConfig,
-) -> Manifest:
-    spec, names = dataset.spec, dataset.names
-    inputs = {"image": "image", "audio": "samples"}
-
-    def encoder_writer(index: int):
-        modality = spec.modalities[index]
-        module, input_name = encoders[modality.name], inputs[modality.kind]
-        sample = to_tensor(dataset.parts["test"][modality.name].data[:16])
-
-        def write(path: Path) -> None:
-            export_onnx(module, [sample], [input_name], ["embedding"], path)
-            verify_encoder(module, path, sample, input_name)
-
-        return write
-
-    def program_writer(index: int):
-        modality = spec.modalities[index]
-        sample = to_tensor(dataset.parts["test"][modality.name].data[:1])
-        return lambda path: export_program(encoders[modality.name], sample, path)
-
-    def head_writer(path: Path) -> None:
-        sample = [torch.from_numpy(of[np.resize(np.arange(len(of)), 256)]) for of in features.clean["test"]]
-        present = torch.ones(len(sample[0]), len(names), dtype=torch.bool)
-        export_onnx(head, [*sample, present], [*(f"embedding_{name}" for name in names), "present"], HEAD_OUTPUTS, path)
-        verify_head(head, path, sample, names)
-
-    files = {f"{name}_encoder.onnx": encoder_writer(m) for m, name in enumerate(names)} | {"head.onnx": head_writer}
-    files[HEAD_WEIGHTS] = lambda path: save_head(path, head.fusion, calibration, config.head.options)
-    if config.programs:
-        files |= {f"{name}_encoder.pt2": program_writer(m) for m, name in enumerate(names)}
-    fields = {
-        "format_version": FORMAT_VERSION,
-        "name": out.name,
-        "description": config.description or spec.description,
-        "labels": spec.labels,
-        "modalities": [
-            m.model_dump(mode="json", exclude={"sources"})
-            | {"encoder": f"{m.name}_encoder.onnx", "embedding_dim": encoders[m.name].embedding_dim}
-            for m in spec.modalities
-        ],
-        "head": "head.onnx",
-        "head_weights": HEAD_WEIGHTS,
-        "drift": _drift_reference(dataset, features, head, config).model_dump(),
-        "calibration": {
-            "method": f"{_method(settled)}; set_threshold is the least probability in a set",
-            "coverage": calibration.coverage,
-            "subsets": {
-                fit.name: {
-                    "samples": fit.samples,
-                    "temperature": round(fit.temperature, 6),
-                    "set_threshold": round(fit.set_threshold, 8),
-                }
-                for fit in calibration.fits
-            },
-        },
-        "training": {
-            "data": spec.sources,
-            "seed": config.seed,
-            "config": config.model_dump(mode="json"),
-            "created": datetime.now(UTC).date().isoformat(),
-            "samples": {f"{part}/{name}": len(dataset.parts[part][name]) for part in PARTS for name in names},
-            "aecf_ros_version": _version(),
-        },
-        "metrics": {
-            name: {key: value if key == "n" else round(value, 6) for key, value in of.items()}
-            for name, of in evaluation.metrics.items()
-        },
-    }
-    placeholder = dict.fromkeys([*files, "MODEL_CARD.md"], "0" * 64)
-    card = model_card(
-        Manifest.model_validate(fields | {"files": placeholder}),
-        calibration,
-        evaluation,
-        settled,
-    )
-    return write_bundle(out, files, card, lambda hashes: Manifest.model_validate(fields | {"files": hashes}))
-
-
-def _method(settled: Settled | None) -> str:
-    conformal = "split-conformal threshold for each presence pattern"
-    if settled is None:
-        return f"temperature and {conformal}"
-    fitted = "fitted out of fold and shifted to" if any(settled.kept) else "shifted to"
-    return f"reliability of each modality {fitted} the calibration part, no temperature; {conformal}"
-
-
-def _version() -> str:
-    try:
-        return metadata.version("aecf_ros")
-    except metadata.PackageNotFoundError:
-        return "0.1.0"  # run from a checkout without installing
+def fit_calibration(head: AECF, corpus: Corpus, parts: Mapping[str, Part], config: TrainConfig) -> Calibration:
+    """What the exported head adds to the fusion layer."""
+    part = parts["calibration"]
+    reference = [(of.embeddings, of.labels) for of in parts["fusion"].clean]
+    pairs = part.calibration_pairs(config.pairs, config.seed)
+    return calibrate(head, corpus.names, part.embeddings, pairs, config.calibration, reference)

@@ -6,15 +6,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from aecf_ros.core.bundle import load_bundle
 from aecf_ros.fusion import AECF
 from aecf_ros.fusion.monotone import REACHES
 from aecf_ros.training import head as head_module
 from aecf_ros.training import loop
-from aecf_ros.training import train as train_module
 from aecf_ros.training.calibrate import subset_logits
 from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig, load_config
-from aecf_ros.training.head import Table, fit_experts, fit_gate, new_head, settle_gate
+from aecf_ros.training.draws import ByLabel
+from aecf_ros.training.folder import folder_corpus
+from aecf_ros.training.head import fit_experts, fit_gate, new_head, settle_gate
 from aecf_ros.training.pairs import pair_by_label
+from aecf_ros.training.parts import Table
 from aecf_ros.training.train import train
 
 CLASSES, WIDTH, KINDS_KNOWN = 4, 8, 4
@@ -35,6 +38,12 @@ def _table(count: int, seed: int, kinds: tuple[int, ...]) -> Table:
     return Table(embeddings.astype(np.float32), labels, kind, np.arange(count))
 
 
+def _draws(tables: list[Table], config: HeadConfig) -> ByLabel:
+    rows = [np.arange(len(of)) for of in tables]
+    labels, clusters = [of.labels for of in tables], [of.clusters for of in tables]
+    return ByLabel(labels, clusters, rows, config.nothing_share, config.all_nothing_share)
+
+
 def _nll(head: AECF, table: Table) -> float:
     shown = table.labels >= 0
     logits = subset_logits(head, [torch.from_numpy(table.embeddings[shown])], (True,))
@@ -53,8 +62,8 @@ def fitted(tmp_path_factory) -> tuple[AECF, AECF, Path, Table]:
     folder, table = tmp_path_factory.mktemp("head"), _table(1500, 0, (0, 1, 2))
     config = HeadConfig(samples_per_epoch=2048, optimizer={"epochs": 8, "batch_size": 128, "learning_rate": 3e-3})
     head = new_head([WIDTH], CLASSES, config, seed=1)
-    history = fit_experts(head, [table], CLASSES, config, 1, folder, lambda *_: None)
-    assert history[-1] < 0.7 * history[0]
+    losses = fit_experts(head, [table], _draws([table], config), config, 1, folder, lambda *_: None).losses
+    assert losses[-1] < 0.7 * losses[0]
     done = []
     gated = fit_gate(head, [table], FAST, 1, folder, lambda: done.append(1))
     assert done == [1]
@@ -129,9 +138,7 @@ def test_a_run_killed_after_everything_it_saves_ends_with_the_head_of_one_that_w
         + ["head.samples_per_epoch=256", "calibration.minimum_samples=20", "calibration.coverage=0.9"]
         + ["head.reliability.cross_fit={expert_steps: 5, steps: 5}", "pairs.calibration=200", "pairs.test=100"],
     )
-    written = []
-    monkeypatch.setattr(train_module, "_write", lambda *parts: written.append(parts))
-    train(data, tmp_path / "m", config, run=tmp_path / "whole", show_progress=False)
+    train(folder_corpus(data), tmp_path / "whole", config, run=tmp_path / "run", show_progress=False)
     save, saved = loop.save_arrays, []
 
     def save_then_die(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -141,12 +148,11 @@ def test_a_run_killed_after_everything_it_saves_ends_with_the_head_of_one_that_w
 
     for module in (loop, head_module):
         monkeypatch.setattr(module, "save_arrays", save_then_die)
-    while len(written) == 1 and len(saved) < 20:
+    while not (tmp_path / "killed").exists() and len(saved) < 20:
         try:
-            train(data, tmp_path / "m", config, run=tmp_path / "killed", show_progress=False)
+            train(folder_corpus(data), tmp_path / "killed", config, run=tmp_path / "other", show_progress=False)
         except Killed:
             pass
-    assert len(saved) == 6 and len(written) == 2  # an epoch of each encoder, two of the experts, two reliabilities
-    whole, resumed = (parts[3].state_dict() for parts in written)
-    for name, value in whole.items():
-        assert torch.equal(resumed[name], value), name
+    assert len(saved) == 6  # an epoch of each encoder, two of the experts, two reliabilities
+    whole, killed = (load_bundle(tmp_path / name).manifest for name in ("whole", "killed"))
+    assert whole.files["head.safetensors"] == killed.files["head.safetensors"] and whole.metrics == killed.metrics

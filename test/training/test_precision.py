@@ -13,10 +13,13 @@ from click.testing import CliRunner
 pytest.importorskip("torch", reason="torch is not installed: only training needs it")
 
 from aecf_ros.core.bundle import load_bundle  # noqa: E402
+from aecf_ros.learn import quantize_command  # noqa: E402
 from aecf_ros.runtime.backends import make_backend  # noqa: E402
 from aecf_ros.training.datasets import DatasetError, load_dataset  # noqa: E402
 from aecf_ros.training.export import ExportError  # noqa: E402
-from aecf_ros.training.precision import before_logarithms, evaluate, quantize, quantize_command  # noqa: E402
+from aecf_ros.training.folder import folder_corpus  # noqa: E402
+from aecf_ros.training.measure import measure  # noqa: E402
+from aecf_ros.training.precision import before_logarithms, quantize  # noqa: E402
 from aecf_ros.training.train import train  # noqa: E402
 
 
@@ -28,12 +31,12 @@ def data(tiny_dataset: Path) -> Path:
 @pytest.fixture(scope="module")
 def trained(tiny_dataset: Path, quick_config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    train(tiny_dataset, folder / "full", quick_config, run=folder / "run", show_progress=False)
+    train(folder_corpus(tiny_dataset), folder / "full", quick_config, run=folder / "run", show_progress=False)
     return folder / "full"
 
 
 def test_the_trainers_own_figures_are_found_again(trained: Path, data: Path) -> None:
-    found = evaluate(load_bundle(trained), load_dataset(data))
+    found = measure(load_bundle(trained), folder_corpus(data))
     due = load_bundle(trained).manifest.metrics
     assert set(found) == set(due)
     for name, figures in due.items():
@@ -46,7 +49,7 @@ def test_the_trainers_own_figures_are_found_again(trained: Path, data: Path) -> 
 def test_a_converted_bundle_is_smaller_and_answers_nearly_as_before(
     trained: Path, data: Path, tmp_path: Path, precision: str, size: float, near: float
 ) -> None:
-    before, after = quantize(trained, tmp_path / precision, precision, data)
+    before, after = quantize(trained, tmp_path / precision, precision, folder_corpus(data))
     bundle, was = load_bundle(tmp_path / precision), load_bundle(trained)
     assert bundle.manifest.metrics["camera+thermal+audio"]["accuracy"] == pytest.approx(after["camera+thermal+audio"]["accuracy"], abs=1e-6)
     assert bundle.manifest.training.config["precision"] == precision and bundle.manifest.name == precision
@@ -77,13 +80,13 @@ def test_what_feeds_a_logarithm_is_found_and_nothing_behind_it(trained: Path) ->
 
 def test_the_bundle_itself_is_not_overwritten(trained: Path, data: Path) -> None:
     with pytest.raises(ExportError, match="is the bundle itself"):
-        quantize(trained, trained, "int8", data)
+        quantize(trained, trained, "int8", folder_corpus(data))
 
 
 def test_another_dataset_is_refused(trained: Path, make_dataset, tmp_path: Path) -> None:
     other = make_dataset({"camera": "image", "audio": "audio"}, dict.fromkeys(("encoders", "fusion", "calibration", "test"), 40))
     with pytest.raises(DatasetError, match="camera, audio.*where the bundle has camera, thermal, audio"):
-        quantize(trained, tmp_path / "out", "int8", other)
+        quantize(trained, tmp_path / "out", "int8", folder_corpus(other))
     assert not (tmp_path / "out").exists()
 
 

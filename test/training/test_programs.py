@@ -13,6 +13,7 @@ from aecf_ros.core.bundle import load_bundle  # noqa: E402
 from aecf_ros.runtime.backends import make_backend  # noqa: E402
 from aecf_ros.training.encoders import AudioEncoder, CameraEncoder  # noqa: E402
 from aecf_ros.training.export import ExportError  # noqa: E402
+from aecf_ros.training.folder import folder_corpus  # noqa: E402
 from aecf_ros.training.programs import export_program  # noqa: E402
 from aecf_ros.training.train import train  # noqa: E402
 
@@ -51,7 +52,7 @@ def test_a_program_that_computes_something_else_is_refused(tmp_path: Path) -> No
 def test_a_bundle_trained_with_programs_runs_on_both_backends(make_dataset, quick_config, tmp_path: Path) -> None:
     counts = {"encoders": 320, "fusion": 240, "calibration": 400, "test": 240}
     data = make_dataset({"camera": "image", "audio": "audio"}, counts)
-    train(data, tmp_path / "bars", quick_config.model_copy(update={"programs": True}), run=tmp_path / "run", show_progress=False)
+    train(folder_corpus(data), tmp_path / "bars", quick_config.model_copy(update={"programs": True}), run=tmp_path / "run", show_progress=False)
     bundle = load_bundle(tmp_path / "bars")
     assert {"camera_encoder.pt2", "audio_encoder.pt2"} <= set(bundle.manifest.files)
     ours, theirs = make_backend("torch", bundle, "cpu"), make_backend("onnxruntime", bundle, "cpu")

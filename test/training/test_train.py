@@ -1,3 +1,5 @@
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,13 @@ import yaml
 from click.testing import CliRunner
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.training import loop
-from aecf_ros.training import train as train_module
-from aecf_ros.training.command import train_command
+from aecf_ros.learn import train_command
+from aecf_ros.training import head as head_module
+from aecf_ros.training import loop, shards
 from aecf_ros.training.config import ConfigError, OptimizerConfig, load_config
 from aecf_ros.training.datasets import load_dataset
-from aecf_ros.training.features import embed, fit_encoder, smoothed_targets
+from aecf_ros.training.features import fit_encoder, smoothed_targets
+from aecf_ros.training.folder import folder_corpus
 from aecf_ros.training.train import train
 
 
@@ -23,7 +26,7 @@ def trained(tiny_dataset, quick_config, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "bars").mkdir()
     (folder / "bars" / "demo.mcap").write_bytes(b"someone else's file")
-    train(tiny_dataset, folder / "bars", quick_config, run=folder / "run", show_progress=False)
+    train(folder_corpus(tiny_dataset), folder / "bars", quick_config, run=folder / "run", show_progress=False)
     return folder / "bars"
 
 
@@ -73,9 +76,17 @@ def test_the_card_names_metrics_sources_and_limits(trained):
     assert f"{load_bundle(trained).manifest.metrics['camera']['accuracy']:.4f}" in card
 
 
-def test_the_run_folder_holds_curves_and_no_pickle(trained):
+def test_the_run_folder_says_what_was_run_and_what_came_of_it_and_holds_no_pickle(trained, quick_config):
     run = trained.parent / "run"
-    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("curves.png", "reliability.png"):
+        assert (run / picture).read_bytes().startswith(b"\x89PNG")
+    assert load_config(run / "config.yaml") == quick_config
+    assert "torch " in (run / "environment.txt").read_text()
+    losses = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [row["epoch"] for row in losses if row["stage"] == "head"] == ["1", "2", "3", "4"]
+    assert all(np.isfinite(float(row["training_loss"])) and row["held_out_nll"] == "" for row in losses)
+    measured = json.loads((run / "metrics.json").read_text())
+    assert measured["test"] == load_bundle(trained).manifest.metrics and set(measured["test_corrupted"]) == set(measured["test"])
     checkpoints = list((run / "checkpoints").iterdir())
     assert sorted(path.name.split("-")[0] for path in checkpoints) == [
         "audio_encoder", "camera_encoder", "head", "reliability", "reliability", "reliability", "thermal_encoder"
@@ -85,18 +96,14 @@ def test_the_run_folder_holds_curves_and_no_pickle(trained):
             assert all(arrays[key].dtype != object for key in arrays.files)
 
 
-def test_training_again_repeats_nothing_and_gives_the_same_calibration_and_metrics(
-    trained, tiny_dataset, quick_config, monkeypatch
-):
-    written = []
-    monkeypatch.setattr(loop, "save_arrays", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr(train_module, "_write", lambda *parts: written.append(parts))
-    train(tiny_dataset, trained.parent / "again", quick_config, run=trained.parent / "run", show_progress=False)
-    *_, calibration, evaluation, _, _ = written[0]
-    manifest = load_bundle(trained).manifest
-    assert evaluation.metrics["camera+audio"]["nll"] == pytest.approx(manifest.metrics["camera+audio"]["nll"], abs=1e-6)
-    for fit in calibration.fits:
-        assert fit.temperature == pytest.approx(manifest.calibration.subsets[fit.name].temperature, abs=1e-6)
+def test_training_again_repeats_nothing_and_gives_the_same_graph(trained, tiny_dataset, quick_config, monkeypatch):
+    for module in (loop, head_module):
+        monkeypatch.setattr(module, "save_arrays", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(shards, "save_file", lambda *_: pytest.fail("encoded again"))
+    again = trained.parent / "again"
+    train(folder_corpus(tiny_dataset), again, quick_config, run=trained.parent / "run", show_progress=False)
+    assert load_bundle(again).manifest.files["head.onnx"] == load_bundle(trained).manifest.files["head.onnx"]
+    assert load_bundle(again).manifest.metrics == load_bundle(trained).manifest.metrics
 
 
 class Killed(BaseException):
@@ -147,19 +154,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
     with pytest.raises(FloatingPointError, match="lower optimizer.learning_rate"):
         loop.fit(module, losses, 1, OptimizerConfig(epochs=1), tmp_path / "x.npz", 0, lambda *_: None)
-
-
-def test_features_are_kept_and_made_anew_for_other_weights(tiny_dataset, tmp_path):
-    from aecf_ros.training.encoders import CameraEncoder
-
-    samples = load_dataset(tiny_dataset).parts["test"]["camera"]
-    encoder = CameraEncoder(16, 20, 4).eval()
-    first = embed(encoder, samples, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
-    np.testing.assert_array_equal(embed(encoder, samples, tmp_path), first)
-    with torch.no_grad():
-        encoder.network.project.weight.add_(1.0)
-    assert (embed(encoder, samples, tmp_path) != first).any() and len(list(tmp_path.iterdir())) == 2
 
 
 def test_nothing_is_taught_as_the_uniform_distribution():

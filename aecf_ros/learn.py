@@ -1,0 +1,80 @@
+"""`aecf train` and `aecf quantize`: where labelled data of any kind meets the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from aecf_ros.core.bundle import BundleError, load_bundle
+from aecf_ros.data import open_corpus
+from aecf_ros.replay.bag import BagError
+from aecf_ros.training.calibrate import CalibrationError
+from aecf_ros.training.config import ConfigError, load_config
+from aecf_ros.training.datasets import DatasetError
+from aecf_ros.training.export import ExportError
+from aecf_ros.training.frozen import EncoderError
+from aecf_ros.training.measure import specs_of, training_config
+from aecf_ros.training.precision import HEADER, PRECISIONS, comparison, quantize
+from aecf_ros.training.train import frozen_encoders, train
+
+PathArgument = click.Path(path_type=Path)
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """What is wrong with the data, an encoder or the configuration, as click says it."""
+    try:
+        yield
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    except (DatasetError, EncoderError, CalibrationError, ExportError, BundleError, BagError, FloatingPointError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.command("train")
+@click.option("--data", required=True, type=PathArgument, help="Folder of recordings, table (CSV, Parquet), or folder that holds dataset.yaml.")
+@click.option("--out", required=True, type=PathArgument, help="Bundle directory to write; its name is the model's.")
+@click.option("--config", "config_path", type=PathArgument, help="YAML configuration, for example config/av_digits.yaml.")
+@click.option("--run", type=PathArgument, help="Folder for checkpoints, features, losses and plots  [default: out/train/NAME]")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def train_command(data: Path, out: Path, config_path: Path | None, run: Path | None, overrides: tuple[str, ...]) -> None:
+    """Train a model bundle from labelled data.
+
+    KEY=VALUE overrides the configuration, with dotted keys: head.optimizer.epochs=5 encoders.camera.onnx=dino.onnx.
+    A run that was killed goes on where it stopped when the same command is given again.
+    """
+    with _errors_in_one_line():
+        config = load_config(config_path, overrides)
+        specs = [encoder.spec for encoder in frozen_encoders(config).values()]
+        corpus = open_corpus(data, specs or None, config.data)
+        for line in corpus.warnings:
+            click.echo(f"warning: {line}", err=True)
+        manifest = train(corpus, out, config, run=run)
+        for line in dict.fromkeys(line for units in corpus.parts.values() for unit in units for line in unit.losses):
+            click.echo(f"warning: {line}", err=True)
+    click.echo(f"{'subset':<16}{'n':>7}{'accuracy':>10}{'NLL':>8}{'ECE':>8}{'floor':>8}")
+    for name, of in manifest.metrics.items():
+        row = (f"{of[key]:>{width}.4f}" for key, width in (("accuracy", 10), ("nll", 8), ("ece", 8), ("ece_noise_floor", 8)))
+        click.echo(f"{name:<16}{of['n']:>7}" + ("".join(row) if of["n"] else "  no such moments in the test part"))
+    click.echo(f"wrote {out}")
+
+
+@click.command("quantize")
+@click.argument("model", type=PathArgument)
+@click.option("--precision", required=True, type=click.Choice(list(PRECISIONS)), help="Of the encoders; the head stays as it is.")
+@click.option("--data", required=True, type=PathArgument, help="What the bundle was trained on.")
+@click.option("--out", required=True, type=PathArgument, help="Bundle directory to write.")
+def quantize_command(model: Path, precision: str, data: Path, out: Path) -> None:
+    """Write a bundle again in fp16 or int8, with accuracy and calibration before and after."""
+    with _errors_in_one_line():
+        bundle = load_bundle(model)
+        corpus = open_corpus(data, specs_of(bundle), training_config(bundle).data)
+        before, after = quantize(model, out, precision, corpus)
+    rows = [HEADER, *comparison(before, after)]
+    widths = [max(len(row[i]) for row in rows) + 2 for i in range(len(HEADER))]
+    for row in rows:
+        click.echo("".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
+    click.echo(f"wrote {out}")

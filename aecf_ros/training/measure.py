@@ -1,0 +1,73 @@
+"""A finished bundle measured on labelled data, through its graphs as they lie there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aecf_ros.core.bundle import Bundle
+from aecf_ros.training.config import TrainConfig
+from aecf_ros.training.corpus import Corpus
+from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec, ModalitySpec
+from aecf_ros.training.evaluation import Answer, Metrics, by_subset
+from aecf_ros.training.export import HEAD_OUTPUTS, open_session
+from aecf_ros.training.frozen import open_encoder
+from aecf_ros.training.parts import Part, gather
+from aecf_ros.training.shards import extract
+
+
+def measure(bundle: Bundle, corpus: Corpus) -> Metrics:
+    """METRICS of every subset on the test part, on the pairs that the trainer would measure it on.
+
+    Raises:
+        DatasetError: the corpus has other modalities or labels.
+        EncoderError: an encoder of the bundle cannot be used.
+    """
+    part, manifest = bundle_part(bundle, corpus, "test"), bundle.manifest
+    pairs = part.test_pairs(training_config(bundle).pairs, manifest.training.seed)
+    return by_subset(manifest.names, graph_answers(bundle), part.embeddings, pairs)[0]
+
+
+def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> Part:
+    """What a bundle's encoders say of one part of a corpus.
+
+    Raises:
+        DatasetError, EncoderError: as :func:`measure`.
+    """
+    manifest = bundle.manifest
+    if corpus.names != manifest.names or list(corpus.labels) != manifest.labels:
+        raise DatasetError(
+            f"{corpus.name}: holds {', '.join(corpus.names)} with {corpus.classes} labels where the "
+            f"bundle has {', '.join(manifest.names)} with {len(manifest.labels)}; give the data it was trained on"
+        )
+    encoders = {m.name: open_encoder(bundle.path(m.encoder), m.name) for m in manifest.modalities}
+    with tempfile.TemporaryDirectory() as cache:
+        return gather(corpus, extract(corpus, encoders, {part: 0}, manifest.training.seed, Path(cache)))[part]
+
+
+def graph_answers(bundle: Bundle) -> Answer:
+    """The bundle's head as it lies in its graph."""
+    session, names = open_session(bundle.path(bundle.manifest.head)), bundle.manifest.names
+    given = {of.name for of in session.get_outputs()}
+    wanted = [name for name in HEAD_OUTPUTS if name in given]
+
+    def answer(embeddings: Sequence[np.ndarray], present: np.ndarray) -> dict[str, np.ndarray]:
+        feeds = {f"embedding_{name}": of for name, of in zip(names, embeddings, strict=True)} | {"present": present}
+        return dict(zip(wanted, session.run(wanted, feeds), strict=True))
+
+    return answer
+
+
+def training_config(bundle: Bundle) -> TrainConfig:
+    """The configuration that a bundle was trained with, what is unknown here left out."""
+    fields = bundle.manifest.training.config
+    return TrainConfig.model_validate({key: value for key, value in fields.items() if key in TrainConfig.model_fields})
+
+
+def specs_of(bundle: Bundle) -> list[ModalitySpec]:
+    """What a bundle's encoders take."""
+    sizes = {"image": (ImageSpec, ("height", "width")), "audio": (AudioSpec, ("rate_hz", "window_s"))}
+    return [sizes[m.kind][0](name=m.name, kind=m.kind, **{key: getattr(m, key) for key in sizes[m.kind][1]}) for m in bundle.manifest.modalities]
