@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PathArgument = click.Path(path_type=Path)
 _LAZY = {"dataset": ("aecf_ros.dataset", "dataset_command", "Look at labelled data before training on it."),
          "train": ("aecf_ros.learn", "train_command", "Turn labelled data into a model bundle."),
+         "wrap-encoder": ("aecf_ros.training.wrap", "wrap_command", "Put an ONNX encoder's preprocessing into its graph, and check it."),
          "quantize": ("aecf_ros.learn", "quantize_command", "Write a bundle again in fp16 or int8, measured.")}
 
 

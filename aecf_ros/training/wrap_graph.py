@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, checker, compose, external_data_helper, helper, numpy_helper
 
 from aecf_ros.training.wrap_spec import WrapError
@@ -120,7 +119,7 @@ def _read(path: Path) -> ModelProto:
         raise WrapError(f"{path}: no such file; give the path of the ONNX file, beside the YAML where it is relative")
     try:
         model = onnx.load(path, load_external_data=False)
-    except DecodeError:
+    except Exception:  # protobuf's DecodeError, of a package that only onnx knows
         raise WrapError(f"{path}: is not an ONNX file; export the encoder with torch.onnx.export, tf2onnx or optimum") from None
     if not model.graph.node or not model.opset_import:
         raise WrapError(f"{path}: holds no ONNX graph; export the encoder with torch.onnx.export, tf2onnx or optimum")
@@ -133,7 +132,6 @@ def _read(path: Path) -> ModelProto:
         raise WrapError(f"{path}: has more than 2 GiB of weights, which one file cannot hold; export it in float16")
     try:
         external_data_helper.load_external_data_for_model(model, str(path.parent))
-        checker.check_model(model)
     except (checker.ValidationError, OSError, ValueError) as error:
         raise WrapError(f"{path}: {_first_line(error)}; export the encoder again") from None
     return model
@@ -162,18 +160,27 @@ def _choose(path: Path, what: str, values: list[ValueInfoProto], name: str | Non
 
 
 def join(before: ModelProto, encoder: Encoder, behind: ModelProto) -> ModelProto:
-    """One model out of three: only its input and the embedding are left outside, and nodes that lead elsewhere go."""
-    prefix = "encoder/"
+    """One model out of three: only its input and the embedding are left outside, and nodes that lead elsewhere go.
+
+    Raises:
+        WrapError: the encoder is against the rules of ONNX.
+    """
     middle = ModelProto()
     middle.CopyFrom(encoder.model)
     del middle.graph.value_info[:]  # they may give the batch another name
-    middle = compose.add_prefix(middle, prefix, inplace=True)
-    made = before.graph.output[0].name
-    joined = compose.merge_models(before, middle, [(made, prefix + encoder.input)])
-    joined = compose.merge_models(joined, behind, [(prefix + encoder.output, behind.graph.input[0].name)])
-    outputs = [o for o in joined.graph.output if o.name == behind.graph.output[0].name]
-    del joined.graph.output[:]
-    joined.graph.output.extend(outputs)
+    # A graph may leave the shape of an output unsaid; what comes behind knows its rank.
+    output = ValueInfoProto(name=encoder.output, type=behind.graph.input[0].type)
+    del middle.graph.output[:]
+    middle.graph.output.append(output)
+    prefix = "encoder/"
+    # Named beforehand, or subgraphs that read weights of the outer graph would go on reading the old names (onnx 1.23).
+    weights = {t.name: prefix + t.name for t in middle.graph.initializer}
+    compose.add_prefix_graph(middle.graph, prefix, inplace=True, name_map=weights)
+    try:
+        joined = compose.merge_models(before, middle, [(before.graph.output[0].name, prefix + encoder.input)])
+        joined = compose.merge_models(joined, behind, [(prefix + encoder.output, behind.graph.input[0].name)])
+    except (checker.ValidationError, ValueError) as error:
+        raise WrapError(f"{encoder.path}: {_first_line(error)}; export the encoder again") from None
     _prune(joined)
     joined.graph.name, joined.producer_name, joined.producer_version = "encoder", "aecf_ros", ""
     joined.graph.doc_string = ""

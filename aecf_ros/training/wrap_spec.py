@@ -222,5 +222,5 @@ def _record_of(record: type[BaseModel], name: str) -> type[BaseModel]:
 
 
 def _hint(found: str, known: list[str], silent: bool = False) -> str:
-    near = get_close_matches(found, known, n=1, cutoff=0.5)
+    near = get_close_matches(found.lower(), known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else "" if silent else f"; known: {', '.join(known)}"

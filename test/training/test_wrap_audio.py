@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.signal import get_window
-from test.training.wrap_graphs import averaging_encoder, describe, passing_encoder
 
 from aecf_ros.training import wrap_parts
 from aecf_ros.training.encoders import mel_filters
 from aecf_ros.training.wrap import wrap
 from aecf_ros.training.wrap_spec import WrapError
+from test.training.wrap_graphs import averaging_encoder, describe, passing_encoder
 
 RATE_HZ = 16_000
 PLAIN = {"n_fft": 512, "hop": 200, "mels": 32, "mel_scale": "slaney", "mel_norm": "slaney", "log": "db", "floor": 1e-10, "floor_by": "clamp"}
