@@ -1,0 +1,97 @@
+"""`aecf dataset`: look at labelled data before training on it."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from aecf_ros.data import open_corpus
+from aecf_ros.training.config import ConfigError, TrainConfig, load_config
+from aecf_ros.training.datasets import DatasetError, ModalitySpec
+from aecf_ros.training.inspect_data import Inspection, inspect_corpus
+from aecf_ros.training.inspect_tables import TextTable, headline, tables_of
+
+PathArgument = click.Path(path_type=Path)
+_SHOWN = 20
+
+
+@click.group("dataset")
+def dataset_command() -> None:
+    """Look at labelled data before training on it."""
+
+
+@dataset_command.command("inspect")
+@click.argument("data", type=PathArgument)
+@click.option("--encoder", "encoders", multiple=True, metavar="NAME=PATH", help="A frozen encoder (.onnx), whose sizes then count. Repeatable.")
+@click.option("--config", "config_path", type=PathArgument, help="YAML configuration, as for aecf train.")
+@click.option("--out", type=PathArgument, default=Path("out/dataset"), show_default=True, help="Where the page goes.")
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def inspect_command(data: Path, encoders: tuple[str, ...], config_path: Path | None, out: Path, overrides: tuple[str, ...]) -> None:
+    """Show what DATA holds: classes, parts, recordings, what is missing, and examples to look at.
+
+    DATA is a folder of recordings, a table (CSV or Parquet), or a folder that holds dataset.yaml. KEY=VALUE overrides the configuration:
+    data.topics.camera=/front/image data.stride_s=1.
+    """
+    console = Console()
+    console = console if console.is_terminal else Console(width=140)
+    try:
+        config = load_config(config_path, [*overrides, *(_encoder_override(text) for text in encoders)])
+        specs = _specs(config)
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            looking = bar.add_task("looking over", total=None)
+            corpus = open_corpus(data, specs or None, config.data, lambda done, total, name: bar.update(looking, completed=done, total=total, description=name))
+            bar.remove_task(looking)
+            reading = bar.add_task("reading", total=sum(len(u.labels) for units in corpus.parts.values() for u in units))
+            found = inspect_corpus(corpus, lambda moments: bar.advance(reading, moments))
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    except DatasetError as error:
+        raise click.ClickException(str(error)) from None
+    from aecf_ros.training.inspect_page import write_page
+
+    _show(console, found)
+    console.print(f"wrote {write_page(found, out)}", soft_wrap=True)
+
+
+def _encoder_override(text: str) -> str:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise click.BadParameter(f"'{text}' is not NAME=PATH, such as camera=camera_encoder.onnx", param_hint="--encoder")
+    return f"encoders.{name}.onnx='{path}'"
+
+
+def _specs(config: TrainConfig) -> list[ModalitySpec]:
+    """What the encoders that a configuration names take."""
+    files = {name: of.onnx for name, of in config.encoders.items() if of.onnx is not None}
+    if not files:
+        return []
+    from aecf_ros.training.frozen import EncoderError, open_encoder
+
+    try:
+        return [open_encoder(path, name).spec for name, path in files.items()]
+    except EncoderError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _show(console: Console, found: Inspection) -> None:
+    console.print(f"[bold]{found.corpus.name}[/]: {headline(found)}", soft_wrap=True)
+    for table in tables_of(found):
+        console.print(_rich(table))
+    for line in found.warnings:
+        console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True, highlight=False)
+
+
+def _rich(table: TextTable) -> Table:
+    title, header, rows = table
+    shown = Table(title=title, title_justify="left", header_style="dim")
+    for i, name in enumerate(header):
+        shown.add_column(name, justify="left" if i == 0 or name in ("part", "classes") else "right")
+    for row in rows[:_SHOWN]:
+        shown.add_row(*row)
+    if len(rows) > _SHOWN:
+        shown.caption = f"{len(rows) - _SHOWN} more are on the page"
+    return shown
