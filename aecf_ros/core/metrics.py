@@ -42,7 +42,8 @@ def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(squared.mean())
 
 
-def _bins(confidence: np.ndarray) -> np.ndarray:
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
+    """The bin of each confidence: int ``(N,)`` from float ``(N,)`` in [0, 1]."""
     return np.clip((confidence * ECE_BINS).astype(np.int64), 0, ECE_BINS - 1)
 
 
@@ -56,7 +57,7 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> f
     >>> round(expected_calibration_error(np.array([0.95, 0.95]), np.array([True, False])), 2)
     0.45
     """
-    gap = np.bincount(_bins(confidence), weights=np.asarray(correct, float) - confidence, minlength=ECE_BINS)
+    gap = np.bincount(confidence_bins(confidence), weights=np.asarray(correct, float) - confidence, minlength=ECE_BINS)
     return float(np.abs(gap).sum() / len(confidence))
 
 

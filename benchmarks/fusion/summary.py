@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from aecf_ros.core.bootstrap import mean_interval
 from benchmarks.fusion.evaluate import CALIBRATIONS
 from benchmarks.fusion.rows import ABLATIONS_OF_OURS, BASELINES, OURS, VARIANTS_OF_OURS
-
-BOOTSTRAP_DRAWS = 2000
 
 
 def collect(paths: list[Path]) -> dict:
@@ -105,11 +104,8 @@ def bootstrap(paths: list[Path], variants: dict) -> dict:
 
 
 def _interval(difference: np.ndarray, clusters: np.ndarray) -> list[float]:
-    count = clusters.max() + 1
-    total, size = np.bincount(clusters, difference, count), np.bincount(clusters, minlength=count)
-    weight = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=BOOTSTRAP_DRAWS)
-    means = (weight @ total) / (weight @ size)
-    return [float(difference.mean()), *(float(q) for q in np.quantile(means, [0.025, 0.975]))]
+    found = mean_interval(difference, clusters)
+    return [found.estimate, found.low, found.high]
 
 
 def merge_seeds(seeds: list[dict]) -> dict:
