@@ -2,7 +2,7 @@
 
 The device really in use is asserted and named: asking for a GPU that the runtime does not use is an error, never a silent
 fall back. A GPU that fails while it runs is given up for the CPU, and the backend says so from then on. The head runs on
-the CPU on every device: its 140 small operators would take longer to start on a GPU than to run here.
+the CPU on every device: its hundred small operators would take longer to start on a GPU than to run here.
 """
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from aecf_ros.fusion.experts import DirectionAndLength
 from aecf_ros.fusion.masking import all_subsets
+from aecf_ros.fusion.monotone import soft_lift
 from aecf_ros.fusion.reliability import LEAST_DOUBT_LOGIT, EvidenceGate
 from aecf_ros.fusion.statistics import NEIGHBORS
 from aecf_ros.training import lean_weights as build
@@ -35,7 +36,8 @@ OK, NO_STREAM, CONFLICT, LOW_CONFIDENCE, OUT_OF_DISTRIBUTION = range(5)
 def can_be_lean(head: nn.Module) -> bool:
     """Whether :class:`LeanHead` computes what an ``ExportedHead`` does: the evidence gate, one label, no temperature."""
     fusion = head.fusion
-    return len(fusion.experts) <= MOST_MODALITIES and isinstance(fusion.gate, EvidenceGate) and not fusion.multilabel and bool((head.temperatures == 1).all())
+    evidence = isinstance(fusion.gate, EvidenceGate) and not fusion.multilabel
+    return evidence and len(fusion.experts) <= MOST_MODALITIES and bool((head.temperatures == 1).all())
 
 
 class LeanHead(nn.Module):
@@ -53,7 +55,7 @@ class LeanHead(nn.Module):
         self.modalities, self.depth = len(gates), len(experts[0]) - 1
         self.widths = [len(gate.distance.center) for gate in gates]
         self.direction = isinstance(fusion.experts[0][0], DirectionAndLength)
-        self.reach = {"off": None, "soft": fusion.monotone_reach, "hard": math.inf}[fusion.monotone]
+        self.lifts, self.reach = fusion.monotone != "off", fusion.monotone_reach if fusion.monotone == "soft" else None
 
         wide, rank = max(self.widths), max(gate.distance.whitening.shape[1] for gate in gates)
         outliers = head.outlier_above.double()
@@ -154,8 +156,8 @@ class LeanHead(nn.Module):
         probabilities = torch.softmax(fused, dim=-1)
         confidence, best = torch.topk(probabilities, 1, dim=-1)  # (B, 1)
         top = self.labels == best
-        if self.reach is not None and self.modalities > 1:
-            lifted = confidence + _lift(confidence, self._surest(alone, evidence), self.reach)
+        if self.lifts and self.modalities > 1:
+            lifted = _lifted(confidence, self._surest(alone, evidence), self.reach)
             rest = (1.0 - lifted) / (1.0 + 2**-23 - confidence)
             probabilities, confidence = torch.where(top, lifted, probabilities * rest), lifted
         members = (set_threshold < probabilities) | top
@@ -174,23 +176,20 @@ class LeanHead(nn.Module):
             below = [r for r in range(row) if all(a <= b for a, b in zip(subsets[r], subsets[row], strict=True))]
             own = torch.softmax(evidence[:, members].sum(1) + self.log_prior, dim=-1).amax(-1, keepdim=True)
             wanted = found[:, below].amax(-1, keepdim=True)
-            found = torch.cat([found, own + _lift(own, wanted, self.reach)], dim=1)
+            found = torch.cat([found, _lifted(own, wanted, self.reach)], dim=1)
         return found.amax(-1, keepdim=True)
 
 
-def _lift(confidence: Tensor, wanted: Tensor, reach: float) -> Tensor:
-    """How much a confidence is raised: ``soft_lift`` of ``fusion/monotone.py``, or all the way where the reach is infinite."""
-    shortfall = wanted - confidence
-    if math.isinf(reach):
-        return torch.relu(shortfall)
-    return torch.relu(shortfall - 5.0 * torch.relu(shortfall - reach))
+def _lifted(confidence: Tensor, wanted: Tensor, reach: float | None) -> Tensor:
+    """A confidence raised towards that of the surest subset, softly or, without a reach, all the way."""
+    return torch.maximum(confidence, wanted) if reach is None else soft_lift(confidence, wanted, reach)
 
 
 def _presence_row(pattern: Sequence[bool], set_threshold: float) -> list[float]:
     """Each modality's share of those present, 1 / log of their number and 1 where there are several, and what is just not enough to be
     in the prediction set."""
     count = sum(pattern)
-    shares = [used / max(count, 1) for used in pattern]
+    shares = [used / count if count else 1 / len(pattern) for used in pattern]  # of nobody's mean there would be no logarithm
     just_under = float(np.nextafter(np.float32(set_threshold), np.float32(-1))) if set_threshold > 0 else -1.0
     return [*shares, 1 / math.log(count) if count > 1 else 0.0, float(count > 1), just_under]
 

@@ -132,8 +132,8 @@ def _numbered(name: str, index: int, of: int) -> str:
 
 
 def _write_head(path: Path, names: list[str], widths: list[int]) -> None:
-    """The default AECF with an empty calibration."""
-    head = AECF(widths, len(LABELS), gate="additive")
+    """The default AECF, lifted as the shipped one is, with an empty calibration."""
+    head = AECF(widths, len(LABELS), monotone="soft" if len(widths) == 2 else "off")
     patterns = 2 ** len(names)
     calibration = Calibration(
         coverage=0.9, temperatures=np.ones(patterns, np.float32), set_thresholds=np.full(patterns, 0.05, np.float32), conflict_below=0.05,

@@ -17,17 +17,18 @@ from aecf_ros.training.export import (
     open_session,
     verify_head,
 )
+from aecf_ros.training.lean import LeanHead, can_be_lean
 
 CLASSES = 5
 WIDTHS = (6, 9, 4, 7)
 
 
-def _calibration(widths: tuple[int, ...]) -> Calibration:
+def _calibration(widths: tuple[int, ...], tempered: bool = True) -> Calibration:
     rng = np.random.default_rng(0)
     patterns = 2 ** len(widths)
     return Calibration(
         coverage=0.9,
-        temperatures=rng.uniform(0.5, 2.0, patterns).astype(np.float32),
+        temperatures=rng.uniform(0.5, 2.0, patterns).astype(np.float32) if tempered else np.ones(patterns, np.float32),
         set_thresholds=np.r_[0, rng.uniform(0.05, 0.6, patterns - 1)].astype(np.float32),
         conflict_below=0.4,
         abstain_below=0.3,
@@ -38,19 +39,52 @@ def _calibration(widths: tuple[int, ...]) -> Calibration:
     )
 
 
-class Exported:
-    """A head with ``count`` modalities, its graph, and some embeddings; with two, the gate and the lift that ship."""
+HEADS = {
+    "evidence": (2, {"gate": "evidence", "monotone": "soft", "expert_hidden": [16]}, True),
+    "additive": (4, {"gate": "additive", "expert_hidden": [16]}, True),
+    "lean": (2, {"gate": "evidence", "monotone": "soft", "expert_hidden": [16, 12], "expert_direction": False}, False),
+    "lean 3": (3, {"gate": "evidence", "monotone": "hard", "expert_hidden": [16]}, False),
+}
+"""Modalities, options of the layer, whether calibration gave it temperatures."""
+ALSO_LEAN = {
+    "lean linear": (4, {"gate": "evidence", "monotone": "soft", "monotone_reach": 0.2, "expert_hidden": []}, False),
+    "lean 1": (1, {"gate": "evidence", "expert_hidden": [16]}, False),
+    "lean prior": (2, {"gate": "evidence", "expert_hidden": [16], "prior": torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])}, False),
+}
 
-    def __init__(self, count: int, folder: Path) -> None:
-        torch.manual_seed(count)
-        widths = WIDTHS[:count]
-        options = {"gate": "evidence", "monotone": "soft"} if count == 2 else {"gate": "additive"}
+
+def _fit(fusion: AECF) -> None:
+    """Experts that are sure of something, distances and reliabilities as after a fit, of random embeddings."""
+    for expert, reliability in zip(fusion.experts, fusion.gate.reliability, strict=True):
+        expert[-1].weight.data *= 8.0  # of experts that say nothing, the shares of the evidence are rounding
+        width = len(reliability.distance.center)
+        spread = torch.randn(width, width) / width**0.5
+        reliability.distance.fit(torch.randn(600, width) @ spread + torch.randn(width), torch.randint(0, CLASSES, (600,)))
+        reliability.mean.normal_()
+        reliability.scale.uniform_(0.5, 2.0)
+        torch.nn.init.normal_(reliability.head.weight, std=0.2)
+        torch.nn.init.normal_(reliability.head.bias, mean=-2.0)
+
+
+def _head(kind: str) -> tuple[ExportedHead, list[torch.Tensor]]:
+    """A head of a kind above and 32 embeddings for each modality. "evidence" and "lean" have the gate and the lift that ship."""
+    count, options, tempered = (HEADS | ALSO_LEAN)[kind]
+    torch.manual_seed(count)
+    fusion = AECF(WIDTHS[:count], CLASSES, **options)
+    if kind.startswith("lean"):
+        _fit(fusion)
+    head = ExportedHead(fusion, _calibration(WIDTHS[:count], tempered)).eval()
+    return head, [2.0 * torch.randn(32, width) for width in WIDTHS[:count]]
+
+
+class Exported:
+    """A head of HEADS, its graph, and some embeddings."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.head, self.embeddings = _head(kind)
+        count = len(self.embeddings)
         self.names = [f"sensor{m}" for m in range(count)]
-        self.head = ExportedHead(
-            AECF(widths, CLASSES, expert_hidden=[16], **options), _calibration(widths)
-        ).eval()
-        self.embeddings = [2.0 * torch.randn(32, width) for width in widths]
-        self.path = folder / f"head{count}.onnx"
+        self.path = folder / "head.onnx"
         inputs = [*self.embeddings, torch.ones(32, count, dtype=torch.bool)]
         export_onnx(
             self.head, inputs, [*(f"embedding_{name}" for name in self.names), "present"], HEAD_OUTPUTS, self.path
@@ -63,7 +97,7 @@ class Exported:
         return dict(zip(HEAD_OUTPUTS, self.session.run(list(HEAD_OUTPUTS), feed), strict=True))
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=HEADS)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return Exported(request.param, tmp_path_factory.mktemp("heads"))
 
@@ -154,3 +188,30 @@ def test_a_graph_of_other_weights_is_refused(exported):
         next(other.fusion.experts[0].parameters()).add_(0.5)
     with pytest.raises(ExportError, match="output 'probabilities' differs"):
         verify_head(other, exported.path, exported.embeddings, exported.names)
+
+
+@pytest.mark.parametrize("kind", ["lean", "lean 3", *ALSO_LEAN])
+def test_the_lean_form_computes_the_same(kind):
+    head, embeddings = _head(kind)
+    assert can_be_lean(head)
+    lean = LeanHead(head).eval()
+    for pattern in itertools.product([False, True], repeat=len(embeddings)):
+        present = torch.tensor(pattern).expand(32, -1)
+        with torch.inference_mode():
+            found, due = lean(*embeddings, present), head(*embeddings, present)
+        for name, value, expected in zip(HEAD_OUTPUTS, found, due, strict=True):
+            assert value.dtype == expected.dtype
+            np.testing.assert_allclose(value.numpy(), expected.numpy(), atol=1e-4, rtol=1e-4 if name == "distances" else 0, err_msg=f"{name} {pattern}")
+
+
+@pytest.mark.parametrize("kind", ["evidence", "additive"])
+def test_what_the_lean_form_does_not_know_is_exported_as_it_is(kind):
+    assert not can_be_lean(_head(kind)[0])  # the first has temperatures
+
+
+def test_the_lean_form_has_few_operators(exported):
+    nodes = len(onnx.load(exported.path).graph.node)
+    if can_be_lean(exported.head) and len(exported.names) == 2:
+        assert nodes < 120
+    else:
+        assert nodes > 120  # three modalities have subsets to lift
