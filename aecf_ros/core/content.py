@@ -9,6 +9,7 @@ import math
 import zlib
 from collections import Counter, deque
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -294,20 +295,39 @@ class AudioWatch:
         energy = float(np.var(self._window))
         if _dbfs(energy) < self._HUM_MIN_DBFS or len(slow) < 64:
             return 0.0, 50
-        taper = np.hanning(len(slow))
-        power = np.abs(np.fft.rfft((slow - slow.mean()) * taper)) ** 2
-        power *= 2.0 / (len(slow) * float(np.dot(taper, taper)))  # mean square of each band
-        hz = np.fft.rfftfreq(len(slow), factor / self._rate_hz)
+        lines_of = _mains_lines(len(slow), factor / self._rate_hz)
+        spectrum = np.fft.rfft((slow - slow.mean()) * lines_of.taper)
+        power = (spectrum.real**2 + spectrum.imag**2) * lines_of.scale  # mean square of each band
         shares = {}
-        for mains in (50, 60):
-            near = np.abs(hz - mains * np.round(hz / mains)) <= 4.0
-            lines = power[near & (hz > 30) & (hz < 6.5 * mains)].sum()
-            # A voice has its energy above 80 Hz and may well sing a multiple; the mains has it at the first two lines.
-            first = power[near & (hz > 30) & (hz < 2.5 * mains)].sum()
+        for mains, (all_lines, first_lines) in lines_of.bands.items():
+            lines, first = power[all_lines].sum(), power[first_lines].sum()
             steady = self._floor.quietest > 0.5 * lines
             shares[mains] = float(lines) / energy if steady and first > 0.5 * lines else 0.0
         mains = max(shares, key=shares.__getitem__)
         return min(shares[mains], 1.0), mains
+
+
+@dataclass(frozen=True, slots=True)
+class _MainsLines:
+    """Of the spectrum of a window: taper, scale to mean squares, and for each mains the bins of its lines and of the first two.
+
+    A voice has its energy above 80 Hz and may well sing a multiple; the mains has it at the first two lines.
+    """
+
+    taper: np.ndarray
+    scale: float
+    bands: dict[int, tuple[np.ndarray, np.ndarray]]
+
+
+@lru_cache(maxsize=16)
+def _mains_lines(size: int, step_s: float) -> _MainsLines:
+    taper = np.hanning(size)
+    hz = np.fft.rfftfreq(size, step_s)
+    bands = {}
+    for mains in (50, 60):
+        near = (np.abs(hz - mains * np.round(hz / mains)) <= 4.0) & (hz > 30)
+        bands[mains] = np.flatnonzero(near & (hz < 6.5 * mains)), np.flatnonzero(near & (hz < 2.5 * mains))
+    return _MainsLines(taper, 2.0 / (size * float(np.dot(taper, taper))), bands)
 
 
 def _dbfs(power: float) -> float:
