@@ -11,7 +11,7 @@ import numpy as np
 
 from aecf_ros.core.moments import Batch
 from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import PARTS, AudioSpec, DatasetError, ImageSpec, ModalitySpec, load_dataset
+from aecf_ros.training.datasets import PARTS, AudioSpec, Dataset, DatasetError, ImageSpec, ModalitySpec, load_dataset
 
 BLOCK_ROWS = 4096
 
@@ -65,6 +65,7 @@ def folder_corpus(directory: Path | str, modalities: Sequence[ModalitySpec] | No
     spec = dataset.spec
     for wanted in modalities or ():
         _fits(directory, spec.modalities, wanted)
+    _refuse_copies(dataset)
     parts = {
         part: [
             unit
@@ -82,6 +83,16 @@ def folder_corpus(directory: Path | str, modalities: Sequence[ModalitySpec] | No
         sources=spec.sources,
         description=spec.description,
     )
+
+
+def _refuse_copies(dataset: Dataset) -> None:
+    first: dict[tuple[str, str], Path] = {}
+    for part in PARTS:
+        for name, samples in dataset.parts[part].items():
+            path = dataset.directory / part / f"{name}.npy"
+            other = first.setdefault((name, samples.digest), path)
+            if other != path:
+                raise DatasetError(f"{path} holds the same as {other}: in two parts a copy is leakage; make the dataset again")
 
 
 def _units(directory: Path, part: str, modality, samples, column: int, columns: int) -> Iterator[FolderUnit]:

@@ -14,7 +14,7 @@ from aecf_ros.training.inspect_data import Example, Inspection
 from aecf_ros.training.inspect_tables import TextTable, headline, tables_of
 
 _STYLE = """
-:root { --ink: #1f2a36; --soft: #66727f; --line: #e3e7ec; --bar: #3b6ea8; --warn: #b4561e; }
+:root { --ink: #1f2a36; --soft: #66727f; --line: #e3e7ec; --warn: #b4561e; }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 1180px; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .5rem; } h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p.lead { color: var(--soft); margin: .2rem 0 1.2rem; }
@@ -26,11 +26,10 @@ th { font-weight: 600; color: var(--soft); } th:first-child, td:first-child, td.
 .examples { display: flex; flex-wrap: wrap; gap: .6rem; align-items: flex-end; }
 figure { margin: 0; } figcaption { color: var(--soft); font-size: .75rem; max-width: 12rem; overflow-wrap: anywhere; }
 figure img, figure svg { height: 96px; border: 1px solid var(--line); border-radius: 4px; display: block; }
-.bar { fill: var(--bar); }
 """
 _THUMBNAIL = 192
 """Pixels of the longer side: shown at half that, for screens of twice the density."""
-_COLUMNS = 220
+_COLUMNS = 180
 _COLORS = ("#3b6ea8", "#d98b36", "#5b9a68", "#a35c8f")
 """Of the parts, in their order."""
 
@@ -118,4 +117,4 @@ def _sound(example: Example, rate_hz: int) -> str:
     rms = float(np.sqrt(np.mean(np.square(samples))))
     level = f"{20 * np.log10(rms):.0f} dBFS" if rms > 0 else "silent"
     return (f"<figure><svg width={_COLUMNS} height=96 viewBox='0 0 {_COLUMNS} 96' role=img><line x1=0 y1=48 x2={_COLUMNS} y2=48 stroke='#e3e7ec'/>"
-            f"<polygon class=bar points='{points}'/></svg><figcaption>{escape(example.unit)}: {len(samples) / rate_hz:.2f} s, {level}</figcaption></figure>")
+            f"<polygon fill='#3b6ea8' points='{points}'/></svg><figcaption>{escape(example.unit)}: {len(samples) / rate_hz:.2f} s, {level}</figcaption></figure>")

@@ -43,8 +43,8 @@ def split_recordings(counts: Mapping[str, np.ndarray], config: DataConfig, given
     """A part for each recording.
 
     Those in ``given`` go where that says. The others are divided by iterative stratification (Sechidis et al., On the
-    Stratification of Multi-Label Data, 2011): of the class that fewest of them hold each goes to a part that lacks it, else to
-    the one that is shortest of it. The same recordings, shares and seed give the same parts.
+    Stratification of Multi-Label Data, 2011): of the class that fewest of them hold, each goes to a part that lacks it, else to
+    the one that it brings nearest to its share of all classes. The same recordings, shares and seed give the same parts.
 
     Args:
         counts: recording -> int ``(C,)``, its moments of each class.
@@ -82,10 +82,11 @@ def _known(name: str, names: Collection[str]) -> str:
 
 
 def _stratify(part: np.ndarray, held: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> None:
-    """Fill in the parts that are -1."""
+    """Fill in the parts that are -1, in place; of a class the largest recordings first, because the others make up for them."""
     rank = rng.permutation(len(part))
     in_part = np.array([held[part == p].sum(0) for p in range(len(shares))])
-    wanted = shares[:, None] * held.sum(0)
+    total = np.maximum(held.sum(0), 1)
+    wanted = shares[:, None] * total
     free = part < 0
     while free.any():
         holders = (held[free] > 0).sum(0)
@@ -95,10 +96,9 @@ def _stratify(part: np.ndarray, held: np.ndarray, shares: np.ndarray, rng: np.ra
         c = int(np.argmin(np.where(holders > 0, holders, len(part) + 1)))
         of_class = np.flatnonzero(free & (held[:, c] > 0))
         for r in of_class[np.lexsort((rank[of_class], -held[of_class, c]))]:
-            short = wanted[:, c] - in_part[:, c]
-            lacks = in_part[:, c] == 0
-            # Ties, as between parts that both lack the class, go to the part that is shortest of everything.
-            p = max(range(len(shares)), key=lambda i: (lacks[i], short[i], wanted[i].sum() - in_part[i].sum()))
+            # What it adds to each part's squared distance from its share of every class, in units of that share: parts fill evenly.
+            further = (held[r] * (held[r] + 2 * (in_part - wanted)) / (total * wanted)).sum(1)
+            p = int(np.lexsort((further, in_part[:, c] > 0))[0])
             part[r], free[r] = p, False
             in_part[p] += held[r]
 
