@@ -53,6 +53,33 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def _rows_of(corpus: Corpus, part: Part) -> str:
+    if not corpus.paired:
+        return "A subset's rows are the pairs in which one of its modalities shows the label."
+    return (
+        f"A subset's rows are the labelled moments that have all of its modalities: of {_count(part.spans, 'labelled span')} in "
+        f"{_count(len(part.source_names[0]), 'recording')}, within which moments resemble each other."
+    )
+
+
+def _limits(corpus: Corpus, parts: Mapping[str, Part]) -> str:
+    if not corpus.paired:
+        return """\
+- Pairs are drawn by label from unrelated recordings: what sound and image share beyond the label was never seen.
+- Calibration counts pairs; their independence is bounded by the distinct samples in the table, and by the number of
+  writers and speakers behind them."""
+    part = parts["calibration"]
+    return (
+        f"- Calibration counts moments, and they come from {_count(part.spans, 'labelled span')} of "
+        f"{_count(len(part.source_names[0]), 'recording')}: coverage and calibration hold as far as those stand for the robot's days.\n"
+        "- The prior is that of the recordings; where the robot meets classes more or less often, its confidence is off by that."
+    )
+
+
+def _count(number: int, of: str) -> str:
+    return f"{number} {of}" + ("" if number == 1 else "s")
+
+
 def _number(value: float | int) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
@@ -84,7 +111,7 @@ def model_card(
     )
     corpora = (
         table(
-            ["modality alone", "corpus of the test part", "samples", "accuracy"],
+            ["modality alone", "recording of the test part" if corpus.paired else "corpus of the test part", "samples", "accuracy"],
             [[s.modality, s.source, str(s.samples), f"{s.value:.4f}"] for s in sources],
         )
         if sources
@@ -121,7 +148,7 @@ with any subset of them present:
 The head is an AECF layer (options {training.config["head"]["options"]}) over frozen encoders.
 It was trained on every sample as recorded and {copies} of it, each of a kind and severity of its own ({kinds}).
 A modality that shows nothing to recognize (an empty scene, silence, noise) was trained to say nothing: its target was
-the uniform distribution. {_gate(settled, manifest.names, price)}
+the {"prior" if corpus.paired else "uniform"} distribution. {_gate(settled, manifest.names, price)}
 
 ## Intended use
 Demonstration, tests and a template for models of one's own, trained by the same command on one's own recordings.
@@ -130,7 +157,7 @@ Not for any decision about people or for safety.
 ## Measured on the held-out test part
 {subsets}
 
-A subset's rows are the pairs in which one of its modalities shows the label. ECE has 15 equal-width bins; its noise
+{_rows_of(corpus, parts["test"])} ECE has 15 equal-width bins; its noise
 floor is what a perfectly calibrated model with the same confidences would show. With all present and one modality
 showing nothing, accuracy is: {silent}.
 
@@ -156,9 +183,7 @@ The head abstains, giving its reason, when
 ## Limits
 - The figures hold for data like the test part. Other cameras, rooms, languages, accents and handwriting will do
   worse; how sure the model then is was not measured here.
-- Pairs are drawn by label from unrelated recordings: what sound and image share beyond the label was never seen.
-- Calibration counts pairs; their independence is bounded by the distinct samples in the table, and by the number of
-  writers and speakers behind them.
+{_limits(corpus, parts)}
 - The sound window is {windows}: after a change it holds both words, or half of one.
 
 ## Data and attribution
