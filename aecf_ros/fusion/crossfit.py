@@ -30,7 +30,7 @@ class CrossFitConfig:
     folds: how many where fewer than two kinds are known. Few folds make stand-ins that saw too little, and so too much doubt.
     """
 
-    unseen_share: float = 0.2
+    unseen_share: float = 0.1
     folds: int = 6
     expert_steps: int = 300
     steps: int = 400

@@ -3,8 +3,9 @@
 A Bayes-optimal fusion lowers its confidence whenever modalities conflict, so monotone confidence is a wish with a
 price.
 Hard: the confidence is raised to that of the surest present subset, always. Soft: it is raised where it falls short by
-up to a reach, which is where most violations lie and where raising costs little likelihood (the cost grows with the
-square of the lift); a little beyond the reach nothing is lifted, so a real conflict stays visible.
+up to a reach, counted in standard deviations of a right-or-wrong answer of the wanted confidence, sqrt(t (1 - t)).
+Raising c to t is expected to cost KL(c, t) <= (t - c)^2 / (t (1 - t)) nats: the square of the reach bounds the price. Most
+violations lie within; a little beyond nothing is lifted, so a real conflict stays visible.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,18 +16,19 @@ from torch import Tensor
 
 from aecf_ros.fusion.masking import all_subsets
 
-REACHES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
+REACHES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
 def soft_lift(confidence: Tensor, wanted: Tensor, reach: float) -> Tensor:
-    """The lifted confidence [B]: `wanted` within `reach` of it, back to `confidence` at 1.25 times the reach,
-    continuous between.
+    """The lifted confidence [B]: `wanted` where it is within `reach` standard deviations, back to `confidence` at 1.25 times
+    the reach, continuous between.
 
-    >>> soft_lift(torch.tensor([0.5, 0.5, 0.5]), torch.tensor([0.58, 0.61, 0.9]), 0.1)
-    tensor([0.5800, 0.5600, 0.5000])
+    >>> soft_lift(torch.tensor([0.76, 0.69, 0.5]), torch.tensor([0.8, 0.8, 0.8]), 0.25)
+    tensor([0.8000, 0.7500, 0.5000])
     """
     shortfall = (wanted - confidence).clamp(min=0.0)
-    return confidence + torch.minimum(shortfall, (5.0 * reach - 4.0 * shortfall).clamp(min=0.0))
+    within = reach * (wanted * (1.0 - wanted)).clamp(min=0.0).sqrt()
+    return confidence + torch.minimum(shortfall, (5.0 * within - 4.0 * shortfall).clamp(min=0.0))
 
 
 def with_confidence(logits: Tensor, confidence: Tensor) -> Tensor:

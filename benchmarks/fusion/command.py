@@ -56,7 +56,8 @@ def _collect(work: list[jobs.Job], options: argparse.Namespace) -> dict:
     if not paths:
         raise FileNotFoundError(f"{options.cache}/results: nothing there to collect; run without --collect first")
     results = summary.collect(paths)
-    results["jobs"] = {"done": len(paths), "planned": len(work)}
+    spent = [json.loads(path.read_text()).get("cpu_s") for path in paths]
+    results["jobs"] = {"done": len(paths), "planned": len(work), "cpu_s": None if None in spent else sum(spent)}
     if not options.quick:
         results["overhead"] = overhead.measure()
         labels = [multilabel.run(options.cache, FULL, seed) for seed in range(options.ablation_seeds)]

@@ -4,6 +4,7 @@ where it was.
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,7 @@ def run(job: Job) -> Path:
     """Train and evaluate every row; the path of the result. Does nothing where the result lies already."""
     if job.path.is_file():
         return job.path
+    start = time.process_time()
     torch.set_num_threads(1)
     features = Features(job.cache, job.scale)
     variant = f"speaker-out-{job.seed}" if job.variant == "speaker-out" else job.variant
@@ -70,7 +72,14 @@ def run(job: Job) -> Path:
     job.path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(job.path.with_suffix(".npz"), **losses, **recordings)
     job.path.write_text(
-        json.dumps({"seed": job.seed, "variants": result, "contradiction": {job.variant: contradiction}})
+        json.dumps(
+            {
+                "seed": job.seed,
+                "variants": result,
+                "contradiction": {job.variant: contradiction},
+                "cpu_s": time.process_time() - start,
+            }
+        )
     )
     return job.path
 

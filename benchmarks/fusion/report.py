@@ -31,7 +31,8 @@ def tables(results: dict) -> str:
     """All tables as Markdown."""
     done = results["jobs"]
     parts = [
-        f"Measured {DATE}; {done['done']} of {done['planned']} jobs done (a job: a variant, a seed, a group of rows).",
+        f"Measured {DATE}; {done['done']} of {done['planned']} jobs done (a job: a variant, a seed, a group of rows)"
+        + (f", in {done['cpu_s'] / 60:.0f} minutes of CPU time." if done["cpu_s"] else "."),
         "Every baseline and ablation under the calibration that its calibration part chose, ours as it is;",
         "mean ± standard deviation over seeds.",
         "",

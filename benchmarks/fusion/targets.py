@@ -68,16 +68,18 @@ def _line(target: str, measured: str, met: bool) -> dict:
 
 
 def _accuracy(view: _View):
-    losses = []
+    losses, compared = [], 0
     for variant, by_row in view.variants.items():
         if variant in ("contradiction", "multilabel", "field-development") or OURS not in by_row:
             continue
         for subset in SUBSETS:
             for row in (r for r in by_row if r in BASELINES):
                 theirs, mine = (view.get(variant, r, subset, "accuracy") for r in (row, OURS))
+                compared += 1
                 if mine < theirs - view.error(variant, row, subset):
-                    losses.append(f"{variant}/{subset} {100 * (mine - theirs):+.2f} ({row})")
-    text = "everywhere" if not losses else f"{len(losses)} lost: " + "; ".join(losses[:6])
+                    losses.append((mine - theirs, f"{variant}/{subset} {100 * (mine - theirs):+.2f} ({row})"))
+    worst = "; ".join(text for _, text in sorted(losses)[:8])
+    text = "everywhere" if not losses else f"{len(losses)} of {compared} comparisons lost, the worst: {worst}"
     yield _line("accuracy >= every baseline's minus one standard error", text, not losses)
 
 

@@ -162,8 +162,17 @@ def test_an_expert_sees_where_an_embedding_points_whatever_its_length():
 
 
 def test_soft_lift_reaches_within_reach_and_leaves_conflict_alone():
-    lifted = soft_lift(torch.tensor([0.5, 0.5, 0.5, 0.5]), torch.tensor([0.4, 0.58, 0.6, 0.9]), reach=0.1)
-    assert torch.allclose(lifted, torch.tensor([0.5, 0.58, 0.6, 0.5]))
+    confidence, wanted = torch.tensor([0.5, 0.76, 0.7, 0.69, 0.5]), torch.tensor([0.4, 0.8, 0.8, 0.8, 0.8])
+    lifted = soft_lift(confidence, wanted, reach=0.25)  # the deviation of 0.8 is 0.4, the reach 0.1
+    assert torch.allclose(lifted, torch.tensor([0.5, 0.8, 0.8, 0.75, 0.5]))
+
+
+def test_a_soft_lift_is_expected_to_cost_at_most_the_square_of_its_reach():
+    confidence, wanted = torch.rand(2, 20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    lifted = soft_lift(confidence, wanted, reach=0.3)
+    price = confidence * (confidence / lifted).log() + (1 - confidence) * ((1 - confidence) / (1 - lifted)).log()
+    assert 0.02 < price.max() <= 0.3**2
+    assert price.min() >= -1e-12
 
 
 def test_raising_confidence_keeps_the_order_of_the_other_labels():
