@@ -54,11 +54,10 @@ class DrawnUnit:
         return f"{self.seed:08x}{len(self.labels):08x}{int(self.present.sum()):08x}"
 
     def batches(self, size: int) -> Iterator[Batch]:
-        rng = np.random.default_rng(self.seed)
         for start in range(0, len(self.labels), size):
             labels, present = self.labels[start : start + size], self.present[start : start + size]
-            images = [draw_color(label, rng) for label, here in zip(labels, present[:, 0], strict=True) if here]
-            sounds = [draw_tone(label, rng) for label, here in zip(labels, present[:, 1], strict=True) if here]
+            draws = [[(label, np.random.default_rng([self.seed, start + i, m])) for i, label in enumerate(labels) if present[i, m]] for m in range(2)]
+            images, sounds = [draw_color(*of) for of in draws[0]], [draw_tone(*of) for of in draws[1]]
             self.read += len(labels)
             camera = np.array(images, np.uint8).reshape(-1, *CAMERA.sample_shape)
             audio = np.array(sounds, np.int16).reshape(-1, *MICROPHONE.sample_shape)
