@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 SUFFIXES = (".mcap", ".db3")
 _METADATA = "metadata.yaml"
-_WHOLE_BYTES = 256 << 20
+_WHOLE_BYTES = 64 << 20
 _BLOCK_BYTES = 1 << 20
 _BLOCKS = 64
 
@@ -19,36 +19,29 @@ def find_recordings(path: Path) -> dict[str, Path]:
     A recording is a rosbag2 directory, also one whose recorder was killed before it wrote ``metadata.yaml`` if its files are named
     ``NAME_0.mcap`` or ``NAME.mcap`` after it, or else an ``.mcap`` or ``.db3`` file of its own.
     """
-    if _is_recording(path):
-        return {path.name: path}
-    return {found.relative_to(path).as_posix(): found for found in _below(path)} if path.is_dir() else {}
-
-
-def _is_recording(path: Path) -> bool:
     if path.is_file():
-        return path.suffix in SUFFIXES
-    if not path.is_dir():
-        return False
-    if (path / _METADATA).is_file():
-        return True
-    files = [p for p in path.iterdir() if p.suffix in SUFFIXES]
-    return bool(files) and all(re.fullmatch(rf"{re.escape(path.name)}(_\d+)?", file.stem) for file in files)
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
+        return {path.name: path} if path.suffix in SUFFIXES else {}
+    found: dict[str, Path] = {}
+    for at, folders, files in os.walk(path):
+        folder = Path(at)
+        if _is_directory_of_one(folder, files):
+            found[folder.relative_to(path).as_posix() if folder != path else path.name] = folder
+            folders.clear()
             continue
-        if _is_recording(entry):
-            yield entry
-        elif entry.is_dir():
-            yield from _below(entry)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found.update({(folder / name).relative_to(path).as_posix(): folder / name for name in files if name.endswith(SUFFIXES)})
+    return dict(sorted(found.items()))
+
+
+def _is_directory_of_one(folder: Path, files: list[str]) -> bool:
+    stems = [name.rpartition(".")[0] for name in files if name.endswith(SUFFIXES)]
+    return _METADATA in files or (bool(stems) and all(re.fullmatch(rf"{re.escape(folder.name)}(_\d+)?", stem) for stem in stems))
 
 
 def content_digest(path: Path) -> str:
     """SHA-256 over a recording's files, wherever it lies and whatever it is called; labels in a CSV do not count.
 
-    A file above 256 MB counts by its size and 64 blocks of 1 MB spread over it, its first and its last among them, so that an hour of
+    A file above 64 MB counts by its size and 64 blocks of 1 MB spread over it, its first and its last among them, so that an hour of
     raw video costs no more than a minute of it.
     """
     digest = hashlib.sha256()

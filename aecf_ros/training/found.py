@@ -15,6 +15,7 @@ from aecf_ros.training.rows import Rows
 _IMAGES = {".jpg", ".jpeg", ".png"}
 _SOUNDS = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus", ".au"}
 _LONGEST_S = 10.0
+_TRIED = 20
 
 
 def found_modalities(path: Path, rows: Rows, config: DataConfig) -> list[ModalitySpec]:
@@ -27,9 +28,9 @@ def found_modalities(path: Path, rows: Rows, config: DataConfig) -> list[Modalit
     specs: list[ModalitySpec] = []
     for at, column in enumerate(rows.header):
         cells = [cells[at] for _, cells in rows.lines if cells[at]]
-        kinds = {Path(cell).suffix.lower() for cell in cells[:20]}
+        kinds = {Path(cell).suffix.lower() for cell in cells[:_TRIED]}
         name = re.sub(r"[^a-z0-9_]", "_", named.get(column, column).lower()).lstrip("_0123456789") or "column"
-        files = [file for cell in cells if (file := path.parent / cell).is_file()]
+        files = [path.parent / cell for cell in cells[:_TRIED]]
         if kinds & _IMAGES:
             specs.append(_picture(path, name, files))
         elif kinds & _SOUNDS:
@@ -41,7 +42,7 @@ def found_modalities(path: Path, rows: Rows, config: DataConfig) -> list[Modalit
 
 
 def _picture(path: Path, name: str, files: Sequence[Path]) -> ImageSpec:
-    for file in files[:20]:
+    for file in files:
         try:
             height, width = decode_image(RawImage(0, 0, "jpeg", 0, 0, 0, file.read_bytes())).image.shape[:2]
         except (DecodeError, OSError):
@@ -53,7 +54,7 @@ def _picture(path: Path, name: str, files: Sequence[Path]) -> ImageSpec:
 def _sound(path: Path, name: str, files: Sequence[Path]) -> AudioSpec:
     import soundfile
 
-    for file in files[:20]:
+    for file in files:
         try:
             info = soundfile.info(file)
         except (soundfile.LibsndfileError, RuntimeError, OSError):
