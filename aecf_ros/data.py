@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aecf_ros.core.moments import NOTHING
-from aecf_ros.replay.bag import BagError
+from aecf_ros.replay.bag import AudioFormat, BagError
 from aecf_ros.replay.found import Found, find_modalities
 from aecf_ros.replay.moments import Scan, scan_recording
 from aecf_ros.replay.recordings import find_recordings
@@ -51,8 +51,9 @@ def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = No
 
 def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[ModalitySpec] | None, config: DataConfig, progress: Progress) -> Corpus:
     topics = dict(config.topics)
+    audio_format = AudioFormat(config.audio_format, config.audio_rate_hz, config.audio_channels) if config.audio_format is not None else None
     if modalities is None:
-        held = find_modalities(found.values(), topics)
+        held = find_modalities(found.values(), topics, audio_format)
         modalities = [_spec(of) for of in held]
         topics = {**{of.name: of.topic for of in held}, **topics}
         if not modalities:
@@ -60,7 +61,7 @@ def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[
     scans: list[Scan] = []
     for i, (name, at) in enumerate(found.items()):
         progress(i, len(found), name)
-        scans.append(scan_recording(name, at, modalities, topics))
+        scans.append(scan_recording(name, at, modalities, topics, audio_format))
     warnings = [line for scan in scans for line in scan.losses]
     _refuse_copies(scans)
     warnings += _missing_topics(path, scans, modalities)
@@ -108,5 +109,12 @@ def _missing_topics(path: Path, scans: Sequence[Scan], modalities: Sequence[Moda
             held = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(scans[0].types.items()))
             raise DatasetError(f"{path}: no recording has a topic for '{m.name}' ({m.kind}); name one with data.topics.{m.name}=/..., or leave that encoder out; "
                                f"{scans[0].name} holds {held}")
+        silent = [scan for scan in scans if m.name in scan.undescribed]
+        if len(without) + len(silent) == len(scans):
+            topic = silent[0].topics.streams[m.name]
+            raise DatasetError(f"{path}: nothing says how to read the sound of '{m.name}': {silent[0].name} has {topic} without an AudioInfo; "
+                               "say it with data.audio_format=S16LE data.audio_rate_hz=... data.audio_channels=...")
+        warnings += [f"{scan.path}: nothing says how to read {scan.topics.streams[m.name]}, so that '{m.name}' is missing at all its moments; "
+                     "data.audio_format would" for scan in silent]
         warnings += [f"{scan.path}: has no topic for '{m.name}', which is missing at all its moments" for scan in without]
     return warnings

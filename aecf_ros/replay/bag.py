@@ -27,6 +27,8 @@ from aecf_ros.replay.salvage_sqlite import salvage_sqlite
 IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 AUDIO_TYPES = ("audio_common_msgs/msg/AudioDataStamped", "audio_common_msgs/msg/AudioData", "audio_common_msgs/msg/AudioStamped",
                "foxglove_msgs/msg/RawAudio")
+UNDESCRIBED_TYPES = AUDIO_TYPES[:2]
+"""Those whose messages do not say how to read them."""
 NO_TOPIC = "none"
 """In place of a topic: this modality has none in the recording."""
 INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
@@ -194,7 +196,7 @@ class Bag:
         return (named or labels or [None])[0]
 
     def _choose_info(self, name: str, stream: str, option: str) -> str | None:
-        if self.types[stream] not in AUDIO_TYPES[:2]:
+        if self.types[stream] not in UNDESCRIBED_TYPES:
             return None  # its messages say themselves how to read them
         fitting = [t for t, kind in self.types.items() if kind == INFO_TYPE]
         chosen = [t for t in fitting if t == f"{stream}_info"] or [t for t in fitting if t.startswith(stream)] or fitting

@@ -5,11 +5,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aecf_ros.core.decode import DecodeError, decode_audio, decode_image
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import RawImage
-from aecf_ros.replay.bag import AUDIO_TYPES, IMAGE_TYPES, INFO_TYPE, BagError, open_bag
+from aecf_ros.replay.bag import AUDIO_TYPES, IMAGE_TYPES, INFO_TYPE, AudioFormat, BagError, open_bag
 from aecf_ros.replay.wire import raw_record
 
 _GENERIC = {"image", "image_raw", "image_color", "image_rect", "compressed", "color", "raw", "stamped", "audio_stamped"}
@@ -28,11 +29,12 @@ class Found:
     size: tuple[float, float]
 
 
-def find_modalities(paths: Iterable[Path], named: Mapping[str, str]) -> list[Found]:
+def find_modalities(paths: Iterable[Path], named: Mapping[str, str], audio_format: AudioFormat | None = None) -> list[Found]:
     """Of the first recording that has any.
 
     Args:
         named: topics by modality, where somebody named them; a modality is then called so.
+        audio_format: how to read sound that no ``AudioInfo`` describes.
 
     Raises:
         BagError: a recording cannot be read.
@@ -43,7 +45,7 @@ def find_modalities(paths: Iterable[Path], named: Mapping[str, str]) -> list[Fou
         with open_bag(path) as bag:
             kinds = {topic: "image" if kind in IMAGE_TYPES else "audio" for topic, kind in bag.types.items() if kind in (*IMAGE_TYPES, *AUDIO_TYPES)}
             infos = [topic for topic, kind in bag.types.items() if kind == INFO_TYPE]
-            info = None
+            info: Any = audio_format
             for one in bag.messages([*kinds, *infos]):
                 if len(found) == len(kinds):
                     break

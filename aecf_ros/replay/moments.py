@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from aecf_ros.core.moments import Batch
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.replay.bag import AUDIO_TYPES, IMAGE_TYPES, NO_TOPIC, Bag, Topics, open_bag
+from aecf_ros.replay.bag import AUDIO_TYPES, IMAGE_TYPES, NO_TOPIC, UNDESCRIBED_TYPES, AudioFormat, Bag, Topics, open_bag
 from aecf_ros.replay.recordings import content_digest
 from aecf_ros.replay.senses import SENSES, Modality
 from aecf_ros.replay.spans import Span, label_file, read_spans
@@ -31,6 +31,7 @@ class BagUnit:
         modalities: with a name, a kind, and ``height`` and ``width`` or ``rate_hz`` and ``window_s``.
         moments_ns: int64 ``(N,)``, log time, ascending.
         duration_s: of the whole recording.
+        audio_format: how to read sound until an ``AudioInfo`` comes.
         missing: modalities that have no topic in it.
         known: losses that were said when it was looked over.
     """
@@ -47,6 +48,7 @@ class BagUnit:
     moments_ns: np.ndarray
     max_age_s: float
     duration_s: float
+    audio_format: AudioFormat | None = None
     missing: Sequence[str] = ()
     known: Sequence[str] = ()
 
@@ -59,7 +61,7 @@ class BagUnit:
         senses = {m.name: SENSES[m.kind](m, round(self.max_age_s * NANOSECONDS)) for m in self.modalities}
         name_of = {topic: name for name, topic in self.topics.streams.items()}
         name_of_info = {topic: name for name, topic in self.topics.infos.items()}
-        infos: dict[str, Any] = {}
+        infos: dict[str, Any] = {name: self.audio_format for name in self.topics.streams}
         gathered = _Gathered(senses, size)
         i = 0
         with open_bag(self.path) as bag:
@@ -120,7 +122,7 @@ class _Gathered:
 class Scan:
     """A recording looked over: which topic carries what, and what is labelled; its moments are read later.
 
-    ``missing`` are the modalities for which it has no topic.
+    ``missing`` are the modalities for which it has no topic, ``undescribed`` those whose sound nothing says how to read.
     """
 
     name: str
@@ -130,8 +132,10 @@ class Scan:
     types: Mapping[str, str]
     spans: Sequence[Span]
     duration_s: float
-    missing: Sequence[str]
-    losses: list[str] = field(default_factory=list)
+    missing: Sequence[str] = ()
+    undescribed: Sequence[str] = ()
+    losses: Sequence[str] = ()
+    audio_format: AudioFormat | None = None
 
     def unit(self, modalities: Sequence[Modality], classes: Mapping[str, int], stride_s: float, settle_s: float | None, max_age_s: float) -> BagUnit:
         """Its moments: every ``stride_s`` of each span from ``settle_s`` after its start on.
@@ -148,23 +152,25 @@ class Scan:
         moments_ns = np.concatenate(of_spans) if of_spans else np.zeros(0, np.int64)
         labels = np.repeat(np.array([classes[s.label] for s in self.spans], np.int64), counts)
         settings = {"version": _VERSION, "content": self.content, "max_age_s": max_age_s, "topics": [dict(self.topics.streams), dict(self.topics.infos)],
+                    "audio_format": None if self.audio_format is None else asdict(self.audio_format),
                     "modalities": [[m.name, m.kind, *_sizes(m)] for m in modalities]}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(moments_ns.tobytes())
         return BagUnit(self.name, self.name, digest.hexdigest(), labels, np.repeat(np.arange(len(counts)), counts), [], self.path,
-                       self.topics, tuple(modalities), moments_ns, max_age_s, self.duration_s, tuple(self.missing), tuple(self.losses))
+                       self.topics, tuple(modalities), moments_ns, max_age_s, self.duration_s, self.audio_format, tuple(self.missing), tuple(self.losses))
 
 
 def _sizes(modality: Any) -> tuple[float, ...]:
     return (modality.height, modality.width) if modality.kind == "image" else (modality.rate_hz, modality.window_s)
 
 
-def scan_recording(name: str, path: Path, modalities: Sequence[Modality], named: Mapping[str, str]) -> Scan:
+def scan_recording(name: str, path: Path, modalities: Sequence[Modality], named: Mapping[str, str], audio_format: AudioFormat | None = None) -> Scan:
     """Look a recording over.
 
     Args:
         named: topics by modality, by modality and ``_info``, and for ``label``. One that this recording does not have is missing, as is a
             modality of which it has no topic.
+        audio_format: how to read sound that no ``AudioInfo`` describes.
 
     Raises:
         BagError: it cannot be read, or several topics fit a modality.
@@ -181,10 +187,10 @@ def scan_recording(name: str, path: Path, modalities: Sequence[Modality], named:
             if other not in missing and named[other] not in bag.types:
                 named[other] = NO_TOPIC
         topics = bag.choose_topics(SimpleNamespace(modalities=modalities), named, option="data.topics.")
-        losses = list(bag.losses)
-        if bag.end_ns < bag.start_ns:
-            return Scan(name, path, content_digest(path), topics, bag.types, [], 0.0, missing, [*losses, f"{path}: holds no message"])
-        spans = read_spans(bag, label_file(path), topics.label)
-        return Scan(name, path, content_digest(path), topics, bag.types, spans, bag.duration_s, missing, [*bag.losses])
+        undescribed = [n for n, topic in topics.streams.items() if bag.types[topic] in UNDESCRIBED_TYPES and n not in topics.infos and audio_format is None]
+        empty = bag.end_ns < bag.start_ns
+        spans = [] if empty else read_spans(bag, label_file(path), topics.label)
+        losses = [*bag.losses, *([f"{path}: holds no message"] if empty else [])]
+        return Scan(name, path, content_digest(path), topics, bag.types, spans, 0.0 if empty else bag.duration_s, missing, undescribed, losses, audio_format)
 
 

@@ -45,6 +45,10 @@ class DataConfig(_Record):
 
     topics: dict[str, str] = {}
     """By modality, by modality and `_info`, and for `label`: topics where their types alone do not tell."""
+    audio_format: str | None = None
+    """Sample format (S16LE, ...) of recorded sound that no `AudioInfo` describes; the next two go with it."""
+    audio_rate_hz: int = Field(16_000, gt=0, le=384_000)
+    audio_channels: int = Field(1, ge=1, le=64)
     columns: dict[str, str] = {}
     """By modality, and for `label`, `split` and `recording`: columns of a table that are called otherwise."""
     labels: list[str] = []

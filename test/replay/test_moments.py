@@ -9,7 +9,7 @@ import pytest
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.replay import senses
-from aecf_ros.replay.bag import BagError, open_bag
+from aecf_ros.replay.bag import AudioFormat, BagError, open_bag
 from aecf_ros.replay.driver import raw_record
 from aecf_ros.replay.moments import BagUnit, scan_recording
 from aecf_ros.replay.recordings import content_digest, find_recordings
@@ -160,14 +160,19 @@ def test_of_a_broken_frame_only_that_is_lost_and_said(new_recording: Callable, t
     assert len(unit.losses) == 1 and "/camera/image: 2 messages cannot be used, the first at 2.00 s: jpeg of 20 bytes" in unit.losses[0]
 
 
-def test_sound_that_nothing_describes_is_missing_and_said(new_recording: Callable, tmp_path: Path) -> None:
+def test_sound_that_nothing_describes_is_missing_unless_its_format_is_said(new_recording: Callable, tmp_path: Path) -> None:
     recording = new_recording().label(0, "red")
     for i in range(20):
         recording.image(i * 0.1, "red").sound(i * 0.1, "red")
-    unit = moments_of(recording.write(tmp_path / "bag"))
+    path = recording.write(tmp_path / "bag")
+    unit = moments_of(path)
     inputs, present = everything(unit)
     assert present[:, 0].all() and not present[:, 1].any() and inputs["audio"].shape == (0, 400)
     assert "/audio: 18 messages cannot be used" in unit.losses[0] and "no AudioInfo has arrived" in unit.losses[0]
+    assert scan_recording("bag", path, BOTH, {}).undescribed == ["audio"]
+    scan = scan_recording("bag", path, BOTH, {}, AudioFormat("S16LE", 800, 1))
+    said = scan.unit(BOTH, CLASSES, 0.5, None, 0.35)
+    assert not scan.undescribed and everything(said)[1].all() and said.losses == [] and said.digest != unit.digest
 
 
 def test_a_recording_that_was_cut_off_is_used_up_to_there(new_recording: Callable, tmp_path: Path) -> None:

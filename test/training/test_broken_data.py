@@ -240,6 +240,18 @@ def no_microphone(folder: Path, drives: Path) -> list[str]:
     return ["data.topics.audio=/microphone"]
 
 
+def sound_undescribed(folder: Path, drives: Path) -> list[str]:
+    for i in range(3):
+        recording = Recording().scene(0, 2, "red").scene(2, 4 + i, "blue")
+        recording.write(folder / f"drive{i}")
+    return []
+
+
+def sound_format_unknown(folder: Path, drives: Path) -> list[str]:
+    copied(drives, folder)
+    return ["data.audio_format=MP3"]
+
+
 def wrong_type(folder: Path, drives: Path) -> list[str]:
     copied(drives, folder)
     return ["data.topics.camera=/label"]
@@ -291,6 +303,8 @@ RECORDINGS: list[tuple[Callable[[Path, Path], list[str]], str]] = [
     (too_few, r"too few recordings to split: 2 with labelled moments leave none for the part 'test'; parts share no recording"),
     (copy_under_another_name, r"monday/run holds the same as .*drive0: in two parts a copy is leakage"),
     (no_microphone, r"no recording has a topic for 'audio' \(audio\); name one with data\.topics\.audio=/\.\.\., .* holds /audio \("),
+    (sound_undescribed, r"nothing says how to read the sound of 'audio': drive0 has /audio without an AudioInfo; say it with data\.audio_format=S16LE"),
+    (sound_format_unknown, r"audio format 'MP3' is not known; use one of U8, S8, S16LE"),
     (wrong_type, r"/label is std_msgs/msg/String, and 'camera' takes sensor_msgs/msg/CompressedImage or"),
     (two_cameras, r"drive7: modality 'camera': several topics fit \(/left, /right\); name one with data\.topics\.camera"),
     (never_learned, r"the part 'fusion', which is trained on, lacks 'blue'; record more of it, decide with data\.parts"),
