@@ -115,6 +115,6 @@ def _missing_topics(path: Path, scans: Sequence[Scan], modalities: Sequence[Moda
             raise DatasetError(f"{path}: nothing says how to read the sound of '{m.name}': {silent[0].name} has {topic} without an AudioInfo; "
                                "say it with data.audio_format=S16LE data.audio_rate_hz=... data.audio_channels=...")
         warnings += [f"{scan.path}: nothing says how to read {scan.topics.streams[m.name]}, so that '{m.name}' is missing at all its moments; "
-                     "data.audio_format would" for scan in silent]
+                     "say it with data.audio_format=S16LE" for scan in silent]
         warnings += [f"{scan.path}: has no topic for '{m.name}', which is missing at all its moments" for scan in without]
     return warnings
