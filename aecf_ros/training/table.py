@@ -106,7 +106,7 @@ class TableUnit:
                         samples[spec.name].append(read(file, spec))
                         present[i - start, m] = True
                     except DecodeError as error:
-                        unread[spec.name].append(f"line {self.lines[i]}, {file.name}: {error}")
+                        unread[spec.name].append(f"line {self.lines[i]}, {file.name}: {_what(error)}")
             inputs = {m.name: np.stack(of) if (of := samples[m.name]) else np.zeros((0, *m.sample_shape), m.dtype) for m in self.modalities}
             yield Batch(inputs, present)
         self.losses = [f"{self.path}: {len(of)} files of '{name}' in {self.name} cannot be read, the first in {of[0]}" for name, of in unread.items()]
@@ -144,6 +144,11 @@ def table_corpus(path: Path, modalities: Sequence[ModalitySpec] | None, config: 
     return checked_corpus(path, labels, modalities, units, [f"{path.name}: {len(samples)} rows"], warnings)
 
 
+def _what(error: DecodeError) -> str:
+    """What was found; what to do about it is said for a stream, and would mislead for a file."""
+    return str(error).split(";")[0]
+
+
 def _probe(path: Path, samples: Sequence[Sample], m: int, spec: ModalitySpec) -> None:
     """Refuse a column of which the first files cannot be read."""
     reader, first = _reader(spec), ""
@@ -152,7 +157,7 @@ def _probe(path: Path, samples: Sequence[Sample], m: int, spec: ModalitySpec) ->
             reader(s.files[m], spec)
             return
         except DecodeError as error:
-            first = first or f"line {s.line}: {s.files[m].name}: {error}"
+            first = first or f"line {s.line}: {s.files[m].name}: {_what(error)}"
     raise DatasetError(f"{path}: none of the first files of '{spec.name}' can be read; {first}")
 
 

@@ -40,7 +40,9 @@ def test_counts_are_those_of_the_table(tmp_path: Path) -> None:
                                        ["(nothing)", "0 (0.0%)", "0 (0.0%)"]]
     together = {row[0]: sum(int(cell.split()[0]) for cell in row[1:]) for row in presence_table(found)[2]}
     assert together == {"camera+audio": 27, "camera": 3}
-    assert sum(int(row[2]) for row in unit_table(found)[2]) == 30
+    _, header, cells = unit_table(found)
+    assert header == ["name", "part", "moments", "no camera", "no audio", "classes"] and sum(int(row[2]) for row in cells) == 30
+    assert sum(round(int(row[2]) * float(row[4].rstrip("%")) / 100) for row in cells) == 3 and {row[3] for row in cells} == {"0%"}
 
 
 def test_examples_are_samples_of_their_class(tmp_path: Path) -> None:
