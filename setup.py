@@ -53,6 +53,7 @@ setup(
         "microphone": ["sounddevice"],
         "train": ["torch", "onnx", "onnxscript", "safetensors", "scikit-learn", "soundfile"],
         "parquet": ["pyarrow"],
+        "fleet": ["ray"],
     },
     entry_points={
         "console_scripts": [

@@ -114,7 +114,8 @@ def _formats(manifest: Manifest, sample_format: str | None, rate_hz: int, channe
 
 @main.command()
 @click.option("--model", "models", type=PathArgument, required=True, multiple=True, help="Model bundle. Repeatable: several are compared.")
-@click.option("--bag", "bag_path", type=PathArgument, required=True, help="Recording: rosbag2 directory, .mcap or .db3.")
+@click.option("--bag", "bag_paths", type=PathArgument, required=True, multiple=True,
+              help="Recording: rosbag2 directory, .mcap or .db3; or a folder of them. Repeatable: many are evaluated one by one and pooled.")
 @click.option("--faults", "faults_paths", type=PathArgument, multiple=True,
               help="Faults file: a YAML list of {stream, kind, start_s, end_s, ...}. Repeatable: several are compared.")
 @click.option("--labels", "labels_path", type=PathArgument, default=None, help="CSV start_s,end_s,label; the bag's label topic by default.")
@@ -122,10 +123,43 @@ def _formats(manifest: Manifest, sample_format: str | None, rate_hz: int, channe
 @click.option("--kinds", default="drop,freeze,noise", show_default=True, help="Kinds of fault of the sweep.")
 @click.option("--severity", default="0:5", show_default=True, help="Severities of the sweep.")
 @_recording_options
+@click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes, for several recordings.")
+@click.option("--ray", "ray_address", is_flag=False, flag_value="", default=None, metavar="[ADDRESS]",
+              help="Several recordings over Ray: on this machine, or on the cluster at ADDRESS (auto finds one).")
 @click.option("--out", type=PathArgument, required=True, help="Where summary.json and report.html go.")
-def evaluate(models: tuple[Path, ...], bag_path: Path, faults_paths: tuple[Path, ...], labels_path: Path | None, sweep_streams: str | None, kinds: str,
-             severity: str, topic_names: dict[str, str], audio_format: str | None, audio_rate: int, audio_channels: int, out: Path) -> None:
-    """Replay a recording through the node's pipeline: how accurate and how calibrated, with any sensor failing."""
+def evaluate(models: tuple[Path, ...], bag_paths: tuple[Path, ...], faults_paths: tuple[Path, ...], labels_path: Path | None, sweep_streams: str | None,
+             kinds: str, severity: str, topic_names: dict[str, str], audio_format: str | None, audio_rate: int, audio_channels: int, workers: int,
+             ray_address: str | None, out: Path) -> None:
+    """Replay recordings through the node's pipeline: how accurate and how calibrated, with any sensor failing."""
+    from aecf_ros.replay.recordings import find_recordings
+
+    if len(bag_paths) > 1 or bag_paths[0] not in (found := find_recordings(bag_paths[0])).values() and found:
+        if len(models) > 1 or len(faults_paths) > 1 or sweep_streams or labels_path:
+            raise click.UsageError("several recordings are evaluated with one --model and at most one --faults; --sweep and --labels are for one recording "
+                                   "(labels of several: NAME.csv beside each)")
+        audio = (audio_format, audio_rate, audio_channels) if audio_format else None
+        _evaluate_many(bag_paths, models[0], out, faults_paths[0] if faults_paths else None, topic_names, audio, workers, ray_address)
+        return
+    _evaluate_one(models, bag_paths[0], faults_paths, labels_path, (sweep_streams, kinds, severity), topic_names, (audio_format, audio_rate, audio_channels), out)
+
+
+def _evaluate_many(bags: tuple[Path, ...], model: Path, out: Path, *options: object) -> None:
+    from aecf_ros.core.bundle import BundleError
+    from aecf_ros.fleet import evaluate_many
+    from aecf_ros.replay.bag import BagError
+    from aecf_ros.replay.faults import FaultError
+    from aecf_ros.replay.fleet import FleetError
+
+    try:
+        all_done = evaluate_many(_console(), bags, model, out, *options)
+    except (BundleError, BagError, FaultError, FleetError) as error:
+        raise _fails_in_one_line(error) from None
+    if not all_done:
+        raise SystemExit(1)
+
+
+def _evaluate_one(models: tuple[Path, ...], bag_path: Path, faults_paths: tuple[Path, ...], labels_path: Path | None, swept: tuple[str | None, str, str],
+                  topic_names: dict[str, str], sound: tuple[str | None, int, int], out: Path) -> None:
     from rich.progress import Progress
 
     from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
@@ -141,7 +175,7 @@ def evaluate(models: tuple[Path, ...], bag_path: Path, faults_paths: tuple[Path,
     from aecf_ros.runtime.backends import BackendError, make_backend
     from aecf_ros.runtime.pipeline import Pipeline
 
-    console = _console()
+    console, (sweep_streams, kinds, severity) = _console(), swept
     try:
         severities = read_severities(severity)
         bundles = [load_bundle(model) for model in models]
@@ -157,7 +191,7 @@ def evaluate(models: tuple[Path, ...], bag_path: Path, faults_paths: tuple[Path,
                 chosen = topics if bundle is bundles[0] else bag.choose_topics(bundle.manifest, topic_names)
                 pipeline = Pipeline(bundle.manifest, make_backend("onnxruntime", bundle))
                 done = replay(bag, pipeline, faults, labels_path, lambda at_s: bar.update(task, completed=at_s), chosen,
-                              _formats(bundle.manifest, audio_format, audio_rate, audio_channels), title)
+                              _formats(bundle.manifest, *sound), title)
                 bar.remove_task(task)
                 return done
 

@@ -72,20 +72,24 @@ def write_comparison(out: Path, compared: Sequence[Run], title: str, sweep: Sequ
     summary_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     sections: list[str] = []
     if len(compared) > 1:
-        sections += ["<h2>Compared</h2>", _table(*comparison_table(compared)), _picture(draw_reliability_of_runs(compared), "Reliability of each run", narrow=True)]
+        sections += ["<h2>Compared</h2>", html_table(*comparison_table(compared)), picture(draw_reliability_of_runs(compared), "Reliability of each run", narrow=True)]
     if sweep:
-        sections += ["<h2>Sweep: a fault throughout the recording</h2>", _picture(draw_sweep(sweep), "Accuracy, ECE and abstention against severity", narrow=True),
-                     f"<p class='note'>{_SWEEP_NOTE}</p>", _table(*_sweep_table(sweep))]
+        sections += ["<h2>Sweep: a fault throughout the recording</h2>", picture(draw_sweep(sweep), "Accuracy, ECE and abstention against severity", narrow=True),
+                     f"<p class='note'>{_SWEEP_NOTE}</p>", html_table(*_sweep_table(sweep))]
     for run in compared:
         pictures = _run_sections(run, sweep if run is first else (), out if run is first else None)
         sections += [f"<h2>{escape(run.title)}</h2>" if len(compared) > 1 else "", *pictures]
     lead = (f"Model {first.summary['model']}: {first.summary['predictions']} predictions in {first.duration_s:.0f} s, {first.summary['samples']} of them "
             f"scored; longest gap {first.summary['longest_gap_s']:.2f} s.") if len(compared) == 1 else f"{len(compared)} runs of {first.duration_s:.0f} s."
-    report_path.write_text(
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n<h1>{escape(title)}</h1><p class=\"lead\">{escape(lead)}</p>\n"
-        + "\n".join(section for section in sections if section) + "\n</body></html>\n", encoding="utf-8")
+    report_path.write_text(html_page(title, lead, sections), encoding="utf-8")
     return summary_path, report_path
+
+
+def html_page(title: str, lead: str, sections: Sequence[str]) -> str:
+    """A self-contained page; empty sections are left out."""
+    return ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n<h1>{escape(title)}</h1><p class=\"lead\">{escape(lead)}</p>\n"
+            + "\n".join(section for section in sections if section) + "\n</body></html>\n")
 
 
 def _run_sections(run: Run, sweep: Sequence[SweepPoint], out: Path | None) -> list[str]:
@@ -94,24 +98,25 @@ def _run_sections(run: Run, sweep: Sequence[SweepPoint], out: Path | None) -> li
     if out is not None:
         (out / "timeline.png").write_bytes(timeline)
     latency = run.summary["latency_ms"]
-    gates = _picture(draw_gates_by_severity(run, sweep), "Gate weights against the severity of the fault", narrow=True)
-    reliability = _picture(draw_reliability(run), "Reliability diagram of each subset")
-    confusion = _picture(draw_confusion(run), "Confusion matrix", narrow=True)
+    gates = picture(draw_gates_by_severity(run, sweep), "Gate weights against the severity of the fault", narrow=True)
+    reliability = picture(draw_reliability(run), "Reliability diagram of each subset")
+    confusion = picture(draw_confusion(run), "Confusion matrix", narrow=True)
     scored = ["<h3>Reliability, after settling</h3>", reliability, "<h3>Confusion, after settling</h3>", confusion] if reliability else []
     return [
-        _picture(timeline, "Timeline of truth, prediction, confidence, gate weights and stream states"),
-        "<h3>By the modalities that fed each prediction, after settling</h3>", _table(subset_header(), subset_rows(run.summary)),
+        picture(timeline, "Timeline of truth, prediction, confidence, gate weights and stream states"),
+        "<h3>By the modalities that fed each prediction, after settling</h3>", html_table(subset_header(), subset_rows(run.summary)),
         f"<p class='note'>{_NOTE}</p>", *scored,
-        "<h3>Faults</h3>", _table(FAULT_HEADER, fault_rows(run.summary)), _alarms(run.summary),
+        "<h3>Faults</h3>", html_table(FAULT_HEADER, fault_rows(run.summary)), _alarms(run.summary),
         *(["<h3>Gate weights against severity</h3>", gates] if gates else []),
-        "<h3>Streams: seconds in each state</h3>", _table(["stream", "state", "seconds"], _state_rows(run.summary)),
+        "<h3>Streams: seconds in each state</h3>", html_table(["stream", "state", "seconds"], _state_rows(run.summary)),
         "<h3>Latency</h3>",
-        _table(["stamp of the frame to publication", "ms"], [[q, f"{latency[q]:.1f}"] for q in ("p50", "p99", "max")]) if latency.get("frames", 1)
+        html_table(["stamp of the frame to publication", "ms"], [[q, f"{latency[q]:.1f}"] for q in ("p50", "p99", "max")]) if latency.get("frames", 1)
         else "<p class='note'>No frame made a prediction.</p>",
-        _picture(draw_latency(run), "Histogram of the latency", narrow=True)]
+        picture(draw_latency(run), "Histogram of the latency", narrow=True)]
 
 
-def _picture(png: bytes | None, alt: str, narrow: bool = False) -> str:
+def picture(png: bytes | None, alt: str, narrow: bool = False) -> str:
+    """A PNG within the page, nothing for ``None``."""
     if png is None:
         return ""
     return f'<img{" class=narrow" if narrow else ""} alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
@@ -180,7 +185,8 @@ def _state_rows(summary: dict) -> list[list[str]]:
     return [[name, state, f"{seconds:.1f}"] for name, stream in summary["streams"].items() for state, seconds in stream["seconds_in_state"].items()]
 
 
-def _table(header: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
+def html_table(header: Iterable[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of text cells."""
     if not rows:
         return "<p class='note'>None.</p>"
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)

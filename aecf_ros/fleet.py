@@ -1,0 +1,74 @@
+"""`aecf evaluate` of many recordings: progress, one report, and what failed."""
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from aecf_ros import __version__
+from aecf_ros.core.bundle import load_bundle
+from aecf_ros.nodes.live_table import summary_tables, text_table
+from aecf_ros.replay.driver import stream_kinds
+from aecf_ros.replay.faults import load_faults
+from aecf_ros.replay.fleet import Outcome, find_jobs, outcome_line, run_here, run_on_ray
+from aecf_ros.replay.fleet_report import pooled_summary, recording_table, write_fleet
+
+SHOWN = 20
+"""Rows of the table on the terminal; the report has all."""
+
+
+def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path, faults: Path | None, topics: Mapping[str, str],
+                  audio_format: tuple[str, int, int] | None, workers: int, ray_address: str | None) -> bool:
+    """Evaluate every recording and pool them; whether all of them could be.
+
+    Args:
+        bags: recordings, or folders of them.
+        ray_address: over Ray; empty starts it here, ``None`` is processes of this machine.
+
+    Raises:
+        BundleError, FaultError: the model or the faults cannot be used, whatever the recordings are.
+        FleetError: there is no recording, or no Ray.
+    """
+    bundle = load_bundle(model)
+    if faults is not None:
+        load_faults(faults, stream_kinds(bundle.manifest))
+    jobs = find_jobs(bags, out, model=model.absolute(), faults=faults.absolute() if faults else None, topics=dict(topics), audio_format=audio_format,
+                     version=__version__)
+    started, outcomes, used = time.perf_counter(), {}, [workers]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(f"{len(jobs)} recordings", total=len(jobs))
+        stream = run_here(jobs, min(workers, len(jobs))) if ray_address is None else run_on_ray(jobs, ray_address or None, used.append)
+        for outcome in stream:
+            outcomes[outcome.name] = outcome
+            bar.advance(task)
+            _say(console, outcome)
+    in_order = [outcomes[job.name] for job in jobs]
+    summary = pooled_summary(in_order, bundle.manifest, time.perf_counter() - started, used[-1])
+    paths = write_fleet(out, in_order, summary, bundle.manifest, f"aecf evaluate: {len(jobs)} recordings")
+    for table in summary_tables(summary):
+        console.print(table)
+    header, rows = recording_table(in_order[:SHOWN], bundle.manifest)
+    title = f"recordings (the first {SHOWN})" if len(rows) < len(jobs) else "recordings"
+    console.print(text_table(title, [*header[:7], header[-1]], [[*row[:7], row[-1]] for row in rows]))
+    fleet = summary["fleet"]
+    console.print(f"{fleet['evaluated']} evaluated, {fleet['kept']} kept, {len(fleet['failed'])} failed; {fleet['realtime_factor']:.0f} times real time with "
+                  f"{fleet['workers']} worker{'s' if fleet['workers'] > 1 else ''}; wrote " + " and ".join(map(str, paths)), soft_wrap=True)
+    return not fleet["failed"]
+
+
+def _say(console: Console, outcome: Outcome) -> None:
+    if outcome.failed:
+        console.print(f"[red]{outcome.name}[/] {outcome_line(outcome)}", soft_wrap=True)
+    for line in outcome.result.get("warnings", []):
+        console.print(f"[yellow]warning:[/] {outcome.name}: {line}", soft_wrap=True)
