@@ -103,6 +103,7 @@ def test_a_moment_gives_what_the_pipeline_gives_its_encoders(new_recording: Call
         if sound is not None and heard is not None:  # the pipeline trusts a stream later than its window is whole, or earlier
             np.testing.assert_array_equal(sound, np.clip(np.round(heard.ravel() * 32768), -32768, 32767).astype(np.int16))
             compared += np.abs(heard).max() > 0.5
+    assert ("/audio: 1 messages cannot be used" in "".join(unit.losses)) == (spoil is without_stamp)
     assert len(given) == 24 and present[:, 0].all() and compared >= (24 if spoil.__name__ == "<lambda>" else 18)
 
 
