@@ -19,6 +19,9 @@ PathArgument = click.Path(path_type=Path)
 _LAZY = {"dataset": ("aecf_ros.dataset", "dataset_command", "Look at labelled data before training on it."),
          "train": ("aecf_ros.learn", "train_command", "Turn labelled data into a model bundle."),
          "wrap-encoder": ("aecf_ros.training.wrap", "wrap_command", "Put an ONNX encoder's preprocessing into its graph, and check it."),
+         "calibrate": ("aecf_ros.calibrate", "calibrate_command", "Fit calibration again to a recording of this robot."),
+         "compare": ("aecf_ros.compare", "compare_command", "Compare two bundles on the same samples, with intervals."),
+         "export": ("aecf_ros.training.torch_export", "export_command", "Write a bundle's head as a torch exported program."),
          "quantize": ("aecf_ros.learn", "quantize_command", "Write a bundle again in fp16 or int8, measured.")}
 
 

@@ -153,3 +153,12 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
 def shipped_bundle() -> Path:
     """The directory of the bundle that the repository ships."""
     return Path(__file__).resolve().parents[1] / "models" / "av_digits"
+
+
+@pytest.fixture(scope="session")
+def drawn_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with a trained evidence gate behind the encoders of this module (test/drawn_model.py). Do not write into it."""
+    pytest.importorskip("torch", reason="torch is not installed: only training needs it")
+    from test.drawn_model import write_model
+
+    return write_model(tmp_path_factory.mktemp("drawn") / "drawn", {"gate": "evidence", "monotone": "soft"}).directory

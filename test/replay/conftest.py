@@ -85,7 +85,7 @@ class Recording:
         return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_recording() -> Callable[[], Recording]:
     """Makes empty recordings."""
     return Recording

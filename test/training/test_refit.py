@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from drawn_model import NAMES, Draw, fitted
+from test.drawn_model import NAMES, Draw, fitted
 
 from aecf_ros.fusion.conformal import conformal_threshold
 from aecf_ros.training.calibrate import CalibrationError

@@ -52,6 +52,8 @@ def fitted(options: dict, seed: int = 0) -> tuple[AECF, Calibration]:
         optimizer.zero_grad()
         sum(experts).backward()
         optimizer.step()
+    if head.monotone == "soft":
+        head.monotone_reach = 0.07  # as if the calibration part had decided it
     config = CalibrationConfig(coverage=0.9, minimum_samples=50)
     reference = [(of, train.labels) for of in train.embeddings]
     return head.eval(), calibrate(head.eval(), NAMES, held.embeddings, held.pairs, config, reference)

@@ -1,0 +1,143 @@
+"""`aecf calibrate`: a bundle's calibration fitted again to labelled recordings of another robot."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
+from aecf_ros.replay.bag import BagError, open_bag
+from aecf_ros.replay.moments import BagUnit, scan_recording
+from aecf_ros.replay.recordings import find_recordings
+from aecf_ros.replay.spans import read_spans
+from aecf_ros.replay.truth import LabelError
+from aecf_ros.training.calibrate import CalibrationError
+from aecf_ros.training.config import DataConfig, TrainConfig
+from aecf_ros.training.export import ExportError
+from aecf_ros.training.frozen import EncoderError, open_encoder
+from aecf_ros.training.measure import specs_of
+from aecf_ros.training.refit import Moments, RefitConfig
+from aecf_ros.training.refit_bundle import refit_bundle, table
+
+PathArgument = click.Path(path_type=Path)
+BATCH = 32
+
+
+class NoMoments(ValueError):
+    """Recordings in which nothing is labelled that a bundle knows; one line with what was found and what to do."""
+
+
+def field_units(bundle: Bundle, path: Path, labels: Path | None, topics: Mapping[str, str]) -> tuple[list[BagUnit], list[str]]:
+    """The labelled moments of a recording, or of each in a folder, and warnings of what was left out.
+
+    Args:
+        labels: a CSV of start_s,end_s,label, for one recording; else one beside it, else its label topic.
+        topics: by modality, by modality and ``_info``, and for ``label``, where types and names do not tell.
+
+    Raises:
+        BagError, LabelError: a recording or its labels cannot be read.
+        NoMoments: nothing in it is labelled.
+    """
+    manifest, data = bundle.manifest, DataConfig()
+    specs, classes = specs_of(bundle), {label: i for i, label in enumerate(bundle.manifest.labels)}
+    found = find_recordings(path)
+    if not found:
+        raise BagError(f"{path}: no recording; name a rosbag2 directory, an .mcap or a .db3, or a folder of them")
+    if labels is not None and len(found) > 1:
+        raise LabelError(f"{labels}: is for one recording, and {path} holds {len(found)}; lay NAME.csv beside each")
+    units, warnings, unknown = [], [], set()
+    for name, at in found.items():
+        scan = scan_recording(name, at, specs, topics)
+        if labels is not None:
+            with open_bag(at) as bag:
+                scan = replace(scan, spans=read_spans(bag, labels, None))
+        unknown |= {span.label for span in scan.spans} - set(classes)
+        unit = replace(scan, spans=[s for s in scan.spans if s.label in classes]).unit(specs, classes, data.stride_s, data.settle_s, data.max_age_s)
+        warnings += scan.losses
+        if len(unit.labels):
+            units.append(unit)
+    if unknown:
+        warnings.append(f"labels {', '.join(sorted(unknown)[:5])} are none of the model's ({', '.join(manifest.labels)}); their spans are left out")
+    if not units:
+        raise NoMoments(f"{path}: no labelled span that outlasts the settling after a change of label; label it by a topic or by --labels start_s,end_s,label"
+                        + "".join(f"; {line}" for line in warnings[-1:]))
+    return units, warnings
+
+
+def encode(bundle: Bundle, units: Sequence[BagUnit], advance: Callable[[int], None] = lambda moments: None) -> Moments:
+    """What the bundle's encoders say of every moment.
+
+    Raises:
+        EncoderError: an encoder cannot be used.
+    """
+    manifest = bundle.manifest
+    encoders = {m.name: open_encoder(bundle.path(m.encoder), m.name) for m in manifest.modalities}
+    embeddings: list[list[np.ndarray]] = [[] for _ in encoders]
+    present, spans, first = [], [], 0
+    for unit in units:
+        for batch in unit.batches(BATCH):
+            for m, (name, encoder) in enumerate(encoders.items()):
+                rows = np.zeros((len(batch.present), encoder.embedding_dim), np.float32)
+                if batch.present[:, m].any():
+                    rows[batch.present[:, m]] = encoder.encode(batch.inputs[name])
+                embeddings[m].append(rows)
+            present.append(batch.present)
+            advance(len(batch.present))
+        spans.append(first + unit.clusters)
+        first = int(spans[-1].max()) + 1
+    return Moments([np.concatenate(of) for of in embeddings], np.concatenate(present), np.concatenate([u.labels for u in units]), np.concatenate(spans))
+
+
+def _minimum_spans(bundle: Bundle) -> int:
+    """As many as the trainer asked for."""
+    fields = bundle.manifest.training.config.get("calibration", {})
+    return TrainConfig.model_validate({"calibration": fields}).calibration.minimum_samples
+
+
+def _topics(values: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for value in values:
+        name, equals, topic = value.partition("=")
+        if not (name and equals and topic):
+            raise click.UsageError(f"'{value}' is not STREAM=TOPIC, such as camera=/front/image or label=/truth")
+        yield name, topic
+
+
+@click.command("calibrate")
+@click.option("--model", required=True, type=PathArgument, help="Model bundle.")
+@click.option("--bag", required=True, type=PathArgument, help="Labelled recording of this robot, or a folder of them.")
+@click.option("--labels", type=PathArgument, default=None, help="CSV start_s,end_s,label; NAME.csv beside the recording or its label topic by default.")
+@click.option("--topic", "topics", multiple=True, metavar="STREAM=TOPIC", help="Topic of a stream; by type and name by default. Repeatable.")
+@click.option("--coverage", type=click.FloatRange(0.5, 0.999), default=None, help="Of prediction sets; the bundle's by default. A lower one needs fewer spans.")
+@click.option("--out", required=True, type=PathArgument, help="Bundle directory to write.")
+def calibrate_command(model: Path, bag: Path, labels: Path | None, topics: tuple[str, ...], coverage: float | None, out: Path) -> None:
+    """Fit a bundle's calibration to labelled recordings of this robot; its weights and its test figures stay.
+
+    Says what it gains on spans that the fit has not seen, and when it gains nothing.
+    """
+    console = Console()
+    console = console if console.is_terminal else Console(width=140)
+    try:
+        bundle = load_bundle(model)
+        units, warnings = field_units(bundle, bag, labels, dict(_topics(topics)))
+        with Progress(console=(errors := Console(stderr=True)), transient=True, disable=not errors.is_terminal) as bar:
+            task = bar.add_task("encoding", total=sum(len(unit.labels) for unit in units))
+            moments = encode(bundle, units, lambda done: bar.advance(task, done))
+            bar.add_task("fitting and exporting", total=None)
+            config = RefitConfig(coverage or bundle.manifest.calibration.coverage, _minimum_spans(bundle))
+            gain = refit_bundle(bundle, out, moments, [unit.name for unit in units], config)
+    except (BundleError, BagError, LabelError, NoMoments, EncoderError, CalibrationError, ExportError) as error:
+        raise click.ClickException(str(error)) from None
+    header, *rows = table(gain)
+    shown = Table(*header, header_style="dim", title="held-out spans", title_justify="left")
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+    for line in [*warnings, *dict.fromkeys(line for unit in units for line in unit.losses)]:
+        console.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
+    console.print(f"{gain.verdict}.\nwrote {out}", soft_wrap=True)

@@ -1,0 +1,107 @@
+"""A bundle again with calibration fitted to another robot: its graphs, weights and test figures as they were, its head exported anew."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aecf_ros.core.bundle import Bundle, CalibrationSummary, Manifest, RefitSummary, SubsetCalibration
+from aecf_ros.training.export import HEAD_OUTPUTS, ExportedHead, ExportError, export_onnx, verify_head, write_bundle
+from aecf_ros.training.reference import drift_reference
+from aecf_ros.training.refit import FOLDS, Gain, Metrics, Moments, RefitConfig, refit
+from aecf_ros.training.weights import HEAD_WEIGHTS, load_parts, save_head
+
+CARD = "MODEL_CARD.md"
+_COLUMNS = (("accuracy", "accuracy"), ("nll", "NLL"), ("ece", "ECE"), ("ece_noise_floor", "ECE noise floor"), ("coverage", "coverage"), ("set_size", "set size"))
+
+
+def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[str], config: RefitConfig) -> Gain:
+    """Fit a bundle's calibration to ``moments`` and write it to ``out``.
+
+    Args:
+        sources: where the moments come from, a line each, for the card.
+
+    Raises:
+        BundleError: it has no ``head.safetensors``, or one that cannot be used.
+        CalibrationError: too little data.
+        ExportError: ``out`` is the bundle itself, or the new graph does not compute what was fitted.
+    """
+    if out.resolve() == bundle.directory.resolve():
+        raise ExportError(f"{out}: is the bundle itself; write to another folder, so that there is a way back")
+    manifest, names = bundle.manifest, bundle.manifest.names
+    head, calibration, options = load_parts(bundle)
+    fitted, tables, gain = refit(head, calibration, names, moments, config)
+    exported = ExportedHead(fitted, tables).eval()
+
+    def write_head(path: Path) -> None:
+        everything = np.flatnonzero(moments.present.all(1))
+        rows = np.resize(everything, 256)
+        sample = [torch.from_numpy(of[rows]) for of in moments.embeddings]
+        present = torch.ones(len(rows), len(names), dtype=torch.bool)
+        export_onnx(exported, [*sample, present], [*(f"embedding_{name}" for name in names), "present"], HEAD_OUTPUTS, path)
+        verify_head(exported, path, sample, names)
+
+    kept = [file for file in manifest.files if file not in (manifest.head, manifest.head_weights, CARD)]
+    files: dict[str, Callable[[Path], None]] = {file: _copier(bundle.path(file)) for file in kept}
+    files |= {manifest.head: write_head, HEAD_WEIGHTS: lambda path: save_head(path, fitted, tables, options)}
+    today, spans = datetime.now(UTC).date().isoformat(), len(np.unique(moments.spans))
+    changed = {
+        "name": out.name,
+        "head_weights": HEAD_WEIGHTS,
+        "calibration": CalibrationSummary(
+            method=f"fitted again by aecf calibrate to {spans} labelled spans of {', '.join(sources)}; before: {manifest.calibration.method}",
+            coverage=tables.coverage,
+            subsets={
+                fit.name: SubsetCalibration(samples=fit.samples, temperature=round(fit.temperature, 6), set_threshold=round(fit.set_threshold, 8))
+                for fit in tables.fits
+            },
+        ),
+        "drift": drift_reference(exported, names, moments.embeddings, moments.present),
+        "refit": RefitSummary(data=list(sources), spans=spans, created=today, before=_rounded(gain.before), after=_rounded(gain.after)),
+    }
+    card = _card(bundle, out.name, sources, spans, len(moments.labels), today, gain)
+    write_bundle(out, files, card, lambda hashes: Manifest.model_validate((manifest.model_copy(update=changed | {"files": hashes})).model_dump()))
+    return gain
+
+
+def table(gain: Gain) -> list[list[str]]:
+    """Header and rows: metrics of each subset on held-out spans, before and after, and the interval of the difference in NLL."""
+    rows = [["subset", "calibration", "n", *(title for _, title in _COLUMNS), "NLL difference, 95 %"]]
+    for name in gain.before:
+        of = gain.differences[name]["nll"]
+        for when, metrics, last in (("as it was", gain.before, ""), ("fitted", gain.after, f"{of.estimate:+.4f} [{of.low:+.4f}, {of.high:+.4f}]")):
+            rows.append([name, when, str(metrics[name]["n"]), *(f"{metrics[name][key]:.4f}" for key, _ in _COLUMNS), last])
+    return rows
+
+
+def _card(bundle: Bundle, name: str, sources: Sequence[str], spans: int, moments: int, today: str, gain: Gain) -> str:
+    header, *rows = (" | ".join(row) for row in table(gain))
+    lines = [header, " | ".join(["---"] * len(table(gain)[0])), *rows]
+    figures = "\n".join(f"| {line} |" for line in lines)
+    was = bundle.path(CARD).read_text(encoding="utf-8") if CARD in bundle.manifest.files else ""
+    return f"""# {name}: {bundle.manifest.name}, calibration fitted again
+
+By `aecf calibrate` on {today}, on {spans} labelled spans ({moments} moments) of {", ".join(sources)}. All weights are those of
+{bundle.manifest.name}. Fitted again were how far each modality is trusted (two numbers each; temperatures where the gate has none),
+the thresholds of prediction sets and of conflict, and what drift is measured against. Limits of out of distribution were only ever moved outward.
+
+{figures}
+
+Each span was answered by a fit to the other spans, in {FOLDS} folds; what is in this bundle is fitted to all of them. {gain.verdict}.
+
+Everything below is the card of {bundle.manifest.name}: its test figures were measured before this fit, on other data, and were not touched.
+
+{was}"""
+
+
+def _rounded(metrics: Metrics) -> Metrics:
+    return {name: {key: value if key == "n" else round(float(value), 6) for key, value in of.items()} for name, of in metrics.items()}
+
+
+def _copier(source: Path) -> Callable[[Path], None]:
+    return lambda path: shutil.copyfile(source, path) and None
