@@ -107,7 +107,7 @@ class TrainingSummary(_Record):
 class DriftReference(_Record):
     """What the head says of the calibration part, as values at the quantiles ``levels``: what is live is compared with it.
 
-    ``distances`` by modality, of the head's output of that name; ``confidence`` by presence pattern.
+    By modality: ``distances`` of the head's output of that name, ``confidence`` of the modality alone where it recognizes something.
     """
 
     levels: list[float] = Field(min_length=2)
@@ -166,8 +166,8 @@ class Manifest(_Record):
         due = set(self.subset_names) - {"none"}
         if set(self.calibration.subsets) != due:
             raise ValueError(f"calibration.subsets names {sorted(self.calibration.subsets)} where {sorted(due)} are due")
-        if self.drift is not None and (set(self.drift.distances) != set(names) or set(self.drift.confidence) != due):
-            raise ValueError(f"drift names {sorted(self.drift.distances)} and {sorted(self.drift.confidence)} where {sorted(names)} and {sorted(due)} are due")
+        if self.drift is not None and not set(self.drift.distances) == set(self.drift.confidence) == set(names):
+            raise ValueError(f"drift names {sorted(self.drift.distances)} and {sorted(self.drift.confidence)} where {sorted(names)} are due")
         return self
 
     @property

@@ -1,9 +1,9 @@
 """Whether what is live still looks like what the model was trained on. Pure: the time is always an argument.
 
-Each embedding's distance to training, and each confidence, is compared with a percentile of the calibration part that the
-bundle brings along: 5 % of what looks like training lies beyond it. Of neighboring frames at most one in a second counts, and of
-those so many as their autocorrelation leaves independent. Drift is called where a binomial test leaves no doubt that the share
-beyond is more than a tolerated one.
+Two things of each modality are compared with the calibration part, which the bundle brings along: how far its embeddings lie from
+training, and how sure it is alone of what it recognizes at all. The second sees more: an embedding that a classifier made lies near some
+class whatever it is of. Of neighboring frames at most one in a second counts, and of those so many as their autocorrelation leaves
+independent. Drift is called where a binomial test leaves no doubt that the share beyond a percentile is more than a tolerated one.
 """
 from __future__ import annotations
 
@@ -11,44 +11,46 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 
 from aecf_ros.core.bundle import DriftReference
-from aecf_ros.core.types import NANOSECONDS, subset_name
+from aecf_ros.core.types import NANOSECONDS
 
 SAMPLE_NS = NANOSECONDS
 """At most one prediction a second counts."""
-FAR, UNSURE = 0.95, 0.05
+RECOGNIZED = 0.5
+"""Confidence of a modality alone from which on it says something: an empty scene and silence are not unlike training."""
+FAR, UNSURE = 0.95, 0.25
 """Quantiles of training beyond which a distance, and below which a confidence, counts."""
-TOLERATED_FAR, TOLERATED_UNSURE = 0.2, 0.5
-"""Shares that are not yet drift. Confidence is unlike training around every change of what is shown: a fifth of the time where it changes every two seconds."""
+TOLERATED_FAR, TOLERATED_UNSURE = 0.2, 0.35
+"""Shares that are not yet drift. A sound window is less sure around every change: a third of the time lies below the quartile where words change every two seconds."""
 DOUBT, DOUBT_TO_END = 1e-6, 1e-3
 """Chance under the tolerated share below which drift is called, and above which it is over. A test each second makes 10^5 a day, few of them
 independent of each other."""
 LEAST_SHARE_OF_WINDOW = 0.5
 """Of the window that must have samples: a lens that is wiped after ten seconds is no drift."""
-CONFIDENCE = "confidence"
+EMBEDDINGS, CONFIDENCE = "embeddings", "confidence"
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One comparison over the window: ``name`` is a modality or ``confidence``; ``share`` of ``samples``, one a second, lies beyond the percentile."""
+    """One comparison over the window: ``share`` of ``samples``, one a second, of a modality's embeddings or confidence lies beyond the percentile."""
 
-    name: str
+    modality: str
+    what: str
     samples: int
     share: float
     called: bool
 
     def line(self) -> str:
         """What to tell a person where it is called."""
-        what, beyond = ("confidence", f"below the {UNSURE * 100:.0f}th") if self.name == CONFIDENCE else (f"{self.name} embeddings", f"beyond the {FAR * 100:.0f}th")
-        return f"{what} unlike training: {self.share:.0%} {beyond} percentile over {self.samples} s; refit with `aecf calibrate` or retrain"
+        beyond = f"beyond the {FAR * 100:.0f}th" if self.what == EMBEDDINGS else f"of what it recognizes below the {UNSURE * 100:.0f}th"
+        return f"{self.modality} {self.what} unlike training: {self.share:.0%} {beyond} percentile over {self.samples} s; refit with `aecf calibrate` or retrain"
 
 
 class DriftWatch:
-    """Compares predictions with a reference over a sliding window. Memory is fixed: a number for each second. Not thread-safe.
+    """Compares predictions with a reference over a sliding window. Memory is fixed: two numbers for each second and modality. Not thread-safe.
 
     Args:
         reference: what the bundle says of training; ``None`` watches nothing.
@@ -60,43 +62,43 @@ class DriftWatch:
         self._names = tuple(names)
         self._reference = reference
         if reference is not None:
-            self._far = {name: _at(reference, reference.distances[name], FAR) for name in names}
-            patterns = [p for p in product([False, True], repeat=len(names)) if any(p)]
-            self._unsure = {p: _at(reference, reference.confidence[subset_name(names, p)], UNSURE) for p in patterns}
+            self._far = [_at(reference, reference.distances[name], FAR) for name in names]
+            self._unsure = [_at(reference, reference.confidence[name], UNSURE) for name in names]
         self.window_s = window_s
         self.clear()
 
     def clear(self) -> None:
         """Forget everything, as after a jump of time."""
-        tolerated = dict.fromkeys(self._names, TOLERATED_FAR) | {CONFIDENCE: TOLERATED_UNSURE}
-        self._series = {name: _Series(share) for name, share in tolerated.items()} if self._reference is not None else {}
+        watched = self._names if self._reference is not None else ()
+        self._series = [(_Series(TOLERATED_FAR), _Series(TOLERATED_UNSURE)) for _ in watched]
 
-    def take(self, now_ns: int, used: Sequence[bool], distances: np.ndarray, confidence: float) -> None:
+    def take(self, now_ns: int, used: Sequence[bool], distances: np.ndarray, alone: np.ndarray) -> None:
         """Count one prediction.
 
         Args:
             now_ns: steady time, not before that of the last call.
             used: which modalities fed it.
             distances: float ``(M,)``, as the head gives them; of those not used they may be anything.
-            confidence: of the prediction.
+            alone: float ``(M,)``, the confidence of each modality alone.
         """
-        if not self._series or not self.window_s:
+        if not self.window_s:
             return
-        for name, present, distance in zip(self._names, used, distances, strict=True):
-            if present:
-                self._series[name].take(now_ns, not distance <= self._far[name], self.window_s)  # NaN counts as far
-        if any(used):
-            self._series[CONFIDENCE].take(now_ns, confidence < self._unsure[tuple(bool(u) for u in used)], self.window_s)
+        for m, (embeddings, confidence) in enumerate(self._series):
+            if used[m]:
+                embeddings.take(now_ns, not distances[m] <= self._far[m], self.window_s)  # NaN counts as far
+                if alone[m] >= RECOGNIZED:
+                    confidence.take(now_ns, bool(alone[m] < self._unsure[m]), self.window_s)
 
     def findings(self, now_ns: int) -> tuple[Drift, ...]:
-        """Every comparison that has samples within the window that ends now: modalities in order, then confidence."""
+        """Every comparison that has samples within the window that ends now, in the order of the modalities."""
         if not self.window_s:
             return ()
         found = []
-        for name, series in self._series.items():
-            series.forget(now_ns, self.window_s)
-            if series.count:
-                found.append(Drift(name, series.count, series.share, series.called))
+        for name, pair in zip(self._names, self._series, strict=False):  # none without a reference
+            for what, series in zip((EMBEDDINGS, CONFIDENCE), pair, strict=True):
+                series.forget(now_ns, self.window_s)
+                if series.count:
+                    found.append(Drift(name, what, series.count, series.share, series.called))
         return tuple(found)
 
 
@@ -107,7 +109,7 @@ def warning(findings: Sequence[Drift]) -> str:
 
 def values(findings: Sequence[Drift]) -> Mapping[str, str]:
     """For diagnostics: the share of each comparison in percent, and of how many samples."""
-    return {f"drift {d.name} (% of {d.samples} samples)": f"{100 * d.share:.0f}" for d in findings}
+    return {f"drift {d.modality} {d.what} (% of {d.samples} samples)": f"{100 * d.share:.0f}" for d in findings}
 
 
 class _Series:

@@ -160,7 +160,7 @@ def test_manifests_cannot_be_changed_after_they_verified(directory: Path) -> Non
 
 
 DRIFT = {"levels": [0.05, 0.95], "distances": {"camera": [0.1, 0.9], "audio": [0.1, 0.8]},
-         "confidence": {key: [0.4, 1.0] for key in ("camera+audio", "camera", "audio")}}
+         "confidence": {"camera": [0.6, 1.0], "audio": [0.6, 1.0]}}
 
 
 def test_what_was_added_later_is_optional_and_is_not_written_where_it_is_missing(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -10,8 +10,7 @@ from aecf_ros.core.types import NANOSECONDS, RawImage
 from aecf_ros.runtime.backends import HeadOutput, OnnxBackend
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 
-REFERENCE = DriftReference(levels=[0.05, 0.95], distances={"camera": [0.1, 0.9], "audio": [0.1, 0.9]},
-                           confidence={name: [0.2, 1.0] for name in ("camera+audio", "camera", "audio")})
+REFERENCE = DriftReference(levels=[0.05, 0.95], distances={"camera": [0.1, 0.9], "audio": [0.1, 0.9]}, confidence={"camera": [0.5, 0.6], "audio": [0.5, 0.6]})
 
 
 class Measuring(OnnxBackend):
