@@ -1,12 +1,11 @@
 """The dataset folder that `aecf train` reads.
 
 A folder holds ``dataset.yaml`` and, for each part P and modality m, ``P/m.npy`` with ``P/m_labels.npy`` (int16 class
-index, or -1
-where there is nothing to recognize: an empty scene, silence, noise). Images are uint8 ``(N, H, W, 3)`` RGB, sound is
-int16
-``(N, samples)``. Two files are optional: ``P/m_sources.npy`` (int16 index into the modality's ``sources``, -1 for none)
-says which corpus a sample is from, and ``P/m_clusters.npy`` (integers) which samples are not independent: those made
-from one recording, one drawing or one session share a number.
+index, or -1 where there is nothing to recognize: an empty scene, silence, noise). Images are uint8 ``(N, H, W, 3)`` RGB,
+sound is int16 ``(N, samples)``. The part ``encoders`` may be absent where encoders are frozen ones. Two files are
+optional: ``P/m_sources.npy`` (int16 index into the modality's ``sources``, -1 for none) says which corpus a sample is
+from, and ``P/m_clusters.npy`` (integers) which samples are not independent: those made from one recording, one drawing or
+one session share a number.
 """
 
 from __future__ import annotations
@@ -145,8 +144,9 @@ def load_dataset(directory: Path | str) -> Dataset:
     """
     directory = Path(directory)
     spec = _load_spec(directory)
+    there = [part for part in PARTS if part != "encoders" or (directory / part).is_dir()]
     parts = {
-        part: {m.name: _load_samples(directory, part, m, len(spec.labels)) for m in spec.modalities} for part in PARTS
+        part: {m.name: _load_samples(directory, part, m, len(spec.labels)) for m in spec.modalities} for part in there
     }
     return Dataset(directory, spec, parts)
 

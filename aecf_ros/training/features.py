@@ -119,7 +119,7 @@ def samples_of(units: Sequence[Unit]) -> Samples:
         DatasetError: the units are not of a dataset folder, so that there is nothing to train an encoder on.
     """
     if not units or not isinstance(units[0], FolderUnit):
-        raise DatasetError("encoders are trained here on dataset folders alone; name a frozen one: encoders.NAME.onnx=FILE")
+        raise DatasetError("encoders are trained here on the part 'encoders' of a dataset folder alone; name a frozen one: encoders.NAME.onnx=FILE")
     data = np.load(units[0].path, mmap_mode="r", allow_pickle=False)
     columns = (np.concatenate([getattr(of, name) for of in units]) for name in ("labels", "sources", "clusters"))
     return Samples(data, *columns, units[0].array_digest)

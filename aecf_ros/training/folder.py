@@ -11,7 +11,7 @@ import numpy as np
 
 from aecf_ros.core.moments import Batch
 from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import PARTS, AudioSpec, Dataset, DatasetError, ImageSpec, ModalitySpec, load_dataset
+from aecf_ros.training.datasets import AudioSpec, Dataset, DatasetError, ImageSpec, ModalitySpec, load_dataset
 
 BLOCK_ROWS = 4096
 
@@ -72,7 +72,7 @@ def folder_corpus(directory: Path | str, modalities: Sequence[ModalitySpec] | No
             for column, m in enumerate(spec.modalities)
             for unit in _units(dataset.directory, part, m, dataset.parts[part][m.name], column, len(spec.modalities))
         ]
-        for part in PARTS
+        for part in dataset.parts
     }
     return Corpus(
         name=spec.name,
@@ -87,8 +87,8 @@ def folder_corpus(directory: Path | str, modalities: Sequence[ModalitySpec] | No
 
 def _refuse_copies(dataset: Dataset) -> None:
     first: dict[tuple[str, str], Path] = {}
-    for part in PARTS:
-        for name, samples in dataset.parts[part].items():
+    for part, of in dataset.parts.items():
+        for name, samples in of.items():
             path = dataset.directory / part / f"{name}.npy"
             other = first.setdefault((name, samples.digest), path)
             if other != path:
