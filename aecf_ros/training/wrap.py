@@ -35,7 +35,7 @@ class Wrapped:
         dim: numbers of an embedding.
         deviation: from the reference, ``None`` where there was none.
         checked: samples of the reference.
-        rate_hz, bare_rate_hz: samples a second of the wrapped encoder and of the bare one, one at a time on one thread.
+        rate_hz, bare_rate_hz: samples in a second of processor time of the wrapped encoder and of the bare one, one at a time.
     """
 
     encoder: Encoder
@@ -141,7 +141,8 @@ def wrap_command(encoder: Path, out: Path, reference: Path | None, tolerance: fl
         f"samples float32 [{size}, {spec.samples}] in [-1, 1], {spec.window_s:g} s at {spec.rate_hz} Hz"
     click.echo(f"encoder    {taken.path}: '{taken.input}' {spell(taken.dims)} -> '{taken.output}'" + (f", {patch_count(spec)} patches" if patch_count(spec) > 1 else ""))
     click.echo(f"takes      {takes}\ngives      embedding float32 [{size}, {done.dim}]")
-    click.echo(f"rate       {done.rate_hz:.3g} samples/s, {done.rate_hz / done.bare_rate_hz:.0%} of the bare encoder's {done.bare_rate_hz:.3g} (one thread)")
+    rates = [f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" for rate in (done.rate_hz, done.bare_rate_hz)]
+    click.echo(f"rate       {rates[0]} samples/s, {done.rate_hz / done.bare_rate_hz:.0%} of the bare encoder's {rates[1]} (one thread, one at a time)")
     click.echo("reference  none: nothing was checked; give --reference with what your own pipeline made" if done.deviation is None
                else f"reference  {done.checked} sample{'s' if done.checked > 1 else ''} agree{'' if done.checked > 1 else 's'} to {done.deviation:.0e} (relative)")
     click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

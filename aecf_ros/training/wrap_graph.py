@@ -195,6 +195,8 @@ def _prune(model: ModelProto) -> None:
         if needed.intersection(node.output):
             kept.append(node)
             needed |= _read_by(node)
+            node.ClearField("metadata_props")  # torch notes the paths of the machine that exported
+            node.doc_string = ""
     del graph.node[:]
     graph.node.extend(reversed(kept))
     weights = [t for t in graph.initializer if t.name in needed]

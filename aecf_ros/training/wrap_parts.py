@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 import onnxruntime
@@ -52,18 +52,18 @@ class Parts:
         return np.concatenate([self._behind.run(None, {"output": self._encode(self.prepare(row[None]))})[0] for row in x])
 
     def rates(self, wrapped: onnxruntime.InferenceSession, x: np.ndarray) -> tuple[float, float]:
-        """Samples a second of the joined graph and of the bare encoder on one sample, taken in turns so that a busy machine
-        slows both."""
+        """Samples in a second of processor time, of the joined graph and of the bare encoder, one at a time and in turns."""
         prepared = self.prepare(x)
         seconds: tuple[list[float], list[float]] = ([], [])
         runs = (lambda: embed(wrapped, x), lambda: self._encode(prepared))
         begin = perf_counter()
         while len(seconds[0]) < 3 or perf_counter() - begin < RATE_SECONDS:
             for run, taken in zip(runs, seconds, strict=True):
-                at = perf_counter()
+                at = process_time()  # a busy machine would tell on the clock
                 run()
-                taken.append(perf_counter() - at)
-        return 1 / float(np.median(seconds[0])), 1 / float(np.median(seconds[1]))
+                taken.append(process_time() - at)
+        wrapped_s, bare_s = (max(float(np.median(taken)), 1e-9) for taken in seconds)
+        return 1 / wrapped_s, 1 / bare_s
 
 
 def draw(spec: ImageEncoder | AudioEncoder, count: int) -> np.ndarray:
