@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -116,7 +117,11 @@ def test_an_encoder_of_torch_with_its_weights_beside_it_becomes_one_file(tmp_pat
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3, 2), torch.nn.GELU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 5)).eval()
     export_onnx(network, [torch.zeros(2, 3, 12, 16)], ["image"], ["embedding"], tmp_path / "inside.onnx")
     onnx.save(onnx.load(tmp_path / "inside.onnx"), tmp_path / "encoder.onnx", save_as_external_data=True, location="encoder.onnx.data", size_threshold=100)
+    noted = onnx.load(tmp_path / "encoder.onnx", load_external_data=False)
+    noted.graph.node[0].metadata_props.add(key="stack_trace", value="/home/somebody/model.py")
+    onnx.save(noted, tmp_path / "encoder.onnx")
     path = wrapped(tmp_path)
+    assert b"/home/somebody" not in path.read_bytes()
     (tmp_path / "encoder.onnx.data").unlink()
     x = (torch.from_numpy(pictures()) / 255 - torch.tensor(IMAGE["mean"])) / torch.tensor(IMAGE["std"])
     with torch.inference_mode():
@@ -339,6 +344,26 @@ def test_what_cannot_be_wrapped_is_refused_in_one_line(tmp_path: Path, name: str
     assert done.exit_code == 1 and says in done.output, done.output
     assert len(done.output.strip().splitlines()) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted({*before, "encoder.yaml"})
+
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "config" / "encoders").glob("*.yaml"))
+FED = {"yamnet": ("n", 96, 64), "efficientat": ("n", 1, 128, 100), "panns": ("n", 1, 201, 64), "clap": ("n", 1, 1001, 64)}
+"""What the encoders of sound take, as their projects have it."""
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_feeds_an_encoder_of_the_shape_that_its_project_has(tmp_path: Path, recipe: Path) -> None:
+    fields = yaml.safe_load(recipe.read_text())
+    assert fields["source"] and fields["license"]
+    dims = FED.get(recipe.stem, ("n", 3, fields.get("height"), fields.get("width")))
+    passing_encoder(tmp_path / "encoder.onnx", dims)
+    done = wrap(describe(tmp_path, **(fields | {"file": "encoder.onnx"})), tmp_path / "wrapped.onnx")
+    assert done.dim == np.prod([d for d in dims if d != "n"])
+
+
+def test_every_recipe_of_the_page_is_there() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "encoders.md").read_text()
+    assert len(RECIPES) == 10 and all(f"(../config/encoders/{path.name})" in page for path in RECIPES)
 
 
 AUDIO = {"kind": "audio", "rate_hz": 16_000, "window_s": 1.0}
