@@ -118,7 +118,7 @@ class Bag:
         try:
             for connection, log_ns, data in self._reader.messages(connections):
                 yield Recorded(connection.topic, connection.msgtype, log_ns, data)
-        except (ReaderError, sqlite3.DatabaseError, RuntimeError, EOFError, zlib.error) as error:
+        except (ReaderError, sqlite3.DatabaseError, RuntimeError, EOFError, zlib.error, OverflowError) as error:
             line = f"{self.path}: breaks off ({_first_line(error)}); what follows is not read"
             if line not in self.losses:
                 self.losses.append(line)
@@ -228,8 +228,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-_CANNOT_READ = (AnyReaderError, ReaderError, OSError, struct.error, TypeError, ValueError, EOFError, RuntimeError)
-"""What rosbags raises for a file that is cut off or not what it seems: readers trust what they have read so far."""
+_CANNOT_READ = (AnyReaderError, ReaderError, OSError, struct.error, TypeError, ValueError, EOFError, RuntimeError, OverflowError, MemoryError)
+"""What rosbags raises for a file that is cut off or not what it seems: readers trust what they have read so far, lengths too."""
 
 
 def _open(paths: Sequence[Path]) -> tuple[AnyReader, ExitStack]:
