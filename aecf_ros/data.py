@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aecf_ros.core.moments import NOTHING
-from aecf_ros.replay.bag import AudioFormat, BagError
+from aecf_ros.replay.bag import AudioFormat, BagError, UnreadableBag
 from aecf_ros.replay.found import Found, find_modalities
 from aecf_ros.replay.moments import Scan, scan_recording
 from aecf_ros.replay.recordings import find_recordings
@@ -59,10 +59,16 @@ def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[
         if not modalities:
             raise DatasetError(f"{path}: no recording holds a picture or sound that can be read; `ros2 bag info` shows what they hold")
     scans: list[Scan] = []
+    unreadable: list[str] = []
     for i, (name, at) in enumerate(found.items()):
         progress(i, len(found), name)
-        scans.append(scan_recording(name, at, modalities, topics, audio_format))
-    warnings = [line for scan in scans for line in scan.losses]
+        try:
+            scans.append(scan_recording(name, at, modalities, topics, audio_format))
+        except UnreadableBag as error:
+            unreadable.append(str(error))
+    if not scans:
+        raise DatasetError(unreadable[0])
+    warnings = [*(f"{line}; it is left out" for line in unreadable), *(line for scan in scans for line in scan.losses)]
     _refuse_copies(scans)
     warnings += _missing_topics(path, scans, modalities)
     unlabelled = [scan for scan in scans if not scan.spans]

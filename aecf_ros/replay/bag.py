@@ -54,6 +54,10 @@ class BagError(ValueError):
     """A recording that cannot be used; names it and says what to do."""
 
 
+class UnreadableBag(BagError):
+    """A recording of which nothing can be read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """One message of a recording, still serialized (CDR)."""
@@ -289,7 +293,7 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
     """Open a recording for reading; of one that is cut off, what is whole.
 
     Raises:
-        BagError: it is not there or nothing of it can be read.
+        BagError: it is not there, or, as :class:`UnreadableBag`, nothing of it can be read.
     """
     path = Path(path)
     if not path.exists():
@@ -301,7 +305,7 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
         except _CANNOT_READ as error:
             found = _open_what_is_whole(path, Path(outer.enter_context(TemporaryDirectory(prefix="aecf_bag_"))))
             if found is None:
-                raise BagError(f"{path}: cannot be read as rosbag2 ({_first_line(error)}); check it with `ros2 bag info`") from None
+                raise UnreadableBag(f"{path}: cannot be read as rosbag2 ({_first_line(error)}); check it with `ros2 bag info`") from None
             reader, stack, losses = found
         outer.enter_context(stack)
         yield Bag(path, reader, losses + _unread_logs(path))

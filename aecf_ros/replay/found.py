@@ -10,7 +10,7 @@ from typing import Any
 from aecf_ros.core.decode import DecodeError, decode_audio, decode_image
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import RawImage
-from aecf_ros.replay.bag import AUDIO_TYPES, IMAGE_TYPES, INFO_TYPE, AudioFormat, BagError, open_bag
+from aecf_ros.replay.bag import AUDIO_TYPES, IMAGE_TYPES, INFO_TYPE, AudioFormat, BagError, UnreadableBag, open_bag
 from aecf_ros.replay.wire import raw_record
 
 _GENERIC = {"image", "image_raw", "image_color", "image_rect", "compressed", "color", "raw", "stamped", "audio_stamped"}
@@ -30,38 +30,46 @@ class Found:
 
 
 def find_modalities(paths: Iterable[Path], named: Mapping[str, str], audio_format: AudioFormat | None = None) -> list[Found]:
-    """Of the first recording that has any.
+    """Of the first recording that has any; one of which nothing can be read is passed over.
 
     Args:
         named: topics by modality, where somebody named them; a modality is then called so.
         audio_format: how to read sound that no ``AudioInfo`` describes.
 
     Raises:
-        BagError: a recording cannot be read.
+        BagError: a description of sound is not what its type says.
     """
     called = {topic: name for name, topic in named.items()}
     for path in paths:
-        found: dict[str, Found] = {}
-        with open_bag(path) as bag:
-            kinds = {topic: "image" if kind in IMAGE_TYPES else "audio" for topic, kind in bag.types.items() if kind in (*IMAGE_TYPES, *AUDIO_TYPES)}
-            infos = [topic for topic, kind in bag.types.items() if kind == INFO_TYPE]
-            info: Any = audio_format
-            for one in bag.messages([*kinds, *infos]):
-                if len(found) == len(kinds):
-                    break
-                if one.topic in infos:
-                    info = bag.deserialize(one)
-                elif one.topic not in found:
-                    try:
-                        raw = raw_record(bag.deserialize(one), info, one.log_ns)
-                        size = decode_image(raw).image.shape[:2] if isinstance(raw, RawImage) else (decode_audio(raw).rate_hz, WINDOW_S)
-                    except (BagError, DecodeError, FormatUnknown):
-                        continue
-                    name = _unused(called.get(one.topic) or _name(one.topic, kinds[one.topic]), {f.name for f in found.values()})
-                    found[one.topic] = Found(name, kinds[one.topic], one.topic, size)
+        try:
+            found = _found_in(path, called, audio_format)
+        except UnreadableBag:  # whoever reads its moments says so
+            continue
         if found:
-            return [found[topic] for topic in sorted(found, key=lambda t: (found[t].kind != "image", t))]
+            return sorted(found, key=lambda f: (f.kind != "image", f.topic))
     return []
+
+
+def _found_in(path: Path, called: Mapping[str, str], audio_format: AudioFormat | None) -> list[Found]:
+    found: dict[str, Found] = {}
+    with open_bag(path) as bag:
+        kinds = {topic: "image" if kind in IMAGE_TYPES else "audio" for topic, kind in bag.types.items() if kind in (*IMAGE_TYPES, *AUDIO_TYPES)}
+        infos = [topic for topic, kind in bag.types.items() if kind == INFO_TYPE]
+        info: Any = audio_format
+        for one in bag.messages([*kinds, *infos]):
+            if len(found) == len(kinds):
+                break
+            if one.topic in infos:
+                info = bag.deserialize(one)
+            elif one.topic not in found:
+                try:
+                    raw = raw_record(bag.deserialize(one), info, one.log_ns)
+                    size = decode_image(raw).image.shape[:2] if isinstance(raw, RawImage) else (decode_audio(raw).rate_hz, WINDOW_S)
+                except (BagError, DecodeError, FormatUnknown):
+                    continue
+                name = _unused(called.get(one.topic) or _name(one.topic, kinds[one.topic]), {f.name for f in found.values()})
+                found[one.topic] = Found(name, kinds[one.topic], one.topic, size)
+    return list(found.values())
 
 
 def _name(topic: str, kind: str) -> str:

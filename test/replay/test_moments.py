@@ -215,6 +215,20 @@ def test_a_recording_that_was_cut_off_is_used_up_to_there(new_recording: Callabl
     assert unit.losses == [] and "cut.mcap: is cut off" in unit.known[0]
 
 
+@pytest.mark.parametrize("at", np.linspace(0, 1, 16).tolist())
+def test_lengths_that_cannot_be_true_end_a_recording_and_nothing_else(red_then_blue: Path, tmp_path: Path, at: float) -> None:
+    content = bytearray(next(red_then_blue.glob("*.mcap")).read_bytes())
+    start = round(at * (len(content) - 9))
+    content[start:start + 9] = b"\xff" * 9
+    (tmp_path / "odd.mcap").write_bytes(content)
+    try:
+        unit = moments_of(tmp_path / "odd.mcap")
+    except BagError as error:
+        assert "\n" not in str(error) and "odd.mcap" in str(error)
+    else:
+        assert sum(len(batch.present) for batch in unit.batches(7)) == len(unit.labels)
+
+
 def test_units_travel_to_another_process_and_are_read_again(red_then_blue: Path) -> None:
     unit = moments_of(red_then_blue)
     first, again = everything(unit, 5), everything(pickle.loads(pickle.dumps(unit)), 3)

@@ -289,7 +289,6 @@ def nothing_left_to_train_on(folder: Path, drives: Path) -> list[str]:
 
 
 def not_a_recording(folder: Path, drives: Path) -> list[str]:
-    copied(drives, folder)
     (folder / "drive9.mcap").write_bytes(b"not a recording")
     return []
 
@@ -340,6 +339,7 @@ def test_recordings_that_are_partly_broken_are_used_and_the_loss_is_said(tmp_pat
         long.add(i * 0.05, "/padding", long.make("std_msgs/msg/String", "x" * 30_000))
     whole = next(long.write(tmp_path / "whole").glob("*.mcap")).read_bytes()
     (folder / "cut.mcap").write_bytes(whole[:len(whole) * 7 // 10])
+    (folder / "empty.mcap").write_bytes(b"")
     Recording().info(0).image(0, "red").image(1, "red").sound(1, "red").write(folder / "unlabelled")
     deaf = Recording().label(0, "blue")
     for i in range(30):
@@ -349,7 +349,7 @@ def test_recordings_that_are_partly_broken_are_used_and_the_loss_is_said(tmp_pat
     units = {u.recording: u for of in corpus.parts.values() for u in of}
     assert set(units) == {*(f"drive{i}" for i in range(5)), "cut.mcap", "deaf"} and units["cut.mcap"].duration_s > 5
     said = "\n".join(corpus.warnings)
-    assert len(corpus.warnings) == 3 and re.search(r"cut\.mcap: is cut off: \d+ messages are whole", said)
+    assert len(corpus.warnings) == 4 and re.search(r"empty\.mcap: cannot be read as rosbag2 .*; it is left out", said) and re.search(r"cut\.mcap: is cut off: \d+ messages are whole", said)
     assert "unlabelled: nothing in it is labelled; it is left out" in said and "deaf: has no topic for 'audio', which is missing at all its moments" in said
     present = next(units["deaf"].batches(100)).present
     assert present[:, 0].all() and not present[:, 1].any()
