@@ -18,6 +18,7 @@ from aecf_ros.training.export import ExportError
 from aecf_ros.training.frozen import EncoderError
 from aecf_ros.training.measure import specs_of, training_config
 from aecf_ros.training.precision import HEADER, PRECISIONS, comparison, quantize
+from aecf_ros.training.ranks import joined
 from aecf_ros.training.train import frozen_encoders, train
 
 PathArgument = click.Path(path_type=Path)
@@ -44,15 +45,19 @@ def train_command(data: Path, out: Path, config_path: Path | None, run: Path | N
     """Train a model bundle from labelled data.
 
     KEY=VALUE overrides the configuration, with dotted keys: head.optimizer.epochs=5 encoders.camera.onnx=dino.onnx.
-    A run that was killed goes on where it stopped when the same command is given again.
+    A run that was killed goes on where it stopped when the same command is given again. Under torchrun
+    its processes share the work (docs/scale.md).
     """
     with _errors_in_one_line():
         config = load_config(config_path, overrides)
         specs = [encoder.spec for encoder in frozen_encoders(config).values()]
         corpus = open_corpus(data, specs or None, config.data)
-        for line in corpus.warnings:
-            click.echo(f"warning: {line}", err=True)
-        manifest = train(corpus, out, config, run=run)
+        with joined() as ranks:
+            for line in corpus.warnings if ranks.first else ():
+                click.echo(f"warning: {line}", err=True)
+            manifest = train(corpus, out, config, run=run, ranks=ranks)
+            if not ranks.first:
+                return
         for line in dict.fromkeys(line for units in corpus.parts.values() for unit in units for line in unit.losses):
             click.echo(f"warning: {line}", err=True)
     click.echo(f"{'subset':<16}{'n':>7}{'accuracy':>10}{'NLL':>8}{'ECE':>8}{'floor':>8}")

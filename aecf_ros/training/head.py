@@ -38,6 +38,7 @@ from aecf_ros.training.loop import (
 )
 from aecf_ros.training.pairs import Pairs
 from aecf_ros.training.parts import Table
+from aecf_ros.training.ranks import ALONE, Ranks
 
 Targets = Callable[[Tensor], Tensor]
 """Labels (N,) -> distributions (N, C)."""
@@ -82,6 +83,7 @@ def fit_experts(
     folder: Path,
     advance: Advance,
     mixed: bool = False,
+    ranks: Ranks = ALONE,
 ) -> History:
     """Fit the experts, and a softmax gate with them, in place, on pairs redrawn every epoch.
 
@@ -91,6 +93,7 @@ def fit_experts(
     Args:
         tables: as recorded and corrupted, by modality.
         draws: pairs of their rows.
+        ranks: the processes that share each batch.
 
     Raises:
         DatasetError: early stopping has too few clusters to hold any out.
@@ -111,6 +114,7 @@ def fit_experts(
         seed,
         module_digest(head),
         *precision_key(mixed),
+        *ranks.key(),
     )
     if config.early_stopping is not None:
         generator = np.random.default_rng([seed, _HELD_OUT])
@@ -121,28 +125,39 @@ def fit_experts(
     def losses(epoch: int, generator: torch.Generator):
         pairs = draws.draw(batches * size, np.random.default_rng([seed, epoch]))
         for start in range(0, len(pairs), size):
-            batch = pairs.at(slice(start, start + size))
+            whole = pairs.at(slice(start, start + size))
+            # Of each modality, and of all, the samples that a process would have if they were shared evenly.
+            due = torch.tensor([*whole.present.sum(0), len(whole)]) / ranks.size
+            batch = whole.at(ranks.rows(len(whole)))
             inputs = [of[batch.rows[:, m]] for m, of in enumerate(embeddings)]
             label, shows, present = (torch.from_numpy(of) for of in (batch.labels, batch.shows, batch.present))
-            yield loss_of(head, inputs, label, shows, present, targets, generator)
+            yield loss_of(head, inputs, label, shows, present, targets, generator, due)
 
-    return fit(head, losses, batches, config.optimizer, folder / f"head-{key}.npz", seed, advance, stopping=stopping, mixed=mixed)
+    return fit(head, losses, batches, config.optimizer, folder / f"head-{key}.npz", seed, advance, stopping=stopping, mixed=mixed, ranks=ranks)
 
 
-def _expert_loss(head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, present: Tensor, targets: Targets, generator) -> Tensor:
+def _expert_loss(
+    head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, present: Tensor, targets: Targets, generator, due: Tensor
+) -> Tensor:
     losses = []
     for m, expert in enumerate(head.experts):
         here = present[:, m]
         if here.any():
             seen = torch.where(shows[here, m], label[here], NOTHING)
-            losses.append(F.cross_entropy(head.log_prior + expert(inputs[m][here]), targets(seen)))
+            loss = F.cross_entropy(head.log_prior + expert(inputs[m][here]), targets(seen))
+            losses.append(loss * (here.sum() / due[m]))  # exactly 1 where this process has the whole batch
+        elif due[m] > 0:
+            losses.append(expert(inputs[m][:0]).sum())  # other processes have all of them
     return torch.stack(losses).mean()
 
 
-def _joint_loss(head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, present: Tensor, targets: Targets, generator) -> Tensor:
+def _joint_loss(
+    head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, present: Tensor, targets: Targets, generator, due: Tensor
+) -> Tensor:
+    share = len(present) / due[-1]
     present = random_subsets(present, generator)
     seen = torch.where((present & shows).any(1), label, NOTHING)
-    return F.cross_entropy(head(inputs, present).logits, targets(seen))
+    return F.cross_entropy(head(inputs, present).logits, targets(seen)) * share
 
 
 def put_prior(head: AECF, labels: np.ndarray) -> None:
@@ -153,17 +168,18 @@ def put_prior(head: AECF, labels: np.ndarray) -> None:
 
 
 def fit_gate(
-    head: AECF, tables: Sequence[Table], config: ReliabilityConfig, seed: int, folder: Path, advance: Callable[[], None]
+    head: AECF, tables: Sequence[Table], config: ReliabilityConfig, seed: int, folder: Path, advance: Callable[[], None], ranks: Ranks = ALONE
 ) -> AECF:
     """A copy of an evidence-gate head with every modality's reliability fitted out of fold, over the kinds in its table.
 
     Samples of nothing are left out: the experts were taught to say nothing of them, the stand-ins would not be, and the
     doubt learned of stand-ins that guess would fall on experts that know. What is fitted is kept in ``folder`` modality
-    by modality; ``advance`` is called after each.
+    by modality; ``advance`` is called after each. Of several processes each fits its modalities, then takes up the others'.
     """
     head = copy.deepcopy(head)
     settings = CrossFitConfig(**config.cross_fit)
-    for m, table in enumerate(tables):
+
+    def take(m: int, table: Table) -> None:
         reliability = head.gate.reliability[m]
         key = fingerprint(
             table.digest(), asdict(settings), seed, module_digest(head.experts[m]), module_digest(reliability), head.log_prior.numpy().tobytes()
@@ -178,6 +194,13 @@ def fit_gate(
             save_arrays(path, stored)
         reliability.load_state_dict({name: torch.from_numpy(value) for name, value in stored.items()})
         advance()
+
+    mine = range(ranks.rank, len(tables), ranks.size)
+    for m in mine:
+        take(m, tables[m])
+    ranks.wait()
+    for m in {*range(len(tables))} - {*mine}:
+        take(m, tables[m])
     return head.eval()
 
 

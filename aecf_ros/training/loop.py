@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from aecf_ros.training.config import OptimizerConfig
+from aecf_ros.training.ranks import ALONE, Ranks
 
 EpochLosses = Callable[[int, torch.Generator], Iterator[Tensor]]
 """(epoch, generator) -> the loss of each batch, in order. The generator is seeded by the epoch; the loop steps after
@@ -123,6 +124,7 @@ def fit(
     *,
     stopping: Stopping | None = None,
     mixed: bool = False,
+    ranks: Ranks = ALONE,
 ) -> History:
     """Train ``module`` in place and leave it in evaluation mode.
 
@@ -140,6 +142,8 @@ def fit(
         advance: told after each batch, for a progress bar.
         stopping: asked after each epoch; the weights of the least value are those that the module ends with.
         mixed: compute losses under bfloat16 autocast.
+        ranks: the processes that train together; ``losses`` are then of this one's share of each batch, scaled so that their mean
+            over the processes is the loss of the batch. The first writes the checkpoints, which all must be able to read.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -153,7 +157,7 @@ def fit(
     for epoch in range(len(history.losses), config.epochs):
         if stopping is not None and stopping.is_over(history):
             break
-        torch.manual_seed(seed * 1009 + epoch)
+        torch.manual_seed(seed * 1009 + epoch + (ranks.rank << 32))
         generator = torch.Generator().manual_seed(seed * 1009 + epoch)
         module.train()
         seen = []
@@ -162,10 +166,11 @@ def fit(
                 group["lr"] = config.learning_rate * one_cycle((epoch * batches + batch) / total)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            ranks.average_gradients(module)
             optimizer.step()
             seen.append(loss.item())
             advance(epoch + (batch + 1) / batches, sum(seen) / len(seen))
-        history.losses.append(float(np.mean(seen)))
+        history.losses.append(ranks.mean(float(np.mean(seen))))
         if not math.isfinite(history.losses[-1]):
             raise FloatingPointError(f"the loss of epoch {epoch + 1} is {history.losses[-1]}; lower optimizer.learning_rate")
         if stopping is not None:
@@ -173,7 +178,8 @@ def fit(
             history.held_out.append(stopping.nll())
             if np.argmin(history.held_out) == epoch:
                 best = _weights(module, "best")
-        save_arrays(checkpoint, _pack(module, optimizer, history, best))
+        if ranks.first:
+            save_arrays(checkpoint, _pack(module, optimizer, history, best))
     if best:
         _load_weights(module, best, "best")
     module.eval()

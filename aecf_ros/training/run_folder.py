@@ -24,8 +24,9 @@ class RunFolder:
     """``checkpoints/`` and ``features/``, ``config.yaml``, ``environment.txt``, ``metrics.csv`` (losses), ``metrics.json``,
     ``curves.png`` and ``reliability.png``."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        """``writes`` is false for the processes of a training that leave that to another."""
+        self.path, self._writes = path, writes
         self.checkpoints, self.features = path / "checkpoints", path / "features"
         self.histories: dict[str, History] = {}
 
@@ -57,6 +58,8 @@ class RunFolder:
         save_reliability(evaluation.reliability, self.path / "reliability.png")
 
     def _write(self, name: str, text: str) -> None:
+        if not self._writes:
+            return
         partial = self.path / f".{name}.partial"
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, self.path / name)

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aecf_ros.core.bundle import Manifest
+from aecf_ros.core.bundle import Manifest, load_bundle
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.reliability import EvidenceGate
 from aecf_ros.training.assemble import Trained, assemble
@@ -25,6 +25,7 @@ from aecf_ros.training.frozen import Encoder, FrozenEncoder, open_encoder
 from aecf_ros.training.head import Settled, fit_experts, fit_gate, new_head, put_prior, settle_gate
 from aecf_ros.training.loop import Advance
 from aecf_ros.training.parts import Part, gather
+from aecf_ros.training.ranks import ALONE, Ranks
 from aecf_ros.training.run_folder import RunFolder
 from aecf_ros.training.shards import extract
 
@@ -47,6 +48,7 @@ def train(
     *,
     run: Path | str | None = None,
     show_progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Manifest:
     """Train on a corpus and write a verified bundle.
 
@@ -59,20 +61,25 @@ def train(
         config: the configuration.
         run: folder of the run (:class:`aecf_ros.training.run_folder.RunFolder`); ``out/train/<name>`` here if left out.
         show_progress: draw progress bars on standard error.
+        ranks: the processes that share the work; all call this with the same arguments and see the same folders, the first
+            writes the bundle.
 
     Raises:
         ConfigError, DatasetError, EncoderError, CalibrationError, ExportError, FloatingPointError: one line each, saying
             what was found and what to do. What reading recordings raises comes through.
     """
     out = Path(out)
-    folder = RunFolder(run_folder(out, run))
+    folder = RunFolder(run_folder(out, run), writes=ranks.first)
     torch.set_num_threads(config.threads)
     frozen = _frozen_of(corpus, config)
     _refuse(corpus, frozen, config)
     folder.begin(config)
-    with progress_bars(show_progress) as progress:
-        encoders, parts = prepare(corpus, frozen, config, folder, progress)
-        cross_fitted = fit_head(corpus, parts["fusion"], encoders, config, folder, progress)
+    with progress_bars(show_progress and ranks.first) as progress:
+        encoders, parts = prepare(corpus, frozen, config, folder, progress, ranks)
+        cross_fitted = fit_head(corpus, parts["fusion"], encoders, config, folder, progress, ranks)
+        if not ranks.first:
+            ranks.wait()
+            return load_bundle(out).manifest
         finishing = progress.add_task("calibrate, export, verify", total=4, note="")
         head, settled = settle_head(cross_fitted, parts["calibration"], config)
         calibration = fit_calibration(head, corpus, parts, config)
@@ -84,6 +91,7 @@ def train(
         progress.advance(finishing)
         manifest = assemble(out, corpus, parts, Trained(encoders, exported, calibration, settled, evaluation), config)
         progress.advance(finishing)
+    ranks.wait()
     return manifest
 
 
@@ -141,18 +149,28 @@ def _advance(progress: Progress, task: int) -> Advance:
 
 
 def prepare(
-    corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig, folder: RunFolder, progress: Progress
+    corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig, folder: RunFolder, progress: Progress, ranks: Ranks = ALONE
 ) -> tuple[dict[str, Encoder], dict[str, Part]]:
-    """Encoders, trained here where they are not ``frozen``, and what they say of every part but the encoders' own."""
+    """Encoders, trained here where they are not ``frozen``, and what they say of every part but the encoders' own.
+
+    The first process trains encoders, the others take up its checkpoints; each computes the features of its share of the units.
+    """
+    if not ranks.first:
+        ranks.wait()
     encoders: dict[str, Encoder] = {}
     for index, spec in enumerate(corpus.modalities):
         encoders[spec.name] = frozen.get(spec.name) or _fit_encoder(corpus, index, config, folder, progress)
+    if ranks.first:
+        ranks.wait()
     task = progress.add_task("features", total=None, note="")
 
     def advance(done: int, total: int, rate: float) -> None:
         progress.update(task, completed=done, total=total, note=f"{rate:.0f} samples/s" if rate else "")
 
     copies = {"fusion": config.head.field_copies, "calibration": 0, "test": 1}
+    if ranks.size > 1:
+        extract(corpus, encoders, copies, config.seed, folder.features, ranks.share, advance)
+        ranks.wait()
     features = extract(corpus, encoders, copies, config.seed, folder.features, progress=advance)
     return encoders, gather(corpus, features)
 
@@ -170,7 +188,13 @@ def _fit_encoder(corpus: Corpus, index: int, config: TrainConfig, folder: RunFol
 
 
 def fit_head(
-    corpus: Corpus, part: Part, encoders: Mapping[str, Encoder], config: TrainConfig, folder: RunFolder, progress: Progress
+    corpus: Corpus,
+    part: Part,
+    encoders: Mapping[str, Encoder],
+    config: TrainConfig,
+    folder: RunFolder,
+    progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> AECF:
     """The head as the part ``fusion`` makes it; its experts' losses go to the log."""
     seed, settings = config.seed + HEAD_SEED, config.head
@@ -181,13 +205,14 @@ def fit_head(
     task = progress.add_task("head", total=settings.optimizer.epochs, note="")
     tables = part.tables(settings.field_copies)
     advance = _advance(progress, task)
-    folder.log("head", fit_experts(head, tables, draws_of(part, settings), settings, seed, folder.checkpoints, advance, config.mixed_precision))
+    draws, mixed = draws_of(part, settings), config.mixed_precision
+    folder.log("head", fit_experts(head, tables, draws, settings, seed, folder.checkpoints, advance, mixed, ranks))
     if frequencies is not None:
         put_prior(head, frequencies)
     if not isinstance(head.gate, EvidenceGate):
         return head
     task = progress.add_task("reliability", total=len(tables), note="")
-    return fit_gate(head, tables, settings.reliability, seed, folder.checkpoints, lambda: progress.advance(task))
+    return fit_gate(head, tables, settings.reliability, seed, folder.checkpoints, lambda: progress.advance(task), ranks)
 
 
 def settle_head(head: AECF, part: Part, config: TrainConfig) -> tuple[AECF, Settled | None]:

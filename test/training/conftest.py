@@ -97,3 +97,9 @@ def make_dataset(tmp_path: Path) -> Callable[[dict[str, str], dict[str, int]], P
 def quick_config() -> TrainConfig:
     """A configuration that trains on the tiny dataset in seconds."""
     return load_config(None, QUICK)
+
+
+@pytest.fixture(scope="session")
+def quick_overrides() -> list[str]:
+    """The same as words of a command line."""
+    return list(QUICK)
