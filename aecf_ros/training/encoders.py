@@ -149,16 +149,13 @@ def mel_filters(
     return filters.float()
 
 
-def fourier_basis(window: int, fft: int, taper: Tensor | None = None) -> Tensor:
-    """Windowed cosines and sines as convolution weights.
-
-    Args:
-        taper: float64 (window,), the window function; where not given a Hann window, scaled so that a full-scale sine
-            gives a power near 1 in its bin.
+def fourier_basis(window: int, fft: int) -> Tensor:
+    """Hann-windowed cosines and sines as convolution weights.
 
     Returns:
-        float32 (2 * (fft // 2 + 1), 1, window).
+        float32 (2 * (fft // 2 + 1), 1, window); a full-scale sine gives a power near 1 in its bin.
     """
+    hann = torch.hann_window(window, periodic=True, dtype=torch.float64)
     phase = (
         2.0
         * math.pi
@@ -166,12 +163,7 @@ def fourier_basis(window: int, fft: int, taper: Tensor | None = None) -> Tensor:
         * torch.arange(window, dtype=torch.float64)
         / fft
     )
-    waves = torch.cat([torch.cos(phase), -torch.sin(phase)])
-    if taper is None:
-        hann = torch.hann_window(window, periodic=True, dtype=torch.float64)
-        basis = waves * hann * (2.0 / hann.sum())
-    else:
-        basis = waves * taper
+    basis = torch.cat([torch.cos(phase), -torch.sin(phase)]) * hann * (2.0 / hann.sum())
     return basis.float().unsqueeze(1)
 
 

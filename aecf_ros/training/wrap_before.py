@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto, helper
 
-from aecf_ros.training.encoders import fourier_basis, mel_filters
+from aecf_ros.training.encoders import mel_filters
 from aecf_ros.training.wrap_fit import batch
 from aecf_ros.training.wrap_graph import Chain, Encoder
 from aecf_ros.training.wrap_spec import AudioEncoder, ImageEncoder, LogMel
@@ -73,41 +73,54 @@ def log_mel(chain: Chain, samples: str, spec: AudioEncoder, mel: LogMel) -> str:
     ).numpy()
     used = filters.any(axis=0)
     used[0] |= not used.any()
-    spectrum = _spectrum(chain, samples, spec, mel, frames, used)  # (B, bins, frames)
-    x = _logarithm(chain, chain("MatMul", filters[:, used], spectrum), mel, frames)  # (B, mels, frames)
+    spectrum = _spectrum(chain, samples, spec, mel, frames, np.flatnonzero(used))
+    x = _logarithm(chain, chain("MatMul", spectrum, filters[:, used].T), mel, frames)  # (B, frames, mels)
     if mel.patch:
         x, frames = _patches(chain, x, mel, frames), mel.patch.frames
-    axes = "bmf"
-    if mel.layout.replace("1", "") == "bfm":
-        x, axes = chain("Transpose", x, perm=[0, 2, 1]), "bfm"
+    axes = "bfm"
+    if mel.layout.replace("1", "") == "bmf":
+        x, axes = chain("Transpose", x, perm=[0, 2, 1]), "bmf"
     if mel.layout != axes:
         x = chain.reshape(x, *({"b": -1, "1": 1, "m": mel.mels, "f": frames}[axis] for axis in mel.layout))
     return x
 
 
-def _spectrum(chain: Chain, samples: str, spec: AudioEncoder, mel: LogMel, frames: int, used: np.ndarray) -> str:
-    """Magnitudes or powers of the bins in use: (B, bins, frames)."""
-    length = spec.samples
-    x = chain.reshape(samples, -1, 1, length)
+def _spectrum(chain: Chain, samples: str, spec: AudioEncoder, mel: LogMel, frames: int, bins: np.ndarray) -> str:
+    """Magnitudes or powers of some bins: (B, frames, bins).
+
+    A window is even about its middle, and power does not depend on where time is counted from. So the samples before the
+    middle are folded onto those behind it: cosines take the sums and sines the differences, half as many of each.
+    """
+    x, length = samples, spec.samples
     if mel.preemphasis:
-        x, length = chain("Conv", x, np.array([[[-mel.preemphasis, 1.0]]], np.float32)), length - 1
+        x, length = chain("Conv", chain.reshape(x, -1, 1, length), np.array([[[-mel.preemphasis, 1.0]]], np.float32)), length - 1
+        x = chain.reshape(x, -1, length)
+    x = chain("Pad", x, np.array([0, 0, 0, 1], np.int64))  # sample number `length` is zero
+    window = mel.window_samples
+    taper = WINDOWS[mel.window_function](window, periodic=mel.periodic, dtype=torch.float64).numpy() * spec.full_scale
+    mirror = window if mel.periodic else window - 1
+    behind = np.array([n for n in range(window) if 2 * n >= mirror or mirror - n >= window])
+    ahead = mirror - behind
     # The window starts so far into its frame, and the first frame so far before the sound.
-    first = (mel.frame_samples - mel.window_samples) // 2 - (mel.frame_samples // 2 if mel.center else 0)
-    last = first + (frames - 1) * mel.hop + mel.window_samples
-    ahead, beyond = max(0, -first), max(0, last - length)
-    if ahead or beyond:
-        x = chain("Pad", x, np.array([0, 0, ahead, 0, 0, beyond], np.int64), mode=mel.padding)
-    if first > 0 or last < length:
-        x = chain("Slice", x, np.array([first + ahead], np.int64), np.array([last + ahead], np.int64), np.array([2], np.int64))
-    taper = WINDOWS[mel.window_function](mel.window_samples, periodic=mel.periodic, dtype=torch.float64) * spec.full_scale
-    basis = fourier_basis(mel.window_samples, mel.n_fft, taper).numpy()[np.concatenate([used, used])]
-    waves = chain("Conv", x, basis, strides=[mel.hop])  # (B, 2 * bins, frames)
-    squares = chain("Mul", waves, waves)
-    bins, channel = int(used.sum()), np.array([1], np.int64)
-    cosines = chain("Slice", squares, np.array([0], np.int64), np.array([bins], np.int64), channel)
-    sines = chain("Slice", squares, np.array([bins], np.int64), np.array([2 * bins], np.int64), channel)
-    power = chain("Add", cosines, sines)
+    first = (mel.frame_samples - window) // 2 - (mel.frame_samples // 2 if mel.center else 0)
+    starts = first + mel.hop * np.arange(frames)[:, None]
+    alone = (ahead == behind) | (ahead >= window)
+    at_later = _position(starts + behind, length, mel.padding)
+    at_sooner = np.where(alone, length, _position(starts + ahead, length, mel.padding))
+    later = chain("Gather", x, at_later.astype(np.int32), axis=1)  # (B, frames, half a window)
+    sooner = chain("Gather", x, at_sooner.astype(np.int32), axis=1)
+    phase = 2 * np.pi / mel.n_fft * (behind - mirror / 2)[:, None] * bins
+    cosines = chain("MatMul", chain("Add", later, sooner), (taper[behind, None] * np.cos(phase)).astype(np.float32))
+    sines = chain("MatMul", chain("Sub", later, sooner), (taper[behind, None] * np.sin(phase)).astype(np.float32))
+    power = chain("Add", chain("Mul", cosines, cosines), chain("Mul", sines, sines))
     return power if mel.power == 2 else chain("Sqrt", power)
+
+
+def _position(at: np.ndarray, length: int, padding: str) -> np.ndarray:
+    """Which sample to take for one that may be outside the sound; ``length`` stands for zero."""
+    if padding == "constant":
+        return np.where((at < 0) | (at >= length), length, at)
+    return np.where(at >= length, 2 * (length - 1) - at, np.abs(at))
 
 
 def _logarithm(chain: Chain, x: str, mel: LogMel, frames: int) -> str:
@@ -122,19 +135,17 @@ def _logarithm(chain: Chain, x: str, mel: LogMel, frames: int) -> str:
         offset = math.log(mel.floor)
     x = chain("Log", x)
     if mel.top_db is not None:
-        loudest = chain("GlobalMaxPool", chain.reshape(x, -1, 1, mel.mels, frames))  # (B, 1, 1, 1)
+        loudest = chain("GlobalMaxPool", chain.reshape(x, -1, 1, frames, mel.mels))  # (B, 1, 1, 1)
         least = chain("Sub", chain.reshape(loudest, -1, 1, 1), np.array(mel.top_db * nats_per_db, np.float32))
         x = chain("Max", x, least)
-    mean, std = np.atleast_1d(np.array(mel.mean)), np.atleast_1d(np.array(mel.std))
-    factor, added = per_nat / std, (offset * per_nat - mean) / std
+    factor, added = per_nat / np.array(mel.std), (offset * per_nat - np.array(mel.mean)) / np.array(mel.std)
     if (factor != 1).any():
-        x = chain("Mul", x, factor.astype(np.float32)[:, None])
-    return x if (added == 0).all() else chain("Add", x, added.astype(np.float32)[:, None])
+        x = chain("Mul", x, factor.astype(np.float32))
+    return x if (added == 0).all() else chain("Add", x, added.astype(np.float32))
 
 
 def _patches(chain: Chain, x: str, mel: LogMel, frames: int) -> str:
-    """(B, mels, frames) -> (B * patches, mels, patch.frames), the patches of a window in a row."""
+    """(B, frames, mels) -> (B * patches, patch.frames, mels), the patches of a window in a row."""
     starts = range(0, frames - mel.patch.frames + 1, mel.patch.hop)
     rows = np.concatenate([np.arange(start, start + mel.patch.frames) for start in starts])
-    x = chain.reshape(chain("Gather", x, rows.astype(np.int64), axis=2), -1, mel.mels, len(starts), mel.patch.frames)
-    return chain.reshape(chain("Transpose", x, perm=[0, 2, 1, 3]), -1, mel.mels, mel.patch.frames)
+    return chain.reshape(chain("Gather", x, rows.astype(np.int64), axis=1), -1, mel.patch.frames, mel.mels)
