@@ -4,6 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.progress import Progress
+
 from aecf_ros.core.moments import NOTHING
 from aecf_ros.replay.bag import AudioFormat, BagError, UnreadableBag
 from aecf_ros.replay.found import Found, find_modalities
@@ -18,12 +21,12 @@ from aecf_ros.training.folder import folder_corpus
 from aecf_ros.training.split import SPLIT_PARTS, given_parts, split_recordings
 from aecf_ros.training.table import find_table, table_corpus
 
-Progress = Callable[[int, int, str], None]
+Advance = Callable[[int, int, str], None]
 """Told how many of how many recordings were looked over, and the name of the next."""
 
 
 def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = None, config: DataConfig = DataConfig(),
-                progress: Progress = lambda done, total, name: None) -> Corpus:
+                progress: Advance = lambda done, total, name: None) -> Corpus:
     """Open labelled data, and divide it into parts that share no recording.
 
     Args:
@@ -49,7 +52,15 @@ def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = No
     raise DatasetError(f"{path}: neither {DATASET}, nor recordings (rosbag2 directories, .mcap, .db3), nor one table (.csv, .parquet); it holds {held or 'nothing'}")
 
 
-def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[ModalitySpec] | None, config: DataConfig, progress: Progress) -> Corpus:
+def open_corpus_watched(path: Path | str, modalities: Sequence[ModalitySpec] | None, config: DataConfig) -> Corpus:
+    """:func:`open_corpus` with a progress bar, where standard error is a terminal."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("looking over", total=None)
+        return open_corpus(path, modalities, config, lambda done, total, name: bar.update(task, completed=done, total=total, description=name))
+
+
+def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[ModalitySpec] | None, config: DataConfig, progress: Advance) -> Corpus:
     topics = dict(config.topics)
     audio_format = AudioFormat(config.audio_format, config.audio_rate_hz, config.audio_channels) if config.audio_format is not None else None
     if modalities is None:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from aecf_ros.data import open_corpus
+from aecf_ros.data import open_corpus_watched
 from aecf_ros.training.config import ConfigError, TrainConfig, load_config
 from aecf_ros.training.datasets import DatasetError, ModalitySpec
 from aecf_ros.training.inspect_data import Inspection, inspect_corpus
@@ -41,10 +41,9 @@ def inspect_command(data: Path, encoders: tuple[str, ...], config_path: Path | N
     try:
         config = load_config(config_path, [*overrides, *(_encoder_override(text) for text in encoders)])
         specs = _specs(config)
-        with Progress(console=Console(stderr=True), transient=True) as bar:
-            looking = bar.add_task("looking over", total=None)
-            corpus = open_corpus(data, specs or None, config.data, lambda done, total, name: bar.update(looking, completed=done, total=total, description=name))
-            bar.remove_task(looking)
+        corpus = open_corpus_watched(data, specs or None, config.data)
+        errors = Console(stderr=True)
+        with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
             reading = bar.add_task("reading", total=sum(len(u.labels) for units in corpus.parts.values() for u in units))
             found = inspect_corpus(corpus, lambda moments: bar.advance(reading, moments))
     except ConfigError as error:
