@@ -100,9 +100,8 @@ class Context:
             spent = time.process_time() - start
             self.making_s += spent
             self.shared[name] = (model, self.remembered_s.get(name, spent))
-        model, seconds = self.shared[name]
         self.used.add(name)
-        return model
+        return self.shared[name][0]
 
     def build(self, make: Callable[["Context"], nn.Module]) -> tuple[nn.Module, float]:
         """A row's model, and the CPU seconds it took: its own and those of the shared models it uses, whoever trained
@@ -299,6 +298,9 @@ def ours(context: Context, layer: AECF | None = None, *, monotone: str = "soft")
 
 
 def random_folds(context: Context) -> nn.Module:
+    """Where no kinds are known that is what ours is."""
+    if all(int(kind.max()) < 0 for _, _, kind, _ in context.training.sides()):
+        return ours(context)
     return ours(context, context.settled(context.fit_gate(context.own, context.cross_fit, with_kinds=False)))
 
 
