@@ -84,7 +84,9 @@ def test_an_encoder_that_takes_channels_last_gets_them_last(tmp_path: Path) -> N
 
 def test_a_batch_of_one_stays_one(tmp_path: Path) -> None:
     picture_encoder(tmp_path / "encoder.onnx", (1, 3, 12, 16))
-    path = wrapped(tmp_path)
+    path = tmp_path / "wrapped.onnx"
+    done = CliRunner().invoke(wrap_command, [str(describe(tmp_path, **IMAGE)), "--out", str(path)])
+    assert "image uint8 [1, 12, 16, 3] RGB" in done.output and "takes one sample at a time" in done.output
     assert onnxruntime.InferenceSession(str(path)).get_inputs()[0].shape == [1, 12, 16, 3]
     np.testing.assert_allclose(run(path, pictures(1)), picture_reference(pictures(1), IMAGE["mean"], IMAGE["std"]), atol=1e-5)
 
