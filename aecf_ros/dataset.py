@@ -80,6 +80,8 @@ def _show(console: Console, found: Inspection) -> None:
     console.print(f"[bold]{found.corpus.name}[/]: {headline(found)}", soft_wrap=True)
     for table in tables_of(found):
         console.print(_rich(table))
+    for line in found.notes:
+        console.print(f"[dim]{escape(line)}[/]", soft_wrap=True, highlight=False)
     for line in found.warnings:
         console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True, highlight=False)
 

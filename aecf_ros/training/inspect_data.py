@@ -13,6 +13,7 @@ from aecf_ros.core.types import subset_name
 from aecf_ros.training.classes import class_counts
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import DatasetError
+from aecf_ros.training.table import sound_lengths
 
 EXAMPLES = 6
 """Of each class and modality."""
@@ -51,6 +52,7 @@ class Inspection:
         held: modality -> part -> int64 ``(C + 1,)``, its samples of each class, nothing last.
         examples: class index or -1 -> examples.
         losses: what could not be read, a line each.
+        notes: what else is worth knowing, a line each.
     """
 
     corpus: Corpus
@@ -59,6 +61,7 @@ class Inspection:
     held: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     examples: dict[int, list[Example]] = field(default_factory=lambda: defaultdict(list))
     losses: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def class_names(self) -> list[str]:
@@ -94,6 +97,7 @@ def inspect_corpus(corpus: Corpus, advance: Callable[[int], None] = lambda momen
         if not sum(counts.sum() for counts in of.values()):
             why = next((line for line in found.losses), "the modality is missing at every moment")
             raise DatasetError(f"{corpus.name}: nothing of '{name}' can be used; {why}")
+    found.notes = sound_lengths(corpus)
     return found
 
 

@@ -38,7 +38,7 @@ def write_page(found: Inspection, out: Path) -> Path:
     """Write ``index.html`` into ``out``, which is made; gives its path."""
     out.mkdir(parents=True, exist_ok=True)
     title = f"aecf dataset inspect: {found.corpus.name}"
-    sections = [_warnings(found), "<h2>Balance</h2>", _balance(found), *(_table(table) for table in tables_of(found)), "<h2>Examples</h2>", _examples(found)]
+    sections = [_warnings(found), *(f"<p class=note>{escape(line)}</p>" for line in found.notes), "<h2>Balance</h2>", _balance(found), *(_table(table) for table in tables_of(found)), "<h2>Examples</h2>", _examples(found)]
     path = out / "index.html"
     path.write_text(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,17 @@ def read_window(path: Path, spec: AudioSpec) -> np.ndarray:
     kept = samples[: len(window)]
     window[len(window) - len(kept) :] = np.clip(np.round(kept * 32768.0), -32768, 32767)
     return window
+
+
+def lengths_s(paths: Iterable[Path]) -> list[float]:
+    """Seconds of those that can be read, by their headers."""
+    found = []
+    for path in paths:
+        try:
+            found.append(soundfile.info(path).duration)
+        except (soundfile.LibsndfileError, RuntimeError, OSError):
+            continue
+    return found
 
 
 def _loudest(file: soundfile.SoundFile, due: int) -> int:

@@ -26,6 +26,8 @@ BLOCK_ROWS = 512
 _RECORDING_ROWS = 16
 """Rows that a recording has on average where recordings are units; smaller ones are read together."""
 _PROBED = 3
+_MEASURED = 200
+"""Sound files whose length is looked up."""
 _VERSION = 1
 """Of how files are read; raised when the same file would give another sample."""
 
@@ -110,6 +112,22 @@ class TableUnit:
             inputs = {m.name: np.stack(of) if (of := samples[m.name]) else np.zeros((0, *m.sample_shape), m.dtype) for m in self.modalities}
             yield Batch(inputs, present)
         self.losses = [f"{self.path}: {len(of)} files of '{name}' in {self.name} cannot be read, the first in {of[0]}" for name, of in unread.items()]
+
+
+def sound_lengths(corpus: Corpus) -> list[str]:
+    """How long the sound files of a table last beside the encoder's window, a line for each microphone; nothing for other data."""
+    units = [unit for units in corpus.parts.values() for unit in units if isinstance(unit, TableUnit)]
+    lines = []
+    for m, spec in enumerate(corpus.modalities):
+        files = [row[m] for unit in units for row in unit.files if row[m] is not None]
+        if files and not isinstance(spec, ImageSpec):
+            from aecf_ros.training.sound import lengths_s
+
+            spread = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, _MEASURED).astype(int))]
+            if lasting := lengths_s(spread):
+                lines.append(f"files of '{spec.name}' last {min(lasting):.3g} to {max(lasting):.3g} s, {float(np.median(lasting)):.3g} s in the median; "
+                             f"of a longer one the loudest {spec.window_s:.3g} s are taken")
+    return lines
 
 
 def table_corpus(path: Path, modalities: Sequence[ModalitySpec] | None, config: DataConfig) -> Corpus:

@@ -14,7 +14,7 @@ from aecf_ros.training.config import DataConfig
 from aecf_ros.training.inspect_data import inspect_corpus
 from aecf_ros.training.inspect_tables import class_table, missing_table, presence_table, unit_table
 from test.training.conftest import write_dataset
-from test.training.files import BOTH, rows_of_files, write_rows, write_table
+from test.training.files import BOTH, rows_of_files, write_rows, write_sound, write_table
 
 
 def inspected(path: Path, out: Path, *options: str) -> tuple[str, str]:
@@ -66,6 +66,15 @@ def test_the_page_is_self_contained_and_shows_pictures_and_waveforms(tmp_path: P
     assert shown.shape == (154, 192, 3) and shown.std() > 30
     xs, ys = np.array([list(map(float, point.split(","))) for point in re.search(r"points='([^']+)'", page)[1].split()]).T
     assert xs.min() == 0 and xs.max() == 180 and 2 <= ys.min() < 30 and 66 < ys.max() <= 94  # noise to half of full scale, around the middle at 48
+
+
+def test_the_lengths_of_sound_files_are_said_beside_the_window(tmp_path: Path, tiny_bundle: Path) -> None:
+    rows = rows_of_files(tmp_path / "data", 15)
+    write_sound(tmp_path / "data" / "4.wav", 99, seconds=2.0)
+    said, page = inspected(write_rows(tmp_path / "data" / "t.csv", "camera,audio,label", rows), tmp_path / "page",
+                           *(option for name in ("camera", "audio") for option in ("--encoder", f"{name}={tiny_bundle / f'{name}_encoder.onnx'}")))
+    line = "files of 'audio' last 0.5 to 2 s, 0.5 s in the median; of a longer one the loudest 0.5 s are taken"
+    assert line in said and line.replace("'", "&#x27;") in page
 
 
 def test_names_from_the_data_cannot_become_markup(tmp_path: Path) -> None:
