@@ -52,6 +52,7 @@ setup(
     extras_require={
         "microphone": ["sounddevice"],
         "train": ["torch", "onnx", "onnxscript", "safetensors", "scikit-learn", "soundfile"],
+        "tune": ["optuna"],
         "parquet": ["pyarrow"],
         "fleet": ["ray"],
     },

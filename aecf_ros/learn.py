@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from aecf_ros.core.bundle import BundleError, load_bundle
-from aecf_ros.data import open_corpus
+from aecf_ros.data import open_corpus, open_corpus_watched
 from aecf_ros.replay.bag import BagError
 from aecf_ros.training.calibrate import CalibrationError
-from aecf_ros.training.config import ConfigError, load_config
+from aecf_ros.training.config import ConfigError, TrainConfig, load_config
+from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import DatasetError
 from aecf_ros.training.export import ExportError
 from aecf_ros.training.frozen import EncoderError
@@ -40,8 +41,11 @@ def _errors_in_one_line() -> Iterator[None]:
 @click.option("--out", required=True, type=PathArgument, help="Bundle directory to write; its name is the model's.")
 @click.option("--config", "config_path", type=PathArgument, help="YAML configuration, for example config/av_digits.yaml.")
 @click.option("--run", type=PathArgument, help="Folder for checkpoints, features, losses and plots  [default: out/train/NAME]")
+@click.option("--tune", "trials", type=click.IntRange(1), help="First search the head's settings in so many trials, on the calibration part.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def train_command(data: Path, out: Path, config_path: Path | None, run: Path | None, overrides: tuple[str, ...]) -> None:
+def train_command(
+    data: Path, out: Path, config_path: Path | None, run: Path | None, trials: int | None, overrides: tuple[str, ...]
+) -> None:
     """Train a model bundle from labelled data.
 
     KEY=VALUE overrides the configuration, with dotted keys: head.optimizer.epochs=5 encoders.camera.onnx=dino.onnx.
@@ -51,10 +55,12 @@ def train_command(data: Path, out: Path, config_path: Path | None, run: Path | N
     with _errors_in_one_line():
         config = load_config(config_path, overrides)
         specs = [encoder.spec for encoder in frozen_encoders(config).values()]
-        corpus = open_corpus(data, specs or None, config.data)
+        corpus = open_corpus_watched(data, specs or None, config.data)
         with joined() as ranks:
             for line in corpus.warnings if ranks.first else ():
                 click.echo(f"warning: {line}", err=True)
+            if trials is not None:
+                config = _tuned(corpus, out, config, trials, run, ranks.size)
             manifest = train(corpus, out, config, run=run, ranks=ranks)
             if not ranks.first:
                 return
@@ -65,6 +71,20 @@ def train_command(data: Path, out: Path, config_path: Path | None, run: Path | N
         row = (f"{of[key]:>{width}.4f}" for key, width in (("accuracy", 10), ("nll", 8), ("ece", 8), ("ece_noise_floor", 8)))
         click.echo(f"{name:<16}{of['n']:>7}" + ("".join(row) if of["n"] else "  no such moments in the test part"))
     click.echo(f"wrote {out}")
+
+
+def _tuned(corpus: Corpus, out: Path, config: TrainConfig, trials: int, run: Path | None, processes: int) -> TrainConfig:
+    if processes > 1:
+        raise ConfigError("--tune works in one process; search without torchrun, then train with the run folder's tuned.yaml")
+    try:
+        from aecf_ros.training.tune import tune
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise ConfigError("--tune needs the package optuna; pip install optuna") from None
+    best, nll, given = tune(corpus, out, config, trials, run=run)
+    click.echo(f"NLL over all subsets on halves of the calibration part: {given:.4f} as configured, {nll:.4f} as in tuned.yaml")
+    return best
 
 
 @click.command("quantize")

@@ -33,8 +33,8 @@ class RunFolder:
     def begin(self, config: TrainConfig) -> None:
         """Write what the run is made of."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._write("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        self._write("environment.txt", environment())
+        self.write("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        self.write("environment.txt", environment())
 
     def log(self, stage: str, history: History) -> None:
         """Keep the losses of a stage, and write all so far to ``metrics.csv``."""
@@ -46,18 +46,19 @@ class RunFolder:
             for epoch, loss in enumerate(of.losses):
                 held_out = f"{of.held_out[epoch]:.6f}" if epoch < len(of.held_out) else ""
                 rows.writerow((name, epoch + 1, f"{loss:.6f}", held_out))
-        self._write("metrics.csv", text.getvalue())
+        self.write("metrics.csv", text.getvalue())
 
     def report(self, evaluation: Evaluation) -> None:
         """Write ``metrics.json`` and the pictures."""
         from aecf_ros.training.curves import save_curves, save_reliability  # matplotlib takes a second to import
 
         metrics = {"test": rounded(evaluation.metrics), "test_corrupted": rounded(evaluation.corrupted)}
-        self._write("metrics.json", json.dumps(metrics, indent=1))
+        self.write("metrics.json", json.dumps(metrics, indent=1))
         save_curves(self.histories, self.path / "curves.png")
         save_reliability(evaluation.reliability, self.path / "reliability.png")
 
-    def _write(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
+        """Write one of its files in one step."""
         if not self._writes:
             return
         partial = self.path / f".{name}.partial"

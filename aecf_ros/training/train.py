@@ -71,8 +71,7 @@ def train(
     out = Path(out)
     folder = RunFolder(run_folder(out, run), writes=ranks.first)
     torch.set_num_threads(config.threads)
-    frozen = _frozen_of(corpus, config)
-    _refuse(corpus, frozen, config)
+    frozen = check(corpus, config)
     folder.begin(config)
     with progress_bars(show_progress and ranks.first) as progress:
         encoders, parts = prepare(corpus, frozen, config, folder, progress, ranks)
@@ -100,22 +99,23 @@ def run_folder(out: Path, run: Path | str | None) -> Path:
     return Path(run) if run is not None else Path("out") / "train" / out.name
 
 
-def _frozen_of(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
+def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
+    """The frozen encoders of a run. What is wrong with its configuration is said now rather than after an hour of encoders.
+
+    Raises:
+        ConfigError, DatasetError, EncoderError: as :func:`train`.
+    """
     frozen = frozen_encoders(config)
     strange = [name for name in frozen if name not in corpus.names]
     if strange:
         raise ConfigError(f"encoders.{strange[0]}: the data has no such modality; it has {', '.join(corpus.names)}")
-    return frozen
-
-
-def _refuse(corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig) -> None:
-    """What is wrong is said now rather than after an hour of encoders."""
     if config.programs and frozen:
         raise ConfigError(f"programs: {next(iter(frozen))} has a frozen encoder, of which no program can be made; set programs=false")
     new_head(_widths(corpus, frozen, config), corpus.classes, config.head, config.seed + HEAD_SEED)
     for m in corpus.modalities:
         if m.name not in frozen:
             samples_of(_units(corpus, "encoders", m.name))
+    return frozen
 
 
 def _widths(corpus: Corpus, frozen: Mapping[str, Encoder], config: TrainConfig) -> list[int]:
