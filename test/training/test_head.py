@@ -117,6 +117,28 @@ def test_the_lift_is_the_smallest_that_brings_violations_down(fitted):
     assert strict[0].monotone == "soft" and strict[0].monotone_reach == strict[1].reach
 
 
+def test_smoothed_labels_make_experts_less_sure(tmp_path):
+    table = _table(600, 0, ())
+
+    def confidence(smoothing: float) -> float:
+        config = HeadConfig(samples_per_epoch=1024, label_smoothing=smoothing, optimizer={"epochs": 4, "batch_size": 128, "learning_rate": 3e-3})
+        head = new_head([WIDTH], CLASSES, config, seed=1)
+        fit_experts(head, [table], _draws([table], config), config, 1, tmp_path, lambda *_: None)
+        return _confidence(head, _table(600, 7, ())).mean()
+
+    assert confidence(0.3) < confidence(0.0) - 0.1
+
+
+def test_under_mixed_precision_it_learns_as_much_and_has_a_checkpoint_of_its_own(tmp_path):
+    table, losses = _table(600, 0, ()), {}
+    config = HeadConfig(samples_per_epoch=1024, optimizer={"epochs": 4, "batch_size": 128, "learning_rate": 3e-3})
+    for mixed in (False, True):
+        head = new_head([WIDTH], CLASSES, config, seed=1)
+        losses[mixed] = fit_experts(head, [table], _draws([table], config), config, 1, tmp_path, lambda *_: None, mixed).losses
+    assert len(list(tmp_path.iterdir())) == 2 and losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], abs=0.05)
+
+
 def test_options_of_the_cross_fit_that_do_not_exist_are_named():
     with pytest.raises(ConfigError, match="head.reliability.cross_fit: .*'fold'"):
         new_head([3], 2, HeadConfig(reliability={"cross_fit": {"fold": 3}}), 0)
