@@ -18,7 +18,7 @@ from aecf_ros.replay.recordings import find_recordings
 from aecf_ros.replay.spans import read_spans
 from aecf_ros.replay.truth import LabelError
 from aecf_ros.training.calibrate import CalibrationError
-from aecf_ros.training.config import DataConfig, TrainConfig
+from aecf_ros.training.config import CalibrationConfig, DataConfig
 from aecf_ros.training.export import ExportError
 from aecf_ros.training.frozen import EncoderError, open_encoder
 from aecf_ros.training.measure import specs_of
@@ -94,10 +94,11 @@ def encode(bundle: Bundle, units: Sequence[BagUnit], advance: Callable[[int], No
     return Moments([np.concatenate(of) for of in embeddings], np.concatenate(present), np.concatenate([u.labels for u in units]), np.concatenate(spans))
 
 
-def _minimum_spans(bundle: Bundle) -> int:
-    """As many as the trainer asked for."""
+def _asked(bundle: Bundle, coverage: float | None) -> RefitConfig:
+    """What the trainer asked of the calibration part, with another coverage where one is given."""
     fields = bundle.manifest.training.config.get("calibration", {})
-    return TrainConfig.model_validate({"calibration": fields}).calibration.minimum_samples
+    known = CalibrationConfig.model_validate({key: value for key, value in fields.items() if key in CalibrationConfig.model_fields})
+    return RefitConfig(coverage or bundle.manifest.calibration.coverage, known.minimum_samples, known.conflict_rate, known.outlier_rate)
 
 
 def _topics(values: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -129,8 +130,7 @@ def calibrate_command(model: Path, bag: Path, labels: Path | None, topics: tuple
             task = bar.add_task("encoding", total=sum(len(unit.labels) for unit in units))
             moments = encode(bundle, units, lambda done: bar.advance(task, done))
             bar.add_task("fitting and exporting", total=None)
-            config = RefitConfig(coverage or bundle.manifest.calibration.coverage, _minimum_spans(bundle))
-            gain = refit_bundle(bundle, out, moments, [unit.name for unit in units], config)
+            gain = refit_bundle(bundle, out, moments, [unit.name for unit in units], _asked(bundle, coverage))
     except (BundleError, BagError, LabelError, NoMoments, EncoderError, CalibrationError, ExportError) as error:
         raise click.ClickException(str(error)) from None
     header, *rows = table(gain)

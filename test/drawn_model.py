@@ -86,7 +86,7 @@ def write_model(directory: Path, options: dict, seed: int = 0) -> Bundle:
         "calibration": {"method": "by the tests", "coverage": 0.9, "subsets": subsets},
         "drift": drift_reference(exported, NAMES, draw.embeddings, draw.present).model_dump(),
         "training": {"data": ["drawn"], "samples": {}, "seed": seed, "created": "2026-11-21", "aecf_ros_version": "0.1.0",
-                     "config": {"calibration": {"coverage": 0.9, "minimum_samples": 50}}},
+                     "config": {"calibration": {"coverage": 0.9, "minimum_samples": 50}, "pairs": {"nothing_share": 0.0, "test": 300}}},
         "metrics": {},
     }  # fmt: skip
     write_bundle(directory, files, "# drawn\n\nThe original card.\n", lambda hashes: Manifest.model_validate(fields | {"files": hashes}))

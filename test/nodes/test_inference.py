@@ -64,6 +64,7 @@ def test_every_frame_is_answered_stages_are_published_and_the_node_ends_cleanly(
     assert said["scheduling"] == scheduling and said["device"] == "cpu"
     assert all(float(said[f"stage {stage} (ms)"]) > 0 for stage in STAGES)
     assert float(said["stage encoder camera (ms)"]) < float(said["stage total (ms)"])
+    assert any(key.startswith("drift camera embeddings (% of ") and 0 <= float(value) <= 100 for key, value in said.items())
     assert node.stop(signal.SIGINT) == 0 and "Traceback" not in node.output()
 
 

@@ -117,3 +117,24 @@ def test_models_that_answer_another_question_are_not_compared(drawn_bundle: Path
 def test_a_recording_with_few_spans_is_compared_without_intervals(drawn_bundle: Path, red_then_blue: Path) -> None:
     done = aecf("compare", drawn_bundle, drawn_bundle, "--bag", red_then_blue)
     assert done.exit_code == 0 and "fewer than 10 spans" in done.output and "no difference shown" not in done.output
+
+
+def test_two_models_are_compared_on_a_dataset_folder(drawn_bundle: Path, calibrated: tuple[Path, Result], tmp_path: Path) -> None:
+    rng, per_part, tones_hz = np.random.default_rng(0), 60, np.array([50.0, 100.0, 200.0])
+    labels = np.arange(per_part, dtype=np.int16) % 3
+    camera, sound = {"name": "camera", "kind": "image", "height": 8, "width": 8}, {"name": "audio", "kind": "audio", "rate_hz": 800, "window_s": 0.5}
+    for part in ("fusion", "calibration", "test"):
+        (tmp_path / part).mkdir()
+        images = rng.integers(0, 60, (per_part, 8, 8, 3), dtype=np.uint8)
+        images[np.arange(per_part), :, :, labels] += rng.integers(20, 180, (per_part, 1, 1), dtype=np.uint8)
+        phase = 2 * np.pi * (tones_hz[labels][:, None] * np.arange(400) / 800 + rng.random((per_part, 1)))
+        samples = (rng.uniform(5000, 30000, (per_part, 1)) * np.sin(phase)).astype(np.int16)
+        for name, data in (("camera", images), ("audio", samples)):
+            np.save(tmp_path / part / f"{name}.npy", data)
+            np.save(tmp_path / part / f"{name}_labels.npy", labels)
+    (tmp_path / "dataset.yaml").write_text(json.dumps({"name": "colors", "labels": ["red", "green", "blue"], "modalities": [camera, sound]}))
+    done = aecf("compare", drawn_bundle, calibrated[0], "--data", tmp_path, "--out", tmp_path / "compared.json")
+    assert done.exit_code == 0, done.output
+    subsets = json.loads((tmp_path / "compared.json").read_text())["subsets"]
+    assert set(subsets) == {"camera+audio", "camera", "audio"} and subsets["camera"]["clusters"] == per_part
+    assert subsets["camera"]["second"]["mean_confidence"] < subsets["camera"]["first"]["mean_confidence"]
