@@ -43,13 +43,23 @@ def through_the_graph(folder: Path, x: np.ndarray, mel: dict, dims: tuple = ("n"
     return run(folder / "wrapped.onnx", x)
 
 
-def hertz_of_bands(mel: dict, rate_hz: int) -> np.ndarray:
-    """Corners of the filters: mels + 2 frequencies, evenly spaced on a grid of the scale inverted by interpolation."""
+def mel_of(hertz: np.ndarray, scale: str) -> np.ndarray:
+    """Frequencies on the HTK scale, by its natural logarithm, or on Slaney's."""
+    if scale == "htk":
+        return 1127.0 * np.log1p(hertz / 700.0)
+    return np.where(hertz < 1000, 3 * hertz / 200, 15 + 27 * np.log(np.maximum(hertz, 1) / 1000) / np.log(6.4))
+
+
+def filters_by_hand(mel: dict, rate_hz: int) -> np.ndarray:
+    """(mels, bins); the scale is inverted by interpolation on a fine grid."""
     hertz = np.linspace(0, rate_hz / 2, 200_001)
-    scale = 1127.0 * np.log1p(hertz / 700.0) if mel["mel_scale"] == "htk" else np.where(
-        hertz < 1000, 3 * hertz / 200, 15 + 27 * np.log(np.maximum(hertz, 1) / 1000) / np.log(6.4))  # fmt: skip
-    low, high = np.interp([mel.get("fmin", 0), mel.get("fmax") or rate_hz / 2], hertz, scale)
-    return np.interp(np.linspace(low, high, mel["mels"] + 2), scale, hertz)
+    low, high = mel_of(np.array([mel.get("fmin", 0), mel.get("fmax") or rate_hz / 2]), mel["mel_scale"])
+    points = np.linspace(low, high, mel["mels"] + 2)
+    corners = np.interp(points, mel_of(hertz, mel["mel_scale"]), hertz)
+    bins = np.arange(mel["n_fft"] // 2 + 1) * rate_hz / mel["n_fft"]
+    at, of = (mel_of(bins, mel["mel_scale"]), points) if mel.get("triangles") == "mel" else (bins, corners)
+    filters = np.array([np.interp(at, of[m : m + 3], [0, 1, 0], left=0, right=0) for m in range(mel["mels"])])
+    return filters * (2 / (corners[2:] - corners[:-2]))[:, None] if mel["mel_norm"] == "slaney" else filters
 
 
 def by_hand(x: np.ndarray, mel: dict, rate_hz: int = RATE_HZ, full_scale: float = 1.0) -> np.ndarray:
@@ -66,11 +76,7 @@ def by_hand(x: np.ndarray, mel: dict, rate_hz: int = RATE_HZ, full_scale: float 
         x = np.pad(x, size // 2, mode=mel.get("padding", "reflect"))
     starts = range(0, len(x) - len(taper) + 1, mel["hop"])
     spectrum = np.abs([np.fft.rfft(x[at : at + len(taper)] * taper, size) for at in starts]).T ** mel.get("power", 2)
-    corners, bins = hertz_of_bands(mel, rate_hz), np.arange(size // 2 + 1) * rate_hz / size
-    filters = np.array([np.interp(bins, corners[m : m + 3], [0, 1, 0], left=0, right=0) for m in range(mel["mels"])])
-    if mel["mel_norm"] == "slaney":
-        filters *= (2 / (corners[2:] - corners[:-2]))[:, None]
-    y = filters @ spectrum
+    y = filters_by_hand(mel, rate_hz) @ spectrum
     y = np.maximum(y, mel["floor"]) if mel["floor_by"] == "clamp" else y + mel["floor"]
     y = {"ln": np.log(y), "log10": np.log10(y), "db": 20 / mel.get("power", 2) * np.log10(y)}[mel["log"]]
     if mel.get("top_db"):
@@ -91,7 +97,7 @@ def spectrograms(draw: st.DrawFn) -> tuple[dict, int]:
         "preemphasis": draw(st.sampled_from([0.0, 0.97])), "power": draw(st.sampled_from([1, 2])), "mels": draw(st.integers(1, 24)),
         "fmin": draw(st.sampled_from([0.0, 50.0, 125.0])), "fmax": draw(st.sampled_from([None, 6800.0])),
         "mel_scale": draw(st.sampled_from(["htk", "slaney"])), "mel_norm": draw(st.sampled_from(["none", "slaney"])),
-        "log": draw(st.sampled_from(["ln", "log10", "db"])), "floor": draw(st.sampled_from([1e-3, 1e-5])),
+        "triangles": draw(st.sampled_from(["hz", "mel"])), "log": draw(st.sampled_from(["ln", "log10", "db"])), "floor": draw(st.sampled_from([1e-3, 1e-5])),
         "floor_by": draw(st.sampled_from(["clamp", "add"])), "top_db": draw(st.sampled_from([None, 30.0])),
         "mean": draw(st.sampled_from([0.0, -4.5])), "std": draw(st.sampled_from([1.0, 5.0])),
     }  # fmt: skip
@@ -179,7 +185,7 @@ def test_patches_are_encoded_each_and_averaged(tmp_path: Path) -> None:
 
 def test_yamnets_frames_begin_at_the_first_sample_and_one_patch_takes_15600(tmp_path: Path) -> None:
     mel = {"n_fft": 512, "window": 400, "hop": 160, "frame": "window", "center": False, "power": 1, "mels": 64, "fmin": 125, "fmax": 7500, "mel_scale": "htk",
-           "mel_norm": "none", "log": "ln", "floor": 1e-3, "floor_by": "add", "patch": {"frames": 96, "hop": 48}, "layout": "bfm"}  # fmt: skip
+           "mel_norm": "none", "triangles": "mel", "log": "ln", "floor": 1e-3, "floor_by": "add", "patch": {"frames": 96, "hop": 48}, "layout": "bfm"}  # fmt: skip
     found = through_the_graph(tmp_path, chirp(15_600)[None], mel, ("n", 96, 64))
     np.testing.assert_allclose(found[0], by_hand(chirp(15_600), mel).T.ravel(), atol=2e-3)
 
