@@ -355,6 +355,17 @@ def test_recordings_that_are_partly_broken_are_used_and_the_loss_is_said(tmp_pat
     assert present[:, 0].all() and not present[:, 1].any()
 
 
+def test_recordings_are_shown_without_encoders_and_with_what_is_lost(tmp_path: Path, drives: Path) -> None:
+    folder = copied(drives, tmp_path / "data", 4)
+    (folder / "a_broken.mcap").write_bytes(b"x")
+    done = CliRunner().invoke(main, ["dataset", "inspect", str(folder), "--out", str(tmp_path / "page"), "data.settle_s=1"])
+    assert done.exit_code == 0, done.output
+    assert "camera (8x8 pixels), audio (1 s at 800 Hz)" in done.output
+    assert re.search(r"warning: .*a_broken\.mcap: cannot be read as rosbag2 .*; it is left out", done.output)
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "a_broken.mcap: cannot be read" in page and all(f"<td>drive{i}</td>" in page for i in range(4))
+
+
 def test_a_class_that_is_missing_or_rare_is_named(tmp_path: Path, drives: Path) -> None:
     folder = copied(drives, tmp_path / "data")
     drive(folder / "extra", 7)
