@@ -8,13 +8,14 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 from scipy.signal import get_window
 
 from aecf_ros.training import wrap_parts
 from aecf_ros.training.encoders import mel_filters
 from aecf_ros.training.wrap import wrap
 from aecf_ros.training.wrap_spec import WrapError
-from test.training.wrap_graphs import averaging_encoder, describe, passing_encoder
+from test.training.wrap_graphs import FLOAT, averaging_encoder, describe, passing_encoder, save
 
 RATE_HZ = 16_000
 PLAIN = {"n_fft": 512, "hop": 200, "mels": 32, "mel_scale": "slaney", "mel_norm": "slaney", "log": "db", "floor": 1e-10, "floor_by": "clamp"}
@@ -199,6 +200,13 @@ def test_a_waveform_goes_in_as_it_is(tmp_path: Path, dims: tuple, full_scale: fl
     count = 1 if len(dims) == 1 or dims[0] == 1 else 2
     x = np.stack([chirp(), -chirp()])[:count]
     np.testing.assert_allclose(run(tmp_path / "wrapped.onnx", x), x * full_scale, rtol=1e-6)
+
+
+def test_embeddings_of_the_pieces_of_one_waveform_are_averaged(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    save(tmp_path / "encoder.onnx", nodes, [("x", FLOAT, [None])], [("y", FLOAT, [None, 20])], {"shape": np.array([-1, 20], np.int64)})
+    wrap(describe(tmp_path, kind="audio", rate_hz=RATE_HZ, window_s=0.5, pool="mean"), tmp_path / "wrapped.onnx")
+    np.testing.assert_allclose(run(tmp_path / "wrapped.onnx", chirp()[None])[0], chirp().reshape(400, 20).mean(axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize(("dims", "says"), [
