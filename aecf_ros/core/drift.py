@@ -71,9 +71,14 @@ class DriftWatch:
         """Forget everything, as after a jump of time."""
         watched = self._names if self._reference is not None else ()
         self._series = [(_Series(TOLERATED_FAR), _Series(TOLERATED_UNSURE)) for _ in watched]
+        self._next_ns: int | None = None
+
+    def due(self, now_ns: int) -> bool:
+        """Whether a prediction made now would count: one a second does."""
+        return bool(self._series) and self.window_s > 0 and (self._next_ns is None or now_ns >= self._next_ns)
 
     def take(self, now_ns: int, used: Sequence[bool], distances: np.ndarray, alone: np.ndarray) -> None:
-        """Count one prediction.
+        """Count one prediction, if one is due. What is found is judged by :meth:`findings`.
 
         Args:
             now_ns: steady time, not before that of the last call.
@@ -81,8 +86,9 @@ class DriftWatch:
             distances: float ``(M,)``, as the head gives them; of those not used they may be anything.
             alone: float ``(M,)``, the confidence of each modality alone.
         """
-        if not self.window_s:
+        if not self.due(now_ns):
             return
+        self._next_ns = now_ns + SAMPLE_NS
         for m, (embeddings, confidence) in enumerate(self._series):
             if used[m]:
                 embeddings.take(now_ns, not distances[m] <= self._far[m], self.window_s)  # NaN counts as far
@@ -96,7 +102,7 @@ class DriftWatch:
         found = []
         for name, pair in zip(self._names, self._series, strict=False):  # none without a reference
             for what, series in zip((EMBEDDINGS, CONFIDENCE), pair, strict=True):
-                series.forget(now_ns, self.window_s)
+                series.judge(now_ns, self.window_s)
                 if series.count:
                     found.append(Drift(name, what, series.count, series.share, series.called))
         return tuple(found)
@@ -118,6 +124,7 @@ class _Series:
     def __init__(self, tolerated: float) -> None:
         self._tolerated = tolerated
         self._samples: deque[tuple[int, bool]] = deque()
+        self._changed = False
         self.called = False
 
     @property
@@ -129,24 +136,21 @@ class _Series:
         return sum(beyond for _, beyond in self._samples) / len(self._samples)
 
     def take(self, now_ns: int, beyond: bool, window_s: float) -> None:
-        if self._samples and now_ns - self._samples[-1][0] < SAMPLE_NS:
-            return
         self._samples.append((now_ns, beyond))
-        self._drop(now_ns, window_s)
-        self._judge(window_s)
+        self._changed = True
+        self._forget(now_ns, window_s)
 
-    def forget(self, now_ns: int, window_s: float) -> None:
-        """Drop what is older than the window."""
-        if self._drop(now_ns, window_s):
-            self._judge(window_s)
-
-    def _drop(self, now_ns: int, window_s: float) -> bool:
-        before = self.count
+    def _forget(self, now_ns: int, window_s: float) -> None:
         while self._samples and now_ns - self._samples[0][0] >= window_s * NANOSECONDS:
             self._samples.popleft()
-        return self.count < before
+            self._changed = True
 
-    def _judge(self, window_s: float) -> None:
+    def judge(self, now_ns: int, window_s: float) -> None:
+        """Drop what is older than the window, and test what is left, where anything changed."""
+        self._forget(now_ns, window_s)
+        if not self._changed:
+            return
+        self._changed = False
         if self.count < LEAST_SHARE_OF_WINDOW * window_s * NANOSECONDS / SAMPLE_NS:
             self.called = False
             return

@@ -334,7 +334,7 @@ class Pipeline:
         started_ns = perf_counter_ns()
         head = self._backend.fuse(embeddings, present)
         self.trace.add("head", perf_counter_ns() - started_ns)
-        if head.distances is not None:
+        if head.distances is not None and self.drift.due(now_ns):
             self.drift.take(now_ns, present, head.distances, head.modality_probabilities.max(axis=1))
         return self._interpret(head, statuses, present, now_ns if node_time_ns is None else node_time_ns)
 
