@@ -30,7 +30,7 @@ class AECF(nn.Module):
     not linear see an embedding as direction and length (see experts.py).
     multilabel: labels are independent; logits are log-odds.
     monotone: "off"; "soft" lifts the confidence to that of the surest present subset where it falls short by up to
-    `monotone_reach`; "hard" always does (see monotone.py).
+    `monotone_reach` standard deviations; "hard" always does (see monotone.py).
     """
 
     def __init__(
