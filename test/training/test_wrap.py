@@ -234,6 +234,14 @@ def test_the_reference_tells_which_line_of_the_yaml_is_wrong(tmp_path: Path, tru
     assert "ref.npz: the wrapped encoder is " in done.output and not (tmp_path / "o.onnx").exists()
 
 
+def test_one_sample_that_does_not_match_is_enough(tmp_path: Path) -> None:
+    picture_encoder(tmp_path / "encoder.onnx")
+    np.savez(tmp_path / "ref.npz", input=pictures(2), output=other({}) * [[1.0], [1.01]])
+    with pytest.raises(WrapError, match=r"the wrapped encoder is 0.0099 off \(relative; up to 0.001 is rounding\)"):
+        wrap(describe(tmp_path, **IMAGE), tmp_path / "o.onnx", tmp_path / "ref.npz")
+    assert wrap(describe(tmp_path, **IMAGE), tmp_path / "o.onnx", tmp_path / "ref.npz", 0.02).deviation == pytest.approx(0.0099, rel=0.01)
+
+
 def test_the_layout_is_among_what_the_reference_tells(tmp_path: Path) -> None:
     passing_encoder(tmp_path / "encoder.onnx", (None, None, None, None))
     x = (pictures(1) / 255 - IMAGE["mean"]) / IMAGE["std"]
