@@ -27,8 +27,6 @@ THROUGH_TANH = 12.0
 """Its tanh is 1 in float32."""
 LEAST, MOST = torch.tensor([-4.0, LEAST_DOUBT_LOGIT]), torch.tensor([1.5, -LEAST_DOUBT_LOGIT])
 """Bounds of log a and of the log-odds of eps, as in ``fusion/reliability.py``."""
-MOST_MODALITIES = 6
-"""Codes are looked up by 2 + 2 M flags."""
 OK, NO_STREAM, CONFLICT, LOW_CONFIDENCE, OUT_OF_DISTRIBUTION = range(5)
 """Values of ``abstain_code``; ``aecf_ros.core.bundle.ABSTAIN_REASONS`` has their words."""
 
@@ -37,7 +35,7 @@ def can_be_lean(head: nn.Module) -> bool:
     """Whether :class:`LeanHead` computes what an ``ExportedHead`` does: the evidence gate, one label, no temperature."""
     fusion = head.fusion
     evidence = isinstance(fusion.gate, EvidenceGate) and not fusion.multilabel
-    return evidence and len(fusion.experts) <= MOST_MODALITIES and bool((head.temperatures == 1).all())
+    return evidence and bool((head.temperatures == 1).all())
 
 
 class LeanHead(nn.Module):
@@ -92,9 +90,12 @@ class LeanHead(nn.Module):
         self._keep("bits", [2.0**m for m in range(self.modalities)])
         self._keep("by_pattern", [_presence_row(*of) for of in zip(patterns, head.set_thresholds.tolist(), strict=True)])
         self._keep("limits", [head.abstain_below, head.conflict_below, *[1.0 + 2**-23] * self.modalities])
-        self._keep("flag_bits", [2.0**bit for bit in range(2 + 2 * self.modalities)])
-        flags = itertools.product([False, True], repeat=2 + 2 * self.modalities)
-        self.register_buffer("codes", torch.tensor([_code(flag[::-1]) for flag in flags]))
+        # Flags are low confidence, low agreement, near to training by modality, present by modality; of the latter two the numbers matter.
+        count = self.modalities + 1
+        self._keep("flag_weights", [1, 2, *[4] * self.modalities, *[4 * count] * self.modalities])
+        flags = itertools.product(range(count), range(count), [False, True], [False, True])
+        codes = [_code(low, conflict, near - (self.modalities - present), present) for present, near, conflict, low in flags]
+        self.register_buffer("codes", torch.tensor(codes))
         self.register_buffer("labels", torch.arange(len(prior)).unsqueeze(0))
 
     def _keep(self, name: str, value: Tensor | Sequence) -> None:
@@ -162,7 +163,7 @@ class LeanHead(nn.Module):
             probabilities, confidence = torch.where(top, lifted, probabilities * rest), lifted
         members = (set_threshold < probabilities) | top
         flags = torch.cat([torch.cat([confidence, agreed, outlier], dim=1) < self.limits, present], dim=1)
-        code = torch.index_select(self.codes, 0, (flags.to(ratio.dtype) @ self.flag_bits).long())
+        code = torch.index_select(self.codes, 0, (flags.to(ratio.dtype) @ self.flag_weights).long())
         return probabilities, confidence.reshape(-1), weights, entropy, agreed.reshape(-1), alone, members, code, outlier
 
     def _surest(self, alone: Tensor, evidence: Tensor) -> Tensor:
@@ -194,14 +195,12 @@ def _presence_row(pattern: Sequence[bool], set_threshold: float) -> list[float]:
     return [*shares, 1 / math.log(count) if count > 1 else 0.0, float(count > 1), just_under]
 
 
-def _code(flags: Sequence[bool]) -> int:
-    """``abstain_code`` of the flags: confidence low, agreement low, each modality near to training, each modality present."""
-    low, conflict, *of_modality = flags
-    near, present = of_modality[: len(of_modality) // 2], of_modality[len(of_modality) // 2 :]
-    if not any(present):
+def _code(low: bool, conflict: bool, near: int, present: int) -> int:
+    """``abstain_code``. ``near`` of the ``present`` modalities are not far from training; the absent ones, whose distance is 0, are not counted."""
+    if present == 0:
         return NO_STREAM
-    if not any(n and p for n, p in zip(near, present, strict=True)):
+    if near <= 0:
         return OUT_OF_DISTRIBUTION
-    if conflict and sum(present) > 1:
+    if conflict and present > 1:
         return CONFLICT
     return LOW_CONFIDENCE if low else OK
