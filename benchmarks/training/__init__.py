@@ -1,0 +1,1 @@
+"""How fast features are extracted, and how fast a head is trained on them."""
