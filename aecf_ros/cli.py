@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from aecf_ros.replay.bag import AudioFormat
 
 PathArgument = click.Path(path_type=Path)
-_LAZY = {"dataset": ("aecf_ros.dataset", "dataset_command", "Look at labelled data before training on it."),
-         "train": ("aecf_ros.learn", "train_command", "Turn labelled data into a model bundle."),
+_LAZY = {"dataset": ("aecf_ros.commands.dataset", "dataset_command", "Look at labelled data before training on it."),
+         "train": ("aecf_ros.commands.train", "train_command", "Turn labelled data into a model bundle."),
          "wrap-encoder": ("aecf_ros.training.wrap", "wrap_command", "Put an ONNX encoder's preprocessing into its graph, and check it."),
-         "calibrate": ("aecf_ros.calibrate", "calibrate_command", "Fit calibration again to a recording of this robot."),
-         "compare": ("aecf_ros.compare", "compare_command", "Compare two bundles on the same samples, with intervals."),
+         "calibrate": ("aecf_ros.commands.calibrate", "calibrate_command", "Fit calibration again to a recording of this robot."),
+         "compare": ("aecf_ros.commands.compare", "compare_command", "Compare two bundles on the same samples, with intervals."),
          "export": ("aecf_ros.training.torch_export", "export_command", "Write a bundle's head as a torch exported program."),
-         "quantize": ("aecf_ros.learn", "quantize_command", "Write a bundle again in fp16 or int8, measured.")}
+         "quantize": ("aecf_ros.commands.train", "quantize_command", "Write a bundle again in fp16 or int8, measured.")}
 
 
 class _Commands(click.Group):
@@ -148,7 +148,7 @@ def evaluate(models: tuple[Path, ...], bag_paths: tuple[Path, ...], faults_paths
 
 def _evaluate_many(bags: tuple[Path, ...], model: Path, out: Path, *options: object) -> None:
     from aecf_ros.core.bundle import BundleError
-    from aecf_ros.fleet import evaluate_many
+    from aecf_ros.commands.fleet import evaluate_many
     from aecf_ros.replay.bag import BagError
     from aecf_ros.replay.faults import FaultError
     from aecf_ros.replay.fleet import FleetError

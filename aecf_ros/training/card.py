@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from aecf_ros.core.bundle import Manifest
+from aecf_ros.core.moments import NOTHING
 from aecf_ros.training.calibrate import Calibration
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.evaluation import Evaluation
@@ -59,6 +60,18 @@ def _rows_of(corpus: Corpus, part: Part) -> str:
     return (
         f"A subset's rows are the labelled moments that have all of its modalities: of {_count(part.spans, 'labelled span')} in "
         f"{_count(len(part.source_names[0]), 'recording')}, within which moments resemble each other."
+    )
+
+
+def _nothing(corpus: Corpus) -> str:
+    if not any((unit.labels == NOTHING).any() for unit in corpus.parts["fusion"]):
+        return (
+            "No sample showed nothing to recognize (an empty scene, silence, noise): what the model says of such was never taught, "
+            "and it may be sure of it."
+        )
+    return (
+        "A modality that shows nothing to recognize (an empty scene, silence, noise) was trained to say nothing: its target was "
+        f"the {'prior' if corpus.paired else 'uniform'} distribution."
     )
 
 
@@ -147,8 +160,7 @@ with any subset of them present:
 
 The head is an AECF layer (options {training.config["head"]["options"]}) over frozen encoders.
 It was trained on every sample as recorded and {copies} of it, each of a kind and severity of its own ({kinds}).
-A modality that shows nothing to recognize (an empty scene, silence, noise) was trained to say nothing: its target was
-the {"prior" if corpus.paired else "uniform"} distribution. {_gate(settled, manifest.names, price)}
+{_nothing(corpus)} {_gate(settled, manifest.names, price)}
 
 ## Intended use
 Demonstration, tests and a template for models of one's own, trained by the same command on one's own recordings.

@@ -66,6 +66,7 @@ class FrozenEncoder:
         self.digest = sha256(path)
         self.credits = ", ".join(notes[key] for key in ("aecf.source", "aecf.license") if notes.get(key))
         self._session, self._input = session, INPUTS[spec.kind]
+        self._one_at_a_time = session.get_inputs()[0].shape[0] == 1
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """See :class:`Encoder`.
@@ -73,7 +74,10 @@ class FrozenEncoder:
         Raises:
             EncoderError: an embedding is not finite.
         """
-        embeddings = self._session.run([OUTPUT], {self._input: as_input(samples)})[0]
+        if not len(samples):
+            return np.zeros((0, self.embedding_dim), np.float32)
+        groups = np.split(samples, len(samples)) if self._one_at_a_time else [samples]
+        embeddings = np.concatenate([self._session.run([OUTPUT], {self._input: as_input(of)})[0] for of in groups])
         if not np.isfinite(embeddings).all():
             raise EncoderError(f"{self.path}: gives an embedding that is not finite; correct the encoder, or the data of {self.spec.name}")
         return embeddings
@@ -85,7 +89,7 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
     Sizes come from the graph; kind, rate and window from the metadata in the file, or from the ``bundle.yaml`` beside it.
 
     Raises:
-        EncoderError: no such file, not such a graph, weights kept in another file, a fixed batch, or no rate of the sound.
+        EncoderError: no such file, not such a graph, weights kept in another file, a fixed batch of several, or no rate of the sound.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,14 +108,15 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
         raise EncoderError(f"{path}: not an ONNX graph that runs here ({first}); export it again") from None
     notes = dict(session.get_modelmeta().custom_metadata_map)
     spec = _spec(path, name, session, notes)
-    sample = np.zeros((2, *spec.sample_shape), np.uint8 if spec.kind == "image" else np.float32)
+    count = 1 if session.get_inputs()[0].shape[0] == 1 else 2
+    sample = np.zeros((count, *spec.sample_shape), np.uint8 if spec.kind == "image" else np.float32)
     try:
         found = session.run([OUTPUT], {INPUTS[spec.kind]: sample})[0]
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise EncoderError(f"{path}: does not take two samples at once ({first}); export it with a free batch axis") from None
-    if found.ndim != 2 or len(found) != 2 or found.dtype != np.float32:
-        raise EncoderError(f"{path}: gives {found.dtype} {found.shape} for two samples where float32 (2, D) is due; wrap it with `aecf wrap-encoder`")
+        raise EncoderError(f"{path}: does not take {count} samples at once ({first}); export it with a free batch axis") from None
+    if found.ndim != 2 or len(found) != count or found.dtype != np.float32:
+        raise EncoderError(f"{path}: gives {found.dtype} {found.shape} for {count} samples where float32 ({count}, D) is due; wrap it with `aecf wrap-encoder`")
     return FrozenEncoder(path, spec, session, found.shape[1], notes)
 
 

@@ -56,7 +56,7 @@ def train(
     configuration and run folder; stages that a changed configuration does not touch are not repeated.
 
     Args:
-        corpus: as :func:`aecf_ros.data.open_corpus` gives it.
+        corpus: as :func:`aecf_ros.commands.data.open_corpus` gives it.
         out: bundle directory; its name is the model's. Files of others in it stay.
         config: the configuration.
         run: folder of the run (:class:`aecf_ros.training.run_folder.RunFolder`); ``out/train/<name>`` here if left out.

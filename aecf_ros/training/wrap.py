@@ -146,5 +146,5 @@ def wrap_command(encoder: Path, out: Path, reference: Path | None, tolerance: fl
     click.echo("reference  none: nothing was checked; give --reference with what your own pipeline made" if done.deviation is None
                else f"reference  {done.checked} sample{'s' if done.checked > 1 else ''} agree{'' if done.checked > 1 else 's'} to {done.deviation:.0e} (relative)")
     if size == 1:
-        click.echo("note       takes one sample at a time, as the node does; `aecf train` asks for an encoder exported with a free batch axis")
+        click.echo("note       takes one sample at a time, as the node does; training is quicker with an encoder exported with a free batch axis")
     click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -11,7 +11,7 @@ import prepare_benchmark_data
 from av_digits import sources
 from click.testing import CliRunner
 
-from aecf_ros.data import open_corpus
+from aecf_ros.commands.data import open_corpus
 
 CLASSES = ["aircraft", "bird", "dog", "ship"]
 

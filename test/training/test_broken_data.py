@@ -10,7 +10,7 @@ import soundfile
 from click.testing import CliRunner
 
 from aecf_ros.cli import main
-from aecf_ros.data import open_corpus
+from aecf_ros.commands.data import open_corpus
 from aecf_ros.training.config import DataConfig
 from test.replay.conftest import Recording
 from test.training.conftest import write_dataset

@@ -41,6 +41,13 @@ def test_an_image_encoder_tells_its_size_and_width(tmp_path):
     np.testing.assert_allclose(encoder.encode(red), [[1, 0, 0]] * 5)
 
 
+def test_an_encoder_with_a_fixed_batch_of_one_takes_samples_one_after_the_other(tmp_path):
+    fixed, free = (open_encoder(_graph(tmp_path / f"{size}.onnx", TensorProto.UINT8, [size, 4, 4, 3]), "camera") for size in (1, "batch"))
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
+    np.testing.assert_allclose(fixed.encode(pictures), free.encode(pictures))
+    assert fixed.encode(pictures[:0]).shape == (0, 3)
+
+
 def test_rate_and_window_come_from_the_metadata_or_from_the_bundle_beside_it(tmp_path, tiny_bundle):
     write_audio_encoder(tmp_path / "e.onnx")
     noted = open_encoder(_noted(tmp_path / "e.onnx", rate_hz=str(RATE_HZ), window_s=str(WINDOW_S), source="a shelf", license="MIT"), "audio")
@@ -62,7 +69,7 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path):
         _graph(tmp_path / "out.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], output="features"): "gives features where",
         _graph(tmp_path / "type.onnx", TensorProto.FLOAT, ["batch", 4, 4, 3]): r"takes tensor\(float\).* where tensor\(uint8\)",
         _graph(tmp_path / "free.onnx", TensorProto.UINT8, ["batch", "height", 4, 3]): "sizes fixed",
-        _graph(tmp_path / "one.onnx", TensorProto.UINT8, [1, 4, 4, 3]): "does not take two samples at once",
+        _graph(tmp_path / "one.onnx", TensorProto.UINT8, [4, 4, 4, 3]): "does not take 2 samples at once",
         _graph(tmp_path / "shape.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], axes=(1,)): r"gives float32 \(2, 4, 3\)",
     }
     for path, words in cases.items():

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from aecf_ros.cli import main
-from aecf_ros.data import open_corpus
+from aecf_ros.commands.data import open_corpus
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.inspect_data import inspect_corpus
 from aecf_ros.training.inspect_tables import class_table, missing_table, presence_table, unit_table

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.learn import train_command
+from aecf_ros.commands.train import train_command
 from aecf_ros.training import head as head_module
 from aecf_ros.training import loop, shards
 from aecf_ros.training.config import ConfigError, OptimizerConfig, load_config

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from aecf_ros.core.bundle import BundleError, load_bundle
-from aecf_ros.data import open_corpus, open_corpus_watched
+from aecf_ros.commands.data import open_corpus, open_corpus_watched
 from aecf_ros.replay.bag import BagError
 from aecf_ros.training.calibrate import CalibrationError
 from aecf_ros.training.config import ConfigError, TrainConfig, load_config

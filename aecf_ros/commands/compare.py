@@ -48,7 +48,7 @@ def _on_recording(first: Bundle, second: Bundle, bag_path: Path, faults_path: Pa
 def _on_data(first: Bundle, second: Bundle, data: Path) -> dict[str, Comparison]:
     """Imported here: recordings are compared without torch."""
     try:
-        from aecf_ros.data import open_corpus
+        from aecf_ros.commands.data import open_corpus
         from aecf_ros.training.compare import compare_on
         from aecf_ros.training.datasets import DatasetError
         from aecf_ros.training.frozen import EncoderError
