@@ -78,7 +78,7 @@ class DriftWatch:
         return bool(self._series) and self.window_s > 0 and (self._next_ns is None or now_ns >= self._next_ns)
 
     def take(self, now_ns: int, used: Sequence[bool], distances: np.ndarray, alone: np.ndarray) -> None:
-        """Count one prediction, if one is due. What is found is judged by :meth:`findings`.
+        """Count one prediction, if one is due and anything fed it. What is found is judged by :meth:`findings`.
 
         Args:
             now_ns: steady time, not before that of the last call.
@@ -86,7 +86,7 @@ class DriftWatch:
             distances: float ``(M,)``, as the head gives them; of those not used they may be anything.
             alone: float ``(M,)``, the confidence of each modality alone.
         """
-        if not self.due(now_ns):
+        if not (any(used) and self.due(now_ns)):
             return
         self._next_ns = now_ns + SAMPLE_NS
         for m, (embeddings, confidence) in enumerate(self._series):
