@@ -20,6 +20,7 @@ from rosbags.typesys.store import Typestore
 
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.decode import SAMPLE_BYTES
+from aecf_ros.core.errors import first_line
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.replay.salvage import salvage
 from aecf_ros.replay.salvage_sqlite import salvage_sqlite
@@ -123,7 +124,7 @@ class Bag:
             for connection, log_ns, data in self._reader.messages(connections):
                 yield Recorded(connection.topic, connection.msgtype, log_ns, data)
         except (ReaderError, sqlite3.DatabaseError, RuntimeError, EOFError, zlib.error, OverflowError) as error:
-            line = f"{self.path}: breaks off ({_first_line(error)}); what follows is not read"
+            line = f"{self.path}: breaks off ({first_line(error, None)}); what follows is not read"
             if line not in self.losses:
                 self.losses.append(line)
 
@@ -146,7 +147,7 @@ class Bag:
         try:
             return self._reader.deserialize(recorded.data, recorded.type)
         except AnyReaderError as error:
-            raise BagError(f"{self.path}: {recorded.topic}: a message is not a {recorded.type} ({_first_line(error)}); "
+            raise BagError(f"{self.path}: {recorded.topic}: a message is not a {recorded.type} ({first_line(error, None)}); "
                            "check it with `ros2 bag info`") from None
 
     def choose_topics(self, manifest: Manifest, named: Mapping[str, str] | None = None, option: str = "--topic ") -> Topics:
@@ -228,10 +229,6 @@ def _types_without_definitions(other_dialect: bool) -> Typestore:
     return store
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 _CANNOT_READ = (AnyReaderError, ReaderError, OSError, struct.error, TypeError, ValueError, EOFError, RuntimeError, OverflowError, MemoryError)
 """What rosbags raises for a file that is cut off or not what it seems: readers trust what they have read so far, lengths too."""
 
@@ -305,7 +302,7 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
         except _CANNOT_READ as error:
             found = _open_what_is_whole(path, Path(outer.enter_context(TemporaryDirectory(prefix="aecf_bag_"))))
             if found is None:
-                raise UnreadableBag(f"{path}: cannot be read as rosbag2 ({_first_line(error)}); check it with `ros2 bag info`") from None
+                raise UnreadableBag(f"{path}: cannot be read as rosbag2 ({first_line(error, None)}); check it with `ros2 bag info`") from None
             reader, stack, losses = found
         outer.enter_context(stack)
         yield Bag(path, reader, losses + _unread_logs(path))

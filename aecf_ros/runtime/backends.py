@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from aecf_ros.core.bundle import Bundle, BundleError, Modality
+from aecf_ros.core.errors import first_line
 
 
 class BackendError(RuntimeError):
@@ -170,7 +171,7 @@ class FallbackBackend:
             try:
                 return self._backend.encode(modality, sample)
             except Exception as error:  # whatever the driver or the runtime raises
-                self.fault = f"{self.device} failed and was given up for the CPU ({_first_line(error)}); check the GPU, then call ~/reload_model"
+                self.fault = f"{self.device} failed and was given up for the CPU ({first_line(error)}); check the GPU, then call ~/reload_model"
                 self._backend = self._make("cpu")
         return self._backend.encode(modality, sample)
 
@@ -201,7 +202,7 @@ def _encoders_on(device: str, bundle: Bundle, threads: int) -> dict[str, Encoder
     try:
         return {m.name: BoundEncoder(sessions[m.encoder], m) for m in modalities}
     except Exception as error:  # onnxruntime has private types for a device without memory
-        raise BackendError(f"device '{device}': no memory for the encoders' inputs ({_first_line(error)}); free some, or set device: cpu") from None
+        raise BackendError(f"device '{device}': no memory for the encoders' inputs ({first_line(error)}); free some, or set device: cpu") from None
 
 
 def _session(bundle: Bundle, file: str, device: str, threads: int) -> ort.InferenceSession:
@@ -215,16 +216,12 @@ def _session(bundle: Bundle, file: str, device: str, threads: int) -> ort.Infere
     try:
         session = ort.InferenceSession(str(bundle.path(file)), options, providers=[wanted, *fallback])
     except Exception as error:  # onnxruntime raises many private types for a broken graph
-        raise BundleError(f"{bundle.path(file)}: onnxruntime cannot load it ({_first_line(error)}); train or export the bundle again") from None
+        raise BundleError(f"{bundle.path(file)}: onnxruntime cannot load it ({first_line(error)}); train or export the bundle again") from None
     session.disable_fallback()  # Python's wrapper would go on on the CPU after an error, and say so nowhere
     if session.get_providers()[0] != wanted:
         raise BackendError(f"device '{device}' was asked for, but onnxruntime fell back to {session.get_providers()[0]}; "
                            "check the driver and the CUDA libraries, or set device: cpu")
     return session
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def _candidates(device: str) -> list[str]:

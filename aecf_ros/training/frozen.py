@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 
 from aecf_ros.core.bundle import MANIFEST, BundleError, load_manifest, sha256
+from aecf_ros.core.errors import first_line
 from aecf_ros.training.datasets import AudioSpec, ImageSpec, ModalitySpec
 
 INT16_SCALE = np.float32(1.0 / 32768.0)
@@ -104,8 +105,7 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
     except EncoderError:
         raise
     except Exception as error:  # onnx and onnxruntime raise whatever a file makes them stumble over
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise EncoderError(f"{path}: not an ONNX graph that runs here ({first}); export it again") from None
+        raise EncoderError(f"{path}: not an ONNX graph that runs here ({first_line(error)}); export it again") from None
     notes = dict(session.get_modelmeta().custom_metadata_map)
     spec = _spec(path, name, session, notes)
     count = 1 if session.get_inputs()[0].shape[0] == 1 else 2
@@ -113,8 +113,7 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
     try:
         found = session.run([OUTPUT], {INPUTS[spec.kind]: sample})[0]
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise EncoderError(f"{path}: does not take {count} samples at once ({first}); export it with a free batch axis") from None
+        raise EncoderError(f"{path}: does not take {count} samples at once ({first_line(error)}); export it with a free batch axis") from None
     if found.ndim != 2 or len(found) != count or found.dtype != np.float32:
         raise EncoderError(f"{path}: gives {found.dtype} {found.shape} for {count} samples where float32 ({count}, D) is due; wrap it with `aecf wrap-encoder`")
     return FrozenEncoder(path, spec, session, found.shape[1], notes)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from aecf_ros.core.bundle import Manifest, load_bundle
+from aecf_ros.core.errors import first_line
 from aecf_ros.training.card import table
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.evaluation import Metrics, rounded
@@ -120,8 +121,7 @@ def _converter(source: Path, precision: str) -> Callable[[Path], None]:
             PRECISIONS[precision](source, path)
             onnx.checker.check_model(str(path))
         except Exception as error:  # the converters raise whatever the graph makes them stumble over
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-            raise ExportError(f"{source.name}: cannot be converted to {precision} ({first}); leave it in full precision") from None
+            raise ExportError(f"{source.name}: cannot be converted to {precision} ({first_line(error)}); leave it in full precision") from None
 
     return write
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from aecf_ros.core.bundle import Bundle, BundleError
+from aecf_ros.core.errors import first_line
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibrate import Calibration
 from aecf_ros.training.export import ExportedHead
@@ -80,8 +81,7 @@ def load_parts(bundle: Bundle) -> tuple[AECF, Calibration, dict[str, Any]]:
             **lists,
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise BundleError(f"{path}: not the weights of this bundle's head ({first}); train the bundle again") from None
+        raise BundleError(f"{path}: not the weights of this bundle's head ({first_line(error)}); train the bundle again") from None
     return head.eval(), calibration, facts["options"]
 
 

@@ -14,10 +14,11 @@ import onnx
 import onnxruntime
 from onnx import TensorProto
 
+from aecf_ros.core.errors import one_line
 from aecf_ros.training.wrap_check import Spec, compare, deviation, load_reference
 from aecf_ros.training.wrap_fit import batch, fit, patch_count
 from aecf_ros.training.wrap_graph import Encoder, join, open_encoder, spell
-from aecf_ros.training.wrap_parts import ORT_ERRORS, Parts, draw, embed, first_line, open_bare, open_quietly
+from aecf_ros.training.wrap_parts import ORT_ERRORS, Parts, draw, embed, open_bare, open_quietly
 from aecf_ros.training.wrap_spec import AudioEncoder, ImageEncoder, WrapError, load_spec
 
 TOLERANCE, HALF_TOLERANCE = 1e-3, 1e-2
@@ -111,7 +112,7 @@ def _hold_to_parts(wrapped: onnxruntime.InferenceSession, parts: Parts, encoder:
         try:
             gap = deviation(embed(wrapped, x), parts(x))
         except ORT_ERRORS as error:
-            raise WrapError(f"{encoder.path}: fails on a batch of {count} ({first_line(error)}); export it with a fixed batch of 1") from None
+            raise WrapError(f"{encoder.path}: fails on a batch of {count} ({one_line(error)}); export it with a fixed batch of 1") from None
         if not gap <= limit:
             remedy = "export it with a fixed batch of 1" if count > 1 else "report this with the onnx and onnxruntime versions"
             raise WrapError(f"{encoder.path}: with {count} at once the joined graph is {gap:.2g} off the encoder run alone; {remedy}")

@@ -7,7 +7,6 @@ encoder's nodes stay as they are.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, checker, compose, external_data_helper, helper, numpy_helper
 
+from aecf_ros.core.errors import one_line
 from aecf_ros.training.wrap_spec import WrapError
 
 OLDEST_OPSET = 11
@@ -133,12 +133,8 @@ def _read(path: Path) -> ModelProto:
     try:
         external_data_helper.load_external_data_for_model(model, str(path.parent))
     except (checker.ValidationError, OSError, ValueError) as error:
-        raise WrapError(f"{path}: {_first_line(error)}; export the encoder again") from None
+        raise WrapError(f"{path}: {one_line(error)}; export the encoder again") from None
     return model
-
-
-def _first_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip()[:200]
 
 
 def _strip_initializers(model: ModelProto) -> None:
@@ -180,7 +176,7 @@ def join(before: ModelProto, encoder: Encoder, behind: ModelProto) -> ModelProto
         joined = compose.merge_models(before, middle, [(before.graph.output[0].name, prefix + encoder.input)])
         joined = compose.merge_models(joined, behind, [(prefix + encoder.output, behind.graph.input[0].name)])
     except (checker.ValidationError, ValueError) as error:
-        raise WrapError(f"{encoder.path}: {_first_line(error)}; export the encoder again") from None
+        raise WrapError(f"{encoder.path}: {one_line(error)}; export the encoder again") from None
     _prune(joined)
     joined.graph.name, joined.producer_name, joined.producer_version = "encoder", "aecf_ros", ""
     joined.graph.doc_string = ""

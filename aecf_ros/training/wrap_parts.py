@@ -7,6 +7,7 @@ from time import perf_counter, process_time
 import numpy as np
 import onnxruntime
 
+from aecf_ros.core.errors import one_line
 from aecf_ros.training.wrap_before import before
 from aecf_ros.training.wrap_behind import behind
 from aecf_ros.training.wrap_graph import Encoder
@@ -35,7 +36,7 @@ class Parts:
             shape = self._encode(x).shape
         except ORT_ERRORS as error:
             raise WrapError(
-                f"{encoder.path}: does not run on what the YAML makes ({first_line(error)}); correct the YAML or export the encoder again"
+                f"{encoder.path}: does not run on what the YAML makes ({one_line(error)}); correct the YAML or export the encoder again"
             ) from None
         self.behind = behind(encoder, spec, shape)
         self._behind = open_quietly(self.behind.SerializeToString())
@@ -88,12 +89,7 @@ def open_bare(encoder: Encoder) -> onnxruntime.InferenceSession:
     try:
         return open_quietly(str(encoder.path))
     except ORT_ERRORS as error:
-        raise WrapError(f"{encoder.path}: onnxruntime does not load it ({first_line(error)}); export it again") from None
-
-
-def first_line(error: Exception) -> str:
-    """What a library said, short enough for a line."""
-    return " ".join(str(error).split())[:200]
+        raise WrapError(f"{encoder.path}: onnxruntime does not load it ({one_line(error)}); export it again") from None
 
 
 def open_quietly(model: str | bytes) -> onnxruntime.InferenceSession:
