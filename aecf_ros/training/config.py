@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from aecf_ros.training.yaml_file import read_yaml
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; one line naming the key."""
@@ -189,13 +191,7 @@ def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -
     """
     fields: dict[str, Any] = {}
     if path is not None:
-        try:
-            fields = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError):
-            raise ConfigError(f"{path}: cannot be read; name a YAML file, for example config/av_digits.yaml") from None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            raise ConfigError(f"{path}: not YAML{f' (line {mark.line + 1})' if mark else ''}; correct it") from None
+        fields = read_yaml(path, ConfigError, "config/av_digits.yaml") or {}
         if not isinstance(fields, dict):
             raise ConfigError(f"{path}: holds {type(fields).__name__} where a mapping is due; correct it")
     for override in overrides:

@@ -9,8 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from aecf_ros.training.yaml_file import read_yaml
 
 ImageLayout = Literal["nchw", "nhwc"]
 SpectrogramLayout = Literal["bmf", "bfm", "b1mf", "b1fm", "bmf1", "bfm1"]
@@ -176,13 +177,7 @@ def load_spec(path: Path | str) -> ImageEncoder | AudioEncoder:
         WrapError: no such file, not a YAML mapping, a key that is unknown or missing, a value out of bounds.
     """
     path = Path(path)
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise WrapError(f"{path}: cannot be read; name a YAML file, for example config/encoders/timm.yaml") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise WrapError(f"{path}: not YAML{f' (line {mark.line + 1})' if mark else ''}; correct it") from None
+    fields = read_yaml(path, WrapError, "config/encoders/timm.yaml")
     if not isinstance(fields, dict):
         raise WrapError(f"{path}: holds {type(fields).__name__} where a mapping is due; see docs/encoders.md")
     if fields.get("kind") not in _KINDS:
