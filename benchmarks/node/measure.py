@@ -1,8 +1,10 @@
 """One case: every system in turn, some repetitions, medians."""
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -13,6 +15,7 @@ from benchmarks.node.processes import BenchmarkError, Sensors, Sink, System
 
 SYSTEMS = ("floor", "naive_default", "naive_1thread", "node")
 NODE = "node"
+GREETING_S, GIVE_UP_S = 0.5, 30.0
 STAGES = "stage "
 """How the node's diagnostics begin the keys of its stages."""
 
@@ -40,11 +43,13 @@ def start(case: Case, model: Path, names: Sequence[str], logs: Path) -> list[Sys
 
 
 @contextmanager
-def running(systems: Sequence[System], sensors: Sensors) -> Iterable[Sink]:
-    """Everything connected; stopped in the end, whatever happens."""
+def running(systems: Sequence[System], sensors: Sensors, traffic: Traffic) -> Iterable[Sink]:
+    """Everything connected, shown by an answer of every system; stopped in the end, whatever happens."""
     sink = Sink(systems)
     try:
         sensors.wait_ready()
+        for system in systems:
+            greet(system, traffic, sensors, sink)
         yield sink
     finally:
         sink.close()
@@ -55,6 +60,22 @@ def running(systems: Sequence[System], sensors: Sensors) -> Iterable[Sink]:
                 raise BenchmarkError(f"{s.name} ended with {s.process.returncode}; see {s.log}")
 
 
+def greet(system: System, traffic: Traffic, sensors: Sensors, sink: Sink) -> None:
+    """Play every sensor until the first answer: discovery is symmetric only in the end, so that it listens does not mean that it is heard.
+
+    Raises:
+        BenchmarkError: no answer within ``GIVE_UP_S``.
+    """
+    everything = replace(traffic, camera_hz=30.0, audio_hz=10.0, audio_late_s=0.0).as_dict()
+    give_up = time.monotonic() + GIVE_UP_S
+    while not sink.received[system.name]:
+        if time.monotonic() > give_up:
+            raise BenchmarkError(f"{system.name} gave no answer within {GIVE_UP_S:g} s; see {system.log}")
+        sensors.play(system.name, GREETING_S, everything)
+        sink.spin_for(GREETING_S + 0.1)
+        sensors.answer()
+
+
 def run_case(case: Case, model: Path, names: Sequence[str], repetitions: int, warm_s: float, window_s: float, logs: Path,
              advance: Callable[[], None]) -> dict[str, dict]:
     """Figures of every system, the median of its repetitions; systems take turns, so that a slow minute hits them all."""
@@ -62,7 +83,7 @@ def run_case(case: Case, model: Path, names: Sequence[str], repetitions: int, wa
     systems = start(case, model, names, logs)
     sensors = Sensors(names, case.traffic.jpeg)
     found: dict[str, list[dict]] = {name: [] for name in names}
-    with running(systems, sensors) as sink:
+    with running(systems, sensors, case.traffic) as sink:
         for repetition in range(repetitions):
             for system in (systems if repetition % 2 == 0 else systems[::-1]):
                 found[system.name].append(window(system, case.traffic, sensors, sink, warm_s, window_s))

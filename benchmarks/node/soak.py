@@ -21,7 +21,8 @@ def soak(model: Path, minutes: float, logs: Path, advance: Callable[[float], Non
     (system,) = start(CASES[0], model, [NODE], logs)
     sensors = Sensors([NODE], jpeg=False)
     at_s, rss_mb = [], []
-    with running([system], sensors) as sink:
+    with running([system], sensors, CASES[0].traffic) as sink:
+        sink.received[NODE].clear()
         sensors.play(NODE, 60 * minutes + 2, CASES[0].traffic.as_dict())
         began = time.monotonic()
         while (now_s := time.monotonic() - began) < 60 * minutes:

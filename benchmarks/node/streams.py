@@ -32,7 +32,7 @@ def measure(counts: tuple[int, ...], cache: Path, repetitions: int, warm_s: floa
                         ["--ros-args", "-r", f"__ns:=/{NODE}", *(part for p in parameters for part in ("-p", p))], logs / f"streams{count}.log")
         sensors = Sensors([NODE], jpeg=False, cameras=cameras, microphones=())
         windows = []
-        with running([system], sensors) as sink:
+        with running([system], sensors, TRAFFIC) as sink:
             for _ in range(repetitions):
                 windows.append(window(system, TRAFFIC, sensors, sink, warm_s, window_s))
                 advance()
