@@ -23,12 +23,13 @@ def stamp_to_ns(stamp: Any) -> int:
 def read_image(message: Any, received_ns: int) -> RawImage:
     """The record of a ``sensor_msgs/Image``."""
     return RawImage(stamp_to_ns(message.header.stamp), received_ns, message.encoding, message.height, message.width, message.step,
-                    message.data, bool(message.is_bigendian))
+                    message.data, bool(message.is_bigendian), message.header.frame_id)
 
 
 def read_compressed_image(message: Any, received_ns: int) -> RawImage:
     """The record of a ``sensor_msgs/CompressedImage``."""
-    return RawImage(stamp_to_ns(message.header.stamp), received_ns, message.format, 0, 0, 0, message.data)
+    return RawImage(stamp_to_ns(message.header.stamp), received_ns, message.format, 0, 0, 0, message.data,
+                    frame_id=message.header.frame_id)
 
 
 def read_stamped_audio(message: Any, info: Any | None, received_ns: int) -> RawAudio:

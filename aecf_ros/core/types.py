@@ -40,7 +40,8 @@ class RawImage:
     """An undecoded image as it came off the wire.
 
     ``encoding`` is a ``sensor_msgs`` encoding (``rgb8``, ``mono8``, ...) or the compressed format (``jpeg``, ``png``);
-    compressed images have ``height == width == step == 0``. ``data`` holds bytes in any buffer.
+    compressed images have ``height == width == step == 0``. ``data`` holds bytes in any buffer. ``frame_id`` names the camera's
+    coordinate frame, as the header does.
     """
 
     stamp_ns: int
@@ -51,6 +52,7 @@ class RawImage:
     step: int
     data: bytes | bytearray | memoryview | np.ndarray
     big_endian: bool = False
+    frame_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

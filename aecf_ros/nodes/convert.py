@@ -5,7 +5,7 @@ from array import array
 
 import numpy as np
 from aecf_msgs.msg import FusedPrediction
-from builtin_interfaces.msg import Duration, Time
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from sensor_msgs.msg import Image
 
@@ -20,14 +20,10 @@ def ns_to_stamp(ns: int) -> Time:
     return Time(sec=ns // NANOSECONDS, nanosec=ns % NANOSECONDS)
 
 
-def ns_to_duration(ns: int) -> Duration:
-    """A Duration of a number of nanoseconds; negative ones have a negative ``sec`` and a positive ``nanosec``."""
-    return Duration(sec=ns // NANOSECONDS, nanosec=ns % NANOSECONDS)
-
-
-def fill_message(message: FusedPrediction, prediction: Prediction, published_ns: int) -> None:
+def fill_message(message: FusedPrediction, prediction: Prediction, published_ns: int, frame_id: str) -> None:
     """Write a prediction into a message that has as many modality reports, which takes half the time of making one; latency and ages are counted
-    to ``published_ns`` (node time)."""
+    to ``published_ns`` (node time). ``frame_id`` is that of the leading camera."""
+    message.header.frame_id = frame_id
     message.model = prediction.model
     message.label = prediction.label
     message.class_id = prediction.class_id
@@ -73,6 +69,7 @@ def overlay_to_message(raw: RawImage, prediction: Prediction, camera: str) -> Im
     drawn = draw_overlay(decode_image(raw).image, prediction, camera)
     message = Image(height=drawn.shape[0], width=drawn.shape[1], encoding="rgb8", step=drawn.shape[1] * 3, data=array("B", drawn.tobytes()))
     message.header.stamp = ns_to_stamp(raw.stamp_ns)
+    message.header.frame_id = raw.frame_id
     return message
 
 

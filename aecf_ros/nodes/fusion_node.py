@@ -152,7 +152,7 @@ class FusionNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let the model go, and with it the memory of the device."""
-        self._model = None
+        self._model = self._frame = None
         self._states = ()
         return super().on_cleanup(state)
 
@@ -245,10 +245,12 @@ class FusionNode(LifecycleNode):
         same_inputs = old is not None and old.bundle.manifest.modalities == model.bundle.manifest.modalities
         if same_inputs:
             model.pipeline.take_over(old.pipeline)
-        elif was_active:
-            self._inputs.close()
-            for modality in model.bundle.manifest.modalities:
-                self._inputs.open(modality, model.streams[modality.name])
+        else:
+            self._frame = None
+            if was_active:
+                self._inputs.close()
+                for modality in model.bundle.manifest.modalities:
+                    self._inputs.open(modality, model.streams[modality.name])
         self._announce(model)
         if was_active:
             self._begin()
@@ -343,9 +345,10 @@ class FusionNode(LifecycleNode):
 
     def _publish(self, prediction: Prediction) -> None:
         assert self._model is not None  # a prediction was just made
-        convert.fill_message(self._model.message, prediction, self._node_ns())
+        frame_id = self._frame.frame_id if self._frame is not None else ""
+        convert.fill_message(self._model.message, prediction, self._node_ns(), frame_id)
         self._prediction.publish(self._model.message)
-        self._classification.publish(prediction)
+        self._classification.publish(prediction, frame_id)
         camera = self._model.pipeline.manifest.lead_camera
         if self._frame is not None and camera is not None and self._debug_image.get_subscription_count():
             self._debug_image.publish(convert.overlay_to_message(self._frame, prediction, camera))

@@ -36,7 +36,7 @@ class ClassificationPublisher:
 
         self._label_info.publish(LabelInfo(class_map=[VisionClass(class_id=i, class_name=name) for i, name in enumerate(manifest.labels)]))
 
-    def publish(self, prediction: Prediction) -> None:
+    def publish(self, prediction: Prediction, frame_id: str) -> None:
         """Publish one prediction, if anybody listens."""
         if not INSTALLED or not self._classification.get_subscription_count():
             return
@@ -45,4 +45,5 @@ class ClassificationPublisher:
         results = [ObjectHypothesis(class_id=label, score=float(p)) for label, p in zip(self._labels, prediction.probabilities, strict=True)]
         message = Classification(results=sorted(results, key=lambda r: -r.score))
         message.header.stamp = ns_to_stamp(prediction.stamp_ns)
+        message.header.frame_id = frame_id
         self._classification.publish(message)

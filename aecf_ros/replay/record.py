@@ -112,7 +112,7 @@ class _Messages:
     def picture(self, raw: RawImage, prediction: Prediction, camera: str) -> Any:
         drawn = draw_overlay(decode_image(raw).image, prediction, camera)
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        return self._types[COMPRESSED](header=self._header(max(raw.stamp_ns, 0)), format="jpeg", data=jpeg.ravel())
+        return self._types[COMPRESSED](header=self._header(max(raw.stamp_ns, 0), raw.frame_id), format="jpeg", data=jpeg.ravel())
 
 
 _LEVELS = {StreamState.OK: 0, StreamState.WAITING: 1, StreamState.LATE: 1, StreamState.DEGRADED: 1}
@@ -173,7 +173,8 @@ class _Recorder:
                 self._connections[topic, msgtype] = self._writer.add_connection(topic, msgtype, typestore=self._store)
         for answer in drive(self._bag, self._topics, self._pipeline, faults, formats, self._copied(), self._watch):
             now_ns = self._bag.start_ns + round(answer.at_s * NANOSECONDS)
-            self._add(f"/{self._node}/prediction", PREDICTION, now_ns, self._messages.prediction(answer.prediction, now_ns, ""))
+            self._add(f"/{self._node}/prediction", PREDICTION, now_ns, self._messages.prediction(
+                answer.prediction, now_ns, self._frame.frame_id if self._frame is not None else ""))
             self._diagnose(now_ns)
             if self._frame is not None and self._lead is not None:
                 self._add(f"/{self._node}/debug_image", COMPRESSED, now_ns, self._messages.picture(self._frame, answer.prediction, self._lead))

@@ -178,7 +178,7 @@ def test_debug_image_is_drawn_for_a_listener(running: Robot) -> None:
     robot.peer.node.create_subscription(Image, "/fusion_node/debug_image", drawn.append, 1)
     robot.peer.wait_for(lambda: drawn, "a debug image", lambda: robot.images.publish(robot.image()))
     assert drawn[0].encoding == "rgb8" and drawn[0].width >= 320 and drawn[0].height > 120
-    assert len(drawn[0].data) == drawn[0].step * drawn[0].height
+    assert len(drawn[0].data) == drawn[0].step * drawn[0].height and drawn[0].header.frame_id == "front_camera"
 
 
 def test_classification_has_every_label_best_first(running: Robot) -> None:
@@ -190,6 +190,7 @@ def test_classification_has_every_label_best_first(running: Robot) -> None:
     scores = [result.score for result in heard[0].results]
     assert scores == sorted(scores, reverse=True)
     assert {result.class_id for result in heard[0].results} == set(load_bundle(MODEL).manifest.labels)
+    robot.peer.wait_for(lambda: heard[-1].header.frame_id == "front_camera", "the camera's frame", lambda: robot.images.publish(robot.image()))
 
 
 def test_the_page_of_parameters_is_current() -> None:

@@ -28,9 +28,9 @@ class Recording:
     def make(self, name: str, *fields: object) -> Any:
         return self.store.types[name](*fields)
 
-    def header(self, stamp_s: float) -> Any:
+    def header(self, stamp_s: float, frame_id: str = "") -> Any:
         ns = START_NS + round(stamp_s * 1e9)
-        return self.make("std_msgs/msg/Header", self.make("builtin_interfaces/msg/Time", ns // 10**9, ns % 10**9), "")
+        return self.make("std_msgs/msg/Header", self.make("builtin_interfaces/msg/Time", ns // 10**9, ns % 10**9), frame_id)
 
     def add(self, at_s: float, topic: str, message: Any) -> "Recording":
         self.messages.append((at_s, topic, message))
@@ -42,7 +42,7 @@ class Recording:
 
     def image(self, at_s: float, label: str, topic: str = "/camera/image", late_s: float = 0.0) -> "Recording":
         data = self.picture(label).ravel()
-        return self.add(at_s, topic, self.make("sensor_msgs/msg/Image", self.header(at_s - late_s), 8, 8, "rgb8", 0, 24, data))
+        return self.add(at_s, topic, self.make("sensor_msgs/msg/Image", self.header(at_s - late_s, "lens"), 8, 8, "rgb8", 0, 24, data))
 
     def jpeg(self, at_s: float, label: str, topic: str = "/camera/image") -> "Recording":
         data = cv2.imencode(".jpg", np.ascontiguousarray(self.picture(label)[..., ::-1]))[1]

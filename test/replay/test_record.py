@@ -51,6 +51,7 @@ def test_predictions_say_what_fed_them(again: tuple[dict, dict]) -> None:
     assert {m.modalities[0].state for m in lost} == {StreamState.DROPPED} and not any(m.modalities[0].used for m in lost)
     assert {m.label for at_s, m in predictions if 6 < at_s < 7} == {"blue"}
     last = predictions[-1][1]
+    assert last.header.frame_id == "lens"
     assert last.model == "tiny" and [m.name for m in last.modalities] == ["camera", "audio"] and last.probabilities.sum() == pytest.approx(1)
     assert last.header.stamp.sec * 10**9 + last.header.stamp.nanosec + last.latency.sec * 10**9 + last.latency.nanosec == \
         pytest.approx(1_700_000_000_000_000_000 + predictions[-1][0] * 1e9, abs=1e3)
