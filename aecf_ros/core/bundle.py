@@ -74,7 +74,26 @@ class AudioModality(_Record):
         return (self.window_samples,)
 
 
-Modality = Annotated[ImageModality | AudioModality, Field(discriminator="kind")]
+class VectorModality(_Record):
+    """Something that others compute: the encoder takes float32 ``[batch, dim]`` and standardizes it."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: Literal["vector"]
+    encoder: str
+    embedding_dim: int = Field(gt=0)
+    dim: int = Field(gt=0, le=65_536)
+
+    @property
+    def input_name(self) -> str:
+        return "vector"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, without the batch axis."""
+        return (self.dim,)
+
+
+Modality = Annotated[ImageModality | AudioModality | VectorModality, Field(discriminator="kind")]
 
 
 class SubsetCalibration(_Record):

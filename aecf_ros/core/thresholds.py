@@ -92,7 +92,9 @@ _SHARES = ("min_rate_ratio", "max_lost", "dark_below", "overexposed_above", "blu
 IMAGE_THRESHOLDS = StreamThresholds()
 AUDIO_THRESHOLDS = StreamThresholds(frozen_after_s=1.0)
 """A microphone behind a noise gate sends zeros between words, for less than a second."""
-DEFAULT_THRESHOLDS = {"image": IMAGE_THRESHOLDS, "audio": AUDIO_THRESHOLDS}
+VECTOR_THRESHOLDS = StreamThresholds(frozen_after_s=1.0)
+"""What computes a vector may round it, so that a quiet moment looks the same."""
+DEFAULT_THRESHOLDS = {"image": IMAGE_THRESHOLDS, "audio": AUDIO_THRESHOLDS, "vector": VECTOR_THRESHOLDS}
 """By kind of modality."""
 
 THRESHOLD_NAMES = tuple(f.name for f in fields(StreamThresholds))

@@ -17,6 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 from aecf_ros.core.bundle import Modality
 from aecf_ros.core.messages import read_audio, read_compressed_image, read_image
 from aecf_ros.core.types import RawAudio, RawImage
+from aecf_ros.core.vectors import RawVector, read_vector
 from aecf_ros.nodes.parameters import ParameterError, StreamParameters, Value
 from aecf_ros.nodes.qos import OVERRIDABLE
 from aecf_ros.replay.bag import AudioFormat
@@ -33,13 +34,14 @@ AUDIO_TYPES = {
     "dialect": "audio_common_msgs/msg/AudioStamped",
     "foxglove": "foxglove_msgs/msg/RawAudio",
 }
+VECTOR_TYPES = {"stamped": "aecf_msgs/msg/EmbeddingStamped"}
 UNNAMED = "_NODE_NAME_UNKNOWN_"
 INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
 
 _STORE = get_typestore(Stores.ROS2_HUMBLE)
 """Reads serialized images where they lie: rclpy converts a frame of 640x480 in 1 ms, this in 0.02 ms. Their layout is one for all distributions."""
 
-Read = Callable[[Any, int], RawImage | RawAudio]
+Read = Callable[[Any, int], RawImage | RawAudio | RawVector]
 """From a message (serialized, for images) and the node time of its arrival to a record; may raise FormatUnknown or Unreadable."""
 OnMessage = Callable[[str, Read, Any], None]
 OnPublishers = Callable[[str, int], None]
@@ -97,6 +99,8 @@ class Inputs:
         if modality.kind == "image":
             self._streams[name] = self._make(f"{name}/image", IMAGE_TYPES, (f"{name}.transport", options), _READ_IMAGE.__getitem__, CAMERA_QOS,
                                              serialized=True)
+        elif modality.kind == "vector":
+            self._streams[name] = self._make(name, VECTOR_TYPES, (f"{name}.message", {"message": "stamped"}), lambda _: read_vector, AUDIO_QOS)
         else:
             if options["sample_format"]:
                 self._infos[name] = AudioFormat(str(options["sample_format"]), int(options["rate_hz"]), int(options["channels"]))

@@ -15,7 +15,7 @@ from rclpy.node import Node
 
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.decode import SAMPLE_BYTES
-from aecf_ros.core.thresholds import AUDIO_THRESHOLDS, IMAGE_THRESHOLDS, THRESHOLD_NAMES, StreamThresholds
+from aecf_ros.core.thresholds import AUDIO_THRESHOLDS, IMAGE_THRESHOLDS, THRESHOLD_NAMES, VECTOR_THRESHOLDS, StreamThresholds
 from aecf_ros.runtime.backends import BACKENDS, DEVICES
 from aecf_ros.runtime.schedule import SCHEDULINGS
 
@@ -154,7 +154,12 @@ AUDIO = (
     Parameter("channels", 1, "Channels that go with sample_format", bounds=(1, 64), life="activate"),
 )
 
-OPTIONS = {"image": IMAGE, "audio": AUDIO}
+VECTOR = (
+    Parameter("frozen_after_s", VECTOR_THRESHOLDS.frozen_after_s, "How long one vector may repeat before the stream is FROZEN; 0 switches it off, as for "
+              "text that is published until the next is said", "s", (0.0, 600.0), life="live"),
+)
+
+OPTIONS = {"image": IMAGE, "audio": AUDIO, "vector": VECTOR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ class NodeParameters:
 
 @dataclass(frozen=True, slots=True)
 class StreamParameters:
-    """Parameters of one stream: its thresholds, and the values of IMAGE or AUDIO by name."""
+    """Parameters of one stream: its thresholds, and the values of IMAGE, AUDIO or VECTOR by name."""
 
     thresholds: StreamThresholds
     options: Mapping[str, Value]

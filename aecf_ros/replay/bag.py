@@ -28,6 +28,9 @@ from aecf_ros.replay.salvage_sqlite import salvage_sqlite
 IMAGE_TYPES = ("sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image")
 AUDIO_TYPES = ("audio_common_msgs/msg/AudioDataStamped", "audio_common_msgs/msg/AudioData", "audio_common_msgs/msg/AudioStamped",
                "foxglove_msgs/msg/RawAudio")
+VECTOR_TYPES = ("aecf_msgs/msg/EmbeddingStamped",)
+STREAM_TYPES = {"image": IMAGE_TYPES, "audio": AUDIO_TYPES, "vector": VECTOR_TYPES}
+"""Kind of modality -> message types that carry it."""
 UNDESCRIBED_TYPES = AUDIO_TYPES[:2]
 """Those whose messages do not say how to read them."""
 NO_TOPIC = "none"
@@ -45,6 +48,7 @@ _OTHER_AUDIO_DEFINITIONS = {
     "audio_common_msgs/msg/Audio": "audio_common_msgs/AudioData audio_data\naudio_common_msgs/AudioInfo info",
     "audio_common_msgs/msg/AudioStamped": "std_msgs/Header header\naudio_common_msgs/Audio audio",
 }
+_OUR_DEFINITIONS = {"aecf_msgs/msg/EmbeddingStamped": "std_msgs/Header header\nfloat32[] values"}
 _FOXGLOVE_DEFINITIONS = {
     "foxglove_msgs/msg/RawAudio":
         "builtin_interfaces/Time timestamp\nuint8[] data\nstring format\nuint32 sample_rate\nuint32 number_of_channels",
@@ -164,11 +168,11 @@ class Bag:
         named = dict(named or {})
         streams: dict[str, str] = {}
         infos: dict[str, str] = {}
-        given = {name: self._given(name, topic, IMAGE_TYPES if m.kind == "image" else AUDIO_TYPES)
+        given = {name: self._given(name, topic, STREAM_TYPES[m.kind])
                  for m in manifest.modalities if (topic := named.pop(name := m.name, None)) is not None}
         for modality in manifest.modalities:
             name = modality.name
-            types = IMAGE_TYPES if modality.kind == "image" else AUDIO_TYPES
+            types = STREAM_TYPES[modality.kind]
             info = named.pop(f"{name}_info", None)
             topic = given[name] if name in given else self._choose(name, types, {*streams.values(), *given.values()}, option)
             if topic is None:
@@ -180,7 +184,7 @@ class Bag:
                     infos[name] = info
         label = self._given("label", named.pop("label"), (LABEL_TYPE,)) if "label" in named else self._choose_label()
         for name in named:
-            known = [part for m in manifest.modalities for part in ([m.name] if m.kind == "image" else [m.name, f"{m.name}_info"])]
+            known = [part for m in manifest.modalities for part in ([m.name, f"{m.name}_info"] if m.kind == "audio" else [m.name])]
             raise BagError(f"topic for '{name}': this model has no such stream; use one of {', '.join([*known, 'label'])}")
         return Topics(streams, infos, label)
 
@@ -224,7 +228,7 @@ class Bag:
 def _types_without_definitions(other_dialect: bool) -> Typestore:
     """Types for recordings that carry no definitions of theirs, as sqlite3 ones of Humble do not."""
     store = get_typestore(Stores.ROS2_HUMBLE)
-    for name, definition in {**(_OTHER_AUDIO_DEFINITIONS if other_dialect else _AUDIO_DEFINITIONS), **_FOXGLOVE_DEFINITIONS}.items():
+    for name, definition in {**(_OTHER_AUDIO_DEFINITIONS if other_dialect else _AUDIO_DEFINITIONS), **_FOXGLOVE_DEFINITIONS, **_OUR_DEFINITIONS}.items():
         store.register(get_types_from_msg(definition, name))
     return store
 

@@ -12,6 +12,7 @@ from typing import Any
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
+from aecf_ros.core.vectors import RawVector
 from aecf_ros.replay.bag import AudioFormat, Bag, Recorded, Topics
 from aecf_ros.replay.faults import Delivery, Fault, FaultInjector
 from aecf_ros.replay.score import Run, summarize
@@ -32,7 +33,7 @@ class Arrival:
 
 
 def stream_kinds(manifest: Manifest) -> dict[str, str]:
-    """``image`` or ``audio`` for each modality."""
+    """``image``, ``audio`` or ``vector`` for each modality."""
     return {m.name: m.kind for m in manifest.modalities}
 
 
@@ -95,7 +96,7 @@ def read_truth(bag: Bag, topics: Topics, manifest: Manifest, labels_path: Path |
     return truth_from_labels(named, manifest.labels, window_s)
 
 
-Watch = Callable[[str, "RawImage | RawAudio | None", Observation, int], None]
+Watch = Callable[[str, "RawImage | RawAudio | RawVector | None", Observation, int], None]
 """Told the stream, the record (``None`` where the message could not be read), what became of it, and the log time in ns."""
 
 

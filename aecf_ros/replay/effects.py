@@ -17,6 +17,7 @@ from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.replay.wire import (
     edit_picture,
     edit_sound,
+    edit_vector,
     stamp_ns,
     with_nan,
     with_payload_cut,
@@ -26,8 +27,9 @@ from aecf_ros.replay.wire import (
     with_wrong_size,
 )
 
-IMAGE, AUDIO = "image", "audio"
+IMAGE, AUDIO, VECTOR = "image", "audio", "vector"
 BOTH = (IMAGE, AUDIO)
+ALL = (*BOTH, VECTOR)
 LAST_SEVERITY = 5
 
 
@@ -51,7 +53,7 @@ class Option:
     at_severity: tuple[float, float, float, float, float]
     low: float
     high: float
-    streams: tuple[str, ...] = BOTH
+    streams: tuple[str, ...] = ALL
 
     def value(self, severity: float) -> float:
         """The value at a severity, interpolated; below 1 it is that of 1."""
@@ -66,11 +68,11 @@ class Effect:
 
     Args:
         options: a value for each of ``OPTIONS``.
-        stream_kind: ``image`` or ``audio``.
+        stream_kind: ``image``, ``audio`` or ``vector``.
         end_s: when the fault ends.
     """
 
-    streams: ClassVar[tuple[str, ...]] = BOTH
+    streams: ClassVar[tuple[str, ...]] = ALL
     stamped: ClassVar[bool] = False
     OPTIONS: ClassVar[Mapping[str, Option]] = {}
 
@@ -172,11 +174,13 @@ class Rate(Effect):
 
 
 class _Content(Effect):
-    """Changes what a message shows or sounds like. Messages whose content cannot be read go on as they are."""
+    """Changes what a message shows, sounds like or says. Messages whose content cannot be read go on as they are."""
 
     def strike(self, delivery: Delivery, rng: np.random.Generator) -> list[Delivery]:
         if self.stream_kind == IMAGE:
             return [replace(delivery, message=edit_picture(delivery.message, lambda image: self.picture(image, rng)))]
+        if self.stream_kind == VECTOR:
+            return [replace(delivery, message=edit_vector(delivery.message, lambda numbers: self.vector(numbers, rng)))]
         return [replace(delivery, message=edit_sound(delivery.message, delivery.info, lambda samples: self.sound(samples, rng)))]
 
     def picture(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -187,14 +191,18 @@ class _Content(Effect):
         """float32 ``(n,)`` in [-1, 1] to the same."""
         raise NotImplementedError
 
+    def vector(self, numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """float32 ``(dim,)`` to the same."""
+        raise NotImplementedError
+
 
 class Noise(_Content):
-    """White noise: ``sigma_levels`` grey levels of 255 on a picture, or at ``snr_db`` below the usual level of the sound.
+    """White noise: ``sigma_levels`` grey levels of 255 on a picture, or at ``snr_db`` below the usual level of the sound or of the vector itself.
 
-    That level is the mean power of the stream's chunks that were above -50 dBFS, -26 dBFS before there was one.
+    That level of the sound is the mean power of the stream's chunks that were above -50 dBFS, -26 dBFS before there was one.
     """
 
-    OPTIONS = {"sigma_levels": Option((10, 20, 40, 70, 100), 0, 255, (IMAGE,)), "snr_db": Option((20, 12, 6, 0, -6), -60, 120, (AUDIO,))}
+    OPTIONS = {"sigma_levels": Option((10, 20, 40, 70, 100), 0, 255, (IMAGE,)), "snr_db": Option((20, 12, 6, 0, -6), -60, 120, (AUDIO, VECTOR))}
 
     def __init__(self, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
         super().__init__(options, stream_kind, end_s)
@@ -219,6 +227,10 @@ class Noise(_Content):
     def sound(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         sigma = np.sqrt(self._power * 10 ** (-self.options["snr_db"] / 10))
         return samples + rng.standard_normal(len(samples), np.float32) * np.float32(sigma)
+
+    def vector(self, numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        sigma = np.sqrt(np.mean(np.square(numbers)) * 10 ** (-self.options["snr_db"] / 10))
+        return numbers + rng.standard_normal(len(numbers), np.float32) * np.float32(sigma)
 
 
 class Blur(_Content):
@@ -260,6 +272,7 @@ class Silence(_Content):
 class Clip(_Content):
     """The gain is ``gain_db`` too high: sound is cut off at full scale, a picture is overexposed."""
 
+    streams = BOTH
     OPTIONS = {"gain_db": Option((6, 12, 18, 24, 36), 0, 120)}
 
     def picture(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -284,6 +297,8 @@ class _Spoiled(Effect):
 class Corrupt(_Spoiled):
     """The payload breaks off somewhere and a hundredth of the bytes in front of that are wrong."""
 
+    streams = BOTH
+
     def spoil(self, delivery: Delivery, rng: np.random.Generator) -> Delivery:
         cut = with_payload_cut(delivery.message, delivery.info, rng.uniform(0.1, 0.9))
         return replace(delivery, message=with_random_bytes(cut, 0.01, rng))
@@ -292,22 +307,24 @@ class Corrupt(_Spoiled):
 class WrongEncoding(_Spoiled):
     """The message names an encoding that nobody decodes: ``8UC7``, ``h264``, or ``mp3``."""
 
+    streams = BOTH
+
     def spoil(self, delivery: Delivery, rng: np.random.Generator) -> Delivery:
         message, info = with_wrong_encoding(delivery.message, delivery.info)
         return replace(delivery, message=message, info=info)
 
 
 class WrongSize(_Spoiled):
-    """A picture claims a size that it does not have; sound ends in the middle of a sample."""
+    """A picture claims a size that it does not have; sound ends in the middle of a sample; a vector lacks a number."""
 
     def spoil(self, delivery: Delivery, rng: np.random.Generator) -> Delivery:
         return replace(delivery, message=with_wrong_size(delivery.message, delivery.info))
 
 
 class NotANumber(_Spoiled):
-    """Sound becomes 32-bit float with a tenth of its samples NaN."""
+    """Sound becomes 32-bit float with a tenth of its samples NaN, and so do the numbers of a vector."""
 
-    streams = (AUDIO,)
+    streams = (AUDIO, VECTOR)
 
     def spoil(self, delivery: Delivery, rng: np.random.Generator) -> Delivery:
         message, info = with_nan(delivery.message, delivery.info, rng)

@@ -87,7 +87,7 @@ class Fault(BaseModel):
         return self.severity == 0 and not self.options
 
     def check_stream(self, stream_kind: str) -> None:
-        """Refuse a kind or option that cannot act on a stream of ``stream_kind``, ``image`` or ``audio``.
+        """Refuse a kind or option that cannot act on a stream of ``stream_kind``, ``image``, ``audio`` or ``vector``.
 
         Raises:
             FaultError: it cannot.
@@ -115,7 +115,7 @@ class FaultInjector:
 
     Args:
         faults: the schedule.
-        stream_kinds: ``image`` or ``audio`` for each stream.
+        stream_kinds: ``image``, ``audio`` or ``vector`` for each stream.
 
     Raises:
         FaultError: a fault cannot act on its stream.
@@ -168,7 +168,7 @@ def load_faults(path: Path | str, streams: Sequence[str] | Mapping[str, str]) ->
     """Read and validate a faults file against the streams that exist.
 
     Args:
-        streams: their names; a mapping name -> ``image`` or ``audio`` also refuses what cannot act on a stream.
+        streams: their names; a mapping name -> ``image``, ``audio`` or ``vector`` also refuses what cannot act on a stream.
 
     Raises:
         FaultError: not there, not YAML, not a list, or an entry that does not hold.

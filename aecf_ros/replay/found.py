@@ -1,4 +1,4 @@
-"""What recordings hold where no encoder says what it takes: a modality for each topic of pictures or sound, at its own size."""
+"""What recordings hold where no encoder says what it takes: a modality for each topic of a sensor, at its own size."""
 from __future__ import annotations
 
 import re
@@ -9,8 +9,9 @@ from typing import Any
 
 from aecf_ros.core.decode import DecodeError, decode_audio, decode_image
 from aecf_ros.core.messages import FormatUnknown
-from aecf_ros.core.types import RawImage
-from aecf_ros.replay.bag import AUDIO_TYPES, IMAGE_TYPES, INFO_TYPE, AudioFormat, BagError, UnreadableBag, open_bag
+from aecf_ros.core.types import RawAudio, RawImage
+from aecf_ros.core.vectors import RawVector
+from aecf_ros.replay.bag import INFO_TYPE, STREAM_TYPES, AudioFormat, BagError, UnreadableBag, open_bag
 from aecf_ros.replay.wire import raw_record
 
 _GENERIC = {"image", "image_raw", "image_color", "image_rect", "compressed", "color", "raw", "stamped", "audio_stamped"}
@@ -21,12 +22,12 @@ WINDOW_S = 1.0
 
 @dataclass(frozen=True)
 class Found:
-    """A topic as a modality: ``size`` is height and width of a picture, rate in Hz and window in s of sound."""
+    """A topic as a modality: ``size`` is height and width of a picture, rate in Hz and window in s of sound, the number of numbers of a vector."""
 
     name: str
     kind: str
     topic: str
-    size: tuple[float, float]
+    size: tuple[float, ...]
 
 
 def find_modalities(paths: Iterable[Path], named: Mapping[str, str], audio_format: AudioFormat | None = None) -> list[Found]:
@@ -46,14 +47,14 @@ def find_modalities(paths: Iterable[Path], named: Mapping[str, str], audio_forma
         except UnreadableBag:  # whoever reads its moments says so
             continue
         if found:
-            return sorted(found, key=lambda f: (f.kind != "image", f.topic))
+            return sorted(found, key=lambda f: (list(STREAM_TYPES).index(f.kind), f.topic))
     return []
 
 
 def _found_in(path: Path, called: Mapping[str, str], audio_format: AudioFormat | None) -> list[Found]:
     found: dict[str, Found] = {}
     with open_bag(path) as bag:
-        kinds = {topic: "image" if kind in IMAGE_TYPES else "audio" for topic, kind in bag.types.items() if kind in (*IMAGE_TYPES, *AUDIO_TYPES)}
+        kinds = {topic: kind for topic, found_type in bag.types.items() for kind, types in STREAM_TYPES.items() if found_type in types}
         infos = [topic for topic, kind in bag.types.items() if kind == INFO_TYPE]
         info: Any = audio_format
         for one in bag.messages([*kinds, *infos]):
@@ -63,8 +64,7 @@ def _found_in(path: Path, called: Mapping[str, str], audio_format: AudioFormat |
                 info = bag.deserialize(one)
             elif one.topic not in found:
                 try:
-                    raw = raw_record(bag.deserialize(one), info, one.log_ns)
-                    size = decode_image(raw).image.shape[:2] if isinstance(raw, RawImage) else (decode_audio(raw).rate_hz, WINDOW_S)
+                    size = _size(raw_record(bag.deserialize(one), info, one.log_ns))
                 except (BagError, DecodeError, FormatUnknown):
                     continue
                 name = _unused(called.get(one.topic) or _name(one.topic, kinds[one.topic]), {f.name for f in found.values()})
@@ -72,10 +72,16 @@ def _found_in(path: Path, called: Mapping[str, str], audio_format: AudioFormat |
     return list(found.values())
 
 
+def _size(raw: RawImage | RawAudio | RawVector) -> tuple[float, ...]:
+    if isinstance(raw, RawVector):
+        return (len(raw.values),)
+    return decode_image(raw).image.shape[:2] if isinstance(raw, RawImage) else (decode_audio(raw).rate_hz, WINDOW_S)
+
+
 def _name(topic: str, kind: str) -> str:
     parts = [part for part in topic.lower().split("/") if part and part not in _GENERIC]
     name = re.sub(r"[^a-z0-9_]", "_", parts[0] if parts else "").lstrip("_0123456789")
-    return name or ("camera" if kind == "image" else "audio")
+    return name or ("camera" if kind == "image" else kind)
 
 
 def _unused(name: str, taken: set[str]) -> str:

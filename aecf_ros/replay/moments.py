@@ -4,7 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,12 +13,13 @@ import numpy as np
 
 from aecf_ros.core.moments import Batch
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.replay.bag import AUDIO_TYPES, IMAGE_TYPES, NO_TOPIC, UNDESCRIBED_TYPES, AudioFormat, Bag, Topics, open_bag
+from aecf_ros.replay.bag import NO_TOPIC, STREAM_TYPES, UNDESCRIBED_TYPES, AudioFormat, Bag, Topics, open_bag
 from aecf_ros.replay.recordings import content_digest
 from aecf_ros.replay.senses import SENSES, Modality
 from aecf_ros.replay.spans import Span, label_file, read_spans
 from aecf_ros.replay.truth import SETTLING_MARGIN_S
 
+_SIZES = {"image": ("height", "width"), "audio": ("rate_hz", "window_s"), "vector": ("dim",)}
 _VERSION = 1
 """Of what a moment is; raised when the same recording would give other samples."""
 
@@ -28,7 +29,7 @@ class BagUnit:
     """The labelled moments of one recording; a :class:`aecf_ros.core.moments.Unit`.
 
     Attributes:
-        modalities: with a name, a kind, and ``height`` and ``width`` or ``rate_hz`` and ``window_s``.
+        modalities: with a name, a kind, and ``height`` and ``width``, ``rate_hz`` and ``window_s``, or ``dim``.
         moments_ns: int64 ``(N,)``, log time, ascending.
         duration_s: of the whole recording.
         audio_format: how to read sound until an ``AudioInfo`` comes.
@@ -51,6 +52,11 @@ class BagUnit:
     audio_format: AudioFormat | None = None
     missing: Sequence[str] = ()
     known: Sequence[str] = ()
+
+    def only(self, name: str) -> BagUnit:
+        """The same moments with one modality, so that only its messages are read."""
+        topics = Topics({n: of for n, of in self.topics.streams.items() if n == name}, {n: of for n, of in self.topics.infos.items() if n == name}, None)
+        return replace(self, topics=topics, modalities=[m for m in self.modalities if m.name == name])
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The moments in order, up to ``size`` at a time: one pass in log order, in memory that does not grow with the recording.
@@ -161,7 +167,7 @@ class Scan:
 
 
 def _sizes(modality: Any) -> tuple[float, ...]:
-    return (modality.height, modality.width) if modality.kind == "image" else (modality.rate_hz, modality.window_s)
+    return tuple(getattr(modality, name) for name in _SIZES[modality.kind])
 
 
 def scan_recording(name: str, path: Path, modalities: Sequence[Modality], named: Mapping[str, str], audio_format: AudioFormat | None = None) -> Scan:
@@ -179,7 +185,7 @@ def scan_recording(name: str, path: Path, modalities: Sequence[Modality], named:
     with open_bag(path) as bag:
         named, missing = dict(named), []
         for m in modalities:
-            types = IMAGE_TYPES if m.kind == "image" else AUDIO_TYPES
+            types = STREAM_TYPES[m.kind]
             if (named[m.name] not in bag.types) if m.name in named else not any(kind in types for kind in bag.types.values()):
                 named[m.name] = NO_TOPIC
                 missing.append(m.name)

@@ -1,4 +1,4 @@
-"""What a camera or a microphone of a recording gives at a moment: what the pipeline would have given its encoder then.
+"""What a sensor of a recording gives at a moment: what the pipeline would have given its encoder then.
 
 Frames are decoded when a moment asks for them; sound is laid into the pipeline's own window as it comes.
 """
@@ -15,6 +15,7 @@ from aecf_ros.core.decode import DecodeError, decode_audio, decode_image, resize
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.stamps import StampCheck
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
+from aecf_ros.core.vectors import RawVector, decode_vector
 from aecf_ros.replay.bag import Bag, BagError, Recorded
 from aecf_ros.replay.wire import raw_record
 from aecf_ros.runtime.resample import resample_window
@@ -25,7 +26,7 @@ _RECENT_FRAMES = 4
 
 
 class Modality(Protocol):
-    """As much of a modality as its samples depend on; ``height`` and ``width`` of an image, ``rate_hz`` and ``window_s`` of sound."""
+    """As much of a modality as its samples depend on; ``height`` and ``width`` of an image, ``rate_hz`` and ``window_s`` of sound, ``dim`` of a vector."""
 
     name: str
     kind: str
@@ -48,36 +49,66 @@ class Refused:
         return [f"{topic}: {self.count} messages cannot be used, {self.first}"] if self.count else []
 
 
-class Eye:
-    """The newest frame of a camera: uint8 ``(H, W, 3)`` RGB."""
+class _Newest:
+    """The newest message of a stream of which each stands for itself."""
 
-    def __init__(self, modality: Any, max_age_ns: int) -> None:
-        self._size = modality.height, modality.width
+    def __init__(self, max_age_ns: int) -> None:
         self._max_age_ns = max_age_ns
         self._recent: deque[Recorded] = deque(maxlen=_RECENT_FRAMES)
         self._decoded: tuple[Recorded, np.ndarray] | None = None
         self.refused = Refused()
-        self.shape, self.dtype = (*self._size, 3), np.uint8
 
     def take(self, bag: Bag, one: Recorded, info: Any | None) -> None:
-        """A frame arrived; it stays serialized."""
+        """A message arrived; it stays serialized."""
         self._recent.append(one)
 
     def sample(self, bag: Bag, now_ns: int) -> np.ndarray | None:
-        """The newest frame that can be decoded, ``None`` where it arrived too long ago."""
+        """The newest one that can be decoded, ``None`` where it arrived too long ago."""
         while self._recent and now_ns - self._recent[-1].log_ns <= self._max_age_ns:
             one = self._recent[-1]
             if self._decoded is not None and self._decoded[0] is one:
                 return self._decoded[1]
             try:
-                raw = raw_record(bag.deserialize(one), None, one.log_ns)
-                if not isinstance(raw, RawImage):
-                    raise DecodeError(f"got {type(raw).__name__} on an image stream")
-                self._decoded = one, resize_image(decode_image(raw).image, *self._size)
+                self._decoded = one, self.decode(raw_record(bag.deserialize(one), None, one.log_ns))
             except (BagError, DecodeError, FormatUnknown) as error:
                 self.refused.note(bag, one, error)
-                self._recent.pop()  # as in the pipeline, the frame before is then the newest evidence
+                self._recent.pop()  # as in the pipeline, the one before is then the newest evidence
         return None
+
+    def decode(self, raw: Any) -> np.ndarray:
+        """A record as the encoder takes it.
+
+        Raises:
+            DecodeError: it cannot be used.
+        """
+        raise NotImplementedError
+
+
+class Eye(_Newest):
+    """The newest frame of a camera: uint8 ``(H, W, 3)`` RGB."""
+
+    def __init__(self, modality: Any, max_age_ns: int) -> None:
+        super().__init__(max_age_ns)
+        self._size = modality.height, modality.width
+        self.shape, self.dtype = (*self._size, 3), np.uint8
+
+    def decode(self, raw: Any) -> np.ndarray:
+        if not isinstance(raw, RawImage):
+            raise DecodeError(f"got {type(raw).__name__} on an image stream")
+        return resize_image(decode_image(raw).image, *self._size)
+
+
+class Vector(_Newest):
+    """The newest vector that somebody computed: float32 ``(dim,)``."""
+
+    def __init__(self, modality: Any, max_age_ns: int) -> None:
+        super().__init__(max_age_ns)
+        self.shape, self.dtype = (modality.dim,), np.float32
+
+    def decode(self, raw: Any) -> np.ndarray:
+        if not isinstance(raw, RawVector):
+            raise DecodeError(f"got {type(raw).__name__} on a stream of vectors")
+        return decode_vector(raw.values, *self.shape)
 
 
 class Ear:
@@ -135,5 +166,5 @@ class Ear:
         return round(self._window_s * NANOSECONDS)
 
 
-SENSES = {"image": Eye, "audio": Ear}
+SENSES = {"image": Eye, "audio": Ear, "vector": Vector}
 """Kind of modality -> what gives its samples."""

@@ -16,6 +16,7 @@ import numpy as np
 from aecf_ros.core.decode import SAMPLE_BYTES, as_bytes, decode_image
 from aecf_ros.core.messages import PORTAUDIO_FIELDS, FormatUnknown, read_audio, read_compressed_image, read_image, stamp_to_ns
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
+from aecf_ros.core.vectors import RawVector, is_vector, read_vector
 
 JPEG_QUALITY = 95
 """Of a frame that was decoded, changed and encoded again: high, so that the fault and not the codec is what is seen."""
@@ -102,6 +103,11 @@ def edit_picture(message: Any, change: Callable[[np.ndarray], np.ndarray]) -> An
     return _with(_with_data(message, flat), encoding=encoding, step=flat.size // raw.height)
 
 
+def edit_vector(message: Any, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+    """A copy with ``change`` done to the numbers, float32 ``(n,)`` to as many or fewer."""
+    return _with(message, values=_like(message.values, change(np.array(message.values, np.float32)).astype(np.float32)))
+
+
 def sound_of(message: Any, info: Any | None) -> RawAudio:
     """The record of any audio message; its times mean nothing.
 
@@ -156,7 +162,9 @@ def edit_sound(message: Any, info: Any | None, change: Callable[[np.ndarray], np
 
 
 def with_nan(message: Any, info: Any | None, rng: np.random.Generator) -> tuple[Any, Any]:
-    """The sound as F32LE with a tenth of its samples NaN, and the info that says so."""
+    """The sound as F32LE with a tenth of its samples NaN, and the info that says so; a vector with a tenth of its numbers NaN."""
+    if is_vector(message):
+        return edit_vector(message, lambda numbers: np.where((rng.random(len(numbers)) < 0.1) | (np.arange(len(numbers)) == 0), np.nan, numbers)), info
     raw = sound_of(message, info)
     samples = _samples(raw)
     samples[rng.random(len(samples)) < 0.1] = np.nan
@@ -191,7 +199,9 @@ def with_wrong_encoding(message: Any, info: Any | None) -> tuple[Any, Any]:
 
 
 def with_wrong_size(message: Any, info: Any | None) -> Any:
-    """A picture that claims more rows than it has, or sound that ends in the middle of a sample."""
+    """A picture that claims more rows than it has, sound that ends in the middle of a sample, or a vector that lacks its last number."""
+    if is_vector(message):
+        return edit_vector(message, lambda numbers: numbers[:-1])
     if not is_image(message):
         return with_payload_cut(message, info, 1.0)
     if hasattr(message, "encoding"):
@@ -237,7 +247,7 @@ def with_random_bytes(message: Any, share: float, rng: np.random.Generator) -> A
     return _with_data(message, data)
 
 
-def raw_record(message: Any, info: Any | None, received_ns: int) -> RawImage | RawAudio:
+def raw_record(message: Any, info: Any | None, received_ns: int) -> RawImage | RawAudio | RawVector:
     """The record of any message that carries a stream.
 
     Raises:
@@ -247,7 +257,7 @@ def raw_record(message: Any, info: Any | None, received_ns: int) -> RawImage | R
         return read_image(message, received_ns)
     if is_image(message):
         return read_compressed_image(message, received_ns)
-    return read_audio(message, info, received_ns)
+    return read_vector(message, received_ns) if is_vector(message) else read_audio(message, info, received_ns)
 
 
 def headless(message: Any) -> bool:

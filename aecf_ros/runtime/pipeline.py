@@ -14,13 +14,14 @@ from typing import Protocol
 import numpy as np
 
 from aecf_ros.core.buffer import AudioWindow
-from aecf_ros.core.bundle import ABSTAIN_REASONS, AudioModality, ImageModality, Manifest, Modality
+from aecf_ros.core.bundle import ABSTAIN_REASONS, AudioModality, ImageModality, Manifest, Modality, VectorModality
 from aecf_ros.core.content import SAME_PICTURE, AudioWatch, ImageContent, ImageWatch, digest
 from aecf_ros.core.decode import DecodeError, as_bytes, decode_audio, decode_image, is_compressed, resize_image
 from aecf_ros.core.drift import DriftWatch
 from aecf_ros.core.streams import PublishersMatched, SampleReceived, SampleRejected, StreamMonitor, TimePassed
 from aecf_ros.core.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
 from aecf_ros.core.types import NANOSECONDS, AudioChunk, ModalityReport, Prediction, RawAudio, RawImage, StreamState, StreamStatus
+from aecf_ros.core.vectors import RawVector, VectorWatch, decode_vector
 from aecf_ros.runtime.backends import Backend, HeadOutput
 from aecf_ros.runtime.resample import resample_window
 from aecf_ros.runtime.trace import Trace
@@ -31,6 +32,9 @@ CHECK_PERIOD_NS = 90_000_000
 """Content is measured ten times a second: complaints about it must last 0.4 s anyway."""
 GAP_PERIODS = 1.75
 """Camera periods after which a prediction is made though no frame came: more than jitter, less than two."""
+
+
+Raw = RawImage | RawAudio | RawVector
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class _Source(Protocol):
     stamp_ns: int | None
     trace: Trace
 
-    def read(self, raw: RawImage | RawAudio, now_ns: int) -> SampleReceived: ...
+    def read(self, raw: Raw, now_ns: int) -> SampleReceived: ...
 
     def keep(self) -> None: ...
 
@@ -99,7 +103,7 @@ class _ImageSource:
         self.changed = False
         self.stamp_ns: int | None = None
 
-    def read(self, raw: RawImage | RawAudio, now_ns: int) -> SampleReceived:
+    def read(self, raw: Raw, now_ns: int) -> SampleReceived:
         self.settle()
         if not isinstance(raw, RawImage):
             raise DecodeError(f"got {type(raw).__name__} on an image stream; check the topic's remapping")
@@ -149,7 +153,7 @@ class _AudioSource:
         self.changed = False
         self.stamp_ns: int | None = None
 
-    def read(self, raw: RawImage | RawAudio, now_ns: int) -> SampleReceived:
+    def read(self, raw: Raw, now_ns: int) -> SampleReceived:
         if not isinstance(raw, RawAudio):
             raise DecodeError(f"got {type(raw).__name__} on an audio stream; check the topic's remapping")
         started_ns = perf_counter_ns()
@@ -178,7 +182,42 @@ class _AudioSource:
         return window
 
 
-_SOURCES: dict[str, Callable[..., _Source]] = {"image": _ImageSource, "audio": _AudioSource}
+class _VectorSource:
+    def __init__(self, modality: VectorModality, trace: Trace) -> None:
+        self._dim, self._decode = modality.dim, f"decode {modality.name}"
+        self.trace = trace
+        self._watch = VectorWatch()
+        self._next: tuple[int, np.ndarray] | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        self._vector = np.zeros(self._dim, np.float32)
+        self.changed = False
+        self.stamp_ns: int | None = None
+
+    def read(self, raw: Raw, now_ns: int) -> SampleReceived:
+        if not isinstance(raw, RawVector):
+            raise DecodeError(f"got {type(raw).__name__} on a stream of vectors; check the topic's remapping")
+        started_ns = perf_counter_ns()
+        vector = decode_vector(raw.values, self._dim)
+        self._next = raw.stamp_ns, vector
+        content = self._watch.look(vector)
+        self.trace.add(self._decode, perf_counter_ns() - started_ns)
+        return SampleReceived(raw.stamp_ns, raw.received_ns, content=content)
+
+    def keep(self) -> None:
+        assert self._next is not None  # read() comes first
+        self.stamp_ns, self._vector = self._next
+        self.changed = True
+
+    def settle(self) -> None:
+        """There is nothing to put off."""
+
+    def sample(self) -> np.ndarray:
+        return self._vector
+
+
+_SOURCES: dict[str, Callable[..., _Source]] = {"image": _ImageSource, "audio": _AudioSource, "vector": _VectorSource}
 
 
 @dataclass(slots=True)
@@ -264,7 +303,7 @@ class Pipeline:
         self._last_step_ns = other._last_step_ns
         self.configure(self.config)
 
-    def observe(self, stream: str, raw: RawImage | RawAudio, now_ns: int) -> Observation:
+    def observe(self, stream: str, raw: Raw, now_ns: int) -> Observation:
         """Take one message of the modality ``stream``. Never raises for what the message holds.
 
         Raises:
