@@ -15,9 +15,13 @@ import pytest
 
 pytest.importorskip("launch_ros", reason="`launch_ros` cannot be imported: it is not on PyPI, only in an installed ROS 2")
 
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from aecf_msgs.msg import FusedPrediction  # noqa: E402
 from lifecycle_msgs.msg import State  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 
+from .alsa import NAME, RATE_HZ, AlsaMicrophone  # noqa: E402
 from .conftest import ROOT, WAIT_S, Peer  # noqa: E402
 from .recordings import first_seconds  # noqa: E402
 from .test_evaluator_node import SECONDS, evaluated, same_as_evaluated  # noqa: E402
@@ -103,6 +107,37 @@ def test_a_node_that_is_killed_is_active_again_after_its_respawn(peer: Peer, lau
     os.kill(pids()[0], signal.SIGKILL)
     peer.wait_for(lambda: len(pids()) == 2, "the respawn")
     wait_until_active(peer)
+
+
+def test_drivers_are_started_on_what_the_arguments_name_and_feed_the_node(peer: Peer, launch: Callable[..., Launched], tmp_path: Path,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sounddevice", reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice", exc_type=OSError)
+    video = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (160, 120))
+    noise = np.random.default_rng(0)
+    for _ in range(40):
+        writer.write(noise.integers(0, 256, (120, 160, 3), np.uint8))
+    writer.release()
+    camera = tmp_path / "camera.yaml"
+    camera.write_text("/**: {ros__parameters: {loop: true}}")
+    microphone = AlsaMicrophone(tmp_path, noise.integers(-8000, 8000, 20 * RATE_HZ, dtype=np.int16))
+    monkeypatch.setenv("ALSA_CONFIG_PATH", microphone.environment["ALSA_CONFIG_PATH"])
+    predictions: list[FusedPrediction] = []
+    peer.node.create_subscription(FusedPrediction, "/robot/fusion_node/prediction", predictions.append, 10)
+    try:
+        launched = launch("fusion.launch.py", "namespace:=robot", "camera_topic:=front/image_raw", "start_camera:=true", f"camera_source:={video}",
+                          f"camera_params_file:={camera}", "start_microphone:=true", f"microphone_device:={NAME}")
+        peer.wait_for(lambda: predictions and all(m.used for m in predictions[-1].modalities), "a prediction from both drivers")
+        assert peer.node.get_publishers_info_by_topic("/robot/front/image_raw"), launched.output()
+    finally:
+        microphone.unplug()
+
+
+def test_a_parameter_of_the_file_holds_where_its_argument_is_not_given(launch: Callable[..., Launched], peer: Peer, tmp_path: Path) -> None:
+    file = tmp_path / "robot.yaml"
+    file.write_text("/**: {ros__parameters: {model: /nowhere/of/the/file, device: cpu}}")
+    launched = launch("fusion.launch.py", f"params_file:={file}", "respawn:=false")
+    peer.wait_for(lambda: "/nowhere/of/the/file: no such model directory" in launched.output(), "the file's model to be refused")
 
 
 def test_autostart_false_leaves_the_node_unconfigured(peer: Peer, launch: Callable[..., Launched]) -> None:
