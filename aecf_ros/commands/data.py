@@ -16,7 +16,7 @@ from aecf_ros.replay.truth import LabelError
 from aecf_ros.training.classes import checked_corpus, class_counts, class_names
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import DATASET, AudioSpec, DatasetError, ImageSpec, ModalitySpec
+from aecf_ros.training.datasets import DATASET, AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
 from aecf_ros.training.folder import folder_corpus
 from aecf_ros.training.split import SPLIT_PARTS, given_parts, split_recordings
 from aecf_ros.training.table import find_table, table_corpus
@@ -68,7 +68,7 @@ def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[
         modalities = [_spec(of) for of in held]
         topics = {**{of.name: of.topic for of in held}, **topics}
         if not modalities:
-            raise DatasetError(f"{path}: no recording holds a picture or sound that can be read; `ros2 bag info` shows what they hold")
+            raise DatasetError(f"{path}: no recording holds pictures, sound or vectors that can be read; `ros2 bag info` shows what they hold")
     scans: list[Scan] = []
     unreadable: list[str] = []
     for i, (name, at) in enumerate(found.items()):
@@ -107,6 +107,8 @@ def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[
 def _spec(found: Found) -> ModalitySpec:
     if found.kind == "image":
         return ImageSpec(name=found.name, kind="image", height=int(found.size[0]), width=int(found.size[1]))
+    if found.kind == "vector":
+        return VectorSpec(name=found.name, kind="vector", dim=int(found.size[0]))
     return AudioSpec(name=found.name, kind="audio", rate_hz=int(found.size[0]), window_s=found.size[1])
 
 

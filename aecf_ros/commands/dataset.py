@@ -65,13 +65,13 @@ def _encoder_override(text: str) -> str:
 
 def _specs(config: TrainConfig) -> list[ModalitySpec]:
     """What the encoders that a configuration names take."""
-    files = {name: of.onnx for name, of in config.encoders.items() if of.onnx is not None}
-    if not files:
+    if all(of.onnx is None and of.vector is None for of in config.encoders.values()):
         return []
-    from aecf_ros.training.frozen import EncoderError, open_encoder
+    from aecf_ros.training.frozen import EncoderError
+    from aecf_ros.training.train import given_specs  # brings torch
 
     try:
-        return [open_encoder(path, name).spec for name, path in files.items()]
+        return given_specs(config)
     except EncoderError as error:
         raise click.ClickException(str(error)) from None
 

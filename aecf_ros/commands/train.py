@@ -20,7 +20,7 @@ from aecf_ros.training.frozen import EncoderError
 from aecf_ros.training.measure import specs_of, training_config
 from aecf_ros.training.precision import HEADER, PRECISIONS, comparison, quantize
 from aecf_ros.training.ranks import joined
-from aecf_ros.training.train import frozen_encoders, train
+from aecf_ros.training.train import given_specs, train
 
 PathArgument = click.Path(path_type=Path)
 
@@ -54,7 +54,7 @@ def train_command(
     """
     with _errors_in_one_line():
         config = load_config(config_path, overrides)
-        specs = [encoder.spec for encoder in frozen_encoders(config).values()]
+        specs = given_specs(config)
         corpus = open_corpus_watched(data, specs or None, config.data)
         with joined() as ranks:
             for line in corpus.warnings if ranks.first else ():

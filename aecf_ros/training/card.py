@@ -133,7 +133,7 @@ def model_card(
     silent = "; ".join(f"{name} shows nothing: {value:.4f}" for name, value in nothing.items()) or "not measured"
     shapes = "\n".join(
         f"- `{m.name}` ({m.kind}): one sample is {list(m.input_shape)}"
-        + (f" at {m.rate_hz} Hz, {m.window_s:g} s" if m.kind == "audio" else ", uint8 RGB")
+        + (f" at {m.rate_hz} Hz, {m.window_s:g} s" if m.kind == "audio" else ", uint8 RGB" if m.kind == "image" else " numbers, standardized")
         + f"; embedding {m.embedding_dim}"
         for m in manifest.modalities
     )

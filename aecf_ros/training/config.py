@@ -31,10 +31,12 @@ class OptimizerConfig(_Record):
 
 
 class EncoderConfig(_Record):
-    """One encoder, or one kind: trained here, or somebody's frozen one."""
+    """One encoder, or one kind: trained here, or somebody's frozen one, or none, where vectors come in."""
 
     onnx: Path | None = None
     """A frozen encoder: what `aecf wrap-encoder` wrote, or an encoder of a bundle. The fields below are then of no use."""
+    vector: int | None = Field(None, gt=0, le=65_536)
+    """The modality is vectors of so many numbers that somebody else computed; they are standardized, and the fields below are of no use."""
     embedding_dim: int = Field(64, ge=2)
     dropout: float = Field(0.1, ge=0, lt=1)
     label_smoothing: float = Field(0.05, ge=0, lt=1)

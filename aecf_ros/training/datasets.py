@@ -2,7 +2,7 @@
 
 A folder holds ``dataset.yaml`` and, for each part P and modality m, ``P/m.npy`` with ``P/m_labels.npy`` (int16 class
 index, or -1 where there is nothing to recognize: an empty scene, silence, noise). Images are uint8 ``(N, H, W, 3)`` RGB,
-sound is int16 ``(N, samples)``. The part ``encoders`` may be absent where encoders are frozen ones. Two files are
+sound is int16 ``(N, samples)``, vectors are float32 ``(N, dim)``. The part ``encoders`` may be absent where encoders are frozen ones. Two files are
 optional: ``P/m_sources.npy`` (int16 index into the modality's ``sources``, -1 for none) says which corpus a sample is
 from, and ``P/m_clusters.npy`` (integers) which samples are not independent: those made from one recording, one drawing or
 one session share a number.
@@ -74,7 +74,33 @@ class AudioSpec(_Record):
         return np.dtype(np.int16)
 
 
-ModalitySpec = Annotated[ImageSpec | AudioSpec, Field(discriminator="kind")]
+class VectorSpec(_Record):
+    """Vectors that somebody else computed: samples are float32 ``(dim,)``."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: Literal["vector"]
+    dim: int = Field(gt=0)
+    sources: list[str] = []
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample in the file."""
+        return (self.dim,)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the file."""
+        return np.dtype(np.float32)
+
+
+ModalitySpec = Annotated[ImageSpec | AudioSpec | VectorSpec, Field(discriminator="kind")]
+
+
+def size_of(m: ModalitySpec) -> str:
+    """What a sample of a modality is, in words."""
+    if isinstance(m, VectorSpec):
+        return f"{m.dim} numbers"
+    return f"{m.height}x{m.width} pixels" if isinstance(m, ImageSpec) else f"{m.window_s:.4g} s at {m.rate_hz} Hz"
 
 
 class DatasetSpec(BaseModel):
@@ -94,7 +120,7 @@ class Samples:
     """One modality of one part, memory-mapped.
 
     Attributes:
-        data: ``(N, *sample_shape)``, uint8 images or int16 sound.
+        data: ``(N, *sample_shape)``, uint8 images, int16 sound or float32 vectors.
         labels: int64 ``(N,)``, class index or -1.
         sources: int64 ``(N,)``, index into the modality's sources, or -1 where unknown.
         clusters: int64 ``(N,)``, shared by samples of one recording; each sample its own where the folder does not say.

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aecf_ros.training import vector_field
+
 Corruption = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 CLEAN = -1
 """Kind of a sample that is left as it was recorded."""
@@ -209,6 +211,7 @@ def faint(sound: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor
 KINDS: Mapping[str, Mapping[str, Corruption]] = {
     "image": {f.__name__: f for f in (sensor_noise, blur, motion, low_light, overexposure, low_contrast, occlusion, tilt)},
     "audio": {f.__name__: f for f in (white_noise, rumble, hum, talk, muffled, clipping, dropouts, echo, speed, faint)},
+    "vector": {f.__name__: f for f in vector_field.KINDS},
 }
 """Kind of modality -> name -> corruption. A sample's kind is an index into these."""
 
@@ -218,7 +221,7 @@ class Field:
     """What befalls each sample.
 
     Attributes:
-        modality_kind: ``image`` or ``audio``.
+        modality_kind: ``image``, ``audio`` or ``vector``.
         kind: int64 ``(N,)``, index into :data:`KINDS` of that, or :data:`CLEAN`.
         severity: float32 ``(N,)`` in [1, 5].
     """
@@ -240,7 +243,7 @@ def draw_field(modality_kind: str, count: int, seed: Sequence[int]) -> Field:
 
 
 def corrupt(samples: Tensor, field: Field, generator: torch.Generator) -> Tensor:
-    """Samples as an encoder takes them, corrupted: uint8 (B, H, W, 3) or float32 (B, N), the same type back."""
+    """Samples as an encoder takes them, corrupted: uint8 (B, H, W, 3), or sound or vectors float32 (B, N); the same type back."""
     picture = field.modality_kind == "image"
     x = samples.permute(0, 3, 1, 2).float() / 255.0 if picture else samples
     out = x.clone()
@@ -248,6 +251,8 @@ def corrupt(samples: Tensor, field: Field, generator: torch.Generator) -> Tensor
         rows = torch.from_numpy(np.flatnonzero(field.kind == index))
         if len(rows):
             out[rows] = change(x[rows], torch.from_numpy(field.severity)[rows], generator)
+    if field.modality_kind == "vector":
+        return out
     if not picture:
         return out.clamp(-1.0, 1.0)
     return (out.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

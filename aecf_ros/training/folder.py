@@ -11,7 +11,7 @@ import numpy as np
 
 from aecf_ros.core.moments import Batch
 from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import AudioSpec, Dataset, DatasetError, ImageSpec, ModalitySpec, load_dataset
+from aecf_ros.training.datasets import Dataset, DatasetError, ModalitySpec, load_dataset, size_of
 
 BLOCK_ROWS = 4096
 
@@ -40,6 +40,10 @@ class FolderUnit:
     columns: int
     array_digest: str
     losses: list[str] = field(default_factory=list)
+
+    def only(self, name: str) -> FolderUnit:
+        """The same rows: there is one modality in them."""
+        return self
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The rows in order, up to ``size`` at a time."""
@@ -122,10 +126,6 @@ def _fits(directory: Path | str, held: Sequence[ModalitySpec], wanted: ModalityS
         )
     if found.kind != wanted.kind or found.sample_shape != wanted.sample_shape:
         raise DatasetError(
-            f"{directory}: {wanted.name} is {_size(found)}, and the encoder takes {_size(wanted)}; "
+            f"{directory}: {wanted.name} is {size_of(found)}, and the encoder takes {size_of(wanted)}; "
             "make the dataset at that size or take another encoder"
         )
-
-
-def _size(m: ImageSpec | AudioSpec) -> str:
-    return f"{m.height}x{m.width} pixels" if isinstance(m, ImageSpec) else f"{m.window_s:g} s at {m.rate_hz} Hz"

@@ -6,11 +6,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from aecf_ros.core.decode import DecodeError, decode_image
 from aecf_ros.core.types import RawImage
 from aecf_ros.training.config import DataConfig
-from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec, ModalitySpec
-from aecf_ros.training.rows import Rows
+from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
+from aecf_ros.training.rows import Cell, Numbers, Rows, numbers_in
 
 _IMAGES = {".jpg", ".jpeg", ".png"}
 _SOUNDS = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus", ".au"}
@@ -19,26 +21,45 @@ _TRIED = 20
 
 
 def found_modalities(path: Path, rows: Rows, config: DataConfig) -> list[ModalitySpec]:
-    """A modality for each column that names pictures or sound files: of the size of the first file that can be read.
+    """A modality for each column that names pictures or sound files, or holds vectors: of the size of the first that can be read.
 
     Raises:
         DatasetError: there is no such column, or none of its files can be read.
     """
     named = {column: name for name, column in config.columns.items()}
+    told = {config.columns.get(of, of) for of in ("label", "split", "recording")}
     specs: list[ModalitySpec] = []
     for at, column in enumerate(rows.header):
         cells = [cells[at] for _, cells in rows.lines if cells[at]]
-        kinds = {Path(cell).suffix.lower() for cell in cells[:_TRIED]}
+        kinds = {Path(cell).suffix.lower() for cell in cells[:_TRIED] if isinstance(cell, str)}
         name = re.sub(r"[^a-z0-9_]", "_", named.get(column, column).lower()).lstrip("_0123456789") or "column"
+        if column not in told and (dim := _length(path, cells[:_TRIED])) is not None:
+            specs.append(VectorSpec(name=name, kind="vector", dim=dim))
+            continue
         files = [path.parent / cell for cell in cells[:_TRIED]]
         if kinds & _IMAGES:
             specs.append(_picture(path, name, files))
         elif kinds & _SOUNDS:
             specs.append(_sound(path, name, files))
     if not specs:
-        raise DatasetError(f"{path}: no column names pictures ({', '.join(sorted(_IMAGES))}) or sound ({', '.join(sorted(_SOUNDS))}); "
+        raise DatasetError(f"{path}: no column names pictures ({', '.join(sorted(_IMAGES))}) or sound ({', '.join(sorted(_SOUNDS))}) or holds vectors; "
                            f"it has {', '.join(rows.header)}")
     return specs
+
+
+def _length(path: Path, cells: Sequence[Cell]) -> int | None:
+    """Of the vectors of a column: lists of numbers, or .npy files; ``None`` where it holds others."""
+    for cell in cells:
+        vector = cell if isinstance(cell, Numbers) else numbers_in(cell)
+        if vector is not None:
+            return len(vector.values)
+        if not cell.lower().endswith(".npy"):
+            return None
+        try:
+            return int(np.load(path.parent / cell, allow_pickle=False).size)
+        except (OSError, ValueError, EOFError):
+            continue
+    return None
 
 
 def _picture(path: Path, name: str, files: Sequence[Path]) -> ImageSpec:

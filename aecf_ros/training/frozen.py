@@ -11,10 +11,10 @@ import onnxruntime
 
 from aecf_ros.core.bundle import MANIFEST, BundleError, load_manifest, sha256
 from aecf_ros.core.errors import first_line
-from aecf_ros.training.datasets import AudioSpec, ImageSpec, ModalitySpec
+from aecf_ros.training.datasets import AudioSpec, ImageSpec, ModalitySpec, VectorSpec
 
 INT16_SCALE = np.float32(1.0 / 32768.0)
-INPUTS = {"image": "image", "audio": "samples"}
+INPUTS = {"image": "image", "audio": "samples", "vector": "vector"}
 """Kind of modality -> name of an encoder's input."""
 OUTPUT = "embedding"
 
@@ -39,7 +39,8 @@ class Encoder(Protocol):
     batch: int
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
-        """Embeddings float32 ``(K, D)`` of uint8 images ``(K, H, W, 3)``, or of sound ``(K, samples)``, int16 or float32."""
+        """Embeddings float32 ``(K, D)`` of uint8 images ``(K, H, W, 3)``, of sound ``(K, samples)``, int16 or float32, or of vectors
+        float32 ``(K, dim)``."""
         ...
 
 
@@ -124,16 +125,18 @@ def _spec(path: Path, name: str, session: onnxruntime.InferenceSession, notes: d
     kind = next((kind for kind, due in INPUTS.items() if set(inputs) == {due}), None)
     if kind is None or OUTPUT not in {of.name for of in session.get_outputs()}:
         ends = f"takes {', '.join(inputs)} and gives {', '.join(of.name for of in session.get_outputs())}"
-        raise EncoderError(f"{path}: {ends} where `image` or `samples` and `embedding` are due; wrap it with `aecf wrap-encoder`")
+        raise EncoderError(f"{path}: {ends} where `image`, `samples` or `vector` and `embedding` are due; wrap it with `aecf wrap-encoder`")
     entry = inputs[INPUTS[kind]]
     shape = entry.shape[1:]
-    due = "tensor(uint8) [batch, H, W, 3]" if kind == "image" else "tensor(float) [batch, samples]"
+    due = "tensor(uint8) [batch, H, W, 3]" if kind == "image" else f"tensor(float) [batch, {'samples' if kind == 'audio' else 'dim'}]"
     sizes_known = all(isinstance(size, int) and size > 0 for size in shape)
     fits = len(shape) == 3 and shape[2] == 3 if kind == "image" else len(shape) == 1
     if entry.type != due.split(" ")[0] or not sizes_known or not fits:
         raise EncoderError(f"{path}: takes {entry.type} {entry.shape} where {due} is due, sizes fixed; wrap it with `aecf wrap-encoder`")
     if kind == "image":
         return ImageSpec(name=name, kind="image", height=shape[0], width=shape[1])
+    if kind == "vector":
+        return VectorSpec(name=name, kind="vector", dim=shape[0])
     rate_hz, window_s = _rate(path, notes)
     if round(rate_hz * window_s) != shape[0]:
         due = f"{window_s:g} s at {rate_hz} Hz are {round(rate_hz * window_s)}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from functools import partial
 from html import escape
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from aecf_ros.training.datasets import AudioSpec
+from aecf_ros.training.datasets import AudioSpec, VectorSpec
 from aecf_ros.training.inspect_data import Example, Inspection
 from aecf_ros.training.inspect_tables import TextTable, headline, tables_of
 
@@ -92,7 +93,8 @@ def _examples(found: Inspection) -> str:
         sections.append(f"<h3>{escape(name)}</h3>")
         for modality, spec in specs.items():
             of = [e for e in found.examples[c] if e.modality == modality]
-            figures = "".join(_sound(e, spec.rate_hz) if isinstance(spec, AudioSpec) else _picture(e) for e in of)
+            draw = _vector if isinstance(spec, VectorSpec) else partial(_sound, rate_hz=spec.rate_hz) if isinstance(spec, AudioSpec) else _picture
+            figures = "".join(map(draw, of))
             sections.append(f"<p class=note>{escape(modality)}</p><div class=examples>{figures or '<span class=note>none</span>'}</div>")
     return "\n".join(sections)
 
@@ -118,3 +120,14 @@ def _sound(example: Example, rate_hz: int) -> str:
     level = f"{20 * np.log10(rms):.0f} dBFS" if rms > 0 else "silent"
     return (f"<figure><svg width={_COLUMNS} height=96 viewBox='0 0 {_COLUMNS} 96' role=img><line x1=0 y1=48 x2={_COLUMNS} y2=48 stroke='#e3e7ec'/>"
             f"<polygon fill='#3b6ea8' points='{points}'/></svg><figcaption>{escape(example.unit)}: {len(samples) / rate_hz:.2f} s, {level}</figcaption></figure>")
+
+
+def _vector(example: Example) -> str:
+    """The numbers of a vector from left to right, about zero."""
+    numbers = example.sample
+    most = float(np.abs(numbers).max()) or 1.0
+    width = _COLUMNS / len(numbers)
+    bars = "".join(f"<rect x={i * width:.1f} y={48 - max(46 * v / most, 0):.1f} width={max(width, 0.5):.1f} height={abs(46 * v / most):.1f} />"
+                   for i, v in enumerate(numbers[:_COLUMNS * 2].tolist()))
+    return (f"<figure><svg width={_COLUMNS} height=96 viewBox='0 0 {_COLUMNS} 96' role=img fill='#3b6ea8'>{bars}</svg>"
+            f"<figcaption>{escape(example.unit)}: {len(numbers)} numbers, {numbers.min():.3g} to {numbers.max():.3g}</figcaption></figure>")

@@ -6,15 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aecf_ros.training.datasets import ImageSpec, ModalitySpec
+from aecf_ros.training.datasets import size_of
 from aecf_ros.training.inspect_data import NOTHING_NAME, Inspection, balance
 
 TextTable = tuple[str, list[str], list[list[str]]]
-
-
-def size_of(m: ModalitySpec) -> str:
-    """What a sample of a modality is, in words."""
-    return f"{m.height}x{m.width} pixels" if isinstance(m, ImageSpec) else f"{m.window_s:.4g} s at {m.rate_hz} Hz"
 
 
 def headline(found: Inspection) -> str:

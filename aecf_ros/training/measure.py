@@ -11,7 +11,7 @@ import numpy as np
 from aecf_ros.core.bundle import Bundle
 from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec, ModalitySpec
+from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
 from aecf_ros.training.evaluation import Answer, Metrics, by_subset
 from aecf_ros.training.export import HEAD_OUTPUTS, open_session
 from aecf_ros.training.frozen import open_encoder
@@ -69,5 +69,5 @@ def training_config(bundle: Bundle) -> TrainConfig:
 
 def specs_of(bundle: Bundle) -> list[ModalitySpec]:
     """What a bundle's encoders take."""
-    sizes = {"image": (ImageSpec, ("height", "width")), "audio": (AudioSpec, ("rate_hz", "window_s"))}
+    sizes = {"image": (ImageSpec, ("height", "width")), "audio": (AudioSpec, ("rate_hz", "window_s")), "vector": (VectorSpec, ("dim",))}
     return [sizes[m.kind][0](name=m.name, kind=m.kind, **{key: getattr(m, key) for key in sizes[m.kind][1]}) for m in bundle.manifest.modalities]

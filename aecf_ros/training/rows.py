@@ -1,11 +1,15 @@
-"""The rows of a table, CSV or Parquet, as text."""
+"""The rows of a table, CSV or Parquet: text, and lists of numbers."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from aecf_ros.training.datasets import DatasetError
 
@@ -13,11 +17,45 @@ SUFFIXES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
+class Numbers:
+    """A vector that stands in a cell; ``data`` is that of a float32 array."""
+
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """What it is called where files have names."""
+        return "its numbers"
+
+    @property
+    def values(self) -> np.ndarray:
+        """float32 ``(dim,)``."""
+        return np.frombuffer(self.data, np.float32)
+
+
+Cell = Any
+"""Text, or :class:`Numbers` where a Parquet column is lists of them."""
+
+
+@dataclass(frozen=True)
 class Rows:
     """Column names, and the cells of each row with the number of its line (its row in a Parquet file)."""
 
     header: list[str]
-    lines: list[tuple[int, list[str]]]
+    lines: list[tuple[int, list[Cell]]]
+
+
+def numbers_in(text: str) -> Numbers | None:
+    """The numbers that a cell of a CSV lists, in brackets or not, with spaces, commas or semicolons between; ``None`` if it is no such list.
+
+    >>> numbers_in("[0.5, 2]").values.tolist(), numbers_in("0.5 2").values.tolist(), numbers_in("a.npy"), numbers_in("7")
+    ([0.5, 2.0], [0.5, 2.0], None, None)
+    """
+    parts = text.strip("[]() ").replace(",", " ").replace(";", " ").split()
+    try:
+        return Numbers(np.array([float(part) for part in parts], np.float32).tobytes()) if len(parts) > 1 or text[:1] == "[" and parts else None
+    except ValueError:
+        return None
 
 
 def read_rows(path: Path) -> Rows:
@@ -50,7 +88,7 @@ def _csv(path: Path) -> list[tuple[int, list[str]]]:
         raise DatasetError(f"{path}: line {reader.line_num}: not CSV ({error}); save the table as comma-separated text") from None
 
 
-def _parquet(path: Path) -> list[tuple[int, list[str]]]:
+def _parquet(path: Path) -> list[tuple[int, list[Cell]]]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -60,6 +98,14 @@ def _parquet(path: Path) -> list[tuple[int, list[str]]]:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise DatasetError(f"{path}: not Parquet ({str(error).splitlines()[0][:80]}); write the table again") from None
-    columns = [["" if cell is None else str(cell).strip() for cell in column.to_pylist()] for column in table.columns]
+    kinds = pyarrow.types
+
+    def cells(column: Any) -> Sequence[Cell]:
+        if kinds.is_list(column.type) or kinds.is_large_list(column.type) or kinds.is_fixed_size_list(column.type):
+            if kinds.is_floating(column.type.value_type) or kinds.is_integer(column.type.value_type):
+                return [Numbers(of.values.to_numpy(zero_copy_only=False).astype(np.float32).tobytes()) if of.is_valid else "" for of in column]
+        return ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
+
+    columns = [cells(column) for column in table.columns]
     rows = [list(row) for row in zip(*columns, strict=True)]
     return list(enumerate([table.column_names, *rows]))

@@ -11,10 +11,10 @@ from pathlib import Path
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.copies import find_copies
 from aecf_ros.training.datasets import DatasetError, ModalitySpec
-from aecf_ros.training.rows import Rows
+from aecf_ros.training.rows import Cell, Numbers, Rows, numbers_in
 from aecf_ros.training.split import given_parts, part_of
 
-_USUAL = {"image": ("image",), "audio": ("sound", "audio")}
+_USUAL = {"image": ("image",), "audio": ("sound", "audio"), "vector": ("embedding", "vector")}
 """Kind of modality -> what its column may be called where it is the only one of its kind."""
 _MISSING_SHARE = 0.1
 """Share of a column's files that may not be there; more is a wrong folder."""
@@ -22,11 +22,12 @@ _MISSING_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """A row: its line in the table, its files in the order of the modalities (``None`` for a missing one), ``part`` where the table says."""
+    """A row: its line in the table, its files in the order of the modalities (``None`` for a missing one; a vector may stand in the table
+    itself), ``part`` where the table says."""
 
     line: int
     label: str
-    files: tuple[Path | None, ...]
+    files: tuple[Path | Numbers | None, ...]
     recording: str
     part: str
 
@@ -64,8 +65,8 @@ def read_samples(path: Path, rows: Rows, columns: Mapping[str, int], modalities:
     """
     samples, unlabelled, empty = [], 0, 0
     for line, cells in rows.lines:
-        files = tuple(path.parent / cells[columns[m.name]] if cells[columns[m.name]] else None for m in modalities)
         where = f"{path}: line {line}"
+        files = tuple(_file(path.parent, cells[columns[m.name]], m, where) for m in modalities)
         part = part_of(cells[columns["split"]], where) if "split" in columns else ""
         recording = cells[columns["recording"]] if "recording" in columns else ""
         unlabelled += not cells[columns["label"]]
@@ -85,11 +86,28 @@ def read_samples(path: Path, rows: Rows, columns: Mapping[str, int], modalities:
     return samples, warnings
 
 
+def _file(folder: Path, cell: Cell, modality: ModalitySpec, where: str) -> Path | Numbers | None:
+    if not cell:
+        return None
+    if modality.kind != "vector":
+        if isinstance(cell, Numbers):
+            raise DatasetError(f"{where}: a list of numbers for '{modality.name}', which is {modality.kind}; name a file there, or say encoders.{modality.name}.vector=...")
+        return folder / cell
+    if isinstance(cell, Numbers):
+        return cell
+    if cell.lower().endswith(".npy"):
+        return folder / cell
+    found = numbers_in(cell)
+    if found is None:
+        raise DatasetError(f"{where}: '{cell[:40]}' for '{modality.name}' is neither a .npy file nor a list of numbers; write one of them")
+    return found
+
+
 def _without_missing_files(path: Path, samples: list[Sample], m: int, name: str) -> tuple[list[Sample], list[str]]:
     named = [s for s in samples if s.files[m] is not None]
     if not named:
         raise DatasetError(f"{path}: the column of '{name}' is empty; fill it in, or leave that encoder out")
-    there = {file: file.is_file() for s in named if (file := s.files[m]) is not None}
+    there = {file: not isinstance(file, Path) or file.is_file() for s in named if (file := s.files[m]) is not None}
     lost = [s for s in named if not there[s.files[m]]]
     if not lost:
         return samples, []
@@ -101,8 +119,13 @@ def _without_missing_files(path: Path, samples: list[Sample], m: int, name: str)
             [f"{path}: {said}; it is missing in those rows"])
 
 
-def _short(path: Path, file: Path | None) -> str:
-    return str(file.relative_to(path.parent)) if file is not None and file.is_relative_to(path.parent) else str(file)
+def _short(path: Path, file: Path | Numbers | None) -> str:
+    return str(file.relative_to(path.parent)) if isinstance(file, Path) and file.is_relative_to(path.parent) else str(file)
+
+
+def _tying(s: Sample) -> list[Path]:
+    """Files of a sample that no other recording can hold; a short text or a resting sensor gives the same vector again."""
+    return [file for file in s.files if isinstance(file, Path) and file.suffix.lower() != ".npy"]
 
 
 def group_samples(path: Path, samples: Sequence[Sample], nothing: Sequence[str]) -> list[int]:
@@ -113,15 +136,14 @@ def group_samples(path: Path, samples: Sequence[Sample], nothing: Sequence[str])
     Raises:
         DatasetError: the table or ``config.parts`` parts some of them, which is leakage.
     """
-    first = find_copies(file for s in samples if s.label not in nothing for file in s.files if file is not None)
+    first = find_copies(file for s in samples if s.label not in nothing for file in _tying(s))
     sharing: dict[object, list[int]] = defaultdict(list)
     for i, s in enumerate(samples):
         if s.recording:
             sharing[s.recording].append(i)
         if s.label not in nothing:
-            for file in s.files:
-                if file is not None:
-                    sharing[first[file]].append(i)
+            for file in _tying(s):
+                sharing[first[file]].append(i)
     group = list(range(len(samples)))
 
     def root(i: int) -> int:
@@ -145,7 +167,7 @@ def _refuse(path: Path, one: Sample, other: Sample, shared: object, first: Mappi
     if isinstance(shared, str):
         what = f"are of the recording '{shared}'"
     else:
-        names = [_short(path, next(f for f in s.files if f is not None and first[f] == shared)) for s in (one, other)]
+        names = [_short(path, next(f for f in _tying(s) if first[f] == shared)) for s in (one, other)]
         what = f"both have {names[0]}" if names[0] == names[1] else f"hold the same ({names[0]} and {names[1]})"
     raise DatasetError(f"{path}: lines {one.line} ({one.part}) and {other.line} ({other.part}) {what}: in two parts that is leakage, "
                        "a model would be tested on what it has seen; put them into one part")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from aecf_ros.core.moments import Batch, Unit
-from aecf_ros.training import field as field_kinds
+from aecf_ros.training import field as field_kinds, vector_field
 from aecf_ros.training.ahead import ahead
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import PARTS
@@ -29,7 +29,7 @@ from aecf_ros.training.loop import fingerprint
 
 FIELD_SEED = 15
 _NO_SAMPLES = np.empty(0)
-_FIELD_CODE = inspect.getsource(field_kinds).encode()
+_FIELD_CODE = "".join(map(inspect.getsource, (field_kinds, vector_field))).encode()
 
 Select = Callable[[Sequence[Unit]], Sequence[Unit]]
 Advance = Callable[[int, int, float], None]

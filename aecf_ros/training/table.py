@@ -1,11 +1,11 @@
-"""A table of files as a corpus: CSV or Parquet with columns for pictures, sound, the label and, if wanted, split and recording."""
+"""A table of files as a corpus: CSV or Parquet with columns for pictures, sound, vectors, the label and, if wanted, split and recording."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,13 @@ import numpy as np
 from aecf_ros.core.decode import DecodeError, decode_image, resize_image
 from aecf_ros.core.moments import NOTHING, Batch
 from aecf_ros.core.types import RawImage
+from aecf_ros.core.vectors import decode_vector
 from aecf_ros.training.classes import checked_corpus, class_counts, class_names
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import DatasetError, ImageSpec, ModalitySpec
+from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
 from aecf_ros.training.found import found_modalities
-from aecf_ros.training.rows import SUFFIXES, read_rows
+from aecf_ros.training.rows import SUFFIXES, Numbers, read_rows
 from aecf_ros.training.samples import Sample, find_columns, group_samples, read_samples
 from aecf_ros.training.split import SPLIT_PARTS, split_recordings
 
@@ -60,9 +61,28 @@ def read_image(path: Path, spec: ImageSpec) -> np.ndarray:
     return resize_image(decode_image(RawImage(0, 0, encoding, 0, 0, 0, data)).image, spec.height, spec.width)
 
 
-def _reader(spec: ModalitySpec) -> Callable[[Path, ModalitySpec], np.ndarray]:
+def read_vector(file: Path | Numbers, spec: VectorSpec) -> np.ndarray:
+    """A ``.npy`` file, or what stands in the table: float32 ``(dim,)``.
+
+    Raises:
+        DecodeError: it cannot be read, has another length, or a number of it is not finite.
+    """
+    if isinstance(file, Numbers):
+        return decode_vector(file.values, spec.dim)
+    try:
+        values = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise DecodeError("not a NumPy array of numbers; save one with numpy.save") from None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        raise DecodeError("not a NumPy array of numbers; save one with numpy.save")
+    return decode_vector(values.squeeze() if values.size > 1 else values.ravel(), spec.dim)
+
+
+def _reader(spec: ModalitySpec) -> Callable[[Path | Numbers, ModalitySpec], np.ndarray]:
     if spec.kind == "image":
         return read_image
+    if spec.kind == "vector":
+        return read_vector
     try:
         from aecf_ros.training.sound import read_window
     except ModuleNotFoundError as error:
@@ -75,7 +95,7 @@ class TableUnit:
     """Some rows of a table; a :class:`aecf_ros.core.moments.Unit`.
 
     Attributes:
-        files: for each row, in the order of the modalities, a file or ``None``.
+        files: for each row, in the order of the modalities, a file or ``None``; a vector may stand in the table itself.
         lines: where the rows stand in the table.
         recordings: of each row, where the table says.
     """
@@ -87,10 +107,15 @@ class TableUnit:
     clusters: np.ndarray
     path: Path
     modalities: Sequence[ModalitySpec]
-    files: Sequence[tuple[Path | None, ...]]
+    files: Sequence[tuple[Path | Numbers | None, ...]]
     lines: Sequence[int]
     recordings: Sequence[str]
     losses: list[str] = field(default_factory=list)
+
+    def only(self, name: str) -> TableUnit:
+        """The same rows with one modality, so that only its files are read."""
+        m = next(i for i, spec in enumerate(self.modalities) if spec.name == name)
+        return replace(self, modalities=self.modalities[m : m + 1], files=[row[m : m + 1] for row in self.files])
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The rows in order, up to ``size`` at a time. A file that cannot be read is missing, and said in ``losses``."""
@@ -120,7 +145,7 @@ def sound_lengths(corpus: Corpus) -> list[str]:
     lines = []
     for m, spec in enumerate(corpus.modalities):
         files = [row[m] for unit in units for row in unit.files if row[m] is not None]
-        if files and not isinstance(spec, ImageSpec):
+        if files and isinstance(spec, AudioSpec):
             from aecf_ros.training.sound import lengths_s
 
             spread = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, _MEASURED).astype(int))]
@@ -136,7 +161,7 @@ def table_corpus(path: Path, modalities: Sequence[ModalitySpec] | None, config: 
     Columns are called like the modalities (``image``, and ``sound`` or ``audio``, do for the only one of a kind), ``label``, and, if they are
     there, ``split`` (a part for each row) and ``recording`` (rows of one recording go to one part); ``data.columns`` names others. Paths count
     from the table's folder. An empty cell is a missing modality, an empty label an unlabelled row, which is left out. Where no ``modalities``
-    are given, columns that name pictures or sound are taken, at their own sizes.
+    are given, columns that hold pictures, sound or vectors are taken, at their own sizes.
 
     Raises:
         DatasetError: it cannot be used; one line that says what was found and what to do.
@@ -197,11 +222,14 @@ def _units(path: Path, part: str, members: Sequence[tuple[Sample, int]], modalit
     return units
 
 
-def _digest(folder: Path, modalities: Sequence[ModalitySpec], files: Sequence[tuple[Path | None, ...]]) -> str:
+def _digest(folder: Path, modalities: Sequence[ModalitySpec], files: Sequence[tuple[Path | Numbers | None, ...]]) -> str:
     """Of each file its size and time of change: to read a hundred thousand of them anew at each start would cost what the cache saves."""
     digest = hashlib.sha256(f"{_VERSION} {[m.model_dump(mode='json') for m in modalities]}".encode())
     for row in files:
         for file in row:
+            if isinstance(file, Numbers):
+                digest.update(file.data)
+                continue
             state = file.stat() if file is not None else None
             name = file.relative_to(folder) if file is not None and file.is_relative_to(folder) else file
             digest.update(f"{name} {state.st_size} {state.st_mtime_ns}\n".encode() if state is not None else b"\n")

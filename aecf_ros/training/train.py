@@ -17,6 +17,7 @@ from aecf_ros.training.assemble import Trained, assemble
 from aecf_ros.training.calibrate import Calibration, calibrate
 from aecf_ros.training.config import ConfigError, TrainConfig
 from aecf_ros.training.corpus import Corpus
+from aecf_ros.training.datasets import ModalitySpec, VectorSpec
 from aecf_ros.training.draws import draws_of
 from aecf_ros.training.evaluation import answers_of, evaluate
 from aecf_ros.training.export import ExportedHead
@@ -28,17 +29,29 @@ from aecf_ros.training.parts import Part, gather
 from aecf_ros.training.ranks import ALONE, Ranks
 from aecf_ros.training.run_folder import RunFolder
 from aecf_ros.training.shards import extract
+from aecf_ros.training.vectors import standardizing_encoder
 
 HEAD_SEED = 11
 
 
 def frozen_encoders(config: TrainConfig) -> dict[str, FrozenEncoder]:
-    """The encoders that a configuration names, by modality, in its order; empty where all are trained here.
+    """The encoders that a configuration names files of, by modality, in its order; empty where all are trained here.
 
     Raises:
         EncoderError: one of them cannot be used.
     """
     return {name: open_encoder(of.onnx, name, config.threads) for name, of in config.encoders.items() if of.onnx is not None}
+
+
+def given_specs(config: TrainConfig) -> list[ModalitySpec]:
+    """What a configuration itself says of modalities, in its order: what its encoders take, and how long its vectors are.
+
+    Raises:
+        EncoderError: an encoder cannot be used.
+    """
+    frozen = frozen_encoders(config)
+    vectors = {name: VectorSpec(name=name, kind="vector", dim=of.vector) for name, of in config.encoders.items() if of.vector is not None}
+    return [frozen[name].spec if name in frozen else vectors[name] for name in config.encoders if name in frozen or name in vectors]
 
 
 def train(
@@ -111,16 +124,31 @@ def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
         raise ConfigError(f"encoders.{strange[0]}: the data has no such modality; it has {', '.join(corpus.names)}")
     if config.programs and frozen:
         raise ConfigError(f"programs: {next(iter(frozen))} has a frozen encoder, of which no program can be made; set programs=false")
+    _check_vectors(corpus, frozen, config)
     new_head(_widths(corpus, frozen, config), corpus.classes, config.head, config.seed + HEAD_SEED)
     for m in corpus.modalities:
-        if m.name not in frozen:
+        if m.name not in frozen and not isinstance(m, VectorSpec):
             samples_of(_units(corpus, "encoders", m.name))
     return frozen
 
 
+def _check_vectors(corpus: Corpus, frozen: Mapping[str, Encoder], config: TrainConfig) -> None:
+    modalities = {m.name: m for m in corpus.modalities}
+    for name, of in config.encoders.items():
+        found = modalities.get(name)
+        if of.vector is not None and not isinstance(found, VectorSpec):
+            held = f"it is {found.kind} there" if found else f"the data has no such modality; it has {', '.join(corpus.names)}"
+            raise ConfigError(f"encoders.{name}.vector: {held}")
+        if of.vector is not None and of.vector != found.dim:
+            raise ConfigError(f"encoders.{name}.vector: the data has {found.dim} numbers; write that, or leave it out")
+    if config.programs and (vectors := [m.name for m in modalities.values() if isinstance(m, VectorSpec) and m.name not in frozen]):
+        raise ConfigError(f"programs: {vectors[0]} is vectors, of which no program is made; set programs=false")
+
+
 def _widths(corpus: Corpus, frozen: Mapping[str, Encoder], config: TrainConfig) -> list[int]:
     return [
-        frozen[m.name].embedding_dim if m.name in frozen else config.encoder(m.name, m.kind).embedding_dim for m in corpus.modalities
+        frozen[m.name].embedding_dim if m.name in frozen else m.dim if isinstance(m, VectorSpec) else config.encoder(m.name, m.kind).embedding_dim
+        for m in corpus.modalities
     ]
 
 
@@ -175,8 +203,11 @@ def prepare(
     return encoders, gather(corpus, features)
 
 
-def _fit_encoder(corpus: Corpus, index: int, config: TrainConfig, folder: RunFolder, progress: Progress) -> TrainedEncoder:
+def _fit_encoder(corpus: Corpus, index: int, config: TrainConfig, folder: RunFolder, progress: Progress) -> Encoder:
     spec = corpus.modalities[index]
+    if isinstance(spec, VectorSpec):
+        units = corpus.parts["fusion"] if corpus.paired else _units(corpus, "fusion", spec.name)
+        return standardizing_encoder(spec, units, folder.checkpoints, config.threads)
     settings, stage = config.encoder(spec.name, spec.kind), f"{spec.name} encoder"
     task = progress.add_task(stage, total=settings.optimizer.epochs, note="")
     samples = samples_of(_units(corpus, "encoders", spec.name))
