@@ -158,7 +158,7 @@ def test_replay_launch_plays_scores_and_ends_by_itself(domain: int, launch: Call
     mock.chmod(0o755)
     monkeypatch.setenv("PATH", str(mock.parent), prepend=os.pathsep)
     launched = launch("replay.launch.py", f"bag:={recording}", f"out:={tmp_path / 'out'}", "rate:=1.0")
-    assert launched.process.wait(WAIT_S) == 0, launched.output()
+    assert launched.process.wait(2 * WAIT_S) == 0, launched.output()
     same_as_evaluated(json.loads((tmp_path / "out" / "summary.json").read_text()), evaluated(recording, tmp_path / "exact"))
 
 
