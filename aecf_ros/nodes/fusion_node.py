@@ -33,6 +33,7 @@ from aecf_ros.nodes import convert
 from aecf_ros.nodes.inputs import LATCHED_QOS, Inputs, Read, Unreadable
 from aecf_ros.nodes.parameters import (
     AUTOSTART,
+    ENABLED,
     NodeParameters,
     ParameterError,
     StreamParameters,
@@ -84,7 +85,7 @@ class FusionNode(LifecycleNode):
         self._settings = declare_node_parameters(self)
         self._model: _Model | None = None
         self._active = False
-        self._enabled = True
+        self._enabled = ENABLED.declare(self)
         self._states: tuple[StreamState, ...] = ()
         self._fault = ""
         self._complaints = _Complaints(self)
@@ -200,7 +201,7 @@ class FusionNode(LifecycleNode):
         bundle = load_bundle(settings.model)
         streams = declare_stream_parameters(self, bundle.manifest)
         backend = make_backend(settings.backend, bundle, settings.device, settings.threads, half=settings.half, cuda_graphs=settings.cuda_graphs)
-        config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, settings.max_gap_s, settings.drift_window_s)
+        config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, settings.max_gap_s, settings.drift_window_s, settings.min_confidence)
         pipeline = Pipeline(bundle.manifest, backend, config)
         inference_ns = pipeline.warm_up()
         return _Model(bundle, backend, streams, pipeline, choose_scheduling(settings.scheduling, inference_ns),
@@ -374,7 +375,7 @@ class FusionNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         if self._model is not None:
             pipeline = self._model.pipeline
-            kept = {name: changed.get(name, getattr(pipeline.config, name)) for name in ("max_gap_s", "drift_window_s")}
+            kept = {name: changed.get(name, getattr(pipeline.config, name)) for name in ("max_gap_s", "drift_window_s", "min_confidence")}
             config = PipelineConfig(thresholds, **kept)
             self._schedule.submit(lambda: pipeline.configure(config))
         return SetParametersResult(successful=True)

@@ -98,12 +98,14 @@ NODE = (
               "the graphs when they are loaded and takes the worker if they need more than 60 % of the time between frames at 30 Hz",
               choices=SCHEDULINGS, life="load"),
     Parameter("max_gap_s", 0.2, "Longest time without a prediction, whatever the streams do", "s", (0.01, 10.0), life="live"),
+    Parameter("min_confidence", 0.0, "Abstain below this confidence, also where the model itself would not; 0 leaves it to the model", "", (0.0, 1.0), life="live"),
     Parameter("drift_window_s", 120.0, "How long embeddings and confidence must be unlike training, by a test that leaves no doubt, before diagnostics say so; "
               "0 switches it off", "s", (0.0, 3600.0), life="live"),
     Parameter("diagnostics_period_s", 1.0, "Time between diagnostics while no state changes", "s", (0.1, 60.0)),
     Parameter("waiting_grace_s", 10.0, "A stream that has sent nothing for so long is an ERROR in diagnostics", "s", (0.0, 3600.0), life="live"),
 )
 
+ENABLED = Parameter("enabled", True, "Publish predictions from the start; ~/set_enabled changes it while the node runs", life="start")
 AUTOSTART = Parameter("autostart", True, "Configure and activate at once; false leaves that to a lifecycle manager", life="start")
 
 STREAM = (
@@ -174,6 +176,7 @@ class NodeParameters:
     cuda_graphs: bool
     scheduling: str
     max_gap_s: float
+    min_confidence: float
     drift_window_s: float
     diagnostics_period_s: float
     waiting_grace_s: float

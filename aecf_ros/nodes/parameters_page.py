@@ -3,10 +3,10 @@ from __future__ import annotations
 
 from aecf_ros.nodes import camera_node, evaluator_node, microphone_node
 from aecf_ros.nodes.driver import read_once
-from aecf_ros.nodes.parameters import AUDIO, AUTOSTART, IMAGE, LIVES, NODE, STREAM, VECTOR, Parameter
+from aecf_ros.nodes.parameters import AUDIO, AUTOSTART, ENABLED, IMAGE, LIVES, NODE, STREAM, VECTOR, Parameter
 
 GROUPS: dict[str, tuple[Parameter, ...]] = {
-    "`fusion_node`": (*NODE, AUTOSTART),
+    "`fusion_node`": (*NODE, ENABLED, AUTOSTART),
     "`fusion_node`, each stream: `camera.NAME`, `audio.NAME`": STREAM,
     "`fusion_node`, each camera: `camera.NAME`": IMAGE,
     "`fusion_node`, each microphone: `audio.NAME`": AUDIO,

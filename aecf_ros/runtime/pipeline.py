@@ -47,17 +47,21 @@ class Observation:
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """Thresholds of each stream by modality name, the longest time without a prediction, and over how long drift is judged (0: not at all)."""
+    """Thresholds of each stream by modality name, the longest time without a prediction, over how long drift is judged (0: not at all), and the
+    confidence below which it abstains in any case (0: only where the model says so)."""
 
     thresholds: Mapping[str, StreamThresholds] = field(default_factory=dict)
     max_gap_s: float = 0.2
     drift_window_s: float = 120.0
+    min_confidence: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_gap_s <= 0:
             raise ValueError(f"max_gap_s {self.max_gap_s} must be above 0")
         if self.drift_window_s < 0:
             raise ValueError(f"drift_window_s {self.drift_window_s} must not be below 0")
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"min_confidence {self.min_confidence} must be from 0 to 1")
 
 
 class _Source(Protocol):
@@ -426,6 +430,7 @@ class Pipeline:
             self._report(status, used, float(weight), alone)
             for status, used, weight, alone in zip(statuses, present, head.gate_weights, head.modality_probabilities, strict=True))
         stamps = [r.evidence_stamp_ns for r in reports if r.used and r.evidence_stamp_ns is not None]
+        reason = ABSTAIN_REASONS[head.abstain_code] or ("low confidence" if head.confidence < self.config.min_confidence else "")
         return Prediction(
             stamp_ns=max(stamps, default=node_time_ns),
             model=self.manifest.name,
@@ -437,8 +442,8 @@ class Pipeline:
             coverage=self.manifest.calibration.coverage,
             agreement=head.agreement,
             gate_entropy=head.gate_entropy,
-            abstain=head.abstain_code != 0,
-            abstain_reason=ABSTAIN_REASONS[head.abstain_code],
+            abstain=bool(reason),
+            abstain_reason=reason,
             modalities=reports)
 
     def _report(self, status: StreamStatus, used: bool, weight: float, alone: np.ndarray) -> ModalityReport:

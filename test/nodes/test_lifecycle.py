@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -135,6 +136,38 @@ def test_disabling_holds_predictions_back_and_enabling_brings_them(start_node, r
     assert len(robot.predictions) == held
     assert call(peer, SetBool, "set_enabled", SetBool.Request(data=True)).message == "enabled"
     peer.wait_for(lambda: len(robot.predictions) > held, "predictions again")
+
+
+def test_a_node_that_starts_disabled_says_nothing_until_it_is_enabled(start_node, robot: Robot) -> None:
+    start_node("enabled:=false")
+    peer = robot.peer
+    peer.wait_for(lambda: "disabled" in robot.diagnosis("inference"), "diagnostics to say so")
+    reports = len(robot.diagnostics)
+    peer.wait_for(lambda: len(robot.diagnostics) > reports, "one more diagnosis, many predictions' time later")
+    assert not robot.predictions
+    assert call(peer, SetBool, "set_enabled", SetBool.Request(data=True)).success
+    peer.wait_for(lambda: robot.predictions, "predictions")
+
+
+def test_the_least_confidence_changes_live(start_node, robot: Robot, tiny_bundle: Path) -> None:
+    start_node(f"model:={tiny_bundle}")
+    peer = robot.peer
+    noise = np.random.default_rng(0)
+
+    def feed() -> None:
+        red = np.clip(np.array([230, 20, 20]) + noise.integers(-9, 10, (120, 160, 3)), 0, 255).astype(np.uint8)
+        robot.images.publish(robot.image(data=red.tobytes()))
+
+    def until(reason: str) -> None:
+        peer.wait_for(lambda: robot.predictions and robot.predictions[-1].modalities[0].used and robot.predictions[-1].abstain_reason == reason,
+                      f"a prediction of the camera with the abstain_reason '{reason}'", feed)
+
+    until("")
+    assert not set_parameter(peer, "min_confidence", 1.5).successful
+    assert set_parameter(peer, "min_confidence", 1.0).successful
+    until("low confidence")
+    assert set_parameter(peer, "min_confidence", 0.0).successful
+    until("")
 
 
 def test_thresholds_change_live_and_contradictions_are_refused_with_a_reason(start_node, robot: Robot) -> None:

@@ -165,6 +165,17 @@ def test_a_loss_is_predicted_with_at_the_moment_it_shows(tiny_bundle: Path, stal
     assert states == [(0, "WAITING"), (1, "OK"), *stale, (round(1 + dropped_after_s, 6), "DROPPED")]
 
 
+def test_it_abstains_below_the_least_confidence_also_where_the_model_would_not(tiny_bundle: Path) -> None:
+    robot = Robot(tiny_bundle, min_confidence=1.0)
+    robot.play(0.05, 2, camera="green")
+    assert robot.last.confidence > 0.99 and robot.last.abstain and robot.last.abstain_reason == "low confidence"
+    robot.pipeline.configure(replace(robot.pipeline.config, min_confidence=0.9))
+    robot.play(2, 3, camera="green")
+    assert not robot.last.abstain and robot.last.abstain_reason == ""
+    robot.wait(6)
+    assert robot.last.abstain_reason == "no usable stream"  # what the model says comes first
+
+
 def test_before_anything_came_the_prior_abstains(tiny_bundle: Path) -> None:
     robot = Robot(tiny_bundle)
     assert robot.last.abstain and {m.state for m in robot.last.modalities} == {StreamState.WAITING}
