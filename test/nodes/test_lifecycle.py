@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from aecf_msgs.msg import FusedPrediction
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -123,6 +125,40 @@ def test_reloading_swaps_the_model_and_keeps_the_streams(start_node, robot: Robo
     robot.images.publish(message)
     peer.wait_for(lambda: any(p.header.stamp == message.header.stamp for p in robot.predictions), "a prediction by the new model")
     assert robot.state("camera") is StreamState.OK
+
+
+EVERY_FRAME = ("scheduling:=inline", "camera.late_after_s:=0.0", "camera.too_old_after_s:=0.0", "qos_overrides./camera/image.subscription.reliability:=reliable",
+               "qos_overrides./camera/image.subscription.depth:=100", "qos_overrides./fusion_node/prediction.publisher.depth:=1000")
+"""So that no frame is lost to a busy machine: what is missing then was missed by the node."""
+
+
+def test_no_frame_goes_unanswered_while_the_model_is_reloaded_at_30_hz(start_node, robot: Robot) -> None:
+    peer, sent, answered, reloads = robot.peer, [], set(), []
+    peer.node.destroy_publisher(robot.images)
+    robot.images = peer.node.create_publisher(Image, "camera/image", 100)
+    peer.node.create_subscription(FusedPrediction, "/fusion_node/prediction", lambda m: answered.add((m.header.stamp.sec, m.header.stamp.nanosec)), 1000)
+    start_node(*EVERY_FRAME)
+    robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))
+    peer.wait_for(lambda: answered, "an answer", lambda: robot.images.publish(robot.image()))
+    client = peer.node.create_client(Trigger, "/fusion_node/reload_model")
+    peer.wait_for(client.service_is_ready, "the service reload_model")
+    next_s = 0.0
+
+    def play() -> None:
+        nonlocal next_s
+        if time.monotonic() < next_s or len(set(sent) - answered) > 20:
+            return
+        next_s = time.monotonic() + 1 / 30
+        message = robot.image()
+        robot.images.publish(message)
+        sent.append((message.header.stamp.sec, message.header.stamp.nanosec))
+
+    for _ in range(3):
+        reloads.append(client.call_async(Trigger.Request()))
+        before = len(sent)
+        peer.wait_for(lambda: reloads[-1].done() and len(sent) >= before + 30, "a reload, and a second of frames", play)  # noqa: B023
+    assert all(r.result().success for r in reloads)
+    peer.wait_for(lambda: answered.issuperset(sent), f"every answer; {len(set(sent) - answered)} of {len(sent)} are missing")
 
 
 def test_disabling_holds_predictions_back_and_enabling_brings_them(start_node, robot: Robot) -> None:
