@@ -27,6 +27,7 @@ from std_srvs.srv import SetBool, Trigger
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.drift import values as drift_values
 from aecf_ros.core.drift import warning as drift_warning
+from aecf_ros.core.errors import first_line
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState
 from aecf_ros.nodes import convert
@@ -81,7 +82,7 @@ class FusionNode(LifecycleNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("fusion_node", **kwargs)
         self.failure = ""
-        """Why the last configuration failed; empty if it did not."""
+        """Why the last configuration or activation failed; empty if it did not."""
         self._settings = declare_node_parameters(self)
         self._model: _Model | None = None
         self._active = False
@@ -122,9 +123,9 @@ class FusionNode(LifecycleNode):
             self._model = self._load(self._settings)
             self._diagnostics_timer.timer_period_ns = int(self._settings.diagnostics_period_s * NANOSECONDS)
         except CANNOT_START as error:
-            self.failure = str(error)
-            self.get_logger().fatal(self.failure)
-            return TransitionCallbackReturn.FAILURE
+            return self._failed(str(error), TransitionCallbackReturn.FAILURE)
+        except Exception as error:  # noqa: BLE001 (rclpy drops what a transition raises, and the reason with it)
+            return self._failed(_unforeseen(error), TransitionCallbackReturn.ERROR)
         self.failure = ""
         self._announce(self._model)
         return super().on_configure(state)
@@ -138,9 +139,10 @@ class FusionNode(LifecycleNode):
                 self._inputs.open(modality, self._model.streams[modality.name])
         except ParameterError as error:
             self._inputs.close()
-            self.failure = str(error)
-            self.get_logger().fatal(self.failure)
-            return TransitionCallbackReturn.FAILURE
+            return self._failed(str(error), TransitionCallbackReturn.FAILURE)
+        except Exception as error:  # noqa: BLE001 (as in on_configure)
+            return self._failed(_unforeseen(error), TransitionCallbackReturn.ERROR)
+        self.failure = ""
         result = super().on_activate(state)
         self._activated_ns = time.monotonic_ns()
         self._begin()
@@ -169,6 +171,11 @@ class FusionNode(LifecycleNode):
         self._model = None
         self.get_logger().error(f"a transition from '{state.label}' failed; the node is unconfigured again")
         return TransitionCallbackReturn.SUCCESS
+
+    def _failed(self, reason: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
+        self.failure = reason
+        self.get_logger().fatal(reason)
+        return outcome
 
     def destroy_node(self) -> None:
         """Stop inference first: a worker must not publish through what is being destroyed."""
@@ -228,6 +235,8 @@ class FusionNode(LifecycleNode):
                 loaded.set_result(self._load(declare_node_parameters(self)))
             except CANNOT_START as error:
                 loaded.set_result(str(error))
+            except Exception as error:  # noqa: BLE001 (whoever called would wait forever)
+                loaded.set_result(_unforeseen(error))
 
         threading.Thread(target=load, name="reload_model", daemon=True).start()
         result = await loaded
@@ -421,7 +430,7 @@ class FusionNode(LifecycleNode):
 
     def _diagnose_inference(self, model: _Model) -> DiagnosticStatus:
         doing = "disabled" if not self._enabled else "active" if self._active else "inactive"
-        fault, drift = model.backend.fault, model.pipeline.drift.findings(self._now_ns())
+        fault, drift = model.backend.fault or self.failure, model.pipeline.drift.findings(self._now_ns())
         unlike = drift_warning(drift)
         return DiagnosticStatus(
             level=DiagnosticStatus.ERROR if fault else DiagnosticStatus.WARN if unlike else DiagnosticStatus.OK, name=f"{self.get_name()}: inference",
@@ -429,6 +438,10 @@ class FusionNode(LifecycleNode):
                 "model": model.bundle.manifest.name, "device": model.backend.device, "scheduling": model.scheduling,
                 "predictions (messages)": self._predictions, **drift_values(drift), "last step (ms)": f"{self._step_ns / 1e6:.2f}",
                 **{f"stage {stage} (ms)": f"{ms:.3f}" for stage, ms in model.pipeline.trace.medians_ms().items()}}))
+
+
+def _unforeseen(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 class _Complaints:

@@ -15,6 +15,7 @@ from audio_common_msgs.msg import AudioDataStamped, AudioInfo
 from lifecycle_msgs.msg import Transition
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
@@ -22,7 +23,7 @@ from std_srvs.srv import Trigger
 import rclpy
 from aecf_ros.core.types import StreamState
 from aecf_ros.nodes.fusion_node import FusionNode, start
-from aecf_ros.nodes.inputs import LATCHED_QOS
+from aecf_ros.nodes.inputs import LATCHED_QOS, Inputs
 from aecf_ros.runtime import backends
 from aecf_ros.runtime.backends import BoundEncoder
 
@@ -214,3 +215,47 @@ def test_a_gpu_that_fails_costs_no_prediction_and_is_an_error_in_diagnostics(nod
     robot.peer.wait_for(lambda: values(robot, "inference").get("device") == "cpu", "diagnostics to name the device", spin_node)
     assert re.match(r"2 cuda failed and was given up for the CPU \(CUDA failure 719", robot.diagnosis("inference"))
     assert robot.predictions[-1].modalities[0].used
+
+
+def out_of_memory(*args: object, **kwargs: object) -> None:
+    raise RuntimeError("CUDA out of memory\nTried to allocate 2 GiB")
+
+
+@pytest.fixture
+def unconfigured(domain: int, tiny_bundle: Path) -> Iterator[FusionNode]:
+    """A fusion node in this process that nobody has configured."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    node = FusionNode(context=context, parameter_overrides=[Parameter("model", value=str(tiny_bundle))])
+    yield node
+    node.destroy_node()
+    context.try_shutdown()
+
+
+def test_what_nobody_foresaw_goes_through_the_error_state_with_a_reason(unconfigured: FusionNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("aecf_ros.nodes.fusion_node.make_backend", out_of_memory)
+        assert unconfigured.trigger_configure() == TransitionCallbackReturn.ERROR
+        assert unconfigured.failure == "RuntimeError: CUDA out of memory"
+    assert unconfigured.trigger_configure() == TransitionCallbackReturn.SUCCESS  # which only an unconfigured node can
+    with monkeypatch.context() as patch:
+        patch.setattr(Inputs, "open", out_of_memory)
+        assert unconfigured.trigger_activate() == TransitionCallbackReturn.ERROR
+    assert unconfigured.failure == "RuntimeError: CUDA out of memory"
+    assert unconfigured.trigger_configure() == unconfigured.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert unconfigured.failure == ""
+
+
+def test_a_reload_that_breaks_is_answered_and_the_model_stays(node_on_a_gpu: SingleThreadedExecutor, robot: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aecf_ros.nodes.fusion_node.make_backend", out_of_memory)
+    client = robot.peer.node.create_client(Trigger, "/fusion_node/reload_model")
+
+    def spin_node() -> None:
+        node_on_a_gpu.spin_once(timeout_sec=0.01)
+
+    robot.peer.wait_for(client.service_is_ready, "the service", spin_node)
+    answer = client.call_async(Trigger.Request())
+    robot.peer.wait_for(answer.done, "its answer", spin_node)
+    assert not answer.result().success and answer.result().message == "RuntimeError: CUDA out of memory"
+    before = len(robot.predictions)
+    robot.peer.wait_for(lambda: len(robot.predictions) > before, "predictions of the model in use", spin_node)
