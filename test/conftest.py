@@ -1,7 +1,7 @@
 """A bundle made by hand, small enough to know by heart what it answers.
 
 Three labels. A camera's embedding is the mean red, green and blue of its image; a microphone's is the power of its tones at 50, 100 and
-200 Hz. The head adds ten times the embeddings of what is present and takes the softmax, so that red and 50 Hz both say ``red``.
+200 Hz; a vector's is itself. The head adds ten times the embeddings of what is present and takes the softmax, so that red and 50 Hz both say ``red``.
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +62,11 @@ def write_audio_encoder(path: Path) -> None:
           [_constant("waves", waves.astype(np.float32)), _constant("pairs", pairs.astype(np.float32))])
 
 
+def write_vector_encoder(path: Path) -> None:
+    """The vector itself: float32 [batch, 3] -> float32 [batch, 3]."""
+    _save(path, [helper.make_node("Identity", ["vector"], ["embedding"])], [_value("vector", TensorProto.FLOAT, 3)], [_value("embedding", TensorProto.FLOAT, 3)], [])
+
+
 def write_head(path: Path, names: list[str]) -> None:
     """The sum of the present embeddings, through a softmax; see the module's docstring."""
     nodes, stacked = [], []
@@ -118,6 +123,9 @@ def write_bundle(directory: Path, modalities: dict[str, str] = CAMERA_AND_AUDIO)
         if kind == "image":
             write_image_encoder(directory / encoder)
             specs.append({"name": name, "kind": kind, "encoder": encoder, "embedding_dim": 3, "height": SIDE, "width": SIDE})
+        elif kind == "vector":
+            write_vector_encoder(directory / encoder)
+            specs.append({"name": name, "kind": kind, "encoder": encoder, "embedding_dim": 3, "dim": 3})
         else:
             write_audio_encoder(directory / encoder)
             specs.append({"name": name, "kind": kind, "encoder": encoder, "embedding_dim": 3, "rate_hz": RATE_HZ, "window_s": WINDOW_S})
