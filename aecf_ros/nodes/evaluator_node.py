@@ -23,6 +23,7 @@ from aecf_ros.nodes.fusion_node import PREDICTION_QOS
 from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.nodes.parameters import Parameter, ParameterError, shipped_model
 from aecf_ros.nodes.process import Ended, ros_process, spin
+from aecf_ros.nodes.qos import OVERRIDABLE
 from aecf_ros.replay.driver import stream_kinds
 from aecf_ros.replay.faults import FaultError, load_faults
 from aecf_ros.replay.report import write_reports
@@ -55,10 +56,10 @@ class EvaluatorNode(Node):
         self._first_s = 0.0
         self._waiting = self.create_timer(self._wait_s, self._give_up, clock=Clock(clock_type=ClockType.STEADY_TIME))
         fusion_node = values["prediction_topic"].rpartition("/")[0]
-        self.create_subscription(String, f"{fusion_node}/model_info", self._on_model, LATCHED_QOS)
-        self.create_subscription(FusedPrediction, values["prediction_topic"], self._on_prediction, PREDICTION_QOS)
+        self.create_subscription(String, f"{fusion_node}/model_info", self._on_model, LATCHED_QOS, qos_overriding_options=OVERRIDABLE)
+        self.create_subscription(FusedPrediction, values["prediction_topic"], self._on_prediction, PREDICTION_QOS, qos_overriding_options=OVERRIDABLE)
         if values["label_topic"]:
-            self.create_subscription(String, values["label_topic"], self._on_label, 50)
+            self.create_subscription(String, values["label_topic"], self._on_label, 50, qos_overriding_options=OVERRIDABLE)
 
     def _on_model(self, _: String) -> None:
         self._waiting.cancel()
