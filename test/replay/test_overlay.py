@@ -1,10 +1,12 @@
 """The debug picture: what fed the prediction is bright, what did not is not taken for live."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from aecf_ros.core.types import ModalityReport, Prediction, StreamState
-from aecf_ros.replay.overlay import DIMMED, draw_overlay
+from aecf_ros.replay.overlay import DIMMED, _last_line, draw_overlay
 
 
 def prediction(camera_used: bool) -> Prediction:
@@ -26,3 +28,9 @@ def test_the_last_frame_of_a_lost_camera_is_dimmed() -> None:
 
 def test_a_narrow_picture_is_enlarged() -> None:
     assert draw_overlay(np.zeros((48, 64, 3), np.uint8), prediction(camera_used=True), "camera").shape[1] == 320
+
+
+def test_the_last_line_names_the_set_and_knows_no_agreement_of_one() -> None:
+    assert _last_line(prediction(camera_used=True)) == "agreement 1.00   set {two}"
+    assert _last_line(prediction(camera_used=False)) == "agreement -   set {two}"
+    assert _last_line(replace(prediction(camera_used=True), prediction_set=("zero", "one", "two", "three", "four"))).endswith("set of 5")
