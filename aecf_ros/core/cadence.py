@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median_low
 
+from aecf_ros.core.jitter import JitterScore
+from aecf_ros.core.losses import LossScore
 from aecf_ros.core.thresholds import StreamThresholds
 from aecf_ros.core.types import NANOSECONDS
 
@@ -21,31 +23,28 @@ _WINDOW_NS = round(0.6 * NANOSECONDS)
 _WINDOW_SLOTS = (16, 60)
 _FOLLOW = 0.02
 _ACCEPT_SLOWER_NS = 300 * NANOSECONDS
-_JITTER_NS = round(0.8 * NANOSECONDS)
-_JITTER_SLOTS = 8
 _CLEAN_SAMPLES = (3, 5, 10, 20)
 """Messages in a row that end a complaint: the more the oftener it has come back within ``_RELAPSE_MESSAGES``."""
 _RELAPSE_MESSAGES = 48
-_FORGET_AFTER = 8
+_FORGET_AFTER, _FORGET_AFTER_NS = 8, round(0.3 * NANOSECONDS)
 _LONG_IN_A_ROW = 4
+_STAMP_JITTER = 0.2
+"""Stamps may be this part of a period too close and still have a message missing between them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """One message and the sums up to it, so that any stretch is judged by its two ends."""
+    """One message and the sum of spans up to it, so that any stretch is judged by its two ends."""
 
     now_ns: int
     stamp_ns: int
     span_sum_ns: int
-    jitter_sum_ns: int
-    delays: int
 
 
 class Cadence:
     """Learns the period of one stream and compares the last 0.6 s (at least 16 messages) with it. Not thread-safe.
 
-    Jitter is judged over 0.8 s or 8 messages, and needs two messages that were late: one stall of a machine, and the backlog after
-    it, are none.
+    Losses are judged by :class:`LossScore`, jitter by :class:`JitterScore`.
 
     The period is the median of the last 32 intervals between arrivals; for audio it is the length of the chunks. Once
     learned it follows small changes within seconds, and a stream that became much slower only over minutes, so that
@@ -61,6 +60,10 @@ class Cadence:
         self._span_ns = 0
         self._last_known_ns: int | None = None
         self._complaint: tuple[str, str] | None = None
+        self._losses = LossScore()
+        self._lost: str | None = None
+        self._jitter = JitterScore()
+        self._unsteady: str | None = None
         self._clean = 0
         self._long_in_a_row = 0
         self._relapses = 0
@@ -101,7 +104,9 @@ class Cadence:
     def pause(self) -> None:
         """Forget what was just measured, because something else explains it, but not the learned period."""
         self._recent.clear()
-        self._complaint = None
+        self._jitter.clear()
+        if self._complaint is not None:
+            self._complaint, self._since_complaint = None, 0
         self._long_in_a_row = 0
 
     def resume(self) -> None:
@@ -111,6 +116,7 @@ class Cadence:
     def restart(self) -> None:
         """Forget the stream: what comes next may have another period."""
         self.pause()
+        self._losses.clear()
         self._relapses, self._since_complaint = 0, _RELAPSE_MESSAGES
         self._intervals_ns.clear()
         self._last_ns, self._last_stamp_ns, self._nominal_ns, self._span_ns = None, None, None, 0
@@ -120,18 +126,27 @@ class Cadence:
 
         ``stamp_ns`` is ``None`` where the stamp says nothing of the journey; the message then counts as evenly sent.
         """
+        self._lost = self._losses.add(self._missing(stamp_ns), thresholds.max_lost)
         self._span_ns = span_ns
         if self._last_ns is not None:
             interval_ns = now_ns - self._last_ns
             if stamp_ns is not None and self._last_stamp_ns is not None and 4 * interval_ns < stamp_ns - self._last_stamp_ns:
                 interval_ns = stamp_ns - self._last_stamp_ns  # a backlog that comes at once was not sent at once
             self._intervals_ns.append(interval_ns)
-            self._learn(interval_ns)
+            if self._complaint is None or self._complaint[0] != "jitter":  # bursts say nothing of the period
+                self._learn(interval_ns)
         self._last_ns, self._last_stamp_ns = now_ns, stamp_ns
         if stamp_ns is None:
             stamp_ns = now_ns if not self._recent else self._recent[-1].stamp_ns + now_ns - self._recent[-1].now_ns
         clean = self._remember(now_ns, stamp_ns, span_ns, thresholds)
         self._judge(clean, thresholds)
+
+    def _missing(self, stamp_ns: int | None) -> int:
+        """How many messages lie between the last one and one of this stamp, 0 where nothing tells."""
+        if stamp_ns is None or self._last_stamp_ns is None or self._nominal_ns is None or not self._recent:
+            return 0
+        more = (stamp_ns - self._last_stamp_ns - (self._span_ns or self._nominal_ns)) / self._nominal_ns
+        return max(0, math.floor(more + _STAMP_JITTER))
 
     def _learn(self, interval_ns: int) -> None:
         if len(self._intervals_ns) < _LEARN_AFTER:
@@ -152,9 +167,10 @@ class Cadence:
 
     def _remember(self, now_ns: int, stamp_ns: int, span_ns: int, thresholds: StreamThresholds) -> bool:
         """Add to the window; gives whether this message came as it should."""
+        self._unsteady = None
         period_ns = self._usual_ns
         if not self._recent:
-            self._recent.append(_Arrival(now_ns, stamp_ns, span_ns, 0, 0))
+            self._recent.append(_Arrival(now_ns, stamp_ns, span_ns))
             return True
         last = self._recent[-1]
         interval_ns = now_ns - last.now_ns
@@ -162,12 +178,13 @@ class Cadence:
         transit_ns, allowed_ns = abs(later_ns), self._allowed_jitter_ns(thresholds)
         if transit_ns > max(4 * period_ns, NANOSECONDS // 2):  # a jump of the stamps or of the link, not jitter
             self.pause()
-            self._recent.append(_Arrival(now_ns, stamp_ns, span_ns, 0, 0))
+            self._recent.append(_Arrival(now_ns, stamp_ns, span_ns))
             return True
-        self._recent.append(_Arrival(now_ns, stamp_ns, last.span_sum_ns + span_ns,
-                                     last.jitter_sum_ns + min(transit_ns, 4 * period_ns),
-                                     last.delays + (later_ns > allowed_ns)))
+        self._recent.append(_Arrival(now_ns, stamp_ns, last.span_sum_ns + span_ns))
+        self._unsteady = self._jitter.add(now_ns, later_ns, allowed_ns, period_ns)
         self._long_in_a_row = self._long_in_a_row + 1 if interval_ns > 1.5 * period_ns else 0
+        if self._complaint is not None and self._complaint[0] == "jitter":  # small changes come by chance, the usual transit time seldom does
+            transit_ns = now_ns - stamp_ns - min(one.now_ns - one.stamp_ns for one in self._recent)
         return interval_ns <= 1.5 * period_ns and stamp_ns - last.stamp_ns <= 1.5 * period_ns and \
             transit_ns <= allowed_ns
 
@@ -179,8 +196,9 @@ class Cadence:
         self._since_complaint += 1
         if self._complaint is not None and self._clean >= _CLEAN_SAMPLES[self._relapses]:
             self._complaint, self._since_complaint = None, 0
+            self._jitter.clear()
             self._keep(_CLEAN_SAMPLES[0] + 1)
-        elif self._complaint is None and self._clean >= _FORGET_AFTER:
+        elif self._complaint is None and self._clean >= max(_FORGET_AFTER, _FORGET_AFTER_NS / self._usual_ns):
             self._keep(self._clean + 1)  # what was wrong before is over
         if self._nominal_ns is None:
             return
@@ -197,12 +215,13 @@ class Cadence:
     def _find(self, thresholds: StreamThresholds) -> tuple[str, str] | None:
         # Losses at random make four doubled intervals in a row once in 10^8 messages; half the rate makes no others.
         found = self._compare(_LONG_IN_A_ROW, thresholds) if self._is_regularly_slow() else None
+        if found is None and self._lost is not None:
+            found = "lost", self._lost
         slots = min(max(math.ceil(_WINDOW_NS / self._usual_ns), _WINDOW_SLOTS[0]), _WINDOW_SLOTS[1])
         if found is None and len(self._recent) > slots:
             found = self._compare(slots, thresholds)
-        slots = min(max(math.ceil(_JITTER_NS / self._usual_ns), _JITTER_SLOTS), _WINDOW_SLOTS[1])
-        if found is None and len(self._recent) > slots:
-            found = self._find_jitter(slots, thresholds)
+        if found is None and self._unsteady is not None:
+            found = "jitter", self._unsteady
         return found
 
     def _is_regularly_slow(self) -> bool:
@@ -217,18 +236,8 @@ class Cadence:
         stamps_ns = last.stamp_ns - first.stamp_ns
         span_ns = last.span_sum_ns - first.span_sum_ns
         missing = (stamps_ns - span_ns) / period_ns if span_ns else stamps_ns / period_ns - slots
-        regular = self._is_regularly_slow()
-        slow = extent_ns * thresholds.min_rate_ratio > slots * period_ns
         lost = missing / (slots + max(missing, 0.0))
-        if 0 < thresholds.max_lost < lost and not (slow and regular):
-            return "lost", f"{missing:.0f} of {slots + missing:.0f} messages lost, by their stamps"
-        if slow:
+        slow = extent_ns * thresholds.min_rate_ratio > slots * period_ns
+        if slow and (self._is_regularly_slow() or not 0 < thresholds.max_lost < lost):
             return "rate", f"{slots * NANOSECONDS / extent_ns:.1f} Hz where {NANOSECONDS / period_ns:.1f} Hz is usual"
         return None
-
-    def _find_jitter(self, slots: int, thresholds: StreamThresholds) -> tuple[str, str] | None:
-        first, last = self._recent[-1 - slots], self._recent[-1]
-        jitter_ns = (last.jitter_sum_ns - first.jitter_sum_ns) / slots
-        if last.delays - first.delays < 2 or jitter_ns <= self._allowed_jitter_ns(thresholds):
-            return None
-        return "jitter", f"transit time varies by {jitter_ns / 1e6:.0f} ms from one message to the next"

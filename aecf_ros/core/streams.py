@@ -120,6 +120,11 @@ class StreamMonitor:
         return self._cadence.last_known_ns
 
     @property
+    def suspicious(self) -> bool:
+        """Whether the content of the last sample gave cause to complain, or its complaint is not yet over."""
+        return bool(self._suspicions)
+
+    @property
     def verdict(self) -> StampVerdict:
         """What the stamp of the last sample was worth: a faulty one must not be laid into a buffer."""
         return self._verdict
@@ -213,7 +218,7 @@ class StreamMonitor:
         dated = not (sample.headless or repeats)
         self._cadence.arrive(now_ns, sample.stamp_ns if dated else None, sample.span_ns, self.thresholds)
         self._note_age(sample)
-        self._note_complaints(sample.content, now_ns)
+        self._note_complaints(sample, now_ns)
         if frozen:
             self._fail(StreamState.FROZEN, f"{repeats} for {frozen:.2f} s")
             return
@@ -264,15 +269,16 @@ class StreamMonitor:
         if self._late_in_a_row >= LATE_SAMPLES:
             self._late, self._late_in_a_row = late, 0
 
-    def _note_complaints(self, content: Content | None, now_ns: int) -> None:
-        found = {c.kind: c for c in content.complaints(self.thresholds)} if content is not None else {}
+    def _note_complaints(self, sample: SampleReceived, now_ns: int) -> None:
+        found = {c.kind: c for c in sample.content.complaints(self.thresholds)} if sample.content is not None else {}
         for kind in [k for k in self._suspicions if k not in found]:
             suspicion = self._suspicions[kind]
             suspicion.clean += 1
             if not suspicion.confirmed or suspicion.clean >= CLEAN_SAMPLES:
                 del self._suspicions[kind]
         for kind, complaint in found.items():
-            suspicion = self._suspicions.setdefault(kind, _Suspicion(now_ns, complaint.text))
+            # A chunk tells of its own length, a picture of the time around it.
+            suspicion = self._suspicions.setdefault(kind, _Suspicion(now_ns - (sample.span_ns or self._cadence.period_ns // 2), complaint.text))
             suspicion.text, suspicion.clean = complaint.text, 0
             lasted_s = (now_ns - suspicion.since_ns) / NANOSECONDS
             suspicion.confirmed |= complaint.averaged or lasted_s >= self.thresholds.degraded_after_s

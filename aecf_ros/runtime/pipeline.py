@@ -29,7 +29,7 @@ from aecf_ros.runtime.trace import Trace
 WARM_UP_RUNS = 4
 """Runs of every graph before the first message."""
 CHECK_PERIOD_NS = 90_000_000
-"""Content is measured ten times a second: complaints about it must last 0.4 s anyway."""
+"""Content is measured ten times a second, because complaints about it must last 0.4 s anyway; while there is one, in every frame."""
 GAP_PERIODS = 1.75
 """Camera periods after which a prediction is made though no frame came: more than jitter, less than two."""
 
@@ -69,10 +69,11 @@ class _Source(Protocol):
 
     ``read`` decodes and measures a message, ``keep`` makes the one just read the newest evidence: between the two the
     monitor says whether its stamp can be believed. ``clear`` forgets the evidence. ``settle`` does what no prediction
-    waits for, and ``trace`` is told what each part took.
+    waits for, and ``trace`` is told what each part took. ``closely`` asks for a measurement of every message.
     """
 
     changed: bool
+    closely: bool
     stamp_ns: int | None
     trace: Trace
 
@@ -100,6 +101,7 @@ class _ImageSource:
         self._measured_ns: int | None = None
         self._unmeasured: tuple[int, np.ndarray, int] | None = None
         self._next: tuple[int, np.ndarray] | None = None
+        self.closely = False
         self.clear()
 
     def clear(self) -> None:
@@ -119,7 +121,7 @@ class _ImageSource:
         mark = digest(as_bytes(raw.data), is_compressed(raw.encoding))
         repeats = SAME_PICTURE if mark == self._mark else ""
         self._mark = mark
-        if self._measured_ns is None or now_ns - self._measured_ns >= CHECK_PERIOD_NS:
+        if self.closely or self._measured_ns is None or now_ns - self._measured_ns >= CHECK_PERIOD_NS:
             self._unmeasured, self._measured_ns = (mark, image, now_ns), now_ns
         content = None if self._content is None else replace(self._content, repeats=repeats)
         self.trace.add(self._decode, decoded_ns - started_ns)
@@ -150,6 +152,7 @@ class _AudioSource:
         self._window = AudioWindow(modality.rate_hz, modality.window_samples)
         self._watch = AudioWatch()
         self._next: AudioChunk | None = None
+        self.closely = False
         self.clear()
 
     def clear(self) -> None:
@@ -192,6 +195,7 @@ class _VectorSource:
         self.trace = trace
         self._watch = VectorWatch()
         self._next: tuple[int, np.ndarray] | None = None
+        self.closely = False
         self.clear()
 
     def clear(self) -> None:
@@ -321,6 +325,7 @@ class Pipeline:
         if not sample.headless:
             self.trace.add(entry.transport, raw.received_ns - raw.stamp_ns - sample.span_ns)
         entry.state = entry.monitor.update(sample, now_ns).state
+        entry.source.closely = entry.monitor.suspicious
         verdict = entry.monitor.verdict
         if verdict.jumped:
             entry.source.clear()

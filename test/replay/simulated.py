@@ -24,6 +24,7 @@ START_NS = 1_700_000_000 * NANOSECONDS
 KINDS = {"camera": "image", "audio": "audio"}
 TOPICS = Topics({"camera": "/camera", "audio": "/audio"}, {}, None)
 FRAME_S, CHUNK_S, RATE_HZ = 1 / 15, 0.1, 16_000
+PERIODS_S = {"camera": FRAME_S, "audio": CHUNK_S}
 INFO = SimpleNamespace(channels=1, sample_rate=RATE_HZ, sample_format="S16LE", bitrate=0, coding_format="wave")
 HEIGHT, WIDTH = 48, 64
 
@@ -63,10 +64,12 @@ class World:
     Args:
         jitter: of the arrival, as a share of the period, uniform around it.
         loss: share of messages that get lost.
+        periods_s: of the streams that there are, in seconds.
     """
 
-    def __init__(self, seed: int, jitter: float = 0.2, loss: float = 0.01, jpeg: bool = False) -> None:
+    def __init__(self, seed: int, jitter: float = 0.2, loss: float = 0.01, jpeg: bool = False, periods_s: Mapping[str, float] = PERIODS_S) -> None:
         self._rng = np.random.default_rng(seed)
+        self._periods_s = periods_s
         self._jitter, self._loss, self._jpeg = jitter, loss, jpeg
         rng = self._rng
         board = rng.integers(60, 200, (6, 8, 3)).astype(np.float32)
@@ -86,7 +89,7 @@ class World:
 
     def sound(self, at_s: float) -> np.ndarray:
         """uint8 of S16LE: words of 0.5 s and pauses of 0.5 s over the noise of a microphone."""
-        t = at_s + np.arange(round(CHUNK_S * RATE_HZ)) / RATE_HZ
+        t = at_s + np.arange(round(self._periods_s["audio"] * RATE_HZ)) / RATE_HZ
         cycles = self._pitch_hz * (t - 0.15 * np.cos(2 * np.pi * 0.7 * t) / (2 * np.pi * 0.7))  # no voice keeps its pitch
         phase = (2 * np.pi * (cycles % 1.0)).astype(np.float32)
         voice = sum(np.sin(k * phase) / k for k in range(1, 9)) * (np.sin(2 * np.pi * t) > 0) * 0.08
@@ -105,7 +108,8 @@ class World:
         """Messages in the order of their arrival, each with what it deserializes to."""
         rng = self._rng
         entries = []
-        for topic, period_s, latency_s in (("/camera", FRAME_S, 0.01), ("/audio", CHUNK_S, CHUNK_S + 0.005)):
+        for stream, period_s in self._periods_s.items():
+            topic, latency_s = TOPICS.streams[stream], 0.01 if stream == "camera" else period_s + 0.005
             for i in range(int((seconds - start_s) / period_s)):
                 late_s = latency_s + rng.uniform(0, self._jitter) * period_s
                 if rng.random() >= self._loss:
@@ -114,7 +118,7 @@ class World:
         last_s = 0.0
         for arrives_s, topic, at_s in sorted(entries):
             last_s = max(arrives_s, last_s + 1e-6)
-            message = self._frame(at_s) if topic == "/camera" else self._chunk(at_s)
+            message = self._frame(at_s) if topic == TOPICS.streams["camera"] else self._chunk(at_s)
             yield Recorded(topic, topic, START_NS + round(last_s * 1e9), b""), message
 
 
@@ -135,8 +139,9 @@ class Seen:
         return [(row[0], row[i].name) for row in self.states
                 if from_s <= row[0] < to_s and row[i] not in (StreamState.OK, StreamState.WAITING)]
 
-    def longest_gap_s(self) -> float:
-        return float(np.diff(self.predicted_s).max())
+    def longest_gap_s(self, from_s: float = 0.5) -> float:
+        """Of the predictions from ``from_s`` on, when the streams have begun."""
+        return float(np.diff([at_s for at_s in self.predicted_s if at_s >= from_s]).max())
 
 
 Messages = Sequence[tuple[Recorded, Any]]

@@ -1,0 +1,54 @@
+"""Whether messages take unsteady times to arrive: a cumulative sum over the changes of the transit time, and a count of delays."""
+from __future__ import annotations
+
+from collections import deque
+
+from aecf_ros.core.types import NANOSECONDS
+
+_ALARM, _MOST = 2.5, 4.0
+"""Where arrivals are off by a Gaussian fifth of a period the sum gets there once in 10^9 messages; ``_MOST`` is what a change counts for at most."""
+_DELAYS = 2
+"""One delay is a stall of a machine, whatever backlog follows it."""
+_JUMPS, _JUMP = 4, 1.5
+"""So many delays, each so many times what is allowed, are jitter too: in bursts of messages that keep their order little changes."""
+_TOGETHER_NS, _TOGETHER_PERIODS = round(0.8 * NANOSECONDS), 8
+
+
+class JitterScore:
+    """How far changes of the transit time (RFC 3550, 6.4.1) exceed what is allowed, summed from where they exceed it most. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Start anew."""
+        self._delays: deque[int] = deque(maxlen=_DELAYS)
+        self._jumps: deque[int] = deque(maxlen=_JUMPS)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._score, self._sum_ns, self._messages = 0.0, 0.0, 0
+
+    def add(self, now_ns: int, later_ns: float, allowed_ns: float, period_ns: float) -> str | None:
+        """Take one message that arrived ``later_ns`` later than the one before, by their stamps; words where that has become too unsteady."""
+        self._score += min(abs(later_ns) / allowed_ns, _MOST) - 1
+        self._sum_ns, self._messages = self._sum_ns + abs(later_ns), self._messages + 1
+        if self._score <= 0:
+            self._forget()
+        if later_ns > allowed_ns:
+            self._delays.append(now_ns)
+        together_ns = max(_TOGETHER_NS, _TOGETHER_PERIODS * period_ns)
+        if self._score >= _ALARM and _within(self._delays, now_ns, together_ns):
+            self._score = _ALARM
+            return f"transit time varies by {self._sum_ns / self._messages / 1e6:.0f} ms from one message to the next"
+        if later_ns <= _JUMP * allowed_ns:
+            return None
+        self._jumps.append(now_ns)
+        if _within(self._jumps, now_ns, together_ns):
+            lasted_s = (now_ns - self._jumps[0]) / NANOSECONDS
+            return f"{_JUMPS} messages within {lasted_s:.2f} s each took over {_JUMP * allowed_ns / 1e6:.0f} ms longer than the last"
+        return None
+
+
+def _within(times_ns: deque[int], now_ns: int, span_ns: float) -> bool:
+    return len(times_ns) == times_ns.maxlen and now_ns - times_ns[0] <= span_ns
