@@ -147,15 +147,16 @@ def evaluate(models: tuple[Path, ...], bag_paths: tuple[Path, ...], faults_paths
 
 
 def _evaluate_many(bags: tuple[Path, ...], model: Path, out: Path, *options: object) -> None:
-    from aecf_ros.core.bundle import BundleError
     from aecf_ros.commands.fleet import evaluate_many
+    from aecf_ros.core.bundle import BundleError
+    from aecf_ros.core.cluster import ClusterError
     from aecf_ros.replay.bag import BagError
     from aecf_ros.replay.faults import FaultError
     from aecf_ros.replay.fleet import FleetError
 
     try:
         all_done = evaluate_many(_console(), bags, model, out, *options)
-    except (BundleError, BagError, FaultError, FleetError) as error:
+    except (BundleError, BagError, ClusterError, FaultError, FleetError) as error:
         raise _fails_in_one_line(error) from None
     if not all_done:
         raise SystemExit(1)
@@ -277,6 +278,7 @@ def inspect(model: Path) -> None:
     from rich.table import Table
 
     from aecf_ros.core.bundle import BundleError, load_bundle
+    from aecf_ros.core.label_metrics import SHOWN
     from aecf_ros.runtime.backends import BackendError, make_backend
 
     try:
@@ -286,13 +288,13 @@ def inspect(model: Path) -> None:
         raise _fails_in_one_line(error) from None
     manifest, console = bundle.manifest, _console()
     console.print(f"[bold]{manifest.name}[/] {manifest.description}\nlabels: {', '.join(manifest.labels)}\n"
-                  f"calibration: {manifest.calibration.method}, sets cover {manifest.calibration.coverage:.0%}; trained {manifest.training.created}")
+                  f"task: {manifest.task}; calibration: {manifest.calibration.method}, sets cover {manifest.calibration.coverage:.0%}; trained {manifest.training.created}")
     modalities = Table("modality", "kind", "input", "embedding", "encoder", header_style="dim")
     for m in manifest.modalities:
         modalities.add_row(m.name, m.kind, "x".join(map(str, m.input_shape)), str(m.embedding_dim), m.encoder)
-    metrics = Table("held-out subset", "n", "accuracy", "NLL", "ECE", "floor", "coverage", header_style="dim")
+    metrics = Table("held-out subset", "n", *SHOWN[manifest.task].values(), header_style="dim")
     for name, m in manifest.metrics.items():
-        metrics.add_row(name, str(m["n"]), *(f"{m[k]:.3f}" for k in ("accuracy", "nll", "ece", "ece_noise_floor", "coverage")))
+        metrics.add_row(name, str(m["n"]), *(f"{m[k]:.3f}" if k in m else "-" for k in SHOWN[manifest.task]))
     console.print(modalities, metrics, f"[green]verified[/]: {len(manifest.files)} files match their SHA-256 and the graphs load")
 
 

@@ -37,7 +37,8 @@ def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path
 
     Raises:
         BundleError, FaultError: the model or the faults cannot be used, whatever the recordings are.
-        FleetError: there is no recording, or no Ray.
+        FleetError: there is no recording.
+        ClusterError: there is no Ray.
     """
     bundle = load_bundle(model)
     if faults is not None:

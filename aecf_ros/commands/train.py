@@ -8,8 +8,10 @@ from pathlib import Path
 
 import click
 
-from aecf_ros.core.bundle import BundleError, load_bundle
 from aecf_ros.commands.data import open_corpus, open_corpus_watched
+from aecf_ros.core.bundle import BundleError, load_bundle
+from aecf_ros.core.label_metrics import SHOWN
+from aecf_ros.core.cluster import ClusterError
 from aecf_ros.replay.bag import BagError
 from aecf_ros.training.calibrate import CalibrationError
 from aecf_ros.training.config import ConfigError, TrainConfig, load_config
@@ -18,7 +20,7 @@ from aecf_ros.training.datasets import DatasetError
 from aecf_ros.training.export import ExportError
 from aecf_ros.training.frozen import EncoderError
 from aecf_ros.training.measure import specs_of, training_config
-from aecf_ros.training.precision import HEADER, PRECISIONS, comparison, quantize
+from aecf_ros.training.precision import PRECISIONS, comparison, quantize
 from aecf_ros.training.ranks import joined
 from aecf_ros.training.train import given_specs, train
 
@@ -32,7 +34,7 @@ def _errors_in_one_line() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    except (DatasetError, EncoderError, CalibrationError, ExportError, BundleError, BagError, FloatingPointError) as error:
+    except (DatasetError, EncoderError, CalibrationError, ExportError, BundleError, BagError, ClusterError, FloatingPointError) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -41,10 +43,12 @@ def _errors_in_one_line() -> Iterator[None]:
 @click.option("--out", required=True, type=PathArgument, help="Bundle directory to write; its name is the model's.")
 @click.option("--config", "config_path", type=PathArgument, help="YAML configuration, for example config/av_digits.yaml.")
 @click.option("--run", type=PathArgument, help="Folder for checkpoints, features, losses and plots  [default: out/train/NAME]")
+@click.option("--ray", "ray_address", is_flag=False, flag_value="", default=None, metavar="[ADDRESS]",
+              help="Compute features over Ray: on this machine, or on the cluster at ADDRESS (auto finds one).")
 @click.option("--tune", "trials", type=click.IntRange(1), help="First search the head's settings in so many trials, on the calibration part.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train_command(
-    data: Path, out: Path, config_path: Path | None, run: Path | None, trials: int | None, overrides: tuple[str, ...]
+    data: Path, out: Path, config_path: Path | None, run: Path | None, ray_address: str | None, trials: int | None, overrides: tuple[str, ...]
 ) -> None:
     """Train a model bundle from labelled data.
 
@@ -61,15 +65,18 @@ def train_command(
                 click.echo(f"warning: {line}", err=True)
             if trials is not None:
                 config = _tuned(corpus, out, config, trials, run, ranks.size)
-            manifest = train(corpus, out, config, run=run, ranks=ranks)
+            if ray_address is not None and ranks.size > 1:
+                raise ConfigError("--ray and torchrun both share the work out; use one of them")
+            manifest = train(corpus, out, config, run=run, ranks=ranks, ray=ray_address)
             if not ranks.first:
                 return
         for line in dict.fromkeys(line for units in corpus.parts.values() for unit in units for line in unit.losses):
             click.echo(f"warning: {line}", err=True)
-    click.echo(f"{'subset':<16}{'n':>7}{'accuracy':>10}{'NLL':>8}{'ECE':>8}{'floor':>8}")
+    shown = SHOWN[manifest.task]
+    click.echo(f"{'subset':<16}{'n':>7}" + "".join(f"{title:>11}" for title in shown.values()))
     for name, of in manifest.metrics.items():
-        row = (f"{of[key]:>{width}.4f}" for key, width in (("accuracy", 10), ("nll", 8), ("ece", 8), ("ece_noise_floor", 8)))
-        click.echo(f"{name:<16}{of['n']:>7}" + ("".join(row) if of["n"] else "  no such moments in the test part"))
+        row = "".join(f"{of[key]:>11.4f}" for key in shown) if of["n"] else "  no such moments in the test part"
+        click.echo(f"{name:<16}{of['n']:>7}{row}")
     click.echo(f"wrote {out}")
 
 
@@ -98,8 +105,8 @@ def quantize_command(model: Path, precision: str, data: Path, out: Path) -> None
         bundle = load_bundle(model)
         corpus = open_corpus(data, specs_of(bundle), training_config(bundle).data)
         before, after = quantize(model, out, precision, corpus)
-    rows = [HEADER, *comparison(before, after)]
-    widths = [max(len(row[i]) for row in rows) + 2 for i in range(len(HEADER))]
+    rows = comparison(before, after)
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
     click.echo(f"wrote {out}")

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from aecf_ros.core.bundle import MANIFEST, load_bundle, sha256
+from aecf_ros.core.cluster import cluster, cpus
 from aecf_ros.replay.bag import AudioFormat, BagError, open_bag
 from aecf_ros.replay.driver import evaluate, stream_kinds
 from aecf_ros.replay.faults import load_faults
@@ -167,21 +168,10 @@ def run_on_ray(jobs: Sequence[Job], address: str | None, started: Callable[[int]
         started: told how many CPUs there are.
 
     Raises:
-        FleetError: Ray is not installed, or the cluster cannot be reached.
+        ClusterError: Ray is not installed, or the cluster cannot be reached.
     """
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise FleetError("--ray needs the package 'ray'; pip install aecf_ros[fleet], or use --workers") from None
-    mine = not ray.is_initialized()
-    try:
-        if mine:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
-        raise FleetError(f"--ray {address or 'local'}: {line}; start a cluster with `ray start --head`, or leave the address out") from None
-    try:
-        started(int(ray.cluster_resources().get("CPU", 1)))
+    with cluster(address) as ray:
+        started(cpus(ray))
         task = ray.remote(num_cpus=1, max_retries=1)(run_job)
         waiting = {task.remote(job): job for job in jobs}
         while waiting:
@@ -191,9 +181,6 @@ def run_on_ray(jobs: Sequence[Job], address: str | None, started: Callable[[int]
                 yield ray.get(done[0])
             except ray.exceptions.RayError as error:
                 yield Outcome(job.name, str(job.bag), failed=f"{job.bag}: {type(error).__name__} on the cluster; see its logs")
-    finally:
-        if mine:
-            ray.shutdown()
 
 
 def outcome_line(outcome: Outcome) -> str:

@@ -70,6 +70,10 @@ class FrozenEncoder:
         self._session, self._input = session, INPUTS[spec.kind]
         self._one_at_a_time = session.get_inputs()[0].shape[0] == 1
 
+    def __reduce__(self) -> tuple:
+        """Another process opens the file again."""
+        return open_encoder, (self.path.absolute(), self.spec.name)
+
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """See :class:`Encoder`.
 

@@ -29,6 +29,7 @@ from aecf_ros.training.parts import Part, gather
 from aecf_ros.training.ranks import ALONE, Ranks
 from aecf_ros.training.run_folder import RunFolder
 from aecf_ros.training.shards import extract
+from aecf_ros.training.spread import extract_on_ray
 from aecf_ros.training.vectors import standardizing_encoder
 
 HEAD_SEED = 11
@@ -62,6 +63,7 @@ def train(
     run: Path | str | None = None,
     show_progress: bool = True,
     ranks: Ranks = ALONE,
+    ray: str | None = None,
 ) -> Manifest:
     """Train on a corpus and write a verified bundle.
 
@@ -76,8 +78,10 @@ def train(
         show_progress: draw progress bars on standard error.
         ranks: the processes that share the work; all call this with the same arguments and see the same folders, the first
             writes the bundle.
+        ray: address of a Ray cluster over which features are computed, empty to start one here; ``None`` for none.
 
     Raises:
+        ClusterError: Ray is asked for and cannot be had.
         ConfigError, DatasetError, EncoderError, CalibrationError, ExportError, FloatingPointError: one line each, saying
             what was found and what to do. What reading recordings raises comes through.
     """
@@ -87,7 +91,7 @@ def train(
     frozen = check(corpus, config)
     folder.begin(config)
     with progress_bars(show_progress and ranks.first) as progress:
-        encoders, parts = prepare(corpus, frozen, config, folder, progress, ranks)
+        encoders, parts = prepare(corpus, frozen, config, folder, progress, ranks, ray)
         cross_fitted = fit_head(corpus, parts["fusion"], encoders, config, folder, progress, ranks)
         if not ranks.first:
             ranks.wait()
@@ -177,7 +181,13 @@ def _advance(progress: Progress, task: int) -> Advance:
 
 
 def prepare(
-    corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig, folder: RunFolder, progress: Progress, ranks: Ranks = ALONE
+    corpus: Corpus,
+    frozen: Mapping[str, FrozenEncoder],
+    config: TrainConfig,
+    folder: RunFolder,
+    progress: Progress,
+    ranks: Ranks = ALONE,
+    ray: str | None = None,
 ) -> tuple[dict[str, Encoder], dict[str, Part]]:
     """Encoders, trained here where they are not ``frozen``, and what they say of every part but the encoders' own.
 
@@ -196,6 +206,8 @@ def prepare(
         progress.update(task, completed=done, total=total, note=f"{rate:.0f} samples/s" if rate else "")
 
     copies = {"fusion": config.head.field_copies, "calibration": 0, "test": 1}
+    if ray is not None:
+        extract_on_ray(corpus, encoders, copies, config.seed, folder.features, ray or None, advance)
     if ranks.size > 1:
         extract(corpus, encoders, copies, config.seed, folder.features, ranks.share, advance)
         ranks.wait()
