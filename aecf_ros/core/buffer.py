@@ -19,24 +19,16 @@ class AudioWindow:
     def __init__(self, rate_hz: int, window_samples: int) -> None:
         self.rate_hz = rate_hz
         self._samples = np.zeros(window_samples, np.float32)
-        self._filled = 0
         self._end_ns: int | None = None
-        self.gap_samples = 0
 
     @property
     def end_ns(self) -> int | None:
         """Node time just after the newest sample, ``None`` while empty."""
         return self._end_ns
 
-    @property
-    def filled_s(self) -> float:
-        """Seconds of the window that were received or bridged since the last reset."""
-        return self._filled / self.rate_hz
-
     def clear(self) -> None:
         """Forget everything, as at the start."""
         self._samples[:] = 0.0
-        self._filled = 0
         self._end_ns = None
 
     def append(self, chunk: AudioChunk) -> None:
@@ -53,7 +45,6 @@ class AudioWindow:
             if abs(offset) > len(self._samples):
                 self.clear()
             elif offset > STAMP_TOLERANCE_S * self.rate_hz:
-                self.gap_samples += offset
                 self._push(np.zeros(offset, np.float32))
             elif offset < -STAMP_TOLERANCE_S * self.rate_hz:
                 samples = samples[-offset:]
@@ -71,4 +62,3 @@ class AudioWindow:
         count = min(len(samples), size)
         self._samples[:size - count] = self._samples[count:]
         self._samples[size - count:] = samples[len(samples) - count:]
-        self._filled = min(size, self._filled + count)
