@@ -19,17 +19,16 @@ CONFIG = os.path.join(SHARE, "config")
 
 ARGUMENTS = {
     "model": ("", "directory of the model bundle; empty leaves it to params_file, and there to the shipped av_digits"),
-    "device": ("", "where the graphs run: auto, cpu, cuda or tensorrt; empty leaves it to params_file"),
+    "device": ("", "where the graphs run; empty leaves it to params_file"),
     "camera_topic": ("camera/image", "image topic"),
     "camera_transport": ("", "raw for sensor_msgs/Image, compressed for CompressedImage, auto for what is published; empty leaves it to params_file"),
     "audio_topic": ("audio", "sound topic"),
     "audio_info_topic": ("audio_info", "latched audio_common_msgs/AudioInfo topic"),
-    "audio_message": ("", "what the sound topic carries: stamped, plain, dialect, foxglove, or auto for what is published; "
-                          "empty leaves it to params_file"),
+    "audio_message": ("", "what the sound topic carries (docs/parameters.md), auto for what is published; empty leaves it to params_file"),
     "params_file": (os.path.join(CONFIG, "fusion_node.yaml"), "YAML file of parameters of fusion_node; arguments that are given win over it"),
     "namespace": ("", "namespace of the nodes"),
     "use_sim_time": ("false", "take the time from /clock"),
-    "log_level": ("info", "debug, info, warn, error or fatal"),
+    "log_level": ("info", "least severity that fusion_node logs"),
     "respawn": ("true", "start the node again when it dies"),
     "autostart": ("true", "the node configures and activates itself, also after a respawn; false leaves that to a lifecycle manager"),
     "start_camera": ("false", "also start camera_node, which publishes camera_topic"),
@@ -40,6 +39,13 @@ ARGUMENTS = {
     "microphone_params_file": (os.path.join(CONFIG, "microphone_node.yaml"), "YAML file of parameters of microphone_node"),
     "rviz": ("false", "also start rviz2 with config/fusion.rviz"),
     "foxglove": ("false", "also start foxglove_bridge; its layout is config/foxglove_layout.json"),
+}
+
+CHOICES = {
+    "device": ["", "auto", "cpu", "cuda", "tensorrt"],
+    "camera_transport": ["", "auto", "raw", "compressed"],
+    "audio_message": ["", "auto", "stamped", "plain", "dialect", "foxglove"],
+    "log_level": ["debug", "info", "warn", "error", "fatal"],
 }
 
 
@@ -83,7 +89,8 @@ def nodes(context: LaunchContext) -> list[Node]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    declared = [DeclareLaunchArgument(name, default_value=default, description=what) for name, (default, what) in ARGUMENTS.items()]
+    declared = [DeclareLaunchArgument(name, default_value=default, description=what, choices=CHOICES.get(name))
+                for name, (default, what) in ARGUMENTS.items()]
     # Large frames need a larger shared-memory segment than Fast DDS has by default; a profile of the user's own wins.
     profile = [] if any(v in os.environ for v in PROFILE_VARIABLES) else [
         SetEnvironmentVariable(v, os.path.join(CONFIG, "fastdds_shared_memory.xml")) for v in PROFILE_VARIABLES]

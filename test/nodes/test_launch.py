@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ import numpy as np  # noqa: E402
 from aecf_msgs.msg import FusedPrediction  # noqa: E402
 from lifecycle_msgs.msg import State  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
+
+from aecf_ros.nodes.parameters import AUDIO, IMAGE, NODE  # noqa: E402
 
 from .alsa import NAME, RATE_HZ, AlsaMicrophone  # noqa: E402
 from .conftest import ROOT, WAIT_S, Peer  # noqa: E402
@@ -138,6 +141,21 @@ def test_a_parameter_of_the_file_holds_where_its_argument_is_not_given(launch: C
     file.write_text("/**: {ros__parameters: {model: /nowhere/of/the/file, device: cpu}}")
     launched = launch("fusion.launch.py", f"params_file:={file}", "respawn:=false")
     peer.wait_for(lambda: "/nowhere/of/the/file: no such model directory" in launched.output(), "the file's model to be refused")
+
+
+def test_an_argument_that_is_no_choice_is_refused_by_launch(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    launched = Launched(tmp_path / "launch.log", "fusion.launch.py", "device:=abacus")
+    assert launched.process.wait(WAIT_S) == 1
+    assert 'Argument "device" provided value "abacus" is not valid' in launched.output() and "process started" not in launched.output()
+
+
+def test_the_choices_of_the_launch_file_are_those_of_the_parameters(launch: Callable[..., Launched]) -> None:
+    from ament_index_python.packages import get_package_share_directory
+
+    choices = runpy.run_path(get_package_share_directory("aecf_ros") + "/launch/fusion.launch.py")["CHOICES"]
+    declared = {p.name: p.choices for p in (*NODE, *IMAGE, *AUDIO)}
+    expected = {"device": declared["device"], "camera_transport": declared["transport"], "audio_message": declared["message"]}
+    assert {name: tuple(choices[name][1:]) for name in expected} == expected
 
 
 def test_autostart_false_leaves_the_node_unconfigured(peer: Peer, launch: Callable[..., Launched]) -> None:

@@ -276,3 +276,13 @@ def test_images_install_what_the_package_needs_and_start_what_it_has(name):
     (launched,) = re.findall(r"ros2 launch aecf_ros (\S+\.py)", image)
     assert (ROOT / "launch" / launched).is_file()
     assert "--base-paths src src/aecf_ros/aecf_msgs" in image
+    assert "unverified" in image.splitlines()[0]
+    for source, target in re.findall(r"(?m)^COPY (\S+) (\S+)$", image):
+        assert (ROOT / source).exists() and target == "/ws/src/aecf_ros"
+    # ROS packages beyond those of ros_base come by apt, or from a repository that is cloned into the workspace.
+    depended = {e.text for e in ElementTree.parse(ROOT / "package.xml").getroot() if e.tag == "depend"}
+    for package, named in (("audio_common_msgs", "audio.common"), ("vision_msgs", "vision.msgs")):
+        assert package in depended and re.search(named, image)
+    arguments = dict(argument.split(":=") for argument in re.findall(r"\S+:=\w+", image))
+    declared = set(re.findall(r'(?m)^    "(\w+)": \("', (ROOT / "launch" / launched).read_text()))
+    assert set(arguments) <= declared
