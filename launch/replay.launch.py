@@ -24,13 +24,14 @@ ARGUMENTS = {
     "rate": ("1.0", "speed of the replay"),
     "model": (os.path.join(SHARE, "models", "av_digits"), "directory of the model bundle"),
     "device": ("auto", "where the graphs run: auto, cpu, cuda or tensorrt"),
+    "params_file": (os.path.join(SHARE, "config", "fusion_node.yaml"), "YAML file of parameters of fusion_node; the arguments here win over it"),
     "label_topic": ("label", "std_msgs/String topic with the label that is true now"),
     "camera_topic": ("camera/image", "image topic of the recording"),
     "camera_transport": ("compressed", "raw or compressed"),
     "audio_topic": ("audio", "sound topic of the recording"),
     "audio_info_topic": ("audio_info", "latched AudioInfo topic of the recording"),
 }
-PASSED_ON = ("model", "device", "camera_topic", "camera_transport", "audio_topic", "audio_info_topic")
+PASSED_ON = ("model", "device", "params_file", "camera_topic", "camera_transport", "audio_topic", "audio_info_topic")
 READY = b"ready to score"
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +20,10 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.core.types import StreamState
+from aecf_ros.core.types import StreamState, StreamStatus
+from aecf_ros.nodes.convert import status_to_diagnostic
 from aecf_ros.nodes.inputs import LATCHED_QOS
+from aecf_ros.nodes.parameters import AUDIO, IMAGE, NODE, STREAM
 from aecf_ros.nodes.parameters_page import page
 
 from .conftest import MODEL, ROOT, UNPACED, FusionProcess, Peer, private_environment
@@ -264,3 +267,14 @@ def test_classification_has_every_label_best_first(running: Robot) -> None:
 
 def test_the_page_of_parameters_is_current() -> None:
     assert (ROOT / "docs" / "parameters.md").read_text() == page(), "run: python -m aecf_ros.nodes.parameters_page > docs/parameters.md"
+
+
+def test_the_page_of_tuning_names_parameters_and_keys_that_there_are() -> None:
+    declared = {p.name for p in (*NODE, *STREAM, *IMAGE, *AUDIO)}
+    others = {"abstain_reason", "summary.json", "false_alarms", "ece", "ece_noise_floor"}
+    text = (ROOT / "docs" / "tuning.md").read_text()
+    named = set(re.findall(r"`(?:camera\.|audio\.)?([a-z]+[._][a-z._]+)(?:: 0)?`", text)) - others - {"report.html"}
+    assert len(named) > 10 and named <= declared
+    status = StreamStatus("camera", StreamState.OK, "", 0.1, 15.0, 1, 0, 15.0, 0.1, 0.35, 1.0, False)
+    keys = {v.key for v in status_to_diagnostic(status, "fusion_node", False, 0).values}
+    assert set(re.findall(r"`([a-z ]+ \(.*?\))`", text)) <= keys
