@@ -19,6 +19,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -31,6 +32,7 @@ from aecf_ros.core.errors import first_line
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState
 from aecf_ros.nodes import convert
+from aecf_ros.nodes.executor import DirectExecutor, Take
 from aecf_ros.nodes.inputs import LATCHED_QOS, Inputs, Read, Unreadable
 from aecf_ros.nodes.parameters import (
     AUTOSTART,
@@ -171,6 +173,10 @@ class FusionNode(LifecycleNode):
         self._model = None
         self.get_logger().error(f"a transition from '{state.label}' failed; the node is unconfigured again")
         return TransitionCallbackReturn.SUCCESS
+
+    def inputs_now(self) -> list[tuple[Subscription, Take]]:
+        """For :class:`DirectExecutor`."""
+        return self._inputs.direct()
 
     def _failed(self, reason: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
         self.failure = reason
@@ -476,7 +482,7 @@ def start(node: FusionNode) -> bool:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of ``ros2 run aecf_ros fusion_node``."""
-    run_node(FusionNode, "fusion_node", CANNOT_START, args, start)
+    run_node(FusionNode, "fusion_node", CANNOT_START, args, start, lambda node: DirectExecutor(node.inputs_now))
 
 
 if __name__ == "__main__":

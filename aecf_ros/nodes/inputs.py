@@ -18,6 +18,7 @@ from aecf_ros.core.bundle import Modality
 from aecf_ros.core.messages import read_audio, read_compressed_image, read_image
 from aecf_ros.core.types import RawAudio, RawImage
 from aecf_ros.core.vectors import RawVector, read_vector
+from aecf_ros.nodes.executor import Take
 from aecf_ros.nodes.parameters import ParameterError, StreamParameters, Value
 from aecf_ros.nodes.qos import OVERRIDABLE
 from aecf_ros.replay.bag import AudioFormat
@@ -64,6 +65,7 @@ class _Stream:
     serialized: bool
     heard: bool = False
     subscription: Subscription | None = None
+    take: Take | None = None
     publishers: int | None = None
     last_number: int | None = None
 
@@ -115,6 +117,10 @@ class Inputs:
 
             self._streams[name] = self._make(name, AUDIO_TYPES, (f"{name}.message", options), lambda _: read, AUDIO_QOS)
         self._listen(name)
+
+    def direct(self) -> list[tuple[Subscription, Take]]:
+        """The subscriptions now, and what to do with a message of each: for :class:`DirectExecutor`."""
+        return [(stream.subscription, stream.take) for stream in self._streams.values() if stream.subscription is not None and stream.take is not None]
 
     def look_again(self) -> None:
         """Where the type is to be found out and nothing was heard yet: follow what is published on the topic now."""
@@ -177,7 +183,7 @@ class Inputs:
             events["matched"] = on_publishers
         # A callback with two arguments is given the message's number, where rclpy knows of that.
         callback = on_numbered_message if hasattr(Subscription, "CallbackType") else on_message
-        stream.last_number = None
+        stream.last_number, stream.take = None, on_numbered_message
         stream.subscription = self._subscribe(load_type(stream.types[stream.chosen]), stream.topic, callback, stream.qos,
                                               SubscriptionEventCallbacks(**events), stream.serialized)
 

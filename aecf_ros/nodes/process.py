@@ -56,7 +56,8 @@ class Ended(Exception):
 
 
 def run_node(make_node: Callable[[], Node], name: str, refusals: tuple[type[Exception], ...], args: list[str] | None = None,
-             start: Callable[[Node], bool] = lambda node: True) -> NoReturn:
+             start: Callable[[Node], bool] = lambda node: True,
+             make_executor: Callable[[Node], Executor] = lambda node: SingleThreadedExecutor()) -> NoReturn:
     """Make a node and spin it until SIGINT or SIGTERM, or until it says :class:`Ended`.
 
     The process ends with 0 then, and with 1 when the node cannot start. A node with threads stops them in ``destroy_node``.
@@ -64,12 +65,13 @@ def run_node(make_node: Callable[[], Node], name: str, refusals: tuple[type[Exce
     Args:
         refusals: exceptions that say in one line why the node cannot start; they are logged as fatal.
         start: called before spinning; false ends the process with 1.
+        make_executor: what serves the node.
     """
     code = 0
     with ros_process(args) as stopping:
         try:
             node = make_node()
-            executor = SingleThreadedExecutor()
+            executor = make_executor(node)
             executor.add_node(node)
             try:
                 if start(node):
