@@ -260,7 +260,8 @@ class StreamMonitor:
         self._repeats += 1
         lasted_s = (now_ns - self._repeats_since_ns) / NANOSECONDS
         limit_s = self.thresholds.frozen_after_s
-        return lasted_s if limit_s and self._repeats + 1 >= FROZEN_MESSAGES and lasted_s >= limit_s else None
+        long = self._lasted_s(self._repeats_since_ns, now_ns) >= limit_s > 0
+        return lasted_s if long and self._repeats + 1 >= FROZEN_MESSAGES else None
 
     def _note_age(self, sample: SampleReceived) -> None:
         self._age_s = None if sample.headless else (sample.received_ns - sample.stamp_ns - sample.span_ns) / NANOSECONDS
@@ -277,11 +278,13 @@ class StreamMonitor:
             if not suspicion.confirmed or suspicion.clean >= CLEAN_SAMPLES:
                 del self._suspicions[kind]
         for kind, complaint in found.items():
-            # A chunk tells of its own length, a picture of the time around it.
-            suspicion = self._suspicions.setdefault(kind, _Suspicion(now_ns - (sample.span_ns or self._cadence.period_ns // 2), complaint.text))
+            suspicion = self._suspicions.setdefault(kind, _Suspicion(now_ns - sample.span_ns, complaint.text))
             suspicion.text, suspicion.clean = complaint.text, 0
-            lasted_s = (now_ns - suspicion.since_ns) / NANOSECONDS
-            suspicion.confirmed |= complaint.averaged or lasted_s >= self.thresholds.degraded_after_s
+            suspicion.confirmed |= complaint.averaged or self._lasted_s(suspicion.since_ns, now_ns) >= self.thresholds.degraded_after_s
+
+    def _lasted_s(self, since_ns: int, now_ns: int) -> float:
+        """Counted to half a period, so that a message which comes a little early or late does not decide."""
+        return (now_ns - since_ns + self._cadence.period_ns / 2) / NANOSECONDS
 
     def _reject(self, reason: str, now_ns: int) -> None:
         self._last_arrival_ns = now_ns

@@ -29,7 +29,7 @@ from aecf_ros.runtime.trace import Trace
 WARM_UP_RUNS = 4
 """Runs of every graph before the first message."""
 CHECK_PERIOD_NS = 90_000_000
-"""Content is measured ten times a second, because complaints about it must last 0.4 s anyway; while there is one, in every frame."""
+"""Content is measured some ten times a second, because complaints about it must last 0.4 s anyway; while there is one, in every frame."""
 GAP_PERIODS = 1.75
 """Camera periods after which a prediction is made though no frame came: more than jitter, less than two."""
 
@@ -89,7 +89,7 @@ class _Source(Protocol):
 
 
 class _ImageSource:
-    """Content is measured after the prediction, ten times a second, and counts with the frames that follow; only repetition is told at once."""
+    """Content is measured after the prediction, some ten times a second, and counts with the frames that follow; only repetition is told at once."""
 
     def __init__(self, modality: ImageModality, trace: Trace) -> None:
         self._size = (modality.height, modality.width)
@@ -99,6 +99,7 @@ class _ImageSource:
         self._content: ImageContent | None = None
         self._mark: int | None = None
         self._measured_ns: int | None = None
+        self._read_ns = 0
         self._unmeasured: tuple[int, np.ndarray, int] | None = None
         self._next: tuple[int, np.ndarray] | None = None
         self.closely = False
@@ -121,12 +122,17 @@ class _ImageSource:
         mark = digest(as_bytes(raw.data), is_compressed(raw.encoding))
         repeats = SAME_PICTURE if mark == self._mark else ""
         self._mark = mark
-        if self.closely or self._measured_ns is None or now_ns - self._measured_ns >= CHECK_PERIOD_NS:
+        if self.closely or self._is_due(now_ns):
             self._unmeasured, self._measured_ns = (mark, image, now_ns), now_ns
+        self._read_ns = now_ns
         content = None if self._content is None else replace(self._content, repeats=repeats)
         self.trace.add(self._decode, decoded_ns - started_ns)
         self.trace.add(self._preprocess, perf_counter_ns() - decoded_ns)
         return SampleReceived(raw.stamp_ns, raw.received_ns, content=content)
+
+    def _is_due(self, now_ns: int) -> bool:
+        """Counted to half the time between frames, so that one which comes a little early does not wait for the next."""
+        return self._measured_ns is None or now_ns - self._measured_ns + (now_ns - self._read_ns) / 2 >= CHECK_PERIOD_NS
 
     def keep(self) -> None:
         assert self._next is not None  # read() comes first
