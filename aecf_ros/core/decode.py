@@ -109,6 +109,8 @@ def decode_image(raw: RawImage) -> Frame:
 
 def is_compressed(encoding: str) -> bool:
     """Whether an encoding names a compressed format."""
+    if encoding in _RAW:
+        return False
     # CompressedImage.format is "jpeg", or as image_transport writes it "rgb8; jpeg compressed bgr8".
     words = encoding.lower().replace(";", " ").split()
     return any(word in COMPRESSED for word in words)

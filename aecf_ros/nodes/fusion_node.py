@@ -48,7 +48,7 @@ from aecf_ros.nodes.process import run_node
 from aecf_ros.nodes.qos import OVERRIDABLE, UNWATCHED
 from aecf_ros.nodes.vision import ClassificationPublisher
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend
-from aecf_ros.runtime.pipeline import Observation, Pipeline, PipelineConfig
+from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 from aecf_ros.runtime.schedule import Inline, Schedule, Worker, choose_scheduling
 
 PREDICTION_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
@@ -97,6 +97,7 @@ class FusionNode(LifecycleNode):
         self._step_ns = 0
         self._predictions = 0
         self._frame: RawImage | None = None
+        self._simulated = False
         self._schedule: Schedule = Inline()
         self._dropped: Counter[str] = Counter()
 
@@ -192,6 +193,7 @@ class FusionNode(LifecycleNode):
         """Predict from now on, as the model in use is to be scheduled."""
         assert self._model is not None  # loaded
         self._active = True
+        self._look_at_clock()
         if self._model.scheduling == "worker":
             self._schedule = Worker(self._wait_s, self._on_deadline)
         self._schedule.submit(self._predict)
@@ -275,10 +277,9 @@ class FusionNode(LifecycleNode):
 
     def _now_ns(self) -> int:
         """Steady time; under ``use_sim_time`` it is ``/clock``, so that a paused clock suspends silence."""
-        clock = self.get_clock()
-        if not clock.ros_time_is_active:
+        if not self._simulated:
             return time.monotonic_ns()
-        now_ns = clock.now().nanoseconds
+        now_ns = self.get_clock().now().nanoseconds
         if now_ns < self._last_ns and self._model is not None:
             self.get_logger().info("/clock went back; streams start anew")
             self._model.pipeline.reset()
@@ -287,13 +288,18 @@ class FusionNode(LifecycleNode):
 
     def _node_ns(self) -> int:
         """What stamps are written in: ``/clock`` under ``use_sim_time``, else the time of the system, without rclpy's records of it."""
-        clock = self.get_clock()
-        return clock.now().nanoseconds if clock.ros_time_is_active else time.time_ns()
+        return self.get_clock().now().nanoseconds if self._simulated else time.time_ns()
+
+    def _look_at_clock(self) -> None:
+        """Whose time it is: asked once for each message, because it takes a lock of rcl's."""
+        self._simulated = self.get_clock().ros_time_is_active
 
     def _on_message(self, name: str, read: Read, message: Any) -> None:
         model = self._model
         if self._active and model is not None:
-            arrived_ns, received_ns = time.perf_counter_ns(), self._node_ns()
+            arrived_ns = time.perf_counter_ns()
+            self._look_at_clock()
+            received_ns = self._node_ns()
             slot = name if name in model.cameras else None  # sound must not be cut; of a camera's frames only the newest counts
             self._schedule.submit(partial(self._take, name, read, message, arrived_ns, received_ns), slot)
 
@@ -309,9 +315,12 @@ class FusionNode(LifecycleNode):
             seen = model.pipeline.observe(name, record, now_ns)
             if isinstance(record, RawImage) and seen.rejected is None and name == model.pipeline.manifest.lead_camera:
                 self._frame = record
-        self._react(name, seen, now_ns)
+        if seen.rejected is not None:
+            self._complaints.say(name, seen.rejected, time.monotonic_ns())
         if seen.due:
-            model.pipeline.trace.add("total", time.perf_counter_ns() - arrived_ns)
+            model.pipeline.trace.add("total", self._predict() - arrived_ns)
+        else:
+            self._note_states(status.state for status in model.pipeline.statuses(now_ns))
         model.pipeline.settle()
 
     def _on_publishers(self, name: str, count: int) -> None:
@@ -321,18 +330,10 @@ class FusionNode(LifecycleNode):
 
         self._schedule.submit(tell)
 
-    def _react(self, name: str, seen: Observation, now_ns: int) -> None:
-        if seen.rejected is not None:
-            self._complaints.say(name, seen.rejected, time.monotonic_ns())
-        if seen.due:
-            self._predict()
-        else:
-            assert self._model is not None  # a message was just observed
-            self._note_states(status.state for status in self._model.pipeline.statuses(now_ns))
-
     def _on_deadline(self) -> None:
         if self._model is None or not self._active:
             return
+        self._look_at_clock()
         if self._wait_s() > 0:  # a paused or slowed /clock has not come that far
             self._set_deadline()
         else:
@@ -343,7 +344,8 @@ class FusionNode(LifecycleNode):
         due_ns = self._model.pipeline.next_due_ns() if self._model is not None else None
         return 0.0 if due_ns is None else max(0.0, (due_ns - self._now_ns()) / NANOSECONDS)
 
-    def _predict(self) -> None:
+    def _predict(self) -> int:
+        """Make a prediction and publish it; when that was done, by ``perf_counter_ns``."""
         assert self._model is not None  # only an active node predicts
         pipeline = self._model.pipeline
         started_ns = time.perf_counter_ns()
@@ -358,6 +360,7 @@ class FusionNode(LifecycleNode):
         self._note_fault(self._model.backend.fault)
         self._note_states(report.state for report in prediction.modalities)
         self._set_deadline()
+        return published_ns
 
     def _publish(self, prediction: Prediction) -> None:
         assert self._model is not None  # a prediction was just made
@@ -409,6 +412,7 @@ class FusionNode(LifecycleNode):
             self._publish_diagnostics()
 
     def _on_diagnostics_timer(self) -> None:
+        self._look_at_clock()
         if self._active:
             self._inputs.look_again()
         self._schedule.submit(self._publish_diagnostics)
