@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.reliability import EvidenceGate, Reliability, contaminated_log_probabilities
-from aecf_ros.fusion.statistics import EmbeddingDistance, modality_statistics
+from aecf_ros.fusion.statistics import ClassMoments, EmbeddingDistance, landmarks, modality_statistics
 
 
 FREE = 3.0  # deviation of a prior that leaves the shift to the data
@@ -77,16 +77,18 @@ def fit_reliability(
         )
     reliability = layer.gate.reliability[modality]
     fold = assign_folds(groups, clusters, config.folds, generator)
+    known = targets >= 0
+    everything = ClassMoments.of(embeddings[known], targets[known], len(layer.log_prior), embeddings[known].double().mean(0))
+    dropout = None if generator is None else torch.Generator().manual_seed(generator.initial_seed())
     parts = []
     for k in range(int(fold.max()) + 1):
         held_kind = groups == k
         held = held_kind | (fold == k)
         parts.append(
-            _stand_in(layer, modality, embeddings, targets, held, held_kind, config, generator)
+            _stand_in(layer, modality, embeddings, targets, held, held_kind, everything, config, generator, dropout)
         )
     collected = OutOfFold(*(torch.cat(column) for column in zip(*parts)))
-    known = targets >= 0
-    reliability.distance.fit(embeddings[known], targets[known])
+    reliability.distance.fit_moments(everything, landmarks(embeddings[known]))
     fit_to(reliability, collected, layer.log_prior, config, generator)
     reliability.clusters.fill_(len(clusters[known].unique()))
     return collected
@@ -128,11 +130,16 @@ def fit_to(
         schedule.step()
 
 
-def _stand_in(layer, modality, embeddings, targets, held, held_kind, config, generator):
-    """Train a copy of the expert without `held`, and collect what it says there: the fields of OutOfFold."""
-    stand_in = _fresh(layer.experts[modality], generator)
+def _stand_in(layer, modality, embeddings, targets, held, held_kind, everything, config, generator, dropout):
+    """Train a copy of the expert without `held`, and collect what it says there: the fields of OutOfFold.
+
+    everything: moments of all rows that have a label; dropout: the generator that dropout draws from.
+    """
+    stand_in = _fresh(layer.experts[modality], generator, dropout)
     train = torch.nonzero(~held & (targets >= 0)).squeeze(1)
-    optimizer = torch.optim.AdamW(stand_in.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        stand_in.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
     steps = config.expert_steps
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3 * config.learning_rate, total_steps=steps)
     stand_in.train()
@@ -144,22 +151,42 @@ def _stand_in(layer, modality, embeddings, targets, held, held_kind, config, gen
         optimizer.step()
         schedule.step()
     distance = EmbeddingDistance(embeddings.shape[1], len(layer.log_prior))
-    distance.fit(embeddings[train], targets[train])
+    out = torch.nonzero(held & (targets >= 0)).squeeze(1)
+    held_out = ClassMoments.of(embeddings[out], targets[out], len(layer.log_prior), everything.origin)
+    distance.fit_moments(everything.without(held_out), landmarks(embeddings[train]))
     with torch.no_grad():
         logits = stand_in.eval()(embeddings[held])
         statistics = modality_statistics(embeddings[held], logits, distance)
     return statistics, logits, targets[held], held_kind[held]
 
 
-def _fresh(expert: nn.Sequential, generator: torch.Generator | None) -> nn.Sequential:
-    """A copy with new random weights, drawn from `generator` rather than from torch's global state."""
+def _fresh(
+    expert: nn.Sequential, generator: torch.Generator | None, dropout: torch.Generator | None
+) -> nn.Sequential:
+    """A copy with new random weights; all that it draws comes from these generators rather than from torch's global state."""
     stand_in = copy.deepcopy(expert)
-    for module in stand_in:
+    for name, module in stand_in.named_children():
         if isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
             for parameter in (module.weight, module.bias):
                 parameter.data = ((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound).to(parameter)
+        elif isinstance(module, nn.Dropout):
+            setattr(stand_in, name, _DrawnDropout(module.p, dropout))
     return stand_in
+
+
+class _DrawnDropout(nn.Module):
+    """Dropout that draws from a generator of its own: stand-ins of several modalities may be trained at a time."""
+
+    def __init__(self, p: float, generator: torch.Generator | None):
+        super().__init__()
+        self.keep, self.generator = 1.0 - p, generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] -> [B, D]."""
+        if not self.training:
+            return x
+        return x * torch.empty_like(x).bernoulli_(self.keep, generator=self.generator).div_(self.keep)
 
 
 def _balance(unseen: Tensor, share: float) -> Tensor:

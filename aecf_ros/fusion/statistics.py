@@ -4,11 +4,14 @@ Only a modality's own statistics enter its reliability. The other modality's, an
 and add nothing where corruption is independent given the label (docs/benchmarks.md).
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
 STATISTICS = ("entropy", "energy", "norm", "class_distance", "distance", "neighbor_distance")
 LANDMARKS, NEIGHBORS, RANK = 512, 5, 128
+BLOCK = 8192  # rows that are in double precision at a time
 
 
 def predictive_entropy(logits: Tensor) -> Tensor:
@@ -48,21 +51,25 @@ class EmbeddingDistance(nn.Module):
 
         shrinkage: weight of the mean variance on the diagonal; keeps directions that training never moved in finite.
         """
-        embeddings, labels = embeddings[labels >= 0].double(), labels[labels >= 0]
-        center = embeddings.mean(0)
-        values, vectors = _principal(embeddings - center, shrinkage)
+        embeddings, labels = embeddings[labels >= 0], labels[labels >= 0]
+        moments = ClassMoments.of(embeddings, labels, len(self.class_centers), embeddings.double().mean(0))
+        self.fit_moments(moments, landmarks(embeddings), shrinkage)
+
+    @torch.no_grad()
+    def fit_moments(self, moments: "ClassMoments", points: Tensor, shrinkage: float = 0.05) -> None:
+        """The same from sums over the training embeddings, and some of them as landmarks: [LANDMARKS, D]."""
+        mean, scatter = moments.mean_and_scatter()
+        values, vectors = _principal(scatter, shrinkage)
         vectors, spread = vectors[:, : self.whitening.shape[1]], values[: self.whitening.shape[1]].rsqrt()
-        points = (embeddings - center) @ vectors
-        classes = [points[labels == c] for c in range(self.class_centers.shape[0])]
-        centers = torch.stack([mine.mean(0) if len(mine) else torch.zeros_like(points[0]) for mine in classes])
-        within_values, within_vectors = _principal(points - centers[labels], shrinkage)
+        centers, between = moments.class_centers(mean)
+        within_values, within_vectors = _principal(vectors.T @ (scatter - between) @ vectors, shrinkage)
         class_whitening = within_vectors * within_values.rsqrt()
+        center = moments.origin + mean
         self.center.copy_(center)
         self.whitening.copy_(vectors * spread)
         self.class_whitening.copy_(class_whitening / spread.unsqueeze(-1))
-        self.class_centers.copy_(centers @ class_whitening)
-        rows = torch.arange(LANDMARKS) * len(embeddings) // LANDMARKS  # spread evenly, no draw
-        self.landmarks.copy_(points[rows] * spread)
+        self.class_centers.copy_(centers @ vectors @ class_whitening)
+        self.landmarks.copy_((points.double() - center) @ vectors * spread)
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean squared whitened distance to the nearest class center, to the center of all, and to the nearest
@@ -85,13 +92,55 @@ def _squared_distances(points: Tensor, centers: Tensor) -> Tensor:
     return total.clamp(min=0.0) / points.shape[-1]
 
 
-def _principal(residual: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """Eigenvalues [D], largest first, and eigenvectors [D, D] of the shrunk covariance of `residual` [N, D]."""
-    covariance = residual.T @ residual / len(residual)
+def _principal(covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [D], largest first, and eigenvectors [D, D] of a covariance [D, D], shrunk."""
     covariance = (1.0 - shrinkage) * covariance
     covariance += shrinkage * covariance.diagonal().mean().clamp(min=1e-6) * torch.eye(len(covariance)).to(covariance)
     values, vectors = torch.linalg.eigh(covariance)
     return values.flip(0).clamp(min=1e-12), vectors.flip(1)
+
+
+def landmarks(embeddings: Tensor) -> Tensor:
+    """Some training embeddings, spread evenly as they lie, no draw: [LANDMARKS, D] of [N, D]."""
+    return embeddings[torch.arange(LANDMARKS) * len(embeddings) // LANDMARKS]
+
+
+@dataclass(frozen=True)
+class ClassMoments:
+    """Sums over labelled embeddings in double precision. Those of a part can be taken away, which costs less than to sum up the rest.
+
+    counts: [C]; sums: [C, D] and products: [D, D] of the embeddings less `origin` [D], which lies near their mean.
+    """
+
+    counts: Tensor
+    sums: Tensor
+    products: Tensor
+    origin: Tensor
+
+    @classmethod
+    def of(cls, embeddings: Tensor, labels: Tensor, classes: int, origin: Tensor) -> "ClassMoments":
+        """embeddings: [N, D]; labels: int64 [N], 0 <= label < classes."""
+        width = embeddings.shape[1]
+        sums, products = origin.new_zeros(classes, width), origin.new_zeros(width, width)
+        for rows, of_rows in zip(embeddings.split(BLOCK), labels.split(BLOCK)):
+            centered = rows.double() - origin
+            products.addmm_(centered.T, centered)
+            sums.index_add_(0, of_rows, centered)
+        return cls(torch.bincount(labels, minlength=classes).double(), sums, products, origin)
+
+    def without(self, part: "ClassMoments") -> "ClassMoments":
+        """What is left when a part, with the same origin, is taken away."""
+        return ClassMoments(self.counts - part.counts, self.sums - part.sums, self.products - part.products, self.origin)
+
+    def mean_and_scatter(self) -> tuple[Tensor, Tensor]:
+        """Mean less the origin [D], and covariance [D, D]."""
+        mean = self.sums.sum(0) / self.counts.sum()
+        return mean, self.products / self.counts.sum() - torch.outer(mean, mean)
+
+    def class_centers(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Class means less `mean` [C, D], 0 where a class has no row, and their covariance [D, D], each counting as often as it comes."""
+        centers = torch.where(self.counts[:, None] > 0, self.sums / self.counts[:, None].clamp(min=1) - mean, 0.0)
+        return centers, centers.T @ (centers * self.counts[:, None]) / self.counts.sum()
 
 
 def modality_statistics(embedding: Tensor, logits: Tensor, distance: EmbeddingDistance) -> Tensor:
