@@ -36,7 +36,8 @@ UNDESCRIBED_TYPES = AUDIO_TYPES[:2]
 NO_TOPIC = "none"
 """In place of a topic: this modality has none in the recording."""
 INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
-LABEL_TYPE = "std_msgs/msg/String"
+LABEL_TYPES = ("std_msgs/msg/String", *(f"std_msgs/msg/{sign}Int{bits}" for bits in (8, 16, 32, 64) for sign in ("", "U")))
+"""Names, or numbers of classes."""
 _AUDIO_DEFINITIONS = {
     "audio_common_msgs/msg/AudioData": "uint8[] data",
     "audio_common_msgs/msg/AudioDataStamped": "std_msgs/Header header\naudio_common_msgs/AudioData audio",
@@ -121,6 +122,10 @@ class Bag:
         """Seconds from the first message to the last."""
         return (self.end_ns - self.start_ns) / NANOSECONDS
 
+    def seconds(self, recorded: Recorded) -> float:
+        """Where a message stands in the recording."""
+        return (recorded.log_ns - self.start_ns) / NANOSECONDS
+
     def messages(self, topics: list[str] | None = None) -> Iterator[Recorded]:
         """Messages in log order, of the named topics or of all."""
         connections = [c for c in self._reader.connections if topics is None or c.topic in topics]
@@ -154,6 +159,18 @@ class Bag:
             raise BagError(f"{self.path}: {recorded.topic}: a message is not a {recorded.type} ({first_line(error, None)}); "
                            "check it with `ros2 bag info`") from None
 
+    def label_of(self, recorded: Recorded, labels: Sequence[str] = ()) -> str:
+        """What a message of a label topic says; a number that is none of ``labels`` counts into them from 0, one below 0 is nothing.
+
+        Raises:
+            BagError: its bytes are not what its type says.
+        """
+        data = self.deserialize(recorded).data
+        if isinstance(data, str):
+            return data.strip()
+        name = str(data) if data >= 0 else ""
+        return name if name in labels or not 0 <= data < len(labels) else labels[data]
+
     def choose_topics(self, manifest: Manifest, named: Mapping[str, str] | None = None, option: str = "--topic ") -> Topics:
         """Find a topic for every modality: the one its name suggests if there is one, else the only one of a fitting type.
 
@@ -182,7 +199,7 @@ class Bag:
                 info = self._given(f"{name}_info", info, (INFO_TYPE,)) if info is not None else self._choose_info(name, topic, option)
                 if info is not None:
                     infos[name] = info
-        label = self._given("label", named.pop("label"), (LABEL_TYPE,)) if "label" in named else self._choose_label()
+        label = self._given("label", named.pop("label"), LABEL_TYPES) if "label" in named else self._choose_label()
         for name in named:
             known = [part for m in manifest.modalities for part in ([m.name, f"{m.name}_info"] if m.kind == "audio" else [m.name])]
             raise BagError(f"topic for '{name}': this model has no such stream; use one of {', '.join([*known, 'label'])}")
@@ -200,7 +217,8 @@ class Bag:
         return topic
 
     def _choose_label(self) -> str | None:
-        labels = sorted(t for t, kind in self.types.items() if kind == LABEL_TYPE and "label" in t)
+        found = [(LABEL_TYPES.index(kind), t) for t, kind in self.types.items() if kind in LABEL_TYPES and "label" in t]
+        labels = [t for _, t in sorted(found)]
         named = [t for t in labels if t.split("/")[-1] == "label"]
         return (named or labels or [None])[0]
 

@@ -39,10 +39,10 @@ class Refused:
         self.count = 0
         self.first = ""
 
-    def note(self, bag: Bag, one: Recorded, error: Exception) -> None:
-        """Count one."""
+    def note(self, at_s: float, reason: Exception | str) -> None:
+        """Count one, ``at_s`` seconds into the recording."""
         self.count += 1
-        self.first = self.first or f"the first at {(one.log_ns - bag.start_ns) / NANOSECONDS:.2f} s: {error}"
+        self.first = self.first or f"the first at {at_s:.2f} s: {reason}"
 
     def line(self, topic: str) -> list[str]:
         """What to say of it, if anything."""
@@ -71,7 +71,7 @@ class _Newest:
             try:
                 self._decoded = one, self.decode(raw_record(bag.deserialize(one), None, one.log_ns))
             except (BagError, DecodeError, FormatUnknown) as error:
-                self.refused.note(bag, one, error)
+                self.refused.note(bag.seconds(one), error)
                 self._recent.pop()  # as in the pipeline, the one before is then the newest evidence
         return None
 
@@ -136,7 +136,7 @@ class Ear:
             if verdict.fault and not verdict.jumped:
                 raise DecodeError(verdict.fault)
         except (BagError, DecodeError, FormatUnknown) as error:
-            self.refused.note(bag, one, error)
+            self.refused.note(bag.seconds(one), error)
             return
         if verdict.jumped:
             self._window.clear()

@@ -159,6 +159,19 @@ def test_the_topic_named_label_is_preferred_to_others_that_contain_the_word(new_
     assert chosen(recording, tmp_path).label == "/truth/label"
 
 
+@pytest.mark.parametrize("of", ["Int32", "UInt8", "Int64"])
+def test_numbers_are_labels_too(new_recording: Callable, tmp_path: Path, of: str) -> None:
+    recording = new_recording().image(0, "red").sound(0, "red")
+    for at_s, value in enumerate((1, 0, 7, *((-1,) if of != "UInt8" else ()))):
+        recording.add(at_s, "/label", recording.make(f"std_msgs/msg/{of}", value))
+    with open_bag(recording.write(tmp_path / "bag")) as bag:
+        assert bag.choose_topics(BOTH).label == "/label"
+        said = list(bag.messages(["/label"]))
+        assert [bag.label_of(one, ["red", "blue"]) for one in said][:4] == ["blue", "red", "7", ""][:len(said)]
+        assert [bag.label_of(one, ["1", "0"]) for one in said][:2] == ["1", "0"]  # they are names there
+        assert [bag.label_of(one) for one in said][:3] == ["1", "0", "7"]
+
+
 def rows(path: Path) -> int:
     with open_bag(path) as bag:
         return sum(1 for _ in bag.messages())
