@@ -131,6 +131,11 @@ class StreamMonitor:
 
     def update(self, event: StreamEvent, now_ns: int) -> StreamStatus:
         """Take one event at steady time ``now_ns`` and give the status after it."""
+        self.take(event, now_ns)
+        return self.status(now_ns)
+
+    def take(self, event: StreamEvent, now_ns: int) -> StreamState:
+        """Take one event at steady time ``now_ns`` and give the state after it: :meth:`update` without the words."""
         self._notice_silence(now_ns)
         match event:
             case SampleReceived():
@@ -141,7 +146,12 @@ class StreamMonitor:
                 self._match(count)
             case TimePassed():
                 pass
-        return self.status(now_ns)
+        return self._state
+
+    @property
+    def age_s(self) -> float | None:
+        """Age of the newest data at its arrival, ``None`` for messages without a header."""
+        return self._age_s
 
     def status(self, now_ns: int) -> StreamStatus:
         """The status as of the last update, with the silence counted to ``now_ns``."""

@@ -320,7 +320,7 @@ class FusionNode(LifecycleNode):
         if seen.due:
             model.pipeline.trace.add("total", self._predict() - arrived_ns)
         else:
-            self._note_states(status.state for status in model.pipeline.statuses(now_ns))
+            self._note_states(model.pipeline.states(now_ns))
         model.pipeline.settle()
 
     def _on_publishers(self, name: str, count: int) -> None:

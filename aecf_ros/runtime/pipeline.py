@@ -30,6 +30,7 @@ WARM_UP_RUNS = 4
 """Runs of every graph before the first message."""
 CHECK_PERIOD_NS = 90_000_000
 """Content is measured some ten times a second, because complaints about it must last 0.4 s anyway; while there is one, in every frame."""
+_TIME_PASSED = TimePassed()
 GAP_PERIODS = 1.75
 """Camera periods after which a prediction is made though no frame came: more than jitter, less than two."""
 
@@ -125,7 +126,9 @@ class _ImageSource:
         if self.closely or self._is_due(now_ns):
             self._unmeasured, self._measured_ns = (mark, image, now_ns), now_ns
         self._read_ns = now_ns
-        content = None if self._content is None else replace(self._content, repeats=repeats)
+        content = self._content
+        if content is not None and content.repeats != repeats:
+            content = replace(content, repeats=repeats)
         self.trace.add(self._decode, decoded_ns - started_ns)
         self.trace.add(self._preprocess, perf_counter_ns() - decoded_ns)
         return SampleReceived(raw.stamp_ns, raw.received_ns, content=content)
@@ -330,7 +333,7 @@ class Pipeline:
             return self.reject(stream, str(error), now_ns)
         if not sample.headless:
             self.trace.add(entry.transport, raw.received_ns - raw.stamp_ns - sample.span_ns)
-        entry.state = entry.monitor.update(sample, now_ns).state
+        entry.state = entry.monitor.take(sample, now_ns)
         entry.source.closely = entry.monitor.suspicious
         verdict = entry.monitor.verdict
         if verdict.jumped:
@@ -341,12 +344,12 @@ class Pipeline:
 
     def reject(self, stream: str, reason: str, now_ns: int) -> Observation:
         """Count a message that could not even be read, for example audio before its format is known."""
-        self._streams[stream].monitor.update(SampleRejected(reason), now_ns)
+        self._streams[stream].monitor.take(SampleRejected(reason), now_ns)
         return Observation(due=False, rejected=reason)
 
     def publishers(self, stream: str, count: int, now_ns: int) -> None:
         """Tell how many publishers the middleware sees on a stream."""
-        self._streams[stream].monitor.update(PublishersMatched(count), now_ns)
+        self._streams[stream].monitor.take(PublishersMatched(count), now_ns)
 
     def next_due_ns(self) -> int | None:
         """Steady time by which :meth:`step` must be called though no message came; ``None`` before the first step."""
@@ -362,14 +365,16 @@ class Pipeline:
                 due_ns = min(due_ns, change_ns)
         return due_ns
 
+    def states(self, now_ns: int) -> tuple[StreamState, ...]:
+        """State of every stream at ``now_ns``, in the order of the manifest."""
+        for stream in self._streams.values():
+            stream.state = stream.monitor.take(_TIME_PASSED, now_ns)
+        return tuple([stream.state for stream in self._streams.values()])
+
     def statuses(self, now_ns: int) -> tuple[StreamStatus, ...]:
         """Health of every stream at ``now_ns``, in the order of the manifest."""
-        found = []
-        for stream in self._streams.values():
-            status = stream.monitor.update(TimePassed(), now_ns)
-            stream.state = status.state
-            found.append(status)
-        return tuple(found)
+        self.states(now_ns)
+        return tuple(stream.monitor.status(now_ns) for stream in self._streams.values())
 
     def step(self, now_ns: int, node_time_ns: int | None = None) -> Prediction:
         """Predict from what is present now.
@@ -379,8 +384,8 @@ class Pipeline:
             node_time_ns: node time, the stamp of a prediction that no evidence fed; ``now_ns`` where the two are one clock.
         """
         self._last_step_ns = now_ns
-        statuses = self.statuses(now_ns)
-        present = [self._is_used(status) for status in statuses]
+        self.states(now_ns)
+        present = [self._is_used(stream) for stream in self._streams.values()]
         for name, used in zip(self._streams, present, strict=True):
             if used:
                 self._encode(name)
@@ -390,7 +395,7 @@ class Pipeline:
         self.trace.add("head", perf_counter_ns() - started_ns)
         if head.distances is not None and self.drift.due(now_ns):
             self.drift.take(now_ns, present, head.distances, head.modality_probabilities.max(axis=1))
-        return self._interpret(head, statuses, present, now_ns if node_time_ns is None else node_time_ns)
+        return self._interpret(head, present, now_ns if node_time_ns is None else node_time_ns)
 
     def settle(self) -> None:
         """Do what no prediction need wait for: look at the content of the newest frames, encode sound that came. Call it after each message.
@@ -409,10 +414,9 @@ class Pipeline:
         lead = next(s for s in self._streams.values() if s.state.feeds_fusion)
         return lead.monitor.period_ns is not None and lead.monitor.period_ns < (stream.monitor.period_ns or 0)
 
-    def _is_used(self, status: StreamStatus) -> bool:
-        limit_s = self._streams[status.name].monitor.thresholds.too_old_after_s
-        too_old = status.age_s is not None and 0 < limit_s < status.age_s
-        return status.state.feeds_fusion and not too_old
+    def _is_used(self, stream: _Stream) -> bool:
+        limit_s, age_s = stream.monitor.thresholds.too_old_after_s, stream.monitor.age_s
+        return stream.state.feeds_fusion and not (age_s is not None and 0 < limit_s < age_s)
 
     def _thresholds(self, modality: Modality) -> StreamThresholds:
         return self.config.thresholds.get(modality.name, DEFAULT_THRESHOLDS[modality.kind])
@@ -434,12 +438,14 @@ class Pipeline:
             self.trace.add(stream.encoder, perf_counter_ns() - started_ns)
             stream.source.changed = False
 
-    def _interpret(self, head: HeadOutput, statuses: tuple[StreamStatus, ...], present: list[bool], node_time_ns: int) -> Prediction:
+    def _interpret(self, head: HeadOutput, present: list[bool], node_time_ns: int) -> Prediction:
         labels = self.manifest.labels
         class_id = int(head.probabilities.argmax())
-        reports = tuple(
-            self._report(status, used, float(weight), alone)
-            for status, used, weight, alone in zip(statuses, present, head.gate_weights, head.modality_probabilities, strict=True))
+        alone = head.modality_probabilities  # (M, C)
+        reports = tuple([
+            ModalityReport(name, stream.state, used, weight, stream.source.stamp_ns, labels[best] if used else "", confidence if used else 0.0)
+            for (name, stream), used, weight, best, confidence in zip(self._streams.items(), present, head.gate_weights.tolist(),
+                                                                      alone.argmax(axis=1).tolist(), alone.max(axis=1).tolist(), strict=True)])
         stamps = [r.evidence_stamp_ns for r in reports if r.used and r.evidence_stamp_ns is not None]
         reason = ABSTAIN_REASONS[head.abstain_code] or ("low confidence" if head.confidence < self.config.min_confidence else "")
         return Prediction(
@@ -456,11 +462,3 @@ class Pipeline:
             abstain=bool(reason),
             abstain_reason=reason,
             modalities=reports)
-
-    def _report(self, status: StreamStatus, used: bool, weight: float, alone: np.ndarray) -> ModalityReport:
-        best = int(alone.argmax())
-        return ModalityReport(
-            name=status.name, state=status.state, used=used, gate_weight=weight,
-            evidence_stamp_ns=self._streams[status.name].source.stamp_ns,
-            label=self.manifest.labels[best] if used else "",
-            confidence=float(alone[best]) if used else 0.0)
