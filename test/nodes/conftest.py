@@ -99,6 +99,11 @@ UNPACED = tuple(f"{stream}.{check}:=0.0" for stream in ("camera", "audio") for c
 """Parameters that switch the checks of pace off, for tests of something else whose sensors are paced by a busy machine."""
 
 
+PATIENT = tuple(f"{stream}.{limit}" for stream in ("camera", "audio") for limit in (
+    "stale_after_s:=60.0", "dropped_after_s:=60.0", "late_after_s:=0.0", "too_old_after_s:=0.0"))
+"""Parameters with which a pause of the test is no fault: a busy machine needs long from one message to the next."""
+
+
 @pytest.fixture
 def start_node(domain: int, tmp_path: Path) -> Iterator[Callable[..., FusionProcess]]:
     """Starts fusion nodes with parameters ``name:=value``; stops them when the test ends."""

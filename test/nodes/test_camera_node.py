@@ -102,9 +102,9 @@ def test_frames_of_a_file_come_in_order_at_its_pace_and_are_stamped_when_grabbed
     first = images[0]
     assert (first.encoding, first.height, first.width, first.step, first.header.frame_id) == ("bgr8", HEIGHT, WIDTH, 3 * WIDTH, "front")
     steps = np.diff([number_of(pixels(m)) for m in images]) % FRAMES
-    assert set(steps) <= {1, 2, 3, 4}, steps  # in order; a busy machine may drop some
     stamps = np.array([stamp_to_ns(m.header.stamp) for m in images])
     assert (np.diff(stamps) > 0).all()
+    assert (steps > 0).all() and (steps <= np.diff(stamps) / 1e9 * RATE_HZ + 2).all(), steps  # in order; a busy machine may drop some
     assert (stamps[-1] - stamps[0]) / 1e9 > 0.8 * steps.sum() / RATE_HZ  # never faster than its pace; a busy machine may be slower
     assert (np.array(viewer.received_ns[-len(images):]) > stamps).all()
     assert pixels(first)[10, 150, 2] > 150 and pixels(first)[10, 150, 0] < 100  # the corner is red
@@ -135,11 +135,11 @@ def test_a_file_that_is_not_looped_ends_the_node_with_0(start, peer: Peer, video
 def test_diagnostics_say_rate_size_and_drops(start, peer: Peer, video: Path) -> None:
     viewer = Viewer(peer)
     start(f"source:={video}", "loop:=true")
-    peer.wait_for(lambda: len(viewer.diagnostics) > 3, "diagnostics")
+    peer.wait_for(lambda: viewer.diagnostics and int(viewer.diagnostics[-1]["grabbed (frames)"]) > 20, "diagnostics after 20 frames")
     told = viewer.diagnostics[-1]
     assert told["level"] == "0" and told["size (pixels)"] == f"{WIDTH}x{HEIGHT}" and told["source"] == str(video)
-    assert 0.0 < float(told["grabbed (Hz)"]) < 2 * RATE_HZ
-    assert int(told["grabbed (frames)"]) > 20 and int(told["dropped (frames)"]) >= 0
+    assert 0.0 < max(float(d["grabbed (Hz)"]) for d in viewer.diagnostics) < 2 * RATE_HZ
+    assert 0 <= int(told["dropped (frames)"]) <= int(told["grabbed (frames)"])
 
 
 class MjpegServer:
@@ -241,12 +241,18 @@ def test_one_who_takes_slowly_gets_the_newest_frame_and_the_rest_is_counted(vide
     camera = Camera(settings(video), time.monotonic_ns, lambda: None)
     camera.start()
     give_up = time.monotonic() + WAIT_S
-    while camera.health().grabbed < 30 and time.monotonic() < give_up:
-        time.sleep(0.005)
-    shot, now_ns, health = camera.take(), time.monotonic_ns(), camera.health()
+
+    def wait_until_grabbed(count: int) -> int:
+        while camera.health().grabbed < count and time.monotonic() < give_up:
+            time.sleep(0.005)
+        return camera.health().grabbed
+
+    some, some_ns = wait_until_grabbed(15), time.monotonic_ns()
+    wait_until_grabbed(some + 15)
+    shot, health = camera.take(), camera.health()
     camera.stop()
-    assert shot is not None and now_ns - shot.stamp_ns < 1e9
-    assert health.grabbed >= 30 and health.dropped >= health.grabbed - 2
+    assert shot is not None and shot.stamp_ns > some_ns
+    assert health.grabbed >= 30 and health.dropped >= some
 
 
 def test_a_device_is_asked_for_its_pixel_format_before_size_and_rate(video: Path) -> None:

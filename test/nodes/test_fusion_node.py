@@ -24,7 +24,7 @@ from aecf_ros.nodes.fusion_node import LOG_PERIOD_NS, PREDICTION_QOS
 from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.nodes.shared_memory import files_of, orphans
 
-from .conftest import MODEL, ROOT, UNPACED, FusionProcess, Peer
+from .conftest import MODEL, PATIENT, ROOT, UNPACED, FusionProcess, Peer
 from .processes import NodeProcess, started_together
 
 CHUNK_NS = 100_000_000
@@ -105,7 +105,7 @@ def phone(peer: Peer) -> Robot:
 
 
 def test_every_frame_delivered_gets_one_prediction_of_its_own(start_node, robot: Robot) -> None:
-    start_node()
+    start_node(*PATIENT)
     robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))
     for _ in range(20):
         message = robot.image()
@@ -116,7 +116,7 @@ def test_every_frame_delivered_gets_one_prediction_of_its_own(start_node, robot:
 
 
 def test_a_prediction_is_complete_and_consistent(start_node, robot: Robot) -> None:
-    start_node()
+    start_node(*PATIENT)
     robot.tell_format()
 
     def feed() -> None:

@@ -26,7 +26,7 @@ from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.nodes.parameters import AUDIO, IMAGE, NODE, STREAM
 from aecf_ros.nodes.parameters_page import page
 
-from .conftest import MODEL, ROOT, UNPACED, FusionProcess, Peer, private_environment
+from .conftest import MODEL, PATIENT, ROOT, UNPACED, FusionProcess, Peer, private_environment
 from .processes import NodeProcess
 from .test_fusion_node import Robot
 
@@ -108,7 +108,7 @@ def test_a_bad_model_leaves_the_node_unconfigured_with_a_reason_and_a_good_one_t
 
 
 def test_reloading_swaps_the_model_and_keeps_the_streams(start_node, robot: Robot, tmp_path: Path) -> None:
-    start_node()
+    start_node(*PATIENT)
     peer = robot.peer
 
     def feed() -> None:
@@ -130,7 +130,7 @@ def test_reloading_swaps_the_model_and_keeps_the_streams(start_node, robot: Robo
     assert robot.state("camera") is StreamState.OK
 
 
-EVERY_FRAME = ("scheduling:=inline", "camera.late_after_s:=0.0", "camera.too_old_after_s:=0.0", "qos_overrides./camera/image.subscription.reliability:=reliable",
+EVERY_FRAME = (*PATIENT, "scheduling:=inline", "qos_overrides./camera/image.subscription.reliability:=reliable",
                "qos_overrides./camera/image.subscription.depth:=100", "qos_overrides./fusion_node/prediction.publisher.depth:=1000")
 """So that no frame is lost to a busy machine: what is missing then was missed by the node."""
 
@@ -220,6 +220,7 @@ def test_thresholds_change_live_and_contradictions_are_refused_with_a_reason(sta
     assert not refused.successful and "use one of" in refused.reason
     assert set_parameter(peer, "camera.dropped_after_s", 60.0).successful
     assert set_parameter(peer, "camera.stale_after_s", 50.0).successful
+    robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))  # it may have been silent for too long before
     before = len(robot.predictions)
     peer.wait_for(lambda: len(robot.predictions) >= before + 10, "ten predictions without a frame, which take longer than the old threshold")
     assert robot.state("camera") is StreamState.OK
