@@ -15,7 +15,7 @@ from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.thresholds import AUDIO_THRESHOLDS, StreamThresholds
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState
 from aecf_ros.runtime.backends import HeadOutput, make_backend
-from aecf_ros.runtime.pipeline import WARM_UP_RUNS, Pipeline, PipelineConfig
+from aecf_ros.runtime.pipeline import WARM_UP_MOST_RUNS, WARM_UP_RUNS, Pipeline, PipelineConfig
 from aecf_ros.runtime.trace import KEPT, Trace
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -256,7 +256,7 @@ def test_warming_up_runs_every_graph_and_leaves_no_trace(tiny_bundle: Path) -> N
     backend = CountingBackend(tiny_bundle)
     pipeline = Pipeline(load_bundle(tiny_bundle).manifest, backend)
     assert pipeline.warm_up() > 0
-    assert backend.encoded == {"camera": WARM_UP_RUNS, "audio": WARM_UP_RUNS}
+    assert WARM_UP_RUNS <= backend.encoded["camera"] == backend.encoded["audio"] <= WARM_UP_MOST_RUNS
     assert pipeline.step(0).subset == "none" and pipeline.statuses(0)[0].received == 0
 
 
