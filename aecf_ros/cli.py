@@ -278,6 +278,7 @@ def inspect(model: Path) -> None:
     from rich.table import Table
 
     from aecf_ros.core.bundle import BundleError, load_bundle
+    from aecf_ros.core.label_metrics import SHOWN
     from aecf_ros.runtime.backends import BackendError, make_backend
 
     try:
@@ -287,13 +288,13 @@ def inspect(model: Path) -> None:
         raise _fails_in_one_line(error) from None
     manifest, console = bundle.manifest, _console()
     console.print(f"[bold]{manifest.name}[/] {manifest.description}\nlabels: {', '.join(manifest.labels)}\n"
-                  f"calibration: {manifest.calibration.method}, sets cover {manifest.calibration.coverage:.0%}; trained {manifest.training.created}")
+                  f"task: {manifest.task}; calibration: {manifest.calibration.method}, sets cover {manifest.calibration.coverage:.0%}; trained {manifest.training.created}")
     modalities = Table("modality", "kind", "input", "embedding", "encoder", header_style="dim")
     for m in manifest.modalities:
         modalities.add_row(m.name, m.kind, "x".join(map(str, m.input_shape)), str(m.embedding_dim), m.encoder)
-    metrics = Table("held-out subset", "n", "accuracy", "NLL", "ECE", "floor", "coverage", header_style="dim")
+    metrics = Table("held-out subset", "n", *SHOWN[manifest.task].values(), header_style="dim")
     for name, m in manifest.metrics.items():
-        metrics.add_row(name, str(m["n"]), *(f"{m[k]:.3f}" for k in ("accuracy", "nll", "ece", "ece_noise_floor", "coverage")))
+        metrics.add_row(name, str(m["n"]), *(f"{m[k]:.3f}" if k in m else "-" for k in SHOWN[manifest.task]))
     console.print(modalities, metrics, f"[green]verified[/]: {len(manifest.files)} files match their SHA-256 and the graphs load")
 
 

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
-from aecf_ros.replay.bag import BagError, open_bag
+from aecf_ros.replay.bag import AudioFormat, BagError, open_bag
 from aecf_ros.replay.moments import BagUnit, scan_recording
 from aecf_ros.replay.recordings import find_recordings
 from aecf_ros.replay.spans import read_spans
@@ -21,7 +21,7 @@ from aecf_ros.training.calibrate import CalibrationError
 from aecf_ros.training.config import CalibrationConfig, DataConfig
 from aecf_ros.training.export import ExportError
 from aecf_ros.training.frozen import EncoderError, open_encoder
-from aecf_ros.training.measure import specs_of
+from aecf_ros.training.measure import specs_of, training_config
 from aecf_ros.training.refit import Moments, RefitConfig
 from aecf_ros.training.refit_bundle import refit_bundle, table
 
@@ -33,18 +33,23 @@ class NoMoments(ValueError):
     """Recordings in which nothing is labelled that a bundle knows; one line with what was found and what to do."""
 
 
-def field_units(bundle: Bundle, path: Path, labels: Path | None, topics: Mapping[str, str]) -> tuple[list[BagUnit], list[str]]:
+def field_units(
+    bundle: Bundle, path: Path, labels: Path | None, topics: Mapping[str, str], audio_format: AudioFormat | None = None
+) -> tuple[list[BagUnit], list[str]]:
     """The labelled moments of a recording, or of each in a folder, and warnings of what was left out.
 
     Args:
         labels: a CSV of start_s,end_s,label, for one recording; else one beside it, else its label topic.
         topics: by modality, by modality and ``_info``, and for ``label``, where types and names do not tell.
+        audio_format: how to read sound that no ``AudioInfo`` describes; else as in training.
 
     Raises:
         BagError, LabelError: a recording or its labels cannot be read.
         NoMoments: nothing in it is labelled.
     """
-    manifest, data = bundle.manifest, DataConfig()
+    manifest, data, trained = bundle.manifest, DataConfig(), training_config(bundle).data
+    if audio_format is None and trained.audio_format is not None:
+        audio_format = AudioFormat(trained.audio_format, trained.audio_rate_hz, trained.audio_channels)
     specs, classes = specs_of(bundle), {label: i for i, label in enumerate(bundle.manifest.labels)}
     found = find_recordings(path)
     if not found:
@@ -53,7 +58,7 @@ def field_units(bundle: Bundle, path: Path, labels: Path | None, topics: Mapping
         raise LabelError(f"{labels}: is for one recording, and {path} holds {len(found)}; lay NAME.csv beside each")
     units, warnings, unknown = [], [], set()
     for name, at in found.items():
-        scan = scan_recording(name, at, specs, topics)
+        scan = scan_recording(name, at, specs, topics, audio_format)
         if labels is not None:
             with open_bag(at) as bag:
                 scan = replace(scan, spans=read_spans(bag, labels, None))
@@ -114,9 +119,15 @@ def _topics(values: Sequence[str]) -> Iterator[tuple[str, str]]:
 @click.option("--bag", required=True, type=PathArgument, help="Labelled recording of this robot, or a folder of them.")
 @click.option("--labels", type=PathArgument, default=None, help="CSV start_s,end_s,label; NAME.csv beside the recording or its label topic by default.")
 @click.option("--topic", "topics", multiple=True, metavar="STREAM=TOPIC", help="Topic of a stream; by type and name by default. Repeatable.")
+@click.option("--audio-format", metavar="S16LE", help="Sample format of sound that no AudioInfo describes; as in training by default.")
+@click.option("--audio-rate", type=click.IntRange(1, 384_000), default=16000, show_default=True, help="Its sample rate in Hz.")
+@click.option("--audio-channels", type=click.IntRange(1, 64), default=1, show_default=True, help="Its channels.")
 @click.option("--coverage", type=click.FloatRange(0.5, 0.999), default=None, help="Of prediction sets; the bundle's by default. A lower one needs fewer spans.")
 @click.option("--out", required=True, type=PathArgument, help="Bundle directory to write.")
-def calibrate_command(model: Path, bag: Path, labels: Path | None, topics: tuple[str, ...], coverage: float | None, out: Path) -> None:
+def calibrate_command(
+    model: Path, bag: Path, labels: Path | None, topics: tuple[str, ...], audio_format: str | None, audio_rate: int, audio_channels: int,
+    coverage: float | None, out: Path,
+) -> None:
     """Fit a bundle's calibration to labelled recordings of this robot; its weights and its test figures stay.
 
     Says what it gains on spans that the fit has not seen, and when it gains nothing.
@@ -125,7 +136,10 @@ def calibrate_command(model: Path, bag: Path, labels: Path | None, topics: tuple
     console = console if console.is_terminal else Console(width=140)
     try:
         bundle = load_bundle(model)
-        units, warnings = field_units(bundle, bag, labels, dict(_topics(topics)))
+        if bundle.manifest.task == "multilabel":
+            raise BundleError(f"{model}: its task is multilabel, and calibration is fitted again where a moment has one label; train it again with the new data")
+        described = AudioFormat(audio_format, audio_rate, audio_channels) if audio_format is not None else None
+        units, warnings = field_units(bundle, bag, labels, dict(_topics(topics)), described)
         with Progress(console=(errors := Console(stderr=True)), transient=True, disable=not errors.is_terminal) as bar:
             task = bar.add_task("encoding", total=sum(len(unit.labels) for unit in units))
             moments = encode(bundle, units, lambda done: bar.advance(task, done))

@@ -23,6 +23,9 @@ PathArgument = click.Path(path_type=Path)
 
 
 def _require_alike(first: Bundle, second: Bundle) -> None:
+    several = next((bundle.directory for bundle in (first, second) if bundle.manifest.task == "multilabel"), None)
+    if several is not None:
+        raise click.ClickException(f"{several}: its task is multilabel, and models are compared whose moments have one label; their cards have macro mAP")
     for what in ("names", "labels"):
         found = [getattr(bundle.manifest, what) for bundle in (first, second)]
         if found[0] != found[1]:

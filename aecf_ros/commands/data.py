@@ -7,13 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from aecf_ros.core.moments import NOTHING
 from aecf_ros.replay.bag import AudioFormat, BagError, UnreadableBag
 from aecf_ros.replay.found import Found, find_modalities
 from aecf_ros.replay.moments import Scan, scan_recording
 from aecf_ros.replay.recordings import find_recordings
 from aecf_ros.replay.truth import LabelError
-from aecf_ros.training.classes import checked_corpus, class_counts, class_names
+from aecf_ros.training.classes import checked_corpus, naming_of
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import DATASET, AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
@@ -39,6 +38,8 @@ def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = No
     path = Path(path)
     if not path.exists():
         raise DatasetError(f"{path}: no such file or folder; name a dataset folder, a table or a folder of recordings with --data")
+    if (path / DATASET).is_file() and config.task == "multilabel":
+        raise DatasetError(f"{path}: data.task is multilabel, and a dataset folder holds one label for each sample; give a table or recordings")
     if (path / DATASET).is_file():
         return folder_corpus(path, modalities)
     if found := find_recordings(path):
@@ -87,21 +88,20 @@ def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[
         raise DatasetError(f"{path}: no labels: no topic of type std_msgs/msg/String with 'label' in its name says any, and no recording has a CSV of "
                            "start_s,end_s,label beside it (NAME.csv); write one, or name the topic with data.topics.label=/...")
     warnings += [f"{scan.path}: nothing in it is labelled; it is left out" for scan in unlabelled]
-    labels = class_names(str(path), (span.label for scan in scans for span in scan.spans), config)
-    classes = {**{label: i for i, label in enumerate(labels)}, **dict.fromkeys(config.nothing, NOTHING)}
+    naming = naming_of(str(path), (span.label for scan in scans for span in scan.spans), config)
     units = []
     for scan in scans:
-        unit = scan.unit(modalities, classes, config.stride_s, config.settle_s, config.max_age_s)
+        unit = scan.unit(modalities, naming.index, config.stride_s, config.settle_s, config.max_age_s)
         if len(unit.labels):
             units.append(unit)
         elif scan.spans:
             warnings.append(f"{scan.path}: no span lasts longer than data.settle_s, so that no moment is left; it is left out")
     if not units:
         raise DatasetError(f"{path}: no labelled span lasts longer than the settling after a change of label; label longer, or lower data.settle_s")
-    counts = {u.recording: class_counts(u.labels, len(labels)) for u in units}
+    counts = {u.recording: naming.counts(u.labels) for u in units}
     parts = split_recordings(counts, config, given_parts(counts, config))
     name, of_part = path.resolve().name, {part: [u for u in units if parts[u.recording] == part] for part in SPLIT_PARTS}
-    return checked_corpus(path, labels, modalities, of_part, [f"{name}: {len(units)} recordings"], warnings)
+    return checked_corpus(path, naming, modalities, of_part, [f"{name}: {len(units)} recordings"], warnings)
 
 
 def _spec(found: Found) -> ModalitySpec:

@@ -20,7 +20,7 @@ from aecf_ros.core.bundle import load_bundle
 from aecf_ros.nodes.live_table import summary_tables, text_table
 from aecf_ros.replay.driver import stream_kinds
 from aecf_ros.replay.faults import load_faults
-from aecf_ros.replay.fleet import Outcome, find_jobs, outcome_line, run_here, run_on_ray
+from aecf_ros.replay.fleet import FleetError, Outcome, find_jobs, outcome_line, run_here, run_on_ray
 from aecf_ros.replay.fleet_report import pooled_summary, recording_table, write_fleet
 
 SHOWN = 20
@@ -41,6 +41,8 @@ def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path
         ClusterError: there is no Ray.
     """
     bundle = load_bundle(model)
+    if bundle.manifest.task == "multilabel":
+        raise FleetError(f"{model}: its task is multilabel, and macro mAP is not pooled over recordings; evaluate one at a time")
     if faults is not None:
         load_faults(faults, stream_kinds(bundle.manifest))
     jobs = find_jobs(bags, out, model=model.absolute(), faults=faults.absolute() if faults else None, topics=dict(topics), audio_format=audio_format,

@@ -10,6 +10,7 @@ import click
 
 from aecf_ros.commands.data import open_corpus, open_corpus_watched
 from aecf_ros.core.bundle import BundleError, load_bundle
+from aecf_ros.core.label_metrics import SHOWN
 from aecf_ros.core.cluster import ClusterError
 from aecf_ros.replay.bag import BagError
 from aecf_ros.training.calibrate import CalibrationError
@@ -19,7 +20,7 @@ from aecf_ros.training.datasets import DatasetError
 from aecf_ros.training.export import ExportError
 from aecf_ros.training.frozen import EncoderError
 from aecf_ros.training.measure import specs_of, training_config
-from aecf_ros.training.precision import HEADER, PRECISIONS, comparison, quantize
+from aecf_ros.training.precision import PRECISIONS, comparison, quantize
 from aecf_ros.training.ranks import joined
 from aecf_ros.training.train import given_specs, train
 
@@ -71,10 +72,11 @@ def train_command(
                 return
         for line in dict.fromkeys(line for units in corpus.parts.values() for unit in units for line in unit.losses):
             click.echo(f"warning: {line}", err=True)
-    click.echo(f"{'subset':<16}{'n':>7}{'accuracy':>10}{'NLL':>8}{'ECE':>8}{'floor':>8}")
+    shown = SHOWN[manifest.task]
+    click.echo(f"{'subset':<16}{'n':>7}" + "".join(f"{title:>11}" for title in shown.values()))
     for name, of in manifest.metrics.items():
-        row = (f"{of[key]:>{width}.4f}" for key, width in (("accuracy", 10), ("nll", 8), ("ece", 8), ("ece_noise_floor", 8)))
-        click.echo(f"{name:<16}{of['n']:>7}" + ("".join(row) if of["n"] else "  no such moments in the test part"))
+        row = "".join(f"{of[key]:>11.4f}" for key in shown) if of["n"] else "  no such moments in the test part"
+        click.echo(f"{name:<16}{of['n']:>7}{row}")
     click.echo(f"wrote {out}")
 
 
@@ -103,8 +105,8 @@ def quantize_command(model: Path, precision: str, data: Path, out: Path) -> None
         bundle = load_bundle(model)
         corpus = open_corpus(data, specs_of(bundle), training_config(bundle).data)
         before, after = quantize(model, out, precision, corpus)
-    rows = [HEADER, *comparison(before, after)]
-    widths = [max(len(row[i]) for row in rows) + 2 for i in range(len(HEADER))]
+    rows = comparison(before, after)
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
     click.echo(f"wrote {out}")

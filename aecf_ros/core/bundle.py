@@ -157,6 +157,8 @@ class Manifest(_Record):
     format_version: Literal[1]
     name: str
     description: str = ""
+    task: Literal["multiclass", "multilabel"] = "multiclass"
+    """Whether exactly one of the labels is true, or each for itself."""
     labels: list[str] = Field(min_length=2)
     modalities: list[Modality] = Field(min_length=1, max_length=8)
     head: str
@@ -281,7 +283,8 @@ def write_manifest(manifest: Manifest, directory: Path | str) -> Path:
     """Write ``bundle.yaml``; the files it hashes must already lie in ``directory``."""
     path = Path(directory) / MANIFEST
     fields = manifest.model_dump(mode="json")
-    fields = {key: value for key, value in fields.items() if value is not None}  # an aecf_ros that does not know them reads it too
+    # An aecf_ros that does not know what was added later reads it too.
+    fields = {key: value for key, value in fields.items() if value is not None and (key, value) != ("task", "multiclass")}
     text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)
     path.write_text(text, encoding="utf-8")
     return path

@@ -28,7 +28,7 @@ from aecf_ros.replay.driver import stream_kinds
 from aecf_ros.replay.faults import FaultError, load_faults
 from aecf_ros.replay.report import write_reports
 from aecf_ros.replay.score import answers_of, summarize
-from aecf_ros.replay.truth import truth_from_labels
+from aecf_ros.replay.truth import truth_of
 
 PARAMETERS = (
     Parameter("model", "", "Directory of the model bundle that the fusion node runs; empty takes the shipped av_digits"),
@@ -88,9 +88,7 @@ class EvaluatorNode(Node):
         """Write the reports; gives one line that says where."""
         start_ns = min([self._received[0][1], *(at_ns for at_ns, _ in self._labels)])
         duration_s = (self._received[-1][1] - start_ns) / NANOSECONDS
-        window_s = max((m.window_s for m in self._manifest.modalities if m.kind == "audio"), default=0.0)
-        truth = truth_from_labels([((at_ns - start_ns) / NANOSECONDS, name) for at_ns, name in self._labels], self._manifest.labels, window_s) \
-            if self._labels else None
+        truth = truth_of([((at_ns - start_ns) / NANOSECONDS, name) for at_ns, name in self._labels], self._manifest) if self._labels else None
         answers = answers_of(self._received, start_ns, duration_s, self._manifest)
         factor = duration_s / (time.monotonic() - self._first_s)
         summary = summarize(answers, truth, self._faults, self._manifest, duration_s, factor)

@@ -64,7 +64,7 @@ def draw_live(prediction: Prediction, published_ns: int, count: int, scene: Scen
     head = headline(prediction)
     if scene.truth is not None:
         known, settling = scene.truth.at(at_s)
-        shown = "nothing shown" if known is None else scene.manifest.labels[known]
+        shown = "nothing shown" if known is None else scene.truth.named(known, scene.manifest.labels)
         head.add_row("truth", shown + (" (settling)" if settling and known is not None else ""), "")
     title = f"{max(at_s, 0.0):.1f} of {scene.duration_s:.0f} s, {count} predictions"
     subtitle = Text(f"fault: {active}", "bold red") if active else Text("all well", "green")
@@ -74,7 +74,7 @@ def draw_live(prediction: Prediction, published_ns: int, count: int, scene: Scen
 
 def summary_tables(summary: dict) -> list[Table]:
     """The tables of a summary: subsets, faults, latency."""
-    subsets = text_table("by the modalities that fed each prediction", subset_header(), subset_rows(summary))
+    subsets = text_table("by the modalities that fed each prediction", subset_header(summary), subset_rows(summary))
     rows = fault_rows(summary)
     shown = f"the first {MOST_FAULTS} of {len(rows)} faults" if len(rows) > MOST_FAULTS else "faults"
     faults = text_table(shown, FAULT_HEADER[:-1], [row[:-1] for row in rows[:MOST_FAULTS]])

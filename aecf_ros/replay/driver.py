@@ -17,7 +17,7 @@ from aecf_ros.replay.bag import AudioFormat, Bag, Recorded, Topics
 from aecf_ros.replay.faults import Delivery, Fault, FaultInjector
 from aecf_ros.replay.score import Run, summarize
 from aecf_ros.replay.track import Answer, Track
-from aecf_ros.replay.truth import Truth, read_label_file, truth_from_labels
+from aecf_ros.replay.truth import Truth, read_label_file, truth_of
 from aecf_ros.replay.wire import raw_record
 from aecf_ros.runtime.pipeline import Observation, Pipeline
 
@@ -87,13 +87,13 @@ def read_truth(bag: Bag, topics: Topics, manifest: Manifest, labels_path: Path |
     Raises:
         LabelError: the CSV cannot be used.
     """
-    window_s = max((m.window_s for m in manifest.modalities if m.kind == "audio"), default=0.0)
     if labels_path is not None:
-        return truth_from_labels(read_label_file(labels_path, manifest.labels), manifest.labels, window_s)
+        nothing = manifest.training.config.get("data", {}).get("nothing", []) if manifest.task == "multilabel" else []
+        return truth_of(read_label_file(labels_path, [*manifest.labels, *nothing], several=manifest.task == "multilabel"), manifest)
     if topics.label is None:
         return None
     named = (((r.log_ns - bag.start_ns) / NANOSECONDS, bag.deserialize(r).data) for r in bag.messages([topics.label]))
-    return truth_from_labels(named, manifest.labels, window_s)
+    return truth_of(named, manifest)
 
 
 Watch = Callable[[str, "RawImage | RawAudio | RawVector | None", Observation, int], None]

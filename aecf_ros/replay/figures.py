@@ -54,8 +54,7 @@ def draw_reliability(run: Run) -> bytes | None:
 
 
 def _draw_reliability(axes: Axes, scored: Scored, mask: np.ndarray) -> None:
-    confidence = scored.track.column("confidence")[mask].astype(np.float64)
-    correct = (scored.track.column("class_id") == scored.label)[mask]
+    confidence, correct = scored.judged(mask)
     bins = np.clip((confidence * ECE_BINS).astype(int), 0, ECE_BINS - 1)
     count = np.bincount(bins, minlength=ECE_BINS)
     held = np.flatnonzero(count)
@@ -90,8 +89,7 @@ def draw_reliability_of_runs(compared: Sequence[Run]) -> bytes | None:
         if not scored.settled.any():
             continue
         drawn = True
-        confidence = run.track.column("confidence")[scored.settled].astype(np.float64)
-        correct = (run.track.column("class_id") == scored.label)[scored.settled]
+        confidence, correct = scored.judged(scored.settled)
         bins = np.clip((confidence * ECE_BINS).astype(int), 0, ECE_BINS - 1)
         count = np.bincount(bins, minlength=ECE_BINS)
         held = np.flatnonzero(count >= 5)
@@ -116,9 +114,10 @@ def _cycled(count: int) -> list[str]:
 
 
 def draw_confusion(run: Run) -> bytes | None:
-    """The confusion matrix of all settled predictions, each row's shares, abstentions apart: PNG bytes, ``None`` without any."""
+    """The confusion matrix of all settled predictions, each row's shares, abstentions apart: PNG bytes, ``None`` without any, or where there
+    may be several labels."""
     scored = Scored(run.track, run.truth)
-    if not scored.settled.any():
+    if run.manifest.task == "multilabel" or not scored.settled.any():
         return None
     labels = run.manifest.labels
     c = len(labels)

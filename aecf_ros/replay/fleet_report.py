@@ -74,7 +74,7 @@ def write_fleet(out: Path, outcomes: Sequence[Outcome], summary: dict, manifest:
     done = [o for o in outcomes if not o.failed]
     sections = [
         *(["<h2>Failed</h2>", html_table(["recording", "why"], list(fleet["failed"].items()))] if fleet["failed"] else []),
-        "<h2>By the modalities that fed each prediction, after settling</h2>", html_table(subset_header(), subset_rows(summary)), f"<p class='note'>{_NOTE}</p>",
+        "<h2>By the modalities that fed each prediction, after settling</h2>", html_table(subset_header(summary), subset_rows(summary)), f"<p class='note'>{_NOTE}</p>",
         picture(_reliability(done, manifest), "Reliability diagram of each subset", narrow=True),
         "<h2>By recording</h2>", html_table(*recording_table(outcomes, manifest)),
         "<p class='note'>" + ", ".join(f"<a href='recordings/{escape(o.name)}/report.html'>{escape(o.name)}</a>" for o in done) + "</p>",

@@ -38,7 +38,7 @@ img.narrow { width: auto; max-width: 100%; }
 .wide { overflow-x: auto; }
 """
 
-_METRICS = (("n", "n", "d"), ("accuracy", "accuracy", ".3f"), ("nll", "NLL", ".3f"), ("ece", "ECE", ".3f"), ("ece_noise_floor", "floor", ".3f"),
+_METRICS = (("n", "n", "d"), ("accuracy", "accuracy", ".3f"), ("map", "mAP", ".3f"), ("subset_accuracy", "all right", ".3f"), ("nll", "NLL", ".3f"), ("ece", "ECE", ".3f"), ("ece_noise_floor", "floor", ".3f"),
             ("brier", "Brier", ".3f"), ("mean_confidence", "conf.", ".3f"), ("coverage", "cover", ".3f"), ("set_size", "set", ".2f"))
 _NOTE = ("ECE: 15 equal-width bins on top-label confidence. Its noise floor is what a perfectly calibrated model with the same confidences would show on as "
          "many samples. Cover: share of prediction sets that hold the truth; set: their mean size. Predictions of one shown label are not independent, "
@@ -104,7 +104,7 @@ def _run_sections(run: Run, sweep: Sequence[SweepPoint], out: Path | None) -> li
     scored = ["<h3>Reliability, after settling</h3>", reliability, "<h3>Confusion, after settling</h3>", confusion] if reliability else []
     return [
         picture(timeline, "Timeline of truth, prediction, confidence, gate weights and stream states"),
-        "<h3>By the modalities that fed each prediction, after settling</h3>", html_table(subset_header(), subset_rows(run.summary)),
+        "<h3>By the modalities that fed each prediction, after settling</h3>", html_table(subset_header(run.summary), subset_rows(run.summary)),
         f"<p class='note'>{_NOTE}</p>", *scored,
         "<h3>Faults</h3>", html_table(FAULT_HEADER, fault_rows(run.summary)), _alarms(run.summary),
         *(["<h3>Gate weights against severity</h3>", gates] if gates else []),
@@ -158,12 +158,19 @@ def _sweep_table(sweep: Sequence[SweepPoint]) -> tuple[list[str], list[list[str]
 def subset_rows(summary: dict) -> list[list[str]]:
     """Rows of the table of subsets, as text; the last two are the settling time and everything."""
     rows = {**summary["subsets"], "settling": summary["settling"], "all settled": summary["overall"]}
-    return [[name, *(format(m[key], spec) if key in m else "–" for key, _, spec in _METRICS)] for name, m in rows.items()]
+    return [[name, *(format(m[key], spec) if key in m else "–" for key, _, spec in _shown(summary))] for name, m in rows.items()]
 
 
-def subset_header() -> list[str]:
+def subset_header(summary: dict) -> list[str]:
     """Column titles that go with :func:`subset_rows`."""
-    return ["fed by", *(title for _, title, _ in _METRICS)]
+    return ["fed by", *(title for _, title, _ in _shown(summary))]
+
+
+def _shown(summary: dict) -> list[tuple[str, str, str]]:
+    """The metrics that there are; those of one label where there are none."""
+    several = any("map" in of for of in summary["subsets"].values())
+    left_out = ("accuracy", "mean_confidence") if several else ("map", "subset_accuracy")
+    return [of for of in _METRICS if of[0] not in left_out]
 
 
 def fault_rows(summary: dict) -> list[list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aecf_ros.core.bundle import Manifest
+from aecf_ros.core.label_metrics import multilabel_metrics
 from aecf_ros.core.metrics import monotonicity_violations, subset_metrics
 from aecf_ros.core.types import NANOSECONDS, Prediction, StreamState
 from aecf_ros.replay.faults import Fault
@@ -92,7 +93,10 @@ def summarize(answers: Track | Iterable[Answer], truth: Truth | None, faults: Se
 
 
 class Scored:
-    """A track beside its truth, N answers: ``label`` int ``(N,)`` (-1 for none), ``settled`` and ``settling`` bool ``(N,)``, ``subset``."""
+    """A track beside its truth, N answers: ``label`` int ``(N,)`` (-1 for none), ``settled`` and ``settling`` bool ``(N,)``, ``subset``.
+
+    ``right`` bool ``(N,)``: the most probable label is the true one; of several labels each is on the right side of one half.
+    """
 
     def __init__(self, track: Track, truth: Truth | None) -> None:
         self.track = track
@@ -101,11 +105,27 @@ class Scored:
         self.subset = track.subsets()
         self.settled = (self.label >= 0) & ~in_settling
         self.settling = (self.label >= 0) & in_settling
+        self._sets = None if truth is None else truth.sets
+        self.right = track.column("class_id") == self.label
+        if self._sets is not None:
+            self.right = ((track.column("probabilities") >= 0.5) == self._targets(self.label)).all(1) & (self.label >= 0)
         self.nothing_shown = (self.label < 0) & ~in_settling & (self.subset != "none") if truth is not None else np.zeros(len(track), bool)
 
     def metrics(self, mask: np.ndarray) -> dict:
         """METRICS of the answers that ``mask`` picks."""
+        if self._sets is not None:
+            return multilabel_metrics(self.track.column("probabilities")[mask], self._targets(self.label[mask]), self.track.column("members")[mask])
         return subset_metrics(self.track.column("probabilities")[mask], self.label[mask], self.track.column("members")[mask])
+
+    def judged(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Confidence float and correctness bool of the answers that ``mask`` picks; of several labels each probability, and whether the label is there."""
+        if self._sets is not None:
+            return self.track.column("probabilities")[mask].astype(np.float64).ravel(), self._targets(self.label[mask]).ravel()
+        return self.track.column("confidence")[mask].astype(np.float64), self.right[mask]
+
+    def _targets(self, label: np.ndarray) -> np.ndarray:
+        """bool ``(N, C)``; those of a row without a label say nothing."""
+        return self._sets[label] if len(self._sets) else np.zeros((len(label), self._sets.shape[1]), bool)
 
     def nothing(self) -> dict:
         """How sure the model is while there is nothing to see or hear."""

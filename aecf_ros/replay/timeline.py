@@ -85,8 +85,7 @@ def _name_faults(axes: Axes, faults: Sequence[Fault], duration_s: float) -> None
 def _verdicts(run: Run, scored: Scored) -> np.ndarray:
     """object ``(N,)``: a key of ``VERDICT_COLORS`` for each prediction."""
     track = run.track
-    right = scored.label == track.column("class_id")
-    said = np.where(right, "right", np.where(scored.settling, "settling", "wrong")).astype(object)
+    said = np.where(scored.right, "right", np.where(scored.settling, "settling", "wrong")).astype(object)
     said[scored.label < 0] = "nothing shown" if run.truth is not None else "unknown truth"
     said[track.column("abstain")] = "abstains"
     return said
@@ -107,7 +106,7 @@ def _draw_labels(axes: Axes, run: Run, scored: Scored) -> None:
         shown = [span for span in runs(run.truth.changes_s, classes, run.duration_s) if span[2] >= 0]
         axes.broken_barh([(a, b - a) for a, b, _ in shown], (1.1, 0.8), facecolor="#dfe5ec", edgecolor="white", lw=1 if named else 0)
         for start_s, end_s, value in shown if named else ():
-            axes.text((start_s + end_s) / 2, 1.5, short[value], **_TEXT)
+            axes.text((start_s + end_s) / 2, 1.5, run.truth.named(value, short), **_TEXT)
     times_s, verdicts = run.track.column("at_s"), _verdicts(run, scored)
     _bars(axes, runs(times_s, verdicts, run.duration_s), VERDICT_COLORS, 0.1, 0.8, lw=0)
     if named:
@@ -129,7 +128,7 @@ def _draw_confidence(axes: Axes, run: Run, scored: Scored) -> None:
     else:
         middles, mean = _averaged(times_s, confidence[:, None], run.duration_s)
         axes.plot(middles, mean[:, 0], color="#2c3e50", lw=0.7)
-    wrong = scored.settled & (scored.label != run.track.column("class_id"))
+    wrong = scored.settled & ~scored.right
     if wrong.any():
         axes.plot(times_s[wrong], confidence[wrong], ".", color=WRONG_COLOR, ms=4 if run.duration_s <= _NAMED_S else 1.5, label="wrong after settling")
         axes.legend(loc="lower left", frameon=False, fontsize=8)

@@ -5,10 +5,13 @@ import csv
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from aecf_ros.core.bundle import Manifest
+from aecf_ros.core.labels import split_labels
 
 SETTLING_MARGIN_S = 0.25
 """Added to the audio window: after a change of label no sensor can know the new one sooner."""
@@ -25,13 +28,15 @@ class LabelError(ValueError):
 class Truth:
     """Class indices by time. Between ``changes_s[i]`` and the next change the class is ``classes[i]``, ``None`` for nothing.
 
-    ``unknown`` are names that were given as labels and are none of the model's, the first few of them.
+    ``unknown`` are names that were given as labels and are none of the model's, the first few of them. Of a model of several labels a class
+    index is that of a row of ``sets``, bool ``(K, C)``: the labels that are there.
     """
 
     changes_s: tuple[float, ...]
     classes: tuple[int | None, ...]
     settling_s: float
     unknown: tuple[str, ...] = ()
+    sets: np.ndarray | None = None
 
     def at(self, time_s: float) -> tuple[int | None, bool]:
         """Class at a time, and whether that time lies in the settling after a change."""
@@ -48,6 +53,12 @@ class Truth:
         i = np.searchsorted(changes, times_s, side="right") - 1
         classes = np.array([-1 if c is None else c for c in self.classes])
         return np.where(i < 0, -1, classes[i]), (i >= 0) & (times_s - changes[i] < self.settling_s)
+
+    def named(self, index: int, labels: Sequence[str]) -> str:
+        """What a class index stands for, in the words of ``labels``."""
+        if self.sets is None:
+            return labels[index]
+        return "+".join(labels[c] for c in np.flatnonzero(self.sets[index])) or "none"
 
     def warning(self, labels: Sequence[str]) -> str | None:
         """One line where names were given that the model does not know, which count as nothing shown."""
@@ -76,10 +87,33 @@ def truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequence[str],
     return Truth(tuple(changes_s), tuple(classes), window_s + SETTLING_MARGIN_S, tuple(unknown))
 
 
-def read_label_file(path: Path | str, labels: Sequence[str] | None = None) -> list[tuple[float, str]]:
+def truth_of(named: Iterable[tuple[float, str]], manifest: Manifest) -> Truth:
+    """Truth for a model from label messages ``(time_s, text)`` in time order.
+
+    Of a model of several labels ``dog|siren`` is both. A text that the training data took for nothing means that none is there; one of which
+    no name is known means that nothing is known.
+    """
+    window_s = max((m.window_s for m in manifest.modalities if m.kind == "audio"), default=0.0)
+    if manifest.task == "multiclass":
+        return truth_from_labels(named, manifest.labels, window_s)
+    nothing = set(manifest.training.config.get("data", {}).get("nothing", ()))
+    kinds: dict[tuple[bool, ...], str] = {}
+    unknown: dict[str, None] = {}
+    renamed = []
+    for time_s, text in named:
+        names = split_labels(text)
+        unknown |= dict.fromkeys(f"'{name[:40]}'" for name in names if name not in manifest.labels and name not in nothing)
+        shown = tuple(label in names for label in manifest.labels)
+        told = any(shown) or (names and nothing.issuperset(names))
+        renamed.append((time_s, kinds.setdefault(shown, str(len(kinds))) if told else ""))
+    truth = truth_from_labels(renamed, list(kinds.values()), window_s)
+    return replace(truth, unknown=tuple(unknown)[:_UNKNOWN_NAMED], sets=np.array(list(kinds), bool).reshape(-1, len(manifest.labels)))
+
+
+def read_label_file(path: Path | str, labels: Sequence[str] | None = None, several: bool = False) -> list[tuple[float, str]]:
     """Read a CSV ``start_s,end_s,label`` (a header line is skipped) as label messages; between spans nothing is there.
 
-    ``labels`` are those that may stand in it; any may where none are given.
+    ``labels`` are those that may stand in it; any may where none are given. ``several``: they are joined by ``|``.
 
     Raises:
         LabelError: no such file, or a line that does not hold.
@@ -99,8 +133,9 @@ def read_label_file(path: Path | str, labels: Sequence[str] | None = None) -> li
             start_s, end_s, name = float(row[0]), float(row[1]), row[2].strip()
         except (ValueError, IndexError):
             raise LabelError(f"{path}: line {number}: '{','.join(row)[:60]}' is not start_s,end_s,label") from None
-        if labels is not None and name not in labels:
-            raise LabelError(f"{path}: line {number}: label '{name}' is not one of {', '.join(labels)}")
+        strange = next((of for of in (split_labels(name) if several else [name]) if of not in labels), None) if labels is not None else None
+        if strange is not None:
+            raise LabelError(f"{path}: line {number}: label '{strange}' is not one of {', '.join(labels)}")
         in_order = not named or named[-1][0] <= start_s
         if not (in_order and 0 < end_s - start_s < math.inf):
             raise LabelError(f"{path}: line {number}: spans must be in order, finite and not empty")

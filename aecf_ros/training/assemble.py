@@ -17,10 +17,12 @@ from aecf_ros.training.card import model_card
 from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.evaluation import Evaluation, rounded
-from aecf_ros.training.export import HEAD_OUTPUTS, ExportedHead, export_onnx, verify_encoder, verify_head, write_bundle
+from aecf_ros.training.export import HEAD_OUTPUTS, CalibratedHead, export_onnx, verify_encoder, verify_head, write_bundle
 from aecf_ros.training.features import TrainedEncoder, to_tensor
 from aecf_ros.training.frozen import INPUTS, OUTPUT, Encoder, FrozenEncoder
 from aecf_ros.training.head import Settled
+from aecf_ros.training.label_card import label_card
+from aecf_ros.training.label_head import LabelCalibration
 from aecf_ros.training.parts import Part
 from aecf_ros.training.programs import export_program
 from aecf_ros.training.reference import drift_reference
@@ -35,8 +37,8 @@ class Trained:
     """What a run made: ``settled`` is None without an evidence gate."""
 
     encoders: Mapping[str, Encoder]
-    head: ExportedHead
-    calibration: Calibration
+    head: CalibratedHead
+    calibration: Calibration | LabelCalibration
     settled: Settled | None
     evaluation: Evaluation
 
@@ -50,13 +52,17 @@ def assemble(out: Path, corpus: Corpus, parts: Mapping[str, Part], trained: Trai
     names = corpus.names
     files: dict[str, Writer] = {f"{name}_encoder.onnx": _encoder_writer(corpus, trained.encoders[name]) for name in names}
     files["head.onnx"] = _head_writer(trained.head, names, parts["test"].embeddings)
-    files[HEAD_WEIGHTS] = lambda path: save_head(path, trained.head.fusion, trained.calibration, config.head.options)
+    if not corpus.multilabel:
+        files[HEAD_WEIGHTS] = lambda path: save_head(path, trained.head.fusion, trained.calibration, config.head.options)
     if config.programs:
         files |= {f"{name}_encoder.pt2": _program_writer(corpus, encoder) for name, encoder in trained.encoders.items()}
     fields = _fields(out.name, corpus, parts, trained, config)
     placeholder = dict.fromkeys([*files, "MODEL_CARD.md"], "0" * 64)
     manifest = Manifest.model_validate(fields | {"files": placeholder})
-    card = model_card(manifest, trained.calibration, trained.evaluation, trained.settled, corpus, parts)
+    if isinstance(trained.calibration, LabelCalibration):
+        card = label_card(manifest, trained.calibration, trained.evaluation, corpus, parts)
+    else:
+        card = model_card(manifest, trained.calibration, trained.evaluation, trained.settled, corpus, parts)
     return write_bundle(out, files, card, lambda hashes: Manifest.model_validate(fields | {"files": hashes}))
 
 
@@ -84,7 +90,7 @@ def _samples(corpus: Corpus, encoder: Encoder, count: int) -> np.ndarray:
     return next(batches)[:count]
 
 
-def _head_writer(head: ExportedHead, names: Sequence[str], embeddings: Sequence[np.ndarray]) -> Writer:
+def _head_writer(head: CalibratedHead, names: Sequence[str], embeddings: Sequence[np.ndarray]) -> Writer:
     def write(path: Path) -> None:
         sample = [torch.from_numpy(of[np.resize(np.arange(len(of)), 256)]) for of in embeddings]
         present = torch.ones(len(sample[0]), len(names), dtype=torch.bool)
@@ -103,16 +109,17 @@ def _fields(name: str, corpus: Corpus, parts: Mapping[str, Part], trained: Train
         "format_version": FORMAT_VERSION,
         "name": name,
         "description": config.description or corpus.description,
+        "task": "multilabel" if corpus.multilabel else "multiclass",
         "labels": list(corpus.labels),
         "modalities": [
             of.spec.model_dump(mode="json", exclude={"sources"}) | {"encoder": f"{of.spec.name}_encoder.onnx", "embedding_dim": of.embedding_dim}
             for of in (encoders[name] for name in corpus.names)
         ],
         "head": "head.onnx",
-        "head_weights": HEAD_WEIGHTS,
+        "head_weights": None if corpus.multilabel else HEAD_WEIGHTS,
         "drift": drift_reference(trained.head, corpus.names, live, pairs.present).model_dump(),
         "calibration": {
-            "method": f"{_method(trained.settled)}; set_threshold is the least probability in a set",
+            "method": _label_method() if corpus.multilabel else f"{_method(trained.settled)}; set_threshold is the least probability in a set",
             "coverage": calibration.coverage,
             "subsets": {
                 fit.name: {
@@ -152,6 +159,13 @@ def _counts(corpus: Corpus, parts: Mapping[str, Part]) -> dict[str, int]:
     for part, of in parts.items():
         counts |= {f"{part}/{name}": len(table) for name, table in zip(corpus.names, of.clean, strict=True)}
     return counts
+
+
+def _label_method() -> str:
+    return (
+        "scale and shift of each label's log-odds and a split-conformal threshold for each label that is there, by presence pattern; temperature is "
+        "the median over labels of 1 / scale, set_threshold that of the least probability in a set"
+    )
 
 
 def _method(settled: Settled | None) -> str:

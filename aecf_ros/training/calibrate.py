@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.agreement import agreement
@@ -18,6 +17,7 @@ from aecf_ros.fusion.calibration import fit_temperature
 from aecf_ros.fusion.conformal import conformal_threshold
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import all_subsets, subset_index
+from aecf_ros.fusion.objective import label_loss
 from aecf_ros.fusion.reliability import EvidenceGate
 from aecf_ros.training.config import CalibrationConfig
 from aecf_ros.training.datasets import NOTHING
@@ -142,7 +142,7 @@ def calibrate(
         name = subset_name(names, pattern)
         rows = shown_rows(pairs, pattern)
         distinct = min(len(np.unique(pairs.rows[rows, m])) for m in np.flatnonzero(used))
-        _require(name, distinct, config)
+        require_samples(name, distinct, config)
         logits = subset_logits(head, [of[rows] for of in inputs], pattern)
         labels = pairs.labels[rows]
         temperature = 1.0 if calibrated_itself else bounded_temperature(logits, labels)
@@ -154,15 +154,6 @@ def calibrate(
         temperatures[at], thresholds[at] = temperature, threshold
         fits.append(SubsetFit(name, len(rows), distinct, temperature, threshold))
     models = [distance_model(*of) for of in reference]
-    outlier_above = np.array(
-        [
-            np.quantile(
-                nearest_center(torch.from_numpy(of), *map(torch.from_numpy, model)).numpy(), 1.0 - config.outlier_rate
-            )
-            for of, model in zip(embeddings, models, strict=True)
-        ],
-        np.float32,
-    )
     return Calibration(
         coverage=config.coverage,
         temperatures=temperatures,
@@ -171,9 +162,15 @@ def calibrate(
         abstain_below=config.abstain_below,
         centers=[centers for centers, _ in models],
         whiteners=[whitener for _, whitener in models],
-        outlier_above=outlier_above,
+        outlier_above=outlier_limits(embeddings, models, config.outlier_rate),
         fits=fits,
     )
+
+
+def outlier_limits(embeddings: Sequence[np.ndarray], models: Sequence[tuple[np.ndarray, np.ndarray]], rate: float) -> np.ndarray:
+    """float32 ``(M,)``: the squared distance that a share ``rate`` of each modality's samples exceeds; ``models`` as of :func:`distance_model`."""
+    distances = [nearest_center(*map(torch.from_numpy, (of, *model))).numpy() for of, model in zip(embeddings, models, strict=True)]
+    return np.array([np.quantile(of, 1.0 - rate) for of in distances], np.float32)
 
 
 def shown_rows(pairs: Pairs, pattern: Sequence[bool]) -> np.ndarray:
@@ -182,21 +179,28 @@ def shown_rows(pairs: Pairs, pattern: Sequence[bool]) -> np.ndarray:
     return np.flatnonzero((pairs.labels != NOTHING) & pairs.shows[:, used].any(1) & pairs.present[:, used].all(1))
 
 
-def subset_nll(head: AECF, embeddings: Sequence[np.ndarray], pairs: Pairs) -> float:
+def subset_nll(head: AECF, embeddings: Sequence[np.ndarray], pairs: Pairs, sets: np.ndarray | None = None) -> float:
     """Negative log-likelihood in nats, the mean over the subsets of modalities of its mean on :func:`shown_rows`.
 
-    Subsets without a row are left out; ``embeddings`` float32 (N_m, D_m), ``head`` in evaluation mode.
+    Subsets without a row are left out; ``embeddings`` float32 (N_m, D_m), ``head`` in evaluation mode. ``sets``: the labels of each class
+    index, bool (K, C), where there may be several; the likelihood is then binary, its mean over labels.
     """
+    targets = torch.from_numpy(pairs.labels if sets is None else sets[pairs.labels])
     losses = []
     for pattern in all_subsets(len(embeddings)):
         rows = shown_rows(pairs, pattern)
         if len(rows):
             logits = subset_logits(head, [torch.from_numpy(of[pairs.rows[rows, m]]) for m, of in enumerate(embeddings)], pattern)
-            losses.append(F.cross_entropy(logits, torch.from_numpy(pairs.labels[rows])).item())
+            losses.append(label_loss(head, logits, targets[rows]).mean().item())
     return float(np.mean(losses))
 
 
-def _require(name: str, distinct: int, config: CalibrationConfig) -> None:
+def require_samples(name: str, distinct: int, config: CalibrationConfig) -> None:
+    """Refuse a subset of modalities whose calibration could not be trusted.
+
+    Raises:
+        CalibrationError: it has fewer distinct samples than ``config`` asks for, or than its coverage needs.
+    """
     needed = max(config.minimum_samples, math.ceil(1.0 / (1.0 - config.coverage) - 1e-9))
     if distinct < needed:
         raise CalibrationError(

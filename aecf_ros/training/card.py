@@ -58,8 +58,8 @@ def _rows_of(corpus: Corpus, part: Part) -> str:
     if not corpus.paired:
         return "A subset's rows are the pairs in which one of its modalities shows the label."
     return (
-        f"A subset's rows are the labelled moments that have all of its modalities: of {_count(part.spans, 'labelled span')} in "
-        f"{_count(len(part.source_names[0]), 'recording')}, within which moments resemble each other."
+        f"A subset's rows are the labelled moments that have all of its modalities: of {counted(part.spans, 'labelled span')} in "
+        f"{counted(len(part.source_names[0]), 'recording')}, within which moments resemble each other."
     )
 
 
@@ -75,7 +75,7 @@ def _nothing(corpus: Corpus) -> str:
     )
 
 
-def _limits(corpus: Corpus, parts: Mapping[str, Part]) -> str:
+def limits_of(corpus: Corpus, parts: Mapping[str, Part]) -> str:
     if not corpus.paired:
         return """\
 - Pairs are drawn by label from unrelated recordings: what sound and image share beyond the label was never seen.
@@ -83,18 +83,39 @@ def _limits(corpus: Corpus, parts: Mapping[str, Part]) -> str:
   writers and speakers behind them."""
     part = parts["calibration"]
     return (
-        f"- Calibration counts moments, and they come from {_count(part.spans, 'labelled span')} of "
-        f"{_count(len(part.source_names[0]), 'recording')}: coverage and calibration hold as far as those stand for the robot's days.\n"
+        f"- Calibration counts moments, and they come from {counted(part.spans, 'labelled span')} of "
+        f"{counted(len(part.source_names[0]), 'recording')}: coverage and calibration hold as far as those stand for the robot's days.\n"
         "- The prior is that of the recordings; where the robot meets classes more or less often, its confidence is off by that."
     )
 
 
-def _count(number: int, of: str) -> str:
+def counted(number: int, of: str) -> str:
     return f"{number} {of}" + ("" if number == 1 else "s")
 
 
-def _number(value: float | int) -> str:
+def number(value: float | int) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def shapes_of(manifest: Manifest) -> str:
+    """What each modality's encoder takes, a line each."""
+    return "\n".join(
+        f"- `{m.name}` ({m.kind}): one sample is {list(m.input_shape)}"
+        + (f" at {m.rate_hz} Hz, {m.window_s:g} s" if m.kind == "audio" else ", uint8 RGB" if m.kind == "image" else " numbers, standardized")
+        + f"; embedding {m.embedding_dim}"
+        for m in manifest.modalities
+    )
+
+
+def kinds_of(manifest: Manifest) -> str:
+    """The kinds of corruption of each modality."""
+    return "; ".join(f"{m.name}: {', '.join(KINDS[m.kind]).replace('_', ' ')}" for m in manifest.modalities)
+
+
+def data_and_attribution(manifest: Manifest) -> str:
+    """The card's last section."""
+    samples = table(["part/modality", "samples"], [[name, str(n)] for name, n in manifest.training.samples.items()])
+    return "\n".join(["## Data and attribution", *(f"- {source}" for source in manifest.training.data), "", samples])
 
 
 def model_card(
@@ -105,7 +126,7 @@ def model_card(
     subsets, corrupted = (
         table(
             ["subset", *(title for _, title in _METRICS)],
-            [[name, *(_number(of[key]) if key in of else "-" for key, _ in _METRICS)] for name, of in metrics.items()],
+            [[name, *(number(of[key]) if key in of else "-" for key, _ in _METRICS)] for name, of in metrics.items()],
         )
         for metrics in (manifest.metrics, evaluation.corrupted)
     )
@@ -131,18 +152,10 @@ def model_card(
         else "The data names no corpora."
     )
     silent = "; ".join(f"{name} shows nothing: {value:.4f}" for name, value in nothing.items()) or "not measured"
-    shapes = "\n".join(
-        f"- `{m.name}` ({m.kind}): one sample is {list(m.input_shape)}"
-        + (f" at {m.rate_hz} Hz, {m.window_s:g} s" if m.kind == "audio" else ", uint8 RGB" if m.kind == "image" else " numbers, standardized")
-        + f"; embedding {m.embedding_dim}"
-        for m in manifest.modalities
-    )
-    samples = table(["part/modality", "samples"], [[name, str(n)] for name, n in manifest.training.samples.items()])
     conflict_line = "" if math.isnan(conflicts) else f" It is called on {conflicts:.1%} of test pairs made to disagree."
     training, fitted = manifest.training, manifest.training.config["calibration"]
     kept, price = training.config["head"]["field_copies"], training.config["head"]["reliability"]["price"]
     copies = f"{kept} corrupted {'copy' if kept == 1 else 'copies'}" if kept else "no corrupted copy"
-    kinds = "; ".join(f"{m.name}: {', '.join(KINDS[m.kind]).replace('_', ' ')}" for m in manifest.modalities)
     limits = zip(manifest.names, calibration.outlier_above, strict=True)
     outlier_above = ", ".join(f"{name} {value:.1f}" for name, value in limits)
     windows = ", ".join(f"{m.window_s:g} s" for m in manifest.modalities if m.kind == "audio") or "not used"
@@ -156,10 +169,10 @@ This file is generated; train again to change it.
 ## What it does
 Says which of {len(manifest.labels)} labels ({", ".join(manifest.labels)}) its sensors show, and how sure it is,
 with any subset of them present:
-{shapes}
+{shapes_of(manifest)}
 
 The head is an AECF layer (options {training.config["head"]["options"]}) over frozen encoders.
-It was trained on every sample as recorded and {copies} of it, each of a kind and severity of its own ({kinds}).
+It was trained on every sample as recorded and {copies} of it, each of a kind and severity of its own ({kinds_of(manifest)}).
 {_nothing(corpus)} {_gate(settled, manifest.names, price)}
 
 ## Intended use
@@ -195,11 +208,8 @@ The head abstains, giving its reason, when
 ## Limits
 - The figures hold for data like the test part. Other cameras, rooms, languages, accents and handwriting will do
   worse; how sure the model then is was not measured here.
-{_limits(corpus, parts)}
+{limits_of(corpus, parts)}
 - The sound window is {windows}: after a change it holds both words, or half of one.
 
-## Data and attribution
-{chr(10).join(f"- {source}" for source in manifest.training.data)}
-
-{samples}
+{data_and_attribution(manifest)}
 """

@@ -3,44 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
+from aecf_ros.core.labels import split_labels
 from aecf_ros.core.moments import NOTHING, Unit
 from aecf_ros.training.config import DataConfig
-from aecf_ros.training.corpus import Corpus
+from aecf_ros.training.corpus import Corpus, label_counts
 from aecf_ros.training.datasets import DatasetError, ModalitySpec
 
 IMBALANCE = 10
 """The most frequent class may have so many times the moments of the rarest before it is named."""
 
 
-def class_names(where: str, found: Iterable[str], config: DataConfig) -> list[str]:
-    """Class names in order: ``config.labels``, or those found, sorted; without those of ``config.nothing``.
+@dataclass(frozen=True)
+class Naming:
+    """What the labels in the data mean.
+
+    Attributes:
+        labels: their names, in order.
+        index: what stands in the data -> the class index of such a moment.
+        sets: see :class:`aecf_ros.training.corpus.Corpus`.
+    """
+
+    labels: list[str]
+    index: Mapping[str, int]
+    sets: np.ndarray | None = None
+
+    def counts(self, index: np.ndarray) -> np.ndarray:
+        """See :func:`aecf_ros.training.corpus.label_counts`."""
+        return label_counts(index, len(self.labels), self.sets)
+
+
+def naming_of(where: str, found: Iterable[str], config: DataConfig) -> Naming:
+    """The names in order, ``config.labels`` or those found, sorted, without those of ``config.nothing``; and what each label found means.
+
+    Where ``config.task`` is multilabel, ``dog|siren`` has both labels, in any order, and a label of ``config.nothing`` has none.
 
     Raises:
         DatasetError: one is not among ``config.labels``.
     """
-    names = sorted(set(found) - set(config.nothing))
-    if not config.labels:
-        return names
+    found = sorted(set(found))
+    several = {text: frozenset(split_labels(text)) - set(config.nothing) if config.task == "multilabel" else {text} - set(config.nothing) for text in found}
+    names = sorted(set().union(*several.values()))
+    if config.labels:
+        _refuse_unknown(where, names, config.labels)
+        names = list(config.labels)
+    if config.task == "multiclass":
+        return Naming(names, {**{label: i for i, label in enumerate(names)}, **dict.fromkeys(config.nothing, NOTHING)})
+    kinds = sorted({tuple(name in of for name in names) for of in several.values()}, reverse=True)
+    index = {text: kinds.index(tuple(name in of for name in names)) for text, of in several.items()}
+    return Naming(names, index, np.array(kinds, bool).reshape(-1, len(names)))
+
+
+def _refuse_unknown(where: str, names: Sequence[str], known: Sequence[str]) -> None:
     for name in names:
-        if name not in config.labels:
-            near = get_close_matches(name, config.labels, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"those are {', '.join(config.labels)};"
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"those are {', '.join(known)};"
             raise DatasetError(f"{where}: the label '{name[:40]}' is not in data.labels: {hint} correct it, or name it in data.nothing")
-    return list(config.labels)
-
-
-def class_counts(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Moments of each class, and of nothing behind them: int64 ``(C + 1,)``.
-
-    >>> class_counts(np.array([0, 1, 1, -1]), 3).tolist()
-    [1, 2, 0, 1]
-    """
-    return np.bincount(np.where(labels == NOTHING, classes, labels), minlength=classes + 1)
 
 
 def check_classes(where: str, labels: Sequence[str], counts: Mapping[str, np.ndarray]) -> list[str]:
@@ -86,7 +110,7 @@ def _lacking(labels: Sequence[str], counts: np.ndarray) -> str:
 
 def checked_corpus(
     path: Path,
-    labels: Sequence[str],
+    naming: Naming,
     modalities: Sequence[ModalitySpec],
     parts: Mapping[str, Sequence[Unit]],
     sources: Sequence[str],
@@ -97,6 +121,7 @@ def checked_corpus(
     Raises:
         DatasetError: as :func:`check_classes`.
     """
-    counts = {part: sum((class_counts(u.labels, len(labels)) for u in units), np.zeros(len(labels) + 1, np.int64))[:-1] for part, units in parts.items()}
+    labels = naming.labels
+    counts = {part: sum((naming.counts(u.labels) for u in units), np.zeros(len(labels) + 1, np.int64))[:-1] for part, units in parts.items()}
     warnings = [*warnings, *check_classes(str(path), labels, counts)]
-    return Corpus(path.resolve().name, labels, modalities, parts, paired=True, sources=sources, warnings=warnings)
+    return Corpus(path.resolve().name, labels, modalities, parts, paired=True, sources=sources, warnings=warnings, sets=naming.sets)

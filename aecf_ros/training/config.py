@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -53,6 +53,8 @@ class DataConfig(_Record):
     """Sample format (S16LE, ...) of recorded sound that no `AudioInfo` describes; the next two go with it."""
     audio_rate_hz: int = Field(16_000, gt=0, le=384_000)
     audio_channels: int = Field(1, ge=1, le=64)
+    task: Literal["multiclass", "multilabel"] = "multiclass"
+    """Whether a moment has one label, or any number of them, written `dog|siren`."""
     columns: dict[str, str] = {}
     """By modality, and for `label`, `split` and `recording`: columns of a table that are called otherwise."""
     labels: list[str] = []

@@ -78,6 +78,7 @@ class ByMoment:
         counts: samples of each modality as recorded; copy c of sample k is row ``k + c * counts[m]``.
         copies: corrupted copies of each sample.
         balanced: draw each class, nothing to recognize among them, equally often; else as often as it comes.
+        by_class: split each class by itself; of moments with several labels there are too many kinds for that.
     """
 
     moments: Pairs
@@ -85,6 +86,7 @@ class ByMoment:
     counts: Sequence[int]
     copies: int
     balanced: bool
+    by_class: bool = True
 
     def draw(self, count: int, generator: np.random.Generator) -> Pairs:
         """See :class:`Draws`; none is drawn twice before all of its class were drawn once."""
@@ -110,7 +112,7 @@ class ByMoment:
 
     def split(self, share: float, generator: np.random.Generator) -> tuple[ByMoment, ByMoment]:
         """See :class:`Draws`; each class gives about ``share`` of its clusters."""
-        labels = self.moments.labels
+        labels = self.moments.labels if self.by_class else np.zeros(len(self.moments), np.int64)
         out = [_some(np.unique(self.clusters[labels == value]), share, generator) for value in np.unique(labels)]
         held = np.isin(self.clusters, np.concatenate(out))
         return self._of(~held), self._of(held)
@@ -145,4 +147,5 @@ def draws_of(part: Part, config: HeadConfig) -> Draws:
         here = part.moments.present[:, m]
         clusters[here] = of.clusters[part.moments.rows[here, m]]
     counts = [len(of) for of in part.clean]
-    return ByMoment(part.moments.at(usable), clusters[usable], counts, config.field_copies, config.balanced)
+    one = part.sets is None
+    return ByMoment(part.moments.at(usable), clusters[usable], counts, config.field_copies, config.balanced and one, by_class=one)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from aecf_ros.core.label_metrics import label_scores, multilabel_metrics
 from aecf_ros.core.metrics import subset_metrics
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.masking import all_subsets
 from aecf_ros.training.calibrate import shown_rows
 from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.datasets import NOTHING
-from aecf_ros.training.export import CONFLICT, HEAD_OUTPUTS, ExportedHead
+from aecf_ros.training.export import CONFLICT, HEAD_OUTPUTS, CalibratedHead
 from aecf_ros.training.pairs import Pairs
 from aecf_ros.training.parts import Part
 
@@ -43,7 +44,9 @@ class Evaluation:
     ``metrics`` by subset; ``corrupted`` the same where every sample has a kind and severity of corruption; ``sources``
     rows by modality and corpus; ``nothing`` accuracy with all present where one shows nothing; ``conflicts`` the share
     of seeded mismatched pairs called a conflict (NaN with one modality). ``reliability`` has for each subset the
-    confidence of every row and whether its label was right, (2, N).
+    confidence of every row and whether its label was right, (2, N). Where a moment may have several labels, ``by_label``
+    has for each subset the scores of each label, reliability is of every label of every row, and the last three but
+    ``reliability`` are not measured.
     """
 
     metrics: Metrics
@@ -52,9 +55,10 @@ class Evaluation:
     nothing: dict[str, float]
     conflicts: float
     reliability: dict[str, np.ndarray]
+    by_label: dict[str, list[dict[str, float | int]]] = field(default_factory=dict)
 
 
-def answers_of(head: ExportedHead) -> Answer:
+def answers_of(head: CalibratedHead) -> Answer:
     """The head in torch as an :data:`Answer`."""
 
     @torch.inference_mode()
@@ -68,6 +72,8 @@ def answers_of(head: ExportedHead) -> Answer:
 def evaluate(part: Part, names: Sequence[str], answer: Answer, config: TrainConfig) -> Evaluation:
     """Measure a head on a test part and on its first corrupted copy."""
     pairs = part.test_pairs(config.pairs, config.seed)
+    if part.sets is not None:
+        return _of_labels(part, names, answer, pairs)
     everything = pairs.at((pairs.labels != NOTHING) & pairs.present.all(1))
     right = _said(answer, part.embeddings, everything, (True,) * len(names))["probabilities"].argmax(1) == everything.labels
     silent = ~everything.shows
@@ -86,22 +92,37 @@ def evaluate(part: Part, names: Sequence[str], answer: Answer, config: TrainConf
     )
 
 
+def _of_labels(part: Part, names: Sequence[str], answer: Answer, pairs: Pairs) -> Evaluation:
+    metrics, reliability = by_subset(names, answer, part.embeddings, pairs, part.sets)
+    corrupted = by_subset(names, answer, [of[0].embeddings for of in part.copies], pairs, part.sets)[0]
+    by_label = {}
+    for pattern in reversed(all_subsets(len(names))):
+        shown = pairs.at(shown_rows(pairs, pattern))
+        if len(shown):
+            by_label[subset_name(names, pattern)] = label_scores(_said(answer, part.embeddings, shown, pattern)["probabilities"], part.sets[shown.labels])
+    return Evaluation(metrics, corrupted, [], {}, float("nan"), reliability, by_label)
+
+
 def _said(answer: Answer, embeddings: Sequence[np.ndarray], pairs: Pairs, pattern: Sequence[bool]) -> dict[str, np.ndarray]:
     present = np.broadcast_to(np.array(pattern), (len(pairs), len(pattern))).copy()
     return answer([of[pairs.rows[:, m]] for m, of in enumerate(embeddings)], present)
 
 
 def by_subset(
-    names: Sequence[str], answer: Answer, embeddings: Sequence[np.ndarray], pairs: Pairs
+    names: Sequence[str], answer: Answer, embeddings: Sequence[np.ndarray], pairs: Pairs, sets: np.ndarray | None = None
 ) -> tuple[Metrics, dict[str, np.ndarray]]:
     """Metrics of each subset on the pairs that have it and in which it shows the label, the largest first; and confidence
-    and correctness, float (2, N), of each."""
+    and correctness, float (2, N), of each. ``sets``: the labels of each class index, bool (K, C), where there may be several."""
     metrics: Metrics = {}
     reliability = {}
     for pattern in reversed(all_subsets(len(names))):
         shown = pairs.at(shown_rows(pairs, pattern))
         said = _said(answer, embeddings, shown, pattern)
         probabilities, name = said["probabilities"], subset_name(names, pattern)
+        if sets is not None:
+            metrics[name] = multilabel_metrics(probabilities, sets[shown.labels], said["prediction_set"])
+            reliability[name] = np.stack([probabilities.ravel(), sets[shown.labels].ravel()])
+            continue
         metrics[name] = subset_metrics(probabilities, shown.labels, said["prediction_set"])
         reliability[name] = np.stack([probabilities.max(1), probabilities.argmax(1) == shown.labels])
     return metrics, reliability

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -53,22 +54,54 @@ class ExportError(RuntimeError):
     """An exported graph that does not compute what the trained module does."""
 
 
-class ExportedHead(nn.Module):
-    """The fusion layer with its calibration: what ``head.onnx`` computes, in fewer operators where ``lean.py`` can."""
+class Distances(Protocol):
+    """What every calibration has; see :class:`aecf_ros.training.calibrate.Calibration`."""
 
-    def __init__(self, fusion: AECF, calibration: Calibration) -> None:
+    conflict_below: float
+    centers: list[np.ndarray]
+    whiteners: list[np.ndarray]
+    outlier_above: np.ndarray
+
+
+class CalibratedHead(nn.Module):
+    """The fusion layer with its calibration, as far as it is the same whatever labels are: what lies far from training, and when to
+    abstain."""
+
+    def __init__(self, fusion: AECF, calibration: Distances, abstain_below: float = 0.0) -> None:
         super().__init__()
         self.fusion = fusion
         self.modalities = len(calibration.centers)
-        for name, value in [
-            ("temperatures", calibration.temperatures),
-            ("set_thresholds", calibration.set_thresholds),
-            ("outlier_above", calibration.outlier_above),
-            *((f"centers_{m}", value) for m, value in enumerate(calibration.centers)),
-            *((f"whitener_{m}", value) for m, value in enumerate(calibration.whiteners)),
-        ]:
-            self.register_buffer(name, torch.from_numpy(value))
-        self.conflict_below, self.abstain_below = calibration.conflict_below, calibration.abstain_below
+        self.register_buffer("outlier_above", torch.from_numpy(calibration.outlier_above))
+        for kind, values in (("centers", calibration.centers), ("whitener", calibration.whiteners)):
+            for m, value in enumerate(values):
+                self.register_buffer(f"{kind}_{m}", torch.from_numpy(value))
+        self.conflict_below, self.abstain_below = calibration.conflict_below, abstain_below
+
+    def distances(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """float32 (B, M): squared Mahalanobis distance of each modality to its nearest class center, as a share of that
+        beyond which it is out of distribution."""
+        nearest = [
+            nearest_center(e, getattr(self, f"centers_{m}"), getattr(self, f"whitener_{m}"))
+            for m, e in enumerate(embeddings)
+        ]
+        return torch.stack(nearest, dim=1) / self.outlier_above
+
+    def abstain_code(self, distances: Tensor, present: Tensor, confidence: Tensor, agreed: Tensor) -> Tensor:
+        """int64 (B,). Out of distribution only where every stream is: one good stream is enough to go on."""
+        count = present.sum(dim=1)
+        code = torch.where(confidence < self.abstain_below, LOW_CONFIDENCE, OK)
+        code = torch.where((count > 1) & (agreed < self.conflict_below), CONFLICT, code)
+        code = torch.where(((distances > 1.0) | ~present).all(dim=1), OUT_OF_DISTRIBUTION, code)
+        return torch.where(count == 0, NO_STREAM, code)
+
+
+class ExportedHead(CalibratedHead):
+    """What ``head.onnx`` computes where a moment has one label, in fewer operators where ``lean.py`` can."""
+
+    def __init__(self, fusion: AECF, calibration: Calibration) -> None:
+        super().__init__(fusion, calibration, calibration.abstain_below)
+        self.register_buffer("temperatures", torch.from_numpy(calibration.temperatures))
+        self.register_buffer("set_thresholds", torch.from_numpy(calibration.set_thresholds))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """An embedding float32 (B, D_m) for each modality, then ``present`` bool (B, M); gives :data:`HEAD_OUTPUTS`."""
@@ -83,26 +116,9 @@ class ExportedHead(nn.Module):
         labels = torch.arange(probabilities.shape[1]).unsqueeze(0)
         # The most probable label is always in: an empty set tells a user nothing, and this can only raise the coverage.
         prediction_set = (probabilities >= self.set_thresholds[pattern].unsqueeze(1)) | (labels == best.unsqueeze(1))
-        distances = torch.where(present, self._distances(embeddings), 0.0)
-        code = self._abstain_code(distances, present, confidence, agreed)
+        distances = torch.where(present, self.distances(embeddings), 0.0)
+        code = self.abstain_code(distances, present, confidence, agreed)
         return probabilities, confidence, out.gate_weights, out.entropy, agreed, alone, prediction_set, code, distances
-
-    def _distances(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """float32 (B, M): squared Mahalanobis distance of each modality to its nearest class center, as a share of that
-        beyond which it is out of distribution."""
-        nearest = [
-            nearest_center(e, getattr(self, f"centers_{m}"), getattr(self, f"whitener_{m}"))
-            for m, e in enumerate(embeddings)
-        ]
-        return torch.stack(nearest, dim=1) / self.outlier_above
-
-    def _abstain_code(self, distances: Tensor, present: Tensor, confidence: Tensor, agreed: Tensor) -> Tensor:
-        """int64 (B,). Out of distribution only where every stream is: one good stream is enough to go on."""
-        count = present.sum(dim=1)
-        code = torch.where(confidence < self.abstain_below, LOW_CONFIDENCE, OK)
-        code = torch.where((count > 1) & (agreed < self.conflict_below), CONFLICT, code)
-        code = torch.where(((distances > 1.0) | ~present).all(dim=1), OUT_OF_DISTRIBUTION, code)
-        return torch.where(count == 0, NO_STREAM, code)
 
 
 def export_onnx(
@@ -147,7 +163,7 @@ def export_onnx(
 
 
 def _takes_varargs(module: nn.Module) -> bool:
-    return isinstance(module, (ExportedHead, LeanHead))
+    return isinstance(module, (CalibratedHead, LeanHead))
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
@@ -178,7 +194,7 @@ def verify_encoder(encoder: nn.Module, path: Path, sample: Tensor, input_name: s
 
 
 def verify_head(
-    head: ExportedHead, path: Path, embeddings: Sequence[Tensor], names: Sequence[str], tolerance: float = 1e-4
+    head: CalibratedHead, path: Path, embeddings: Sequence[Tensor], names: Sequence[str], tolerance: float = 1e-4
 ) -> None:
     """Compare graph and module for every presence pattern, with NaN in whatever is absent.
 

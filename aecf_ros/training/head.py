@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -59,15 +60,15 @@ class Settled:
     reach: float
 
 
-def new_head(widths: Sequence[int], classes: int, config: HeadConfig, seed: int) -> AECF:
-    """An untrained head; its weights depend on the seed only.
+def new_head(widths: Sequence[int], classes: int, config: HeadConfig, seed: int, multilabel: bool = False) -> AECF:
+    """An untrained head; its weights depend on the seed only. Of several labels no confidence is lifted.
 
     Raises:
         ConfigError: options that the layer, or the cross-fit, does not know.
     """
     torch.manual_seed(seed)
     try:
-        head = AECF(widths, classes, **config.options)
+        head = AECF(widths, classes, **config.options | ({"multilabel": True, "monotone": "off"} if multilabel else {}))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"head.options: {error}; correct the configuration") from None
     try:
@@ -87,6 +88,7 @@ def fit_experts(
     advance: Advance,
     mixed: bool = False,
     ranks: Ranks = ALONE,
+    sets: np.ndarray | None = None,
 ) -> History:
     """Fit the experts, and a softmax gate with them, in place, on pairs redrawn every epoch.
 
@@ -97,6 +99,7 @@ def fit_experts(
         tables: as recorded and corrupted, by modality.
         draws: pairs of their rows.
         ranks: the processes that share each batch.
+        sets: the labels of each class index, bool ``(K, C)``, where there may be several.
 
     Raises:
         DatasetError: early stopping has too few clusters to hold any out.
@@ -105,10 +108,7 @@ def fit_experts(
     size = config.optimizer.batch_size
     batches = max(config.samples_per_epoch // size, 1)
     loss_of = _expert_loss if isinstance(head.gate, EvidenceGate) else _joint_loss
-    uniform = bool((head.log_prior == head.log_prior[0]).all())
-    targets = partial(
-        smoothed_targets, classes=len(head.log_prior), smoothing=config.label_smoothing, prior=None if uniform else head.log_prior.exp()
-    )
+    targets = _targets(head, config.label_smoothing, sets)
     stopping = None
     key = fingerprint(
         [of.digest() for of in tables],
@@ -118,12 +118,13 @@ def fit_experts(
         module_digest(head),
         *precision_key(mixed),
         *ranks.key(),
+        *([] if sets is None else [sets.tobytes()]),
     )
     if config.early_stopping is not None:
         generator = np.random.default_rng([seed, _HELD_OUT])
         draws, held_out = draws.split(config.early_stopping.share, generator)
         pairs = held_out.draw(config.early_stopping.pairs, generator)
-        stopping = Stopping(config.early_stopping.patience, lambda: subset_nll(head, [of.embeddings for of in tables], pairs))
+        stopping = Stopping(config.early_stopping.patience, lambda: subset_nll(head, [of.embeddings for of in tables], pairs, sets))
 
     def losses(epoch: int, generator: torch.Generator):
         pairs = draws.draw(batches * size, np.random.default_rng([seed, epoch]))
@@ -139,6 +140,18 @@ def fit_experts(
     return fit(head, losses, batches, config.optimizer, folder / f"head-{key}.npz", seed, advance, stopping=stopping, mixed=mixed, ranks=ranks)
 
 
+def _targets(head: AECF, smoothing: float, sets: np.ndarray | None) -> Targets:
+    if sets is not None:
+        table = torch.from_numpy(sets).float() * (1 - smoothing) + smoothing / 2
+        return lambda labels: table[labels]
+    uniform = bool((head.log_prior == head.log_prior[0]).all())
+    return partial(smoothed_targets, classes=len(head.log_prior), smoothing=smoothing, prior=None if uniform else head.log_prior.exp())
+
+
+def _mean_loss(head: AECF, logits: Tensor, targets: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, targets) if head.multilabel else F.cross_entropy(logits, targets)
+
+
 def _expert_loss(
     head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, present: Tensor, targets: Targets, generator, due: Tensor
 ) -> Tensor:
@@ -147,7 +160,7 @@ def _expert_loss(
         here = present[:, m]
         if here.any():
             seen = torch.where(shows[here, m], label[here], NOTHING)
-            loss = F.cross_entropy(head.log_prior + expert(inputs[m][here]), targets(seen))
+            loss = _mean_loss(head, head.log_prior + expert(inputs[m][here]), targets(seen))
             losses.append(loss * (here.sum() / due[m]))  # exactly 1 where this process has the whole batch
         elif due[m] > 0:
             losses.append(expert(inputs[m][:0]).sum())  # other processes have all of them
@@ -160,12 +173,16 @@ def _joint_loss(
     share = len(present) / due[-1]
     present = random_subsets(present, generator)
     seen = torch.where((present & shows).any(1), label, NOTHING)
-    return F.cross_entropy(head(inputs, present).logits, targets(seen)) * share
+    return _mean_loss(head, head(inputs, present).logits, targets(seen)) * share
 
 
-def put_prior(head: AECF, labels: np.ndarray) -> None:
+def put_prior(head: AECF, labels: np.ndarray, sets: np.ndarray | None = None) -> None:
     """Make the frequencies of ``labels`` (int64 (N,), -1 left out) the head's prior, in place; one is added to each count, so that
-    no class is impossible."""
+    no class is impossible. ``sets``: as of :func:`fit_experts`."""
+    if sets is not None:
+        share = (sets[labels].sum(0) + 1.0) / (len(labels) + 2.0)
+        head.log_prior.copy_(torch.from_numpy(np.log(share / (1.0 - share))))
+        return
     counts = np.bincount(labels[labels != NOTHING], minlength=len(head.log_prior)) + 1.0
     head.log_prior.copy_(torch.from_numpy(np.log(counts / counts.sum())))
 
@@ -177,7 +194,8 @@ def fit_gate(
 
     Samples of nothing are left out: the experts were taught to say nothing of them, the stand-ins would not be, and the
     doubt learned of stand-ins that guess would fall on experts that know. What is fitted is kept in ``folder`` modality
-    by modality; ``advance`` is called after each. Of several processes each fits its modalities, then takes up the others'.
+    by modality; ``advance`` is called after each. Of several processes each fits its modalities, then takes up the others'; of
+    several threads each fits a modality at a time, because the matrices are too small to be shared well.
     """
     head = copy.deepcopy(head)
     settings = CrossFitConfig(**config.cross_fit)
@@ -191,7 +209,6 @@ def fit_gate(
         stored = load_arrays(path)
         if stored is None:
             columns = [torch.from_numpy(of[_cross_fit_rows(table)]) for of in vars(table).values()]
-            torch.manual_seed(seed + m)  # the stand-ins' dropout draws from torch's own generator
             fit_reliability(head, m, *columns, settings, torch.Generator().manual_seed(seed + m))
             stored = {name: value.numpy() for name, value in reliability.state_dict().items()}
             save_arrays(path, stored)
@@ -199,8 +216,14 @@ def fit_gate(
         advance()
 
     mine = range(ranks.rank, len(tables), ranks.size)
-    for m in mine:
-        take(m, tables[m])
+    threads = torch.get_num_threads()
+    workers = max(min(threads, len(mine)), 1)
+    torch.set_num_threads(threads // workers)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(take, mine, [tables[m] for m in mine]))
+    finally:
+        torch.set_num_threads(threads)
     ranks.wait()
     for m in {*range(len(tables))} - {*mine}:
         take(m, tables[m])

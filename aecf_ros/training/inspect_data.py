@@ -10,7 +10,6 @@ import numpy as np
 
 from aecf_ros.core.moments import Unit
 from aecf_ros.core.types import subset_name
-from aecf_ros.training.classes import class_counts
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import DatasetError
 from aecf_ros.training.table import sound_lengths
@@ -24,7 +23,8 @@ NOTHING_NAME = "(nothing)"
 
 @dataclass(frozen=True)
 class UnitRow:
-    """One unit: moments of each class ``(C + 1,)``, nothing last; of how many each modality is missing; its length where it is a recording."""
+    """One unit: moments of each class ``(C + 1,)``, nothing last (one of several labels counts for each); of how many each modality is
+    missing; its length where it is a recording."""
 
     name: str
     part: str
@@ -50,7 +50,7 @@ class Inspection:
         units: in the order of the parts.
         subsets: part -> which modalities are there together -> moments.
         held: modality -> part -> int64 ``(C + 1,)``, its samples of each class, nothing last.
-        examples: class index or -1 -> examples.
+        examples: class index or -1 -> examples, of several labels the first.
         losses: what could not be read, a line each.
         notes: what else is worth knowing, a line each.
     """
@@ -109,18 +109,19 @@ def _read(found: Inspection, part: str, unit: Unit, advance: Callable[[int], Non
     for batch in unit.batches(_BATCH):
         labels = unit.labels[start:start + len(batch.present)]
         start += len(labels)
+        headings = np.array([corpus.first_label(index) for index in labels.tolist()], np.int64)
         for m, name in enumerate(names):
             present = batch.present[:, m]
-            found.held[name][part] += class_counts(labels[present], len(corpus.labels))
+            found.held[name][part] += corpus.counts(labels[present])
             missing[name] += int((~present).sum())
         if corpus.paired:
             found.subsets[part].update(subset_name(names, row) for row in batch.present.tolist())
-        for example in _examples(found, batch.inputs, batch.present, labels, unit.name, taken):
+        for example in _examples(found, batch.inputs, batch.present, headings, unit.name, taken):
             found.examples[example[0]].append(example[1])
         advance(len(labels))
     if not corpus.paired:
         missing = {}
-    return UnitRow(unit.name, part, class_counts(unit.labels, len(corpus.labels)), missing, getattr(unit, "duration_s", None))
+    return UnitRow(unit.name, part, corpus.counts(unit.labels), missing, getattr(unit, "duration_s", None))
 
 
 def _examples(found: Inspection, inputs: dict[str, np.ndarray], present: np.ndarray, labels: np.ndarray, unit: str,

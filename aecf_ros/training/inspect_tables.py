@@ -15,7 +15,7 @@ TextTable = tuple[str, list[str], list[list[str]]]
 def headline(found: Inspection) -> str:
     """What it is, in one line."""
     corpus = found.corpus
-    moments = sum(int(row.counts.sum()) for row in found.units)
+    moments = sum(len(unit.labels) for units in corpus.parts.values() for unit in units)
     seconds = [row.duration_s for row in found.units if row.duration_s is not None]
     lasting = f", {sum(seconds) / 60:.1f} minutes" if seconds else ""
     modalities = ", ".join(f"{m.name} ({size_of(m)})" for m in corpus.modalities)

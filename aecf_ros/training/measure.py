@@ -28,7 +28,7 @@ def measure(bundle: Bundle, corpus: Corpus) -> Metrics:
     """
     part, manifest = bundle_part(bundle, corpus, "test"), bundle.manifest
     pairs = part.test_pairs(training_config(bundle).pairs, manifest.training.seed)
-    return by_subset(manifest.names, graph_answers(bundle), part.embeddings, pairs)[0]
+    return by_subset(manifest.names, graph_answers(bundle), part.embeddings, pairs, part.sets)[0]
 
 
 def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> Part:

@@ -54,6 +54,7 @@ class Part:
         moments: which rows are of one moment; None where modalities are paired by label.
         sources: for each modality int64 ``(N,)``, index into ``source_names``, or -1.
         source_names: for each modality the corpora, or the recordings, that its samples are of.
+        sets: see :class:`aecf_ros.training.corpus.Corpus`.
     """
 
     clean: Sequence[Table]
@@ -61,6 +62,7 @@ class Part:
     moments: Pairs | None
     sources: Sequence[np.ndarray]
     source_names: Sequence[Sequence[str]]
+    sets: np.ndarray | None = None
 
     @property
     def embeddings(self) -> list[np.ndarray]:
@@ -129,7 +131,7 @@ def _gather(corpus: Corpus, part: str, features: Sequence[UnitFeatures]) -> Part
     if corpus.paired:
         present = np.concatenate([np.stack([of.shards[name][0].present for name in corpus.names], axis=1) for of in features])
         moments = same_moments(present, np.concatenate([of.unit.labels for of in features]))
-    return Part(clean, copies, moments, sources, names)
+    return Part(clean, copies, moments, sources, names, corpus.sets)
 
 
 def _table(corpus: Corpus, features: UnitFeatures, name: str, version: int, recordings: Sequence[str]) -> Table:

@@ -136,19 +136,20 @@ def _copier(source: Path) -> Callable[[Path], None]:
 
 
 def comparison(before: Metrics, after: Metrics) -> list[list[str]]:
-    """Rows of accuracy, NLL and ECE by subset, before and after; the noise floor of the ECE beside them."""
-    return [
-        [name, str(old["n"]), *(f"{of[key]:.4f}" for key in ("accuracy", "nll", "ece") for of in (old, after[name])),
-         f"{old['ece_noise_floor']:.4f}"]
+    """A header and rows of accuracy (of several labels macro mAP), NLL and ECE by subset, before and after; the noise floor of the ECE beside them."""
+    first = "map" if any("map" in of for of in before.values()) else "accuracy"
+    keys = (first, "nll", "ece")
+    header = ["subset", "n", "macro mAP" if first == "map" else first, "after", "NLL", "after", "ECE", "after", "ECE noise floor"]
+    rows = [
+        [name, str(old["n"]), *(f"{of[key]:.4f}" for key in keys for of in (old, after[name])), f"{old['ece_noise_floor']:.4f}"]
         for name, old in before.items()
-    ]  # fmt: skip
-
-
-HEADER = ("subset", "n", "accuracy", "after", "NLL", "after", "ECE", "after", "ECE noise floor")
+        if old["n"]
+    ]
+    return [header, *rows]
 
 
 def _card(model: Path, precision: str, before: Metrics, after: Metrics) -> str:
     card = model / "MODEL_CARD.md"
     was = f"\n\n{card.read_text(encoding='utf-8')}" if card.is_file() else ""
-    rows = table(HEADER, comparison(before, after))
-    return f"# {model.name} in {precision}\n\nEncoders converted by `aecf quantize`; the same test pairs before and after.\n\n{rows}{was}"
+    header, *rows = comparison(before, after)
+    return f"# {model.name} in {precision}\n\nEncoders converted by `aecf quantize`; the same test pairs before and after.\n\n{table(header, rows)}{was}"

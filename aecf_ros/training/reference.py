@@ -9,14 +9,14 @@ import torch
 
 from aecf_ros.core.bundle import DriftReference
 from aecf_ros.core.drift import RECOGNIZED
-from aecf_ros.training.export import HEAD_OUTPUTS, ExportedHead
+from aecf_ros.training.export import HEAD_OUTPUTS, CalibratedHead
 
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
 @torch.inference_mode()
 def drift_reference(
-    head: ExportedHead, names: Sequence[str], embeddings: Sequence[np.ndarray], present: np.ndarray
+    head: CalibratedHead, names: Sequence[str], embeddings: Sequence[np.ndarray], present: np.ndarray
 ) -> DriftReference:
     """Quantiles of the distance of each modality to training, and of its confidence alone where it recognizes something.
 

@@ -53,6 +53,8 @@ class RunFolder:
         from aecf_ros.training.curves import save_curves, save_reliability  # matplotlib takes a second to import
 
         metrics = {"test": rounded(evaluation.metrics), "test_corrupted": rounded(evaluation.corrupted)}
+        if evaluation.by_label:
+            metrics["test_by_label"] = evaluation.by_label
         self.write("metrics.json", json.dumps(metrics, indent=1))
         save_curves(self.histories, self.path / "curves.png")
         save_reliability(evaluation.reliability, self.path / "reliability.png")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from aecf_ros.core.decode import DecodeError, decode_image, resize_image
-from aecf_ros.core.moments import NOTHING, Batch
+from aecf_ros.core.moments import Batch
 from aecf_ros.core.types import RawImage
 from aecf_ros.core.vectors import decode_vector
-from aecf_ros.training.classes import checked_corpus, class_counts, class_names
+from aecf_ros.training.classes import checked_corpus, naming_of
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
@@ -170,21 +170,20 @@ def table_corpus(path: Path, modalities: Sequence[ModalitySpec] | None, config: 
     modalities = found_modalities(path, rows, config) if modalities is None else modalities
     columns = find_columns(path, rows.header, modalities, config)
     samples, warnings = read_samples(path, rows, columns, modalities, config)
-    labels = class_names(str(path), (s.label for s in samples), config)
+    naming = naming_of(str(path), (s.label for s in samples), config)
     for m, spec in enumerate(modalities):
         _probe(path, [s for s in samples if s.files[m] is not None][:_PROBED], m, spec)
-    classes = {**{label: i for i, label in enumerate(labels)}, **dict.fromkeys(config.nothing, NOTHING)}
     group = group_samples(path, samples, config.nothing)
-    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(labels) + 1, np.int64))
+    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(naming.labels) + 1, np.int64))
     given = {}
     for s, g in zip(samples, group, strict=True):
-        counts[str(g)] += class_counts(np.array([classes[s.label]]), len(labels))
+        counts[str(g)] += naming.counts(np.array([naming.index[s.label]]))
         if s.part:
             given[str(g)] = s.part
     parts = split_recordings(counts, config, given)
     members = {part: [(s, g) for s, g in zip(samples, group, strict=True) if parts[str(g)] == part] for part in SPLIT_PARTS}
-    units = {part: _units(path, part, of, modalities, classes) for part, of in members.items()}
-    return checked_corpus(path, labels, modalities, units, [f"{path.name}: {len(samples)} rows"], warnings)
+    units = {part: _units(path, part, of, modalities, naming.index) for part, of in members.items()}
+    return checked_corpus(path, naming, modalities, units, [f"{path.name}: {len(samples)} rows"], warnings)
 
 
 def _what(error: DecodeError) -> str:
@@ -204,7 +203,7 @@ def _probe(path: Path, samples: Sequence[Sample], m: int, spec: ModalitySpec) ->
     raise DatasetError(f"{path}: none of the first files of '{spec.name}' can be read; {first}")
 
 
-def _units(path: Path, part: str, members: Sequence[tuple[Sample, int]], modalities: Sequence[ModalitySpec], classes: dict[str, int]) -> list[TableUnit]:
+def _units(path: Path, part: str, members: Sequence[tuple[Sample, int]], modalities: Sequence[ModalitySpec], classes: Mapping[str, int]) -> list[TableUnit]:
     recordings: dict[str, list[tuple[Sample, int]]] = defaultdict(list)
     for s, g in members:
         recordings[s.recording].append((s, g))

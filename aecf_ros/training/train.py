@@ -20,10 +20,11 @@ from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import ModalitySpec, VectorSpec
 from aecf_ros.training.draws import draws_of
 from aecf_ros.training.evaluation import answers_of, evaluate
-from aecf_ros.training.export import ExportedHead
+from aecf_ros.training.export import CalibratedHead, ExportedHead
 from aecf_ros.training.features import TrainedEncoder, fit_encoder, samples_of
 from aecf_ros.training.frozen import Encoder, FrozenEncoder, open_encoder
 from aecf_ros.training.head import Settled, fit_experts, fit_gate, new_head, put_prior, settle_gate
+from aecf_ros.training.label_head import LabelCalibration, LabelHead, calibrate_labels
 from aecf_ros.training.loop import Advance
 from aecf_ros.training.parts import Part, gather
 from aecf_ros.training.ranks import ALONE, Ranks
@@ -98,9 +99,8 @@ def train(
             return load_bundle(out).manifest
         finishing = progress.add_task("calibrate, export, verify", total=4, note="")
         head, settled = settle_head(cross_fitted, parts["calibration"], config)
-        calibration = fit_calibration(head, corpus, parts, config)
+        calibration, exported = calibrated(head, corpus, parts, config)
         progress.advance(finishing)
-        exported = ExportedHead(head, calibration).eval()
         evaluation = evaluate(parts["test"], corpus.names, answers_of(exported), config)
         progress.advance(finishing)
         folder.report(evaluation)
@@ -129,7 +129,7 @@ def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
     if config.programs and frozen:
         raise ConfigError(f"programs: {next(iter(frozen))} has a frozen encoder, of which no program can be made; set programs=false")
     _check_vectors(corpus, frozen, config)
-    new_head(_widths(corpus, frozen, config), corpus.classes, config.head, config.seed + HEAD_SEED)
+    new_head(_widths(corpus, frozen, config), corpus.classes, config.head, config.seed + HEAD_SEED, corpus.multilabel)
     for m in corpus.modalities:
         if m.name not in frozen and not isinstance(m, VectorSpec):
             samples_of(_units(corpus, "encoders", m.name))
@@ -241,18 +241,18 @@ def fit_head(
 ) -> AECF:
     """The head as the part ``fusion`` makes it; its experts' losses go to the log."""
     seed, settings = config.seed + HEAD_SEED, config.head
-    head = new_head([encoders[name].embedding_dim for name in corpus.names], corpus.classes, settings, seed)
+    head = new_head([encoders[name].embedding_dim for name in corpus.names], corpus.classes, settings, seed, corpus.multilabel)
     frequencies = None if part.moments is None else part.moments.labels
-    if frequencies is not None and not settings.balanced:
-        put_prior(head, frequencies)
+    if frequencies is not None and (corpus.multilabel or not settings.balanced):
+        put_prior(head, frequencies, corpus.sets)
     task = progress.add_task("head", total=settings.optimizer.epochs, note="")
     tables = part.tables(settings.field_copies)
     advance = _advance(progress, task)
     draws, mixed = draws_of(part, settings), config.mixed_precision
-    folder.log("head", fit_experts(head, tables, draws, settings, seed, folder.checkpoints, advance, mixed, ranks))
+    folder.log("head", fit_experts(head, tables, draws, settings, seed, folder.checkpoints, advance, mixed, ranks, corpus.sets))
     if frequencies is not None:
-        put_prior(head, frequencies)
-    if not isinstance(head.gate, EvidenceGate):
+        put_prior(head, frequencies, corpus.sets)
+    if corpus.multilabel or not isinstance(head.gate, EvidenceGate):
         return head
     task = progress.add_task("reliability", total=len(tables), note="")
     return fit_gate(head, tables, settings.reliability, seed, folder.checkpoints, lambda: progress.advance(task), ranks)
@@ -260,14 +260,18 @@ def fit_head(
 
 def settle_head(head: AECF, part: Part, config: TrainConfig) -> tuple[AECF, Settled | None]:
     """The head as the part ``calibration`` wants it and, for an evidence gate, what that part decided."""
-    if not isinstance(head.gate, EvidenceGate):
+    if head.multilabel or not isinstance(head.gate, EvidenceGate):
         return head, None
     return settle_gate(head, part.clean, part.calibration_pairs(config.pairs, config.seed), config.head.reliability)
 
 
-def fit_calibration(head: AECF, corpus: Corpus, parts: Mapping[str, Part], config: TrainConfig) -> Calibration:
-    """What the exported head adds to the fusion layer."""
+def calibrated(head: AECF, corpus: Corpus, parts: Mapping[str, Part], config: TrainConfig) -> tuple[Calibration | LabelCalibration, CalibratedHead]:
+    """What the exported head adds to the fusion layer, and that head."""
     part = parts["calibration"]
+    if corpus.multilabel:
+        fitted = calibrate_labels(head, corpus.names, part, parts["fusion"].embeddings, config.calibration)
+        return fitted, LabelHead(head, fitted).eval()
     reference = [(of.embeddings, of.labels) for of in parts["fusion"].clean]
     pairs = part.calibration_pairs(config.pairs, config.seed)
-    return calibrate(head, corpus.names, part.embeddings, pairs, config.calibration, reference)
+    calibration = calibrate(head, corpus.names, part.embeddings, pairs, config.calibration, reference)
+    return calibration, ExportedHead(head, calibration).eval()

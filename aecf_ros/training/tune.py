@@ -140,20 +140,21 @@ def _nll(
     for fitted, measured in (halves, halves[::-1]):
         settled, _ = settle_head(head, fitted, config)
         pairs = measured.calibration_pairs(config.pairs, config.seed)
-        losses.append(subset_nll(settled.eval(), measured.embeddings, pairs))
+        losses.append(subset_nll(settled.eval(), measured.embeddings, pairs, measured.sets))
     return float(np.mean(losses))
 
 
 def halves_of(part: Part, generator: np.random.Generator) -> tuple[Part, Part]:
-    """A part in two that share no cluster; each class has clusters in both.
+    """A part in two that share no cluster; each class has clusters in both, where a moment has one label.
 
     Raises:
         DatasetError: a class has one cluster alone.
     """
-    chosen = [_half(table.labels, table.clusters, generator) for table in part.clean]
-    if part.moments is not None:  # what is of one moment stays together
+    if part.moments is None:
+        chosen = [_half(table.labels, table.clusters, generator) for table in part.clean]
+    else:  # what is of one moment stays together
         together = np.unique(np.concatenate([table.clusters for table in part.clean]))
-        labels = {c: v for table in part.clean for c, v in zip(table.clusters.tolist(), table.labels.tolist(), strict=True)}
+        labels = {c: v if part.sets is None else 0 for table in part.clean for c, v in zip(table.clusters.tolist(), table.labels.tolist(), strict=True)}
         chosen = [_half(np.array([labels[c] for c in together.tolist()]), together, generator)] * len(part.clean)
     return tuple(_side(part, chosen, side) for side in (True, False))
 

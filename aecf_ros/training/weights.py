@@ -58,6 +58,8 @@ def load_parts(bundle: Bundle) -> tuple[AECF, Calibration, dict[str, Any]]:
         BundleError: the bundle has no such file, or it is not what it should be.
     """
     manifest = bundle.manifest
+    if manifest.task == "multilabel":
+        raise BundleError(f"{bundle.directory}: its task is multilabel, whose head's weights are not kept beside the graph; this works with one label")
     if manifest.head_weights is None:
         raise BundleError(f"{bundle.directory}: has no head.safetensors, which aecf_ros writes since it can use it; train the bundle again")
     path = bundle.path(manifest.head_weights)

@@ -9,11 +9,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aecf_ros.cli import main
-from aecf_ros.core.bundle import load_bundle
+from aecf_ros.core.bundle import Bundle, load_bundle
 from aecf_ros.core.compare import HEADER
+from aecf_ros.replay.bag import AudioFormat
 from aecf_ros.runtime.backends import make_backend
 
 pytest.importorskip("torch", reason="torch is not installed: only training needs it")
+
+from aecf_ros.commands.calibrate import field_units  # noqa: E402
 
 SPANS, SPAN_S = 56, 1.5
 
@@ -94,6 +97,23 @@ def test_a_recording_without_labels_or_with_others_is_refused(drawn_bundle: Path
         recording.image(i / 10, "red").sound(i / 10 + 0.05, "red")
     others = recording.label(0.0, "mauve").write(tmp_path / "others")
     assert "mauve" in refusal(aecf("calibrate", "--model", drawn_bundle, "--bag", others, "--out", tmp_path / "m"))
+
+
+def test_sound_that_nothing_describes_is_read_as_said_or_as_in_training(drawn_bundle: Path, new_recording: Callable, tmp_path: Path) -> None:
+    recording = new_recording()  # without an AudioInfo
+    for i in range(40):
+        recording.image(i / 10, "red").sound(i / 10 + 0.05, "red")
+    path, bundle = recording.label(0.0, "red").write(tmp_path / "undescribed"), load_bundle(drawn_bundle)
+    trained = bundle.manifest.training.model_copy(update={"config": {"data": {"audio_format": "S16LE", "audio_rate_hz": 800}}})
+    remembers = Bundle(bundle.manifest.model_copy(update={"training": trained}), bundle.directory)
+
+    def heard(bundle: Bundle, audio_format: AudioFormat | None = None) -> int:
+        (unit,), _ = field_units(bundle, path, None, {}, audio_format)
+        return sum(int(batch.present[:, 1].sum()) for batch in unit.batches(8))
+
+    assert heard(bundle) == 0 and heard(bundle, AudioFormat("S16LE", 800, 1)) == heard(remembers) > 0
+    line = refusal(aecf("calibrate", "--model", drawn_bundle, "--bag", path, "--audio-format", "MP3", "--out", tmp_path / "m"))
+    assert "audio format 'MP3' is not known" in line
 
 
 def test_two_models_are_compared_span_by_span(drawn_bundle: Path, labelled: Path, calibrated: tuple[Path, Result], tmp_path: Path) -> None:

@@ -167,8 +167,8 @@ def _code(confidence: float, agreed: float, far: tuple[bool, bool], present: tup
         torch.full((1, width), 100.0) if is_far else head.get_buffer(f"centers_{m}")[:1]
         for m, (width, is_far) in enumerate(zip((6, 9), far, strict=True))
     ]
-    return head._abstain_code(
-        head._distances(embeddings), torch.tensor([present]), torch.tensor([confidence]), torch.tensor([agreed])
+    return head.abstain_code(
+        head.distances(embeddings), torch.tensor([present]), torch.tensor([confidence]), torch.tensor([agreed])
     ).item()
 
 
