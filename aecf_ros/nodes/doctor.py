@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -224,20 +225,29 @@ def check_torch() -> list[Finding]:
 
 # --- sensors ---------------------------------------------------------------------------------------------------------------------
 
-def check_microphones() -> list[Finding]:
-    """PortAudio, and what it can record from."""
-    from aecf_ros.nodes.devices import DeviceError
-    from aecf_ros.nodes.microphone import input_devices, portaudio
+LIST_MICROPHONES = """
+from aecf_ros.nodes.devices import DeviceError
+from aecf_ros.nodes.microphone import input_devices, portaudio
+try:
+    print(", ".join(f"{d.index} '{d.name}' ({d.channels} ch, {d.rate_hz:.0f} Hz)" for d in input_devices(portaudio())))
+except DeviceError as error:
+    raise SystemExit(str(error))
+"""
 
-    try:
-        sounddevice = portaudio()
-    except DeviceError as error:
-        found, _, do = str(error).rpartition("; ")
-        return [Finding("microphones", "WARN", found, f"{do}; only microphone_node needs it")]
-    devices = input_devices(sounddevice)
-    if not devices:
+
+def check_microphones(program: str = LIST_MICROPHONES) -> list[Finding]:
+    """PortAudio, and what it can record from; in a process of its own, which a broken ALSA configuration ends."""
+    listed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    said = (listed.stderr.strip().splitlines() or [""])[-1]
+    if listed.returncode == 1:
+        found, _, do = said.rpartition("; ")
+        return [Finding("microphones", "WARN", found or said, f"{do if found else 'see `arecord -l`'}; only microphone_node needs it")]
+    if listed.returncode:
+        return [Finding("microphones", "WARN", f"listing them ended with {listed.returncode}: {said or 'ALSA or PortAudio broke'}",
+                        "see `arecord -l`, the ALSA configuration (~/.asoundrc, /etc/asound.conf) and `apt install libasound2-data`")]
+    if not listed.stdout.strip():
         return [Finding("microphones", "WARN", "PortAudio finds no input device", "plug a microphone in, and see `arecord -l`; in Docker: --device /dev/snd")]
-    return [Finding("microphones", "OK", ", ".join(f"{d.index} '{d.name}' ({d.channels} ch, {d.rate_hz:.0f} Hz)" for d in devices))]
+    return [Finding("microphones", "OK", listed.stdout.strip())]
 
 
 def check_cameras(folder: Path = Path("/dev"), readable: Callable[[Path], bool] = lambda p: os.access(p, os.R_OK | os.W_OK)) -> list[Finding]:

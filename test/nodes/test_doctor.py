@@ -163,3 +163,13 @@ def test_microphones_of_a_machine_are_listed(tmp_path: Path) -> None:
     report = json.loads(run("--json", ALSA_CONFIG_PATH=str(tmp_path / "asoundrc")).stdout)
     found = next(f for f in report["findings"] if f["check"] == "microphones")
     assert found["verdict"] == "OK" and "'robot_mic'" in found["found"]
+
+
+@pytest.mark.parametrize(("program", "says", "do"), [
+    ("pass", "PortAudio finds no input device", "plug a microphone in"),
+    ("import os; os.abort()", "listing them ended with -6", "ALSA configuration"),
+    ("raise SystemExit('sounddevice is not installed; pip install sounddevice')", "sounddevice is not installed", "only microphone_node needs it"),
+])
+def test_no_microphone_a_broken_alsa_and_no_portaudio_are_told_apart(program: str, says: str, do: str) -> None:
+    (found,) = doctor.check_microphones(program)
+    assert found.verdict == "WARN" and says in found.found and do in found.do
