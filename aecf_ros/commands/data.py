@@ -12,6 +12,7 @@ from aecf_ros.replay.found import Found, find_modalities
 from aecf_ros.replay.moments import Scan, scan_recording
 from aecf_ros.replay.recordings import find_recordings
 from aecf_ros.replay.truth import LabelError
+from aecf_ros.training.archives import archives_corpus, archives_in
 from aecf_ros.training.classes import checked_corpus, naming_of
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.corpus import Corpus
@@ -29,7 +30,7 @@ def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = No
     """Open labelled data, and divide it into parts that share no recording.
 
     Args:
-        path: a folder that holds ``dataset.yaml``; recordings, as a folder of them or one; or a table.
+        path: a folder that holds ``dataset.yaml``, or the NumPy archives of the benchmark; recordings, as a folder of them or one; or a table.
         modalities: what the encoders take. A dataset folder knows itself; where recordings and tables are to show what they hold, their own sizes.
 
     Raises:
@@ -42,6 +43,8 @@ def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = No
         raise DatasetError(f"{path}: data.task is multilabel, and a dataset folder holds one label for each sample; give a table or recordings")
     if (path / DATASET).is_file():
         return folder_corpus(path, modalities)
+    if archives_in(path):
+        return archives_corpus(path, modalities, config)
     if found := find_recordings(path):
         try:
             return _recordings_corpus(path, found, modalities, config, progress)

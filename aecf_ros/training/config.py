@@ -57,6 +57,8 @@ class DataConfig(_Record):
     """Whether a moment has one label, or any number of them, written `dog|siren`."""
     columns: dict[str, str] = {}
     """By modality, and for `label`, `split` and `recording`: columns of a table that are called otherwise."""
+    protocol: Literal["digits", "scenes"] | None = None
+    """Which data set of a folder of the benchmark's NumPy archives, where it holds both."""
     labels: list[str] = []
     """Class names in order; those found, sorted, where empty."""
     nothing: list[str] = []

@@ -120,6 +120,6 @@ def samples_of(units: Sequence[Unit]) -> Samples:
     """
     if not units or not isinstance(units[0], FolderUnit):
         raise DatasetError("encoders are trained here on the part 'encoders' of a dataset folder alone; name a frozen one: encoders.NAME.onnx=FILE")
-    data = np.load(units[0].path, mmap_mode="r", allow_pickle=False)
+    data = units[0].load()
     columns = (np.concatenate([getattr(of, name) for of in units]) for name in ("labels", "sources", "clusters"))
     return Samples(data, *columns, units[0].array_digest)

@@ -41,13 +41,17 @@ class FolderUnit:
     array_digest: str
     losses: list[str] = field(default_factory=list)
 
+    def load(self) -> np.ndarray:
+        """The whole array that the rows are of."""
+        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+
     def only(self, name: str) -> FolderUnit:
         """The same rows: there is one modality in them."""
         return self
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The rows in order, up to ``size`` at a time."""
-        data = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        data = self.load()
         for first in range(self.start, self.start + len(self.labels), size):
             rows = np.array(data[first : min(first + size, self.start + len(self.labels))])
             present = np.zeros((len(rows), self.columns), bool)

@@ -10,11 +10,9 @@ import cv2
 import numpy as np
 import torch
 
+from aecf_ros.training.archives import FOLDS, RATE_HZ, scene_rows, windows
 from benchmarks.fusion.encoders import EMBEDDING, color_encoder, embed, mel_filters, train_encoder
-from benchmarks.fusion.sources import data_directory
-
-RATE_HZ, WINDOW = 16000, 16000
-ENCODER, HEADS = 8000, 3000
+from benchmarks.fusion.sources import PARTS, data_directory
 
 
 def load_images() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -23,13 +21,7 @@ def load_images() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         jpeg, offsets, label, split = (archive[k] for k in ("jpeg", "offsets", "labels", "split"))
     images = np.stack([cv2.imdecode(jpeg[a:b], cv2.IMREAD_COLOR_RGB) for a, b in zip(offsets[:-1], offsets[1:])])
     images = images.transpose(0, 3, 1, 2).astype(np.float32) / 255.0
-    train = np.random.default_rng(20).permutation(np.flatnonzero(split == 0))
-    rows = {
-        "encoders": train[:ENCODER],
-        "fusion": train[ENCODER : ENCODER + HEADS],
-        "calibration": train[ENCODER + HEADS :],
-        "test": np.flatnonzero(split == 1),
-    }
+    rows = {part: scene_rows(part, split) for part in PARTS}
     return {p: images[r] for p, r in rows.items()}, {p: label[r].astype(np.int64) for p, r in rows.items()}
 
 
@@ -38,23 +30,15 @@ def load_sounds() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     with np.load(data_directory() / "scenes_sound.npz", allow_pickle=False) as archive:
         samples, offsets, label, fold = (archive[k] for k in ("samples", "offsets", "label", "fold"))
     out = {}
-    for part, folds in (("fusion", (1, 2)), ("calibration", (3,)), ("test", (4,))):
+    for part, folds in FOLDS.items():
         rows = [
-            (w, label[c], c)
+            (w.astype(np.float32) / 32768.0, label[c], c)
             for c in np.flatnonzero(np.isin(fold, folds))
             for w in windows(samples[offsets[c] : offsets[c + 1]])
         ]
         embedding = np.stack([sound_embedding(w) for w, _, _ in rows])
         out[part] = (embedding, *(np.array(column, dtype=np.int64) for column in list(zip(*rows))[1:]))
     return out
-
-
-def windows(clip: np.ndarray) -> list[np.ndarray]:
-    """The 1 s windows of a clip, half overlapping, whose loudness is at least a tenth of its loudest."""
-    sound = clip.astype(np.float32) / 32768.0
-    cut = [sound[i : i + WINDOW] for i in range(0, len(sound) - WINDOW + 1, WINDOW // 2)]
-    loudness = [float(np.sqrt((w**2).mean())) for w in cut]
-    return [w for w, level in zip(cut, loudness) if level >= 0.1 * max(loudness)]
 
 
 def sound_embedding(sound: np.ndarray) -> np.ndarray:

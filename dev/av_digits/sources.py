@@ -17,14 +17,15 @@ import numpy as np
 import soxr
 from sklearn.datasets import load_digits
 
-LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-PARTS = ("encoders", "fusion", "calibration", "test", "demo")
-RATE_HZ = 16000
+from aecf_ros.training.archives import DIGITS as LABELS
+from aecf_ros.training.archives import PROTOCOLS, RATE_HZ, image_rows, recording_rows, trim
+from aecf_ros.training.datasets import PARTS as BENCHMARK_PARTS
+
+PARTS = (*BENCHMARK_PARTS, "demo")
 ESPEAK_RATE_HZ = 22050
 
 SOURCES = {
-    "mnist": "MNIST (LeCun, Cortes, Burges), commonly stated CC BY-SA 3.0",
-    "fsdd": "Free Spoken Digit Dataset (Jackson et al.), CC BY-SA 4.0",
+    **dict(zip(("mnist", "fsdd"), PROTOCOLS["digits"].sources, strict=True)),
     "sklearn": "scikit-learn load_digits: Optical Recognition of Handwritten Digits, UCI (Alpaydin, Kaynak), CC BY 4.0",
     "espeak": "words spoken by espeak-ng 1.51 (the program is GPL-3.0-or-later; its sound output is not covered by it)",
 }
@@ -140,35 +141,6 @@ class Voice:
     variant: str
 
 
-def mnist_rows(part: str) -> np.ndarray:
-    """Row numbers of mnist.npz in a part of the benchmark: int64, ascending. `demo` has none of its own: recordings use
-    `test`.
-    """
-    middle = np.random.default_rng(10).permutation(np.arange(40000, 60000))
-    return {
-        "encoders": np.arange(40000),
-        "fusion": np.sort(middle[:15000]),
-        "calibration": np.sort(middle[15000:]),
-        "test": np.arange(60000, 68000),
-    }[part]
-
-
-def fsdd_rows(part: str, label: np.ndarray, speaker: np.ndarray, take: np.ndarray) -> np.ndarray:
-    """Recording numbers of fsdd.npz in a part of the benchmark: int64, ascending."""
-    if part == "encoders":
-        return np.flatnonzero(take >= 18)
-    if part == "test":
-        return np.flatnonzero(take <= 4)
-    rng = np.random.default_rng(10)
-    rows: dict[str, list[int]] = {"fusion": [], "calibration": []}
-    for s in range(int(speaker.max()) + 1):
-        for digit in range(10):
-            clips = rng.permutation(np.flatnonzero((speaker == s) & (label == digit) & (take >= 5) & (take <= 17)))
-            rows["fusion"].extend(clips[:8])
-            rows["calibration"].extend(clips[8:])
-    return np.sort(np.array(rows[part]))
-
-
 def sklearn_rows(part: str, label: np.ndarray) -> np.ndarray:
     """Rows of scikit-learn's digits in a part: int64, ascending. A seeded split within every digit."""
     rng = np.random.default_rng(SKLEARN_SEED)
@@ -185,7 +157,7 @@ def sklearn_rows(part: str, label: np.ndarray) -> np.ndarray:
 def mnist(part: str, folder: Path) -> Glyphs:
     """MNIST's share of a part, 28x28."""
     with np.load(folder / "mnist.npz", allow_pickle=False) as archive:
-        rows = mnist_rows(part)
+        rows = image_rows(part)
         return Glyphs("mnist", archive["images"][rows], archive["labels"][rows], rows)
 
 
@@ -195,18 +167,6 @@ def sklearn_digits(part: str) -> Glyphs:
     rows = sklearn_rows(part, digits.target)
     images = np.round(digits.images[rows] * (255.0 / 16.0)).astype(np.uint8)
     return Glyphs("sklearn", images, digits.target[rows].astype(np.uint8), rows)
-
-
-def trim(samples: np.ndarray, floor_db: float = -38.0, margin_s: float = 0.012, rate_hz: int = RATE_HZ) -> np.ndarray:
-    """Cut what is quieter than `floor_db` below the loudest 10 ms off both ends of float32 (n,), keeping a margin."""
-    frame = rate_hz // 100
-    count = len(samples) // frame
-    power = np.square(samples[: count * frame].reshape(count, frame)).mean(axis=1) if count else np.zeros(0)
-    loud = np.flatnonzero(power > power.max(initial=0.0) * 10.0 ** (floor_db / 10.0))
-    if len(loud) == 0:
-        return samples[:0]
-    margin = round(margin_s * rate_hz)
-    return samples[max(loud[0] * frame - margin, 0) : (loud[-1] + 1) * frame + margin]
 
 
 def packed(corpus: str, words: list[np.ndarray], labels: list[int], speakers: list[int]) -> Words:
@@ -223,7 +183,7 @@ def fsdd(part: str, folder: Path, at_most: int | None = None) -> Words:
     """FSDD's share of a part, resampled from 8 to 16 kHz. at_most: spread over the share, for quick runs."""
     with np.load(folder / "fsdd.npz", allow_pickle=False) as archive:
         samples, offsets = archive["samples"], archive["offsets"]
-        rows = fsdd_rows(part, archive["label"], archive["speaker"], archive["take"])
+        rows = recording_rows(part, archive["label"], archive["speaker"], archive["take"])
         if at_most is not None and len(rows) > at_most:
             rows = rows[np.linspace(0, len(rows) - 1, at_most).astype(int)]
         labels, speakers = archive["label"][rows], archive["speaker"][rows]

@@ -47,7 +47,7 @@ def test_no_row_of_scikit_learns_digits_is_in_two_parts_and_every_part_has_every
 
 
 def test_no_row_of_mnist_is_in_two_parts():
-    assert_apart({part: set(sources.mnist_rows(part).tolist()) for part in prepare_av_digits.PARTS})
+    assert_apart({part: set(sources.image_rows(part).tolist()) for part in prepare_av_digits.PARTS})
 
 
 @needs_bench
@@ -55,10 +55,10 @@ def test_the_parts_are_those_of_the_benchmark():
     """The checksums that the benchmark's own `parts.py` prints."""
     with np.load(BENCH / "fsdd.npz", allow_pickle=False) as archive:
         about = archive["label"], archive["speaker"], archive["take"]
-    clips = {part: sources.fsdd_rows(part, *about) for part in prepare_av_digits.PARTS}
+    clips = {part: sources.recording_rows(part, *about) for part in prepare_av_digits.PARTS}
     assert_apart({part: set(rows.tolist()) for part, rows in clips.items()})
     found = {
-        part: hashlib.sha256(sources.mnist_rows(part).tobytes() + rows.tobytes()).hexdigest()[:12]
+        part: hashlib.sha256(sources.image_rows(part).tobytes() + rows.tobytes()).hexdigest()[:12]
         for part, rows in clips.items()
     }
     assert found == CHECKSUMS
