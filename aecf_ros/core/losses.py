@@ -5,8 +5,8 @@ import math
 
 _USUAL = 0.1
 """Share of the limit that is usual: where a quarter is too much, one in forty is not."""
-_ALARM = 14.0
-"""At 1 % of random loss this is reached once in 10^9 messages; a fifth of loss takes some 50."""
+_ALARM = 13.0
+"""At 1 % of random loss this is reached once in 10^8 messages; a fifth of loss takes some 50."""
 _MOST = 2
 """A gap counts for so many losses at most: one long gap is a hiccup of the link."""
 
