@@ -1,6 +1,7 @@
 """Bundles to measure with: encoders of known size with random weights, the shipped audio encoder, and AECF's default head."""
 from __future__ import annotations
 
+import hashlib
 import shutil
 from datetime import date
 from pathlib import Path
@@ -9,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aecf_ros import fusion
 from aecf_ros.core.bundle import FORMAT_VERSION, Manifest, load_bundle, sha256, write_manifest
 from aecf_ros.fusion import AECF
 from aecf_ros.fusion.masking import all_subsets
+from aecf_ros.training import calibrate, export, lean, lean_weights
 from aecf_ros.training.calibrate import Calibration
 from aecf_ros.training.export import HEAD_OUTPUTS, ExportedHead, export_onnx
 from benchmarks.fusion.overhead import resnet18
@@ -91,11 +94,12 @@ BODIES = {"mobilenet": (mobilenet_v3_small, 576), "resnet18": (resnet18, 512)}
 
 
 def write_bundle(directory: Path, encoder: str, cameras: int = 1, microphones: int = 1, side: int = SIDE) -> Path:
-    """A bundle that verifies; kept from an earlier run where it is there.
+    """A bundle that verifies, beside ``directory`` and named after the code that writes it; kept from an earlier run where it is there.
 
     Args:
         encoder: a key of BODIES; random weights from a fixed seed, since only its time matters.
     """
+    directory = directory.with_name(f"{directory.name}_{_code_digest()}")
     if (directory / "bundle.yaml").is_file():
         load_bundle(directory)
         return directory
@@ -116,6 +120,13 @@ def write_bundle(directory: Path, encoder: str, cameras: int = 1, microphones: i
         "files": {path.name: sha256(path) for path in sorted(directory.glob("*.onnx"))}}), directory)
     load_bundle(directory)
     return directory
+
+
+def _code_digest() -> str:
+    """Changes with what writes a head, so that none of an earlier code is measured."""
+    modules = [Path(module.__file__) for module in (calibrate, export, lean, lean_weights)]
+    sources = sorted([*Path(fusion.__file__).parent.glob("*.py"), *modules, Path(__file__)])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 
 def _camera_encoder(path: Path, encoder: str, side: int) -> Path:
