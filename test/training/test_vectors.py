@@ -22,6 +22,8 @@ from aecf_ros.training.config import ConfigError, DataConfig, load_config
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import DatasetError, ImageSpec, VectorSpec
 from aecf_ros.training.field import KINDS, Field, corrupt
+from aecf_ros.training.inspect_data import inspect_corpus
+from aecf_ros.training.inspect_page import write_page
 from aecf_ros.training.table import table_corpus
 from aecf_ros.training.train import given_specs, train
 from aecf_ros.training.vectors import standardizing_encoder
@@ -209,3 +211,8 @@ def test_corruptions_of_vectors_grow_with_severity_and_can_be_repeated(kind: int
     assert mild.shape == vectors.shape and mild.dtype == torch.float32 and torch.isfinite(bad).all()
     assert 0 < (mild - vectors).square().mean() < (bad - vectors).square().mean()
     assert torch.equal(corrupted(3.0), corrupted(3.0)) and not torch.equal(corrupted(3.0), vectors)
+
+
+def test_a_page_shows_vectors_as_bars(corpus, tmp_path) -> None:
+    page = write_page(inspect_corpus(corpus), tmp_path).read_text()
+    assert f"text ({DIM} numbers)" in page and f": {DIM} numbers, " in page and "<rect x=" in page
