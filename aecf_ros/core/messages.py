@@ -56,7 +56,7 @@ def read_plain_audio(message: Any, info: Any | None, received_ns: int) -> RawAud
 
 def _read_pcm(stamp_ns: int, data: Any, info: Any | None, received_ns: int) -> RawAudio:
     if info is None:
-        raise FormatUnknown("no AudioInfo has arrived; publish it latched, or set the parameter sample_format of this stream")
+        raise FormatUnknown("no AudioInfo has arrived; publish it latched, or say how to read the sound: parameter sample_format, aecf --audio-format")
     return RawAudio(stamp_ns, received_ns, info.sample_format, info.sample_rate, info.channels, data, info.coding_format)
 
 

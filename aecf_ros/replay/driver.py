@@ -15,7 +15,8 @@ from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.core.vectors import RawVector
 from aecf_ros.replay.bag import AudioFormat, Bag, Recorded, Topics
 from aecf_ros.replay.faults import Delivery, Fault, FaultInjector
-from aecf_ros.replay.score import Run, summarize
+from aecf_ros.replay.score import Run, explained, summarize
+from aecf_ros.replay.senses import Refused
 from aecf_ros.replay.track import Answer, Track
 from aecf_ros.replay.truth import Truth, read_label_file, truth_of
 from aecf_ros.replay.wire import raw_record
@@ -92,8 +93,7 @@ def read_truth(bag: Bag, topics: Topics, manifest: Manifest, labels_path: Path |
         return truth_of(read_label_file(labels_path, [*manifest.labels, *nothing], several=manifest.task == "multilabel"), manifest)
     if topics.label is None:
         return None
-    named = (((r.log_ns - bag.start_ns) / NANOSECONDS, bag.deserialize(r).data) for r in bag.messages([topics.label]))
-    return truth_of(named, manifest)
+    return truth_of(((bag.seconds(one), bag.label_of(one, manifest.labels)) for one in bag.messages([topics.label])), manifest)
 
 
 Watch = Callable[[str, "RawImage | RawAudio | RawVector | None", Observation, int], None]
@@ -150,6 +150,8 @@ def evaluate(bag: Bag, pipeline: Pipeline, faults: Sequence[Fault] = (), labels_
              formats: Mapping[str, AudioFormat] | None = None, title: str = "") -> Run:
     """Drive, score and summarize one recording, in memory that grows by some 130 bytes with each prediction.
 
+    ``bag.losses`` is told of messages that could not be used, where no fault explains it.
+
     Raises:
         BagError: no topics can be chosen.
         FaultError: a fault cannot act on its stream.
@@ -159,9 +161,17 @@ def evaluate(bag: Bag, pipeline: Pipeline, faults: Sequence[Fault] = (), labels_
     truth = read_truth(bag, topics, pipeline.manifest, labels_path)
     started = time.perf_counter()
     track = Track(pipeline.manifest)
-    for answer in drive(bag, topics, pipeline, faults, formats):
+    refused = {name: Refused() for name in topics.streams}
+
+    def watch(name: str, _: object, seen: Observation, now_ns: int) -> None:
+        at_s = (now_ns - bag.start_ns) / NANOSECONDS
+        if seen.rejected is not None and not explained(name, at_s, faults):
+            refused[name].note(at_s, seen.rejected)
+
+    for answer in drive(bag, topics, pipeline, faults, formats, watch=watch):
         track.add(answer)
         progress(answer.at_s)
     factor = bag.duration_s / (time.perf_counter() - started)
+    bag.losses += [line for name, topic in topics.streams.items() for line in refused[name].line(topic) if line not in bag.losses]
     summary = summarize(track, truth, faults, pipeline.manifest, bag.duration_s, factor)
     return Run(title, pipeline.manifest, summary, track, truth, tuple(faults), bag.duration_s)

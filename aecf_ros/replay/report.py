@@ -182,10 +182,10 @@ def fault_rows(summary: dict) -> list[list[str]]:
         options = ", ".join(f"{name} {value:g}" for name, value in fault.get("options", {}).items())
         return options or f"{fault.get('severity', 5):g}"
 
+    faults = sorted(((name, f) for name, stream in summary["streams"].items() for f in stream["faults"]), key=lambda of: of[1]["start_s"])
     return [[name, f["kind"], strength(f), f"{f['start_s']:g}", f"{f['end_s']:g}",
              delay(f["detected_after_s"], "already bad" if f.get("already") else "never"), delay(f["recovered_after_s"], "never"),
-             " ".join(f.get("states", []))]
-            for name, stream in summary["streams"].items() for f in stream["faults"]]
+             " ".join(f.get("states", []))] for name, f in faults]
 
 
 def _state_rows(summary: dict) -> list[list[str]]:

@@ -190,6 +190,10 @@ def _false_alarms(name: str, modality: int, track: Track, faults: Sequence[Fault
     """How often the published state left OK while no fault was on and the last one was over for ``ALARM_GRACE_S``."""
     count = 0
     for start_s, _, bad in runs(track.column("at_s"), _LEVELS[track.column("states")[:, modality]] > 0, duration_s):
-        excused = any(f.stream == name and f.start_s <= start_s < f.end_s + ALARM_GRACE_S for f in faults)
-        count += bool(bad) and not excused
+        count += bool(bad) and not explained(name, start_s, faults)
     return count
+
+
+def explained(stream: str, at_s: float, faults: Sequence[Fault]) -> bool:
+    """Whether a fault on the stream is on, or was within ``ALARM_GRACE_S``."""
+    return any(f.stream == stream and f.start_s <= at_s < f.end_s + ALARM_GRACE_S for f in faults)

@@ -28,6 +28,8 @@ _POINTS = 3000
 """Of a long recording each curve is drawn with this many; the numbers of the summary come from all."""
 _NAMED_S = 150
 """Of a recording longer than this the labels and faults are not written out, which would only be a smear."""
+_LETTER = 0.0062
+"""Width of a letter of a fault's name, as a share of the axes."""
 
 
 def figure_png(figure: Figure) -> bytes:
@@ -76,10 +78,13 @@ def _name_faults(axes: Axes, faults: Sequence[Fault], duration_s: float) -> None
     for fault in faults:
         if fault.start_s < duration_s:
             spans.setdefault((fault.start_s, min(fault.end_s, duration_s)), []).append(f"{fault.stream} {fault.kind}")
-    for (start_s, end_s), names in spans.items():
-        narrow = end_s - start_s < 0.05 * duration_s
-        axes.text((start_s + end_s) / 2, 1.07, "\n".join(names), color=FAULT_COLOR, fontsize=8, ha="left" if narrow else "center", va="bottom",
-                  fontweight="bold", rotation=35 if narrow else 0, rotation_mode="anchor")
+    ends_s: list[float] = []  # of what is written in each row
+    for (start_s, end_s), names in sorted(spans.items()):
+        half_s = 0.5 * _LETTER * duration_s * max(map(len, names))
+        middle_s = max(min((start_s + end_s) / 2, duration_s - half_s), half_s)
+        row = next((i for i, taken_s in enumerate(ends_s) if taken_s <= middle_s - half_s), len(ends_s))
+        ends_s[row:row + 1] = [middle_s + half_s]
+        axes.text(middle_s, 1.07 + 0.13 * row, "\n".join(names), color=FAULT_COLOR, fontsize=8, ha="center", va="bottom", fontweight="bold")
 
 
 def _verdicts(run: Run, scored: Scored) -> np.ndarray:

@@ -62,10 +62,24 @@ def test_sound_that_nothing_describes_is_read_as_the_options_say(new_recording: 
         recording.image(i * 0.1, "green").plain_sound(i * 0.1 + 0.05, "green").label(i * 0.1, "green")
     bag = recording.write(tmp_path / "bag")
     words = ("evaluate", "--model", tiny_bundle, "--bag", bag, "--out", tmp_path / "out")
-    assert aecf(*words).exit_code == 0
+    done = aecf(*words)
+    assert done.exit_code == 0 and "warning: /audio: 20 messages cannot be used, the first at 0.05 s: no AudioInfo has arrived" in done.output
     assert "REJECTED" in json.loads((tmp_path / "out" / "summary.json").read_text())["streams"]["audio"]["seconds_in_state"]
     assert aecf(*words, "--audio-format", "S16LE", "--audio-rate", 800).exit_code == 0
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["subsets"]["camera+audio"]["n"] > 0
+
+
+def test_two_runs_give_the_same_summary_apart_from_what_the_machine_took(red_then_blue: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    faults = faults_file(tmp_path, "- {stream: camera, kind: noise, start_s: 2, end_s: 4, severity: 2}\n"
+                                   "- {stream: audio, kind: drop, start_s: 3, end_s: 8, severity: 2}\n"
+                                   "- {stream: camera, kind: corrupt, start_s: 6, end_s: 8, share: 0.5}")
+    found = []
+    for run in ("one", "two"):
+        done = aecf("evaluate", "--model", tiny_bundle, "--bag", red_then_blue, "--faults", faults, "--out", tmp_path / run)
+        assert done.exit_code == 0 and "cannot be used" not in done.output  # a fault explains it
+        found.append(json.loads((tmp_path / run / "summary.json").read_text()))
+        assert found[-1].pop("latency_ms")["frames"] > 0 and found[-1].pop("realtime_factor") > 0
+    assert found[0] == found[1]
 
 
 def test_a_recording_is_written_again(red_then_blue: Path, tiny_bundle: Path, tmp_path: Path) -> None:

@@ -106,6 +106,15 @@ def test_truth_comes_from_the_label_topic_or_a_csv(red_then_blue: Path, tiny_bun
     assert from_csv.classes == (1, None)
 
 
+def test_truth_comes_from_numbers_of_classes(new_recording: Callable, tiny_bundle: Path, tmp_path: Path) -> None:
+    manifest = load_bundle(tiny_bundle).manifest
+    recording = new_recording().info(0).image(0, "red").sound(0.1, "red")
+    for at_s, number in ((0, 2), (1, -1), (2, 0)):
+        recording.add(at_s, "/label", recording.make("std_msgs/msg/Int32", number))
+    with open_bag(recording.write(tmp_path / "bag")) as bag:
+        assert read_truth(bag, bag.choose_topics(manifest), manifest).classes == (2, None, 0)
+
+
 def test_a_recording_without_labels_has_no_truth(new_recording: Callable, tiny_bundle: Path, tmp_path: Path) -> None:
     manifest = load_bundle(tiny_bundle).manifest
     with open_bag(new_recording().info(0).image(0, "red").sound(0.1, "red").write(tmp_path / "bag")) as bag:
