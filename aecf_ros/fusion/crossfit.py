@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.reliability import EvidenceGate, Reliability, contaminated_log_probabilities
-from aecf_ros.fusion.statistics import ClassMoments, EmbeddingDistance, landmarks, modality_statistics
+from aecf_ros.fusion.statistics import STATISTICS, ClassMoments
 
 
 FREE = 3.0  # deviation of a prior that leaves the shift to the data
+IGNORED = 1e12  # scale of a statistic of which nothing can be learned: what an unusual quality means shows on held-out kinds alone
 ENOUGH_CLUSTERS = 200  # recordings from which stand-ins, without a share of them, still learn what the expert learns
 
 
@@ -65,9 +66,10 @@ def fit_reliability(
 ) -> OutOfFold:
     """Fit the reliability of one modality of an evidence-gate layer in place, after its experts have been trained.
 
-    embeddings: [N, D]; targets: int64 [N], rows below 0 ("nothing there") have every class wrong and teach doubt;
-    groups: int64 [N], the kind of corruption of each sample, -1 for none or unknown; clusters: int64 [N], samples made
-    from one recording or image share a number, and a fold: otherwise a stand-in has heard the word it is asked about.
+    embeddings: [N, D], with quality where the layer has it; targets: int64 [N], rows below 0 ("nothing there") have every
+    class wrong and teach doubt; groups: int64 [N], the kind of corruption of each sample, -1 for none or unknown;
+    clusters: int64 [N], samples made from one recording or image share a number, and a fold: otherwise a stand-in has heard
+    the word it is asked about.
     Returns what it was fitted on.
     """
     if not isinstance(layer.gate, EvidenceGate):
@@ -78,7 +80,8 @@ def fit_reliability(
     reliability = layer.gate.reliability[modality]
     fold = assign_folds(groups, clusters, config.folds, generator)
     known = targets >= 0
-    everything = ClassMoments.of(embeddings[known], targets[known], len(layer.log_prior), embeddings[known].double().mean(0))
+    embedded = embeddings[known, : reliability.leading]
+    everything = ClassMoments.of(embedded, targets[known], len(layer.log_prior), embedded.double().mean(0))
     dropout = None if generator is None else torch.Generator().manual_seed(generator.initial_seed())
     parts = []
     for k in range(int(fold.max()) + 1):
@@ -88,7 +91,7 @@ def fit_reliability(
             _stand_in(layer, modality, embeddings, targets, held, held_kind, everything, config, generator, dropout)
         )
     collected = OutOfFold(*(torch.cat(column) for column in zip(*parts)))
-    reliability.distance.fit_moments(everything, landmarks(embeddings[known]))
+    reliability.fit_distances(everything, embeddings[known])
     fit_to(reliability, collected, layer.log_prior, config, generator)
     reliability.clusters.fill_(len(clusters[known].unique()))
     return collected
@@ -112,6 +115,8 @@ def fit_to(
     """Fit (a, eps) by the likelihood of each modality alone; kinds held out weigh `unseen_share` of the whole."""
     reliability.mean.copy_(data.statistics.mean(0))
     reliability.scale.copy_(data.statistics.std(0).clamp(min=1e-6))
+    if not data.unseen.any():
+        reliability.scale[len(STATISTICS) :] = IGNORED
     standard = ((data.statistics - reliability.mean) / reliability.scale).clamp(-6.0, 6.0)
     weight = _balance(data.unseen, config.unseen_share)
     parameters = [*reliability.body.parameters(), *reliability.head.parameters()]
@@ -150,13 +155,13 @@ def _stand_in(layer, modality, embeddings, targets, held, held_kind, everything,
         loss.backward()
         optimizer.step()
         schedule.step()
-    distance = EmbeddingDistance(embeddings.shape[1], len(layer.log_prior))
+    seen = copy.deepcopy(layer.gate.reliability[modality])
     out = torch.nonzero(held & (targets >= 0)).squeeze(1)
-    held_out = ClassMoments.of(embeddings[out], targets[out], len(layer.log_prior), everything.origin)
-    distance.fit_moments(everything.without(held_out), landmarks(embeddings[train]))
+    held_out = ClassMoments.of(embeddings[out, : seen.leading], targets[out], len(layer.log_prior), everything.origin)
+    seen.fit_distances(everything.without(held_out), embeddings[train])
     with torch.no_grad():
         logits = stand_in.eval()(embeddings[held])
-        statistics = modality_statistics(embeddings[held], logits, distance)
+        statistics = seen.raw_statistics(embeddings[held], logits)
     return statistics, logits, targets[held], held_kind[held]
 
 

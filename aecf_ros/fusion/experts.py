@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from aecf_ros.fusion.quality import LeadingColumns
+
 
 class DirectionAndLength(nn.Module):
     """An embedding as its direction, scaled to a root mean square of 1, and the logarithm of its length: [B, D + 1].
@@ -25,12 +27,15 @@ def make_expert(
     dropout: float = 0.1,
     *,
     direction: bool = False,
+    quality: int = 0,
 ) -> nn.Sequential:
     """A multilayer perceptron [B, width] -> [B, classes]. `hidden=()` gives a linear expert.
 
-    direction: it sees the embedding as direction and length, unless it is linear.
+    direction: it sees the embedding as direction and length, unless it is linear. quality: how many of the last columns it does not
+    see.
     """
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [LeadingColumns(width - quality)] if quality else []
+    width -= quality
     if direction and hidden:
         layers.append(DirectionAndLength())
         width += 1

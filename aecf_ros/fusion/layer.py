@@ -23,7 +23,8 @@ class AECF(nn.Module):
     adds: logits = log prior + sum over present m of evidence_m. An all-absent row is the prior. An absent modality's
     embedding is replaced before any arithmetic: NaN there changes nothing.
 
-    dims: width D_m of each modality's embedding. classes: C.
+    dims: width D_m of each modality's embedding. classes: C. quality: how many of the last columns of each embedding are measured
+    quality of its signal, none when left out; the gate sees them, the experts do not (see quality.py).
     gate: one of GATES (see gates.py, reliability.py).
     prior: [C] probabilities (multi-label: of each label), uniform (one half) when left out.
     expert_hidden: hidden units of each expert; () makes experts linear, as in the paper. expert_direction: experts that are
@@ -38,6 +39,7 @@ class AECF(nn.Module):
         dims: Sequence[int],
         classes: int,
         *,
+        quality: Sequence[int] | None = None,
         gate: str = "evidence",
         prior: Tensor | None = None,
         expert_hidden: Sequence[int] = (512, 256),
@@ -55,12 +57,16 @@ class AECF(nn.Module):
             raise ValueError(f"monotone {monotone!r} is not known; use 'off', 'soft' or 'hard'")
         if multilabel and monotone != "off":
             raise ValueError("monotone confidence is defined for one label per sample; use monotone='off'")
+        quality = [0] * len(dims) if quality is None else quality
+        if len(quality) != len(dims):
+            raise ValueError(f"quality {list(quality)} does not fit {len(dims)} modalities; give one number for each, 0 for none")
         self.multilabel, self.monotone, self.monotone_reach = multilabel, monotone, monotone_reach
         self.experts = nn.ModuleList(
-            make_expert(width, classes, expert_hidden, dropout, direction=expert_direction) for width in dims
+            make_expert(width, classes, expert_hidden, dropout, direction=expert_direction, quality=measured)
+            for width, measured in zip(dims, quality)
         )
         if gate == "evidence":
-            self.gate = EvidenceGate(dims, classes, gate_hidden, multilabel=multilabel)
+            self.gate = EvidenceGate(dims, classes, gate_hidden, multilabel=multilabel, quality=quality)
         elif gate == "scheduler":
             self.gate = SchedulerGate(len(dims), gate_hidden, dropout)
         else:

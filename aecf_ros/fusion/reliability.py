@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aecf_ros.fusion.statistics import STATISTICS, EmbeddingDistance, modality_statistics
+from aecf_ros.fusion.quality import NOVELTIES, Novelty
+from aecf_ros.fusion.statistics import STATISTICS, ClassMoments, EmbeddingDistance, landmarks, modality_statistics
 
 LEAST_DOUBT_LOGIT = -9.0  # eps_m >= 1.2e-4: a floor on doubt, and the value before fitting
 
@@ -24,16 +25,20 @@ LEAST_DOUBT_LOGIT = -9.0  # eps_m >= 1.2e-4: a floor on doubt, and the value bef
 class Reliability(nn.Module):
     """(a_m, eps_m) of one modality from its statistics.
 
-    width: of the embedding. classes: of the expert. hidden: units of the perceptron.
+    width: of the embedding. classes: of the expert. hidden: units of the perceptron. quality: how many of the last columns of the
+    embedding are measured quality (see quality.py).
     """
 
-    def __init__(self, width: int, classes: int, hidden: int = 32):
+    def __init__(self, width: int, classes: int, hidden: int = 32, quality: int = 0):
         super().__init__()
-        self.distance = EmbeddingDistance(width, classes)
-        self.register_buffer("mean", torch.zeros(len(STATISTICS)))
-        self.register_buffer("scale", torch.ones(len(STATISTICS)))
+        self.leading = width - quality
+        self.distance = EmbeddingDistance(self.leading, classes)
+        self.novelty = Novelty(quality) if quality else None
+        count = len(STATISTICS) + (len(NOVELTIES) if quality else 0)
+        self.register_buffer("mean", torch.zeros(count))
+        self.register_buffer("scale", torch.ones(count))
         self.register_buffer("clusters", torch.tensor(0))  # independent ones that the fit has seen
-        self.body = nn.Sequential(nn.Linear(len(STATISTICS), hidden), nn.Tanh())
+        self.body = nn.Sequential(nn.Linear(count, hidden), nn.Tanh())
         self.head = nn.Linear(hidden, 2)
         self.forget()
 
@@ -43,12 +48,22 @@ class Reliability(nn.Module):
         self.head.bias.data = torch.tensor([0.0, LEAST_DOUBT_LOGIT]).to(self.head.bias)
         self.clusters.zero_()
 
+    def fit_distances(self, moments: ClassMoments, embeddings: Tensor) -> None:
+        """Take these as training: embeddings [N, D], and the moments of their columns that are not quality."""
+        self.distance.fit_moments(moments, landmarks(embeddings[:, : self.leading]))
+        if self.novelty is not None:
+            self.novelty.fit(embeddings[:, self.leading :])
+
+    def raw_statistics(self, embedding: Tensor, logits: Tensor) -> Tensor:
+        """STATISTICS, and NOVELTIES where there is quality, unstandardized: [B, K] from [B, D] and [B, C]."""
+        own = modality_statistics(embedding[:, : self.leading], logits, self.distance)
+        return own if self.novelty is None else torch.cat([own, self.novelty(embedding[:, self.leading :])], dim=-1)
+
     def statistics(self, embedding: Tensor, logits: Tensor) -> Tensor:
         """Standardized statistics [B, K], clipped at 6 deviations so that nothing unseen reaches the perceptron
         unbounded.
         """
-        raw = modality_statistics(embedding, logits, self.distance)
-        return ((raw - self.mean) / self.scale).clamp(-6.0, 6.0)
+        return ((self.raw_statistics(embedding, logits) - self.mean) / self.scale).clamp(-6.0, 6.0)
 
     def forward(self, embedding: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Inverse temperature a and log-odds of eps, [B] each, from an embedding [B, D] and its expert's logits [B, C].
@@ -90,10 +105,12 @@ class EvidenceGate(nn.Module):
     log_prior: [C], log probabilities (multi-label: log-odds), shared with the layer.
     """
 
-    def __init__(self, dims: Sequence[int], classes: int, hidden: int, *, multilabel: bool):
+    def __init__(self, dims: Sequence[int], classes: int, hidden: int, *, multilabel: bool, quality: Sequence[int]):
         super().__init__()
         self.multilabel = multilabel
-        self.reliability = nn.ModuleList(Reliability(width, classes, hidden) for width in dims)
+        self.reliability = nn.ModuleList(
+            Reliability(width, classes, hidden, measured) for width, measured in zip(dims, quality)
+        )
 
     def forward(
         self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor, log_prior: Tensor

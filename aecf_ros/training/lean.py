@@ -35,6 +35,7 @@ def can_be_lean(head: nn.Module) -> bool:
     """Whether :class:`LeanHead` computes what an ``ExportedHead`` does: the evidence gate, one label, no temperature."""
     fusion = head.fusion
     evidence = isinstance(fusion.gate, EvidenceGate) and not fusion.multilabel
+    evidence = evidence and all(gate.novelty is None for gate in fusion.gate.reliability)
     return evidence and bool((head.temperatures == 1).all())
 
 

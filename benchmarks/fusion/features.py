@@ -100,6 +100,9 @@ class Features:
         arrays = self._cached(f"{variant}-{part}", lambda: self._part(variant, part))
         return Pairs(**arrays, image_row=np.arange(len(arrays["image"])))
 
+    def _embed(self, encoder, inputs: np.ndarray) -> np.ndarray:
+        return embed(encoder, inputs)
+
     def _part(self, variant: str, part: str) -> dict[str, np.ndarray]:
         if variant == "scenes":
             self._scenes = self._scenes or scenes.make_parts(4 * self.scale.image_epochs)
@@ -221,9 +224,9 @@ class Features:
         else:
             degradation, speaker = _split(variant)
             sound_rows = np.tile(sound_rows[digits.speaker[sound_rows] != speaker], scale.sound_versions * 2 // 3)
-            image = embed(self.image_encoder(degradation), self.degrade_images(degradation, image_rows)[:, None])
+            image = self._embed(self.image_encoder(degradation), self.degrade_images(degradation, image_rows)[:, None])
             sounds = self.degrade_sounds(degradation, shifted(digits.sounds[sound_rows], rng), rng)
-            sound = embed(self.sound_encoder(degradation, speaker), sounds)
+            sound = self._embed(self.sound_encoder(degradation, speaker), sounds)
             image_kind, sound_kind = np.full(len(image), -1, np.int16), np.full(len(sound), -1, np.int16)
         return {
             "image": image,
@@ -252,9 +255,9 @@ class Features:
             image, groups[:, 0] = self._field_images(image_rows, of_images, rng)
             sound, groups[:, 1] = self._field_sounds(digits.sounds[sound_rows], of_sounds, rng)
         else:
-            image = embed(self.image_encoder(degradation), self.degrade_images(degradation, image_rows)[:, None])
+            image = self._embed(self.image_encoder(degradation), self.degrade_images(degradation, image_rows)[:, None])
             sounds = self.degrade_sounds(degradation, digits.sounds[sound_rows], rng)
-            sound = embed(self.sound_encoder(degradation, speaker), sounds)
+            sound = self._embed(self.sound_encoder(degradation, speaker), sounds)
         return {
             "image": image,
             "sound": sound,
@@ -277,12 +280,12 @@ class Features:
     def _field_images(self, rows: np.ndarray, kinds, rng) -> tuple[np.ndarray, np.ndarray]:
         kind, severity = rng.integers(0, len(kinds), len(rows)), rng.integers(0, 6, len(rows))
         images = image_kinds.apply(self.degrade_images("clean", rows), kinds, kind, severity, rng)
-        return embed(self.image_encoder("clean"), images[:, None]), np.where(severity > 0, kind, -1).astype(np.int16)
+        return self._embed(self.image_encoder("clean"), images[:, None]), np.where(severity > 0, kind, -1).astype(np.int16)
 
     def _field_sounds(self, sounds: np.ndarray, kinds, rng) -> tuple[np.ndarray, np.ndarray]:
         kind, severity = rng.integers(0, len(kinds), len(sounds)), rng.integers(0, 6, len(sounds))
         sounds = sound_kinds.apply(sounds, kinds, kind, severity, rng)
-        return embed(self.sound_encoder("clean"), sounds), np.where(severity > 0, kind, -1).astype(np.int16)
+        return self._embed(self.sound_encoder("clean"), sounds), np.where(severity > 0, kind, -1).astype(np.int16)
 
     def _linked(self, image_rows: np.ndarray, sound_rows: np.ndarray, rng) -> dict[str, np.ndarray]:
         label = self.digits.image_label[image_rows]
@@ -292,8 +295,8 @@ class Features:
         images = linked.corrupt_images(self.degrade_images("clean", image_rows), scene, rng)
         sounds = linked.corrupt_sounds(self.digits.sounds[sound_rows], scene, rng)
         return {
-            "image": embed(self.image_encoder("clean"), images[:, None]),
-            "sound": embed(self.sound_encoder("clean"), sounds),
+            "image": self._embed(self.image_encoder("clean"), images[:, None]),
+            "sound": self._embed(self.sound_encoder("clean"), sounds),
             "label": label,
             "groups": np.stack([scene.image_kind, scene.sound_kind], axis=1).astype(np.int16),
             "recording": sound_rows,

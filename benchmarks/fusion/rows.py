@@ -87,7 +87,7 @@ class Context:
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path.with_suffix(".part.npz"), cpu_s=time.process_time() - start, **arrays)
             path.with_suffix(".part.npz").rename(path)
-        layer = AECF(self.training.dims, self.training.classes, **options)
+        layer = AECF(self.training.dims, self.training.classes, quality=self.training.quality, **options)
         with np.load(path, allow_pickle=False) as archive:
             self.remembered_s[name] = float(archive["cpu_s"])
             layer.experts.load_state_dict({key: torch.from_numpy(archive[key]) for key in archive.files if key != "cpu_s"})
@@ -123,7 +123,7 @@ class Context:
     def train_layer(self, objective: ObjectiveConfig, weights: Tensor | None = None, **options) -> AECF:
         """An AECF layer trained by an objective."""
         self.seeded()
-        layer = AECF(self.training.dims, self.training.classes, **options)
+        layer = AECF(self.training.dims, self.training.classes, quality=self.training.quality, **options)
         loss = FusionObjective(objective)
 
         def loss_of(embeddings, present, label, progress, generator):

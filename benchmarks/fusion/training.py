@@ -59,10 +59,13 @@ class Scaler:
 
 
 class Training:
-    """The training side of one variant: its pool, standardized, and epochs of pairs."""
+    """The training side of one variant: its pool, standardized, and epochs of pairs.
 
-    def __init__(self, pool: Pool | Pairs):
-        self.pool, self.scale = pool, Scaler(pool)
+    quality: how many of the last columns of the sound are measured, not embedded.
+    """
+
+    def __init__(self, pool: Pool | Pairs, quality: int = 0):
+        self.pool, self.scale, self.quality = pool, Scaler(pool), (0, quality)
         first = self.draw(np.random.default_rng(0))
         self.dims = [x.shape[1] for x in first.embeddings]
         self.classes = int(first.label.max()) + 1
