@@ -1,4 +1,5 @@
 """`aecf replay`: the recording again, with what the node would have published, read back."""
+import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,17 @@ def test_the_debug_picture_is_a_jpeg_of_what_the_pipeline_was_given(again: tuple
     _, message = again[1]["/fusion_node/debug_image"][-1]
     image = cv2.imdecode(message.data, cv2.IMREAD_COLOR)
     assert message.format == "jpeg" and image.shape[1] == 320 and image[100, 160, 0] > 200 > image[100, 160, 2]  # blue
+
+
+def test_every_topic_carries_its_definition_as_viewers_read_it(red_then_blue: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    recorded_again(red_then_blue, tiny_bundle, tmp_path / "again.mcap")
+    data = (tmp_path / "again.mcap").read_bytes()
+    with AnyReader([tmp_path / "again.mcap"]) as reader:
+        formats = {c.topic: (c.msgdef.format.name, bool(c.msgdef.data)) for c in reader.connections}
+    assert {"/fusion_node/prediction", "/diagnostics", "/fusion_node/debug_image", "/camera/image"} <= set(formats)
+    assert set(formats.values()) == {("MSG", True)} and b"ros2msg" in data and b"ros2idl" not in data
+    summary_at, _, _ = struct.unpack("<QQI", data[-28:-8])  # the footer; without a summary Foxglove reads the whole file first
+    assert 0 < summary_at < len(data)
 
 
 def test_two_files_are_the_same_in_what_they_say(red_then_blue: Path, tiny_bundle: Path, tmp_path: Path) -> None:
