@@ -104,6 +104,8 @@ class Inputs:
             self._streams[name] = self._make(f"{name}/image", IMAGE_TYPES, (f"{name}.transport", options), _READ_IMAGE.__getitem__, CAMERA_QOS,
                                              serialized=True)
         elif modality.kind == "vector":
+            if load_type(VECTOR_TYPES["stamped"]) is None:
+                raise ParameterError(f"'{name}' takes {VECTOR_TYPES['stamped']}, which is not installed; build aecf_msgs again and source its workspace")
             self._streams[name] = self._make(name, VECTOR_TYPES, (f"{name}.message", {"message": "stamped"}), lambda _: read_vector, AUDIO_QOS)
         else:
             if options["sample_format"]:
