@@ -28,10 +28,12 @@ class CrossFitConfig:
     """How stand-in experts and reliability are trained.
 
     unseen_share: weight of held-out kinds against held-out samples of kinds that were seen, in [0, 1].
+    quality: the gate may use measured quality, where the layer has it and kinds are known.
     folds: how many where fewer than two kinds are known. Few folds make stand-ins that saw too little, and so too much doubt.
     """
 
     unseen_share: float = 0.1
+    quality: bool = True
     folds: int = 6
     expert_steps: int = 300
     steps: int = 400
@@ -115,7 +117,7 @@ def fit_to(
     """Fit (a, eps) by the likelihood of each modality alone; kinds held out weigh `unseen_share` of the whole."""
     reliability.mean.copy_(data.statistics.mean(0))
     reliability.scale.copy_(data.statistics.std(0).clamp(min=1e-6))
-    if not data.unseen.any():
+    if not (config.quality and data.unseen.any()):
         reliability.scale[len(STATISTICS) :] = IGNORED
     standard = ((data.statistics - reliability.mean) / reliability.scale).clamp(-6.0, 6.0)
     weight = _balance(data.unseen, config.unseen_share)

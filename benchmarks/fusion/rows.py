@@ -304,6 +304,13 @@ def random_folds(context: Context) -> nn.Module:
     return ours(context, context.settled(context.fit_gate(context.own, context.cross_fit, with_kinds=False)))
 
 
+def without_quality(context: Context) -> nn.Module:
+    """The gate as it is where no quality is measured, at the share chosen for that."""
+    if not any(context.training.quality):
+        return ours(context)
+    return ours(context, context.settled(context.fit_gate(context.own, CrossFitConfig(quality=False), with_kinds=True)))
+
+
 def plain_experts(context: Context) -> nn.Module:
     """The same gate on the experts of the baselines."""
     return ours(context, context.settled(context.fit_gate(context.experts, context.cross_fit, with_kinds=True)), monotone="off")
@@ -354,6 +361,7 @@ VARIANTS_OF_OURS: dict[str, Callable[[Context], nn.Module]] = {
 
 ABLATIONS_OF_OURS: dict[str, Callable[[Context], nn.Module]] = {
     "aecf, random folds": random_folds,
+    "aecf, no measured quality": without_quality,
     "aecf, experts of the baselines": plain_experts,
     "aecf, experts with CEC": evidence_with_cec,
 }

@@ -1,5 +1,7 @@
 """Measured quality behind an embedding: the gate sees how unusual it is, the expert does not see it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,12 +25,12 @@ def with_kinds(count=3000, seed=0):
     return torch.cat([embedding, quality], dim=1), label, kind
 
 
-def fitted(kinds_are_known=True):
+def fitted(kinds_are_known=True, config=CONFIG):
     embeddings, label, kind = with_kinds()
     torch.manual_seed(0)
     layer = AECF([WIDTH + MEASURED, WIDTH], CLASSES, quality=(MEASURED, 0), expert_hidden=(16,))
     groups = kind if kinds_are_known else torch.full_like(kind, -1)
-    fit_reliability(layer, 0, embeddings, label, groups, torch.arange(len(label)), CONFIG, torch.Generator().manual_seed(0))
+    fit_reliability(layer, 0, embeddings, label, groups, torch.arange(len(label)), config, torch.Generator().manual_seed(0))
     return layer.eval(), embeddings[kind < 0]
 
 
@@ -50,8 +52,9 @@ def test_a_quality_that_no_kind_had_raises_doubt():
     assert (doubt(layer, unusual(plain)) > doubt(layer, plain)).float().mean() > 0.95
 
 
-def test_without_kinds_nothing_is_read_into_quality():
-    layer, plain = fitted(kinds_are_known=False)
+@pytest.mark.parametrize("options", [{"kinds_are_known": False}, {"config": replace(CONFIG, quality=False)}])
+def test_without_kinds_or_when_told_so_nothing_is_read_into_quality(options):
+    layer, plain = fitted(**options)
     assert torch.allclose(doubt(layer, unusual(plain)), doubt(layer, plain), atol=1e-5)
 
 
