@@ -17,6 +17,7 @@ from aecf_ros.training.calibrate import CalibrationError
 from aecf_ros.training.config import ConfigError, TrainConfig, load_config
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import DatasetError
+from aecf_ros.training.evaluation import Metrics
 from aecf_ros.training.export import ExportError
 from aecf_ros.training.frozen import EncoderError
 from aecf_ros.training.measure import specs_of, training_config
@@ -46,9 +47,11 @@ def _errors_in_one_line() -> Iterator[None]:
 @click.option("--ray", "ray_address", is_flag=False, flag_value="", default=None, metavar="[ADDRESS]",
               help="Compute features over Ray: on this machine, or on the cluster at ADDRESS (auto finds one).")
 @click.option("--tune", "trials", type=click.IntRange(1), help="First search the head's settings in so many trials, on the calibration part.")
+@click.option("--quantize", "precisions", multiple=True, type=click.Choice(list(PRECISIONS)), help="Also write OUT-PRECISION, measured beside OUT. Repeatable.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train_command(
-    data: Path, out: Path, config_path: Path | None, run: Path | None, ray_address: str | None, trials: int | None, overrides: tuple[str, ...]
+    data: Path, out: Path, config_path: Path | None, run: Path | None, ray_address: str | None, trials: int | None, precisions: tuple[str, ...],
+    overrides: tuple[str, ...],
 ) -> None:
     """Train a model bundle from labelled data.
 
@@ -78,6 +81,10 @@ def train_command(
         row = "".join(f"{of[key]:>11.4f}" for key in shown) if of["n"] else "  no such moments in the test part"
         click.echo(f"{name:<16}{of['n']:>7}{row}")
     click.echo(f"wrote {out}")
+    for precision in precisions:
+        with _errors_in_one_line():
+            smaller = out.with_name(f"{out.name}-{precision}")
+            _say_comparison(*quantize(out, smaller, precision, corpus), smaller)
 
 
 def _tuned(corpus: Corpus, out: Path, config: TrainConfig, trials: int, run: Path | None, processes: int) -> TrainConfig:
@@ -105,6 +112,10 @@ def quantize_command(model: Path, precision: str, data: Path, out: Path) -> None
         bundle = load_bundle(model)
         corpus = open_corpus(data, specs_of(bundle), training_config(bundle).data)
         before, after = quantize(model, out, precision, corpus)
+    _say_comparison(before, after, out)
+
+
+def _say_comparison(before: Metrics, after: Metrics, out: Path) -> None:
     rows = comparison(before, after)
     widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     for row in rows:

@@ -30,6 +30,15 @@ class OptimizerConfig(_Record):
     weight_decay: float = Field(0.02, ge=0)
 
 
+class HeadOptimizerConfig(OptimizerConfig):
+    """The same for a head, which is trained longer and in larger batches."""
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(256, ge=2)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+
+
 class EncoderConfig(_Record):
     """One encoder, or one kind: trained here, or somebody's frozen one, or none, where vectors come in."""
 
@@ -138,7 +147,7 @@ class HeadConfig(_Record):
     """Experts that are taught to be less sure; what they then lack in confidence the calibration part puts back."""
     early_stopping: EarlyStoppingConfig | None = None
     """Off: the learning rate falls to zero over ``optimizer.epochs``, and the shipped model was made so."""
-    optimizer: OptimizerConfig = OptimizerConfig(epochs=20, batch_size=256, learning_rate=2e-3, weight_decay=0.01)
+    optimizer: HeadOptimizerConfig = HeadOptimizerConfig()
     reliability: ReliabilityConfig = ReliabilityConfig()
 
     @model_validator(mode="after")

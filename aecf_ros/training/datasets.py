@@ -145,20 +145,6 @@ class Dataset:
     spec: DatasetSpec
     parts: Mapping[str, Mapping[str, Samples]]
 
-    @property
-    def names(self) -> list[str]:
-        """Modality names, in the order of the presence mask."""
-        return [m.name for m in self.spec.modalities]
-
-    @property
-    def classes(self) -> int:
-        """Number of labels."""
-        return len(self.spec.labels)
-
-    def labels(self, part: str) -> list[np.ndarray]:
-        """Labels of every modality of a part, in modality order."""
-        return [self.parts[part][name].labels for name in self.names]
-
 
 def load_dataset(directory: Path | str) -> Dataset:
     """Open and validate a dataset folder; arrays stay on disk.

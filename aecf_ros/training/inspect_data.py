@@ -23,11 +23,12 @@ NOTHING_NAME = "(nothing)"
 
 @dataclass(frozen=True)
 class UnitRow:
-    """One unit: moments of each class ``(C + 1,)``, nothing last (one of several labels counts for each); of how many each modality is
-    missing; its length where it is a recording."""
+    """One unit: its moments, and those of each class ``(C + 1,)``, nothing last (one of several labels counts for each); of how many each
+    modality is missing; its length where it is a recording."""
 
     name: str
     part: str
+    moments: int
     counts: np.ndarray
     missing: dict[str, int]
     duration_s: float | None
@@ -71,6 +72,10 @@ class Inspection:
     def counts(self, part: str) -> np.ndarray:
         """int64 ``(C + 1,)``: moments of each class in a part; where modalities are unpaired, samples."""
         return sum((row.counts for row in self.units if row.part == part), np.zeros(len(self.class_names), np.int64))
+
+    def moments(self, part: str) -> int:
+        """Moments of a part; where modalities are unpaired, samples."""
+        return sum(row.moments for row in self.units if row.part == part)
 
     @property
     def warnings(self) -> list[str]:
@@ -121,7 +126,7 @@ def _read(found: Inspection, part: str, unit: Unit, advance: Callable[[int], Non
         advance(len(labels))
     if not corpus.paired:
         missing = {}
-    return UnitRow(unit.name, part, corpus.counts(unit.labels), missing, getattr(unit, "duration_s", None))
+    return UnitRow(unit.name, part, len(unit.labels), corpus.counts(unit.labels), missing, getattr(unit, "duration_s", None))
 
 
 def _examples(found: Inspection, inputs: dict[str, np.ndarray], present: np.ndarray, labels: np.ndarray, unit: str,

@@ -15,7 +15,7 @@ TextTable = tuple[str, list[str], list[list[str]]]
 def headline(found: Inspection) -> str:
     """What it is, in one line."""
     corpus = found.corpus
-    moments = sum(len(unit.labels) for units in corpus.parts.values() for unit in units)
+    moments = sum(row.moments for row in found.units)
     seconds = [row.duration_s for row in found.units if row.duration_s is not None]
     lasting = f", {sum(seconds) / 60:.1f} minutes" if seconds else ""
     modalities = ", ".join(f"{m.name} ({size_of(m)})" for m in corpus.modalities)
@@ -24,13 +24,13 @@ def headline(found: Inspection) -> str:
 
 
 def class_table(found: Inspection) -> TextTable:
-    """Moments of each class in each part, and the share of the class in all; below, how even the classes are."""
+    """Moments of each class in each part, and their share of all; of several labels each counts. Below, how even the classes are."""
     parts = list(found.corpus.parts)
     counts = np.array([found.counts(part) for part in parts])
-    total = counts.sum(0)
-    rows = [[name, *map(str, counts[:, c]), str(total[c]), f"{total[c] / max(total.sum(), 1):.1%}"]
+    total, moments = counts.sum(0), [found.moments(part) for part in parts]
+    rows = [[name, *map(str, counts[:, c]), str(total[c]), f"{total[c] / max(sum(moments), 1):.1%}"]
             for c, name in enumerate(found.class_names) if total[c] or name != NOTHING_NAME]
-    rows.append(["all", *map(str, counts.sum(1)), str(total.sum()), ""])
+    rows.append(["all", *map(str, moments), str(sum(moments)), ""])
     rows.append(["evenness", *(f"{balance(of[:-1]):.2f}" for of in counts), f"{balance(total[:-1]):.2f}", ""])
     return "classes" if found.corpus.paired else "classes, samples of all modalities", ["class", *parts, "all", "share"], rows
 
@@ -50,7 +50,7 @@ def missing_table(found: Inspection) -> TextTable:
     """Of how many moments of each class a modality is missing; no rows where none is."""
     total = sum(found.counts(part) for part in found.corpus.parts)
     rows: list[list[str]] = []
-    if not found.corpus.paired or all(sum(of.values()).sum() == total.sum() for of in found.held.values()):
+    if not found.corpus.paired or not any(n for row in found.units for n in row.missing.values()):
         return "missing", [], rows
     for c, name in enumerate(found.class_names):
         if total[c]:
@@ -64,7 +64,7 @@ def unit_table(found: Inspection) -> TextTable:
     names = found.corpus.names
     rows = []
     for row in found.units:
-        n = int(row.counts.sum())
+        n = row.moments
         held = [f"{found.class_names[c]} {row.counts[c]}" for c in np.flatnonzero(row.counts)]
         lacking = [f"{row.missing[name] / max(n, 1):.0%}" if row.missing else "" for name in names]
         rows.append([row.name, row.part, "" if row.duration_s is None else f"{row.duration_s:.1f}", str(n), *lacking, _shortened(held)])

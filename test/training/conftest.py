@@ -23,6 +23,7 @@ QUICK = [
     "head.optimizer.epochs=4",
     "head.samples_per_epoch=512",
     "head.optimizer.batch_size=64",
+    "head.optimizer.learning_rate=0.003",
     "head.options={gate: evidence, monotone: 'off'}",  # the lift over three modalities takes a minute to export
     "head.reliability.cross_fit={expert_steps: 40, steps: 60}",
     "pairs.calibration=300",

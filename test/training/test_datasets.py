@@ -20,7 +20,7 @@ def _refused(directory: Path) -> str:
 
 def test_a_dataset_loads_with_its_labels_and_shapes(tiny_dataset):
     dataset = load_dataset(tiny_dataset)
-    assert dataset.names == ["camera", "thermal", "audio"] and dataset.classes == 3
+    assert [m.name for m in dataset.spec.modalities] == ["camera", "thermal", "audio"] and len(dataset.spec.labels) == 3
     assert dataset.parts["fusion"]["camera"].data.shape == (240, 16, 20, 3)
     assert set(dataset.parts["fusion"]["audio"].labels.tolist()) == {-1, 0, 1, 2}
 

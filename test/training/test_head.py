@@ -70,6 +70,21 @@ def fitted(tmp_path_factory) -> tuple[AECF, AECF, Path, Table]:
     return head, gated, folder, table
 
 
+def test_modalities_that_are_fitted_side_by_side_come_out_as_one_after_the_other(tmp_path):
+    tables = [_table(300, seed, (0, 1)) for seed in (1, 2)]
+    head = new_head([WIDTH, WIDTH], CLASSES, HeadConfig(options={"expert_hidden": [16], "dropout": 0.3}), seed=1)
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(fit_gate(head, tables, FAST, 1, tmp_path / str(threads), lambda: None).state_dict())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+    assert not torch.equal(found[0]["gate.reliability.0.head.bias"], head.state_dict()["gate.reliability.0.head.bias"])
+
+
 def test_a_kind_that_nobody_trained_on_loses_at_least_twice_the_confidence_of_clean_data(fitted):
     experts, gated, _, _ = fitted
     mixed = _table(2000, 7, (3,))

@@ -185,6 +185,37 @@ def test_configuration_takes_overrides_and_names_what_it_refuses(tmp_path):
         load_config(tmp_path / "absent.yaml")
 
 
+def test_every_field_can_be_set_on_the_command_line():
+    def leaves(fields: dict, path: str = "") -> dict[str, object]:
+        found = {}
+        for key, value in fields.items():
+            found |= leaves(value, f"{path}{key}.") if isinstance(value, dict) and value else {f"{path}{key}": value}
+        return found
+
+    due = load_config(None, ["encoders.image={}"]).model_dump(mode="json")
+    given = leaves(due)
+    assert {"seed", "data.task", "encoders.image.dropout", "head.optimizer.epochs", "head.reliability.price", "calibration.coverage"} <= set(given)
+    for key, value in given.items():
+        other = value + 1 if type(value) is int else value / 2 if type(value) is float else not value if type(value) is bool else value
+        other = {"head.options.gate": "additive", "data.task": "multilabel", "description": "mine"}.get(key, other)
+        found = leaves(load_config(None, ["encoders.image={}", f"{key}={json.dumps(other)}"]).model_dump(mode="json"))
+        assert found[key] == other, key
+        if not key.startswith("head.options"):  # given in part, they replace the default
+            assert {k: v for k, v in found.items() if k != key} == {k: v for k, v in given.items() if k != key}
+
+
+def test_a_bundle_is_also_written_in_other_precisions_with_both_measured_side_by_side(trained, tiny_dataset, quick_overrides):
+    words = ["--data", tiny_dataset, "--out", trained.parent / "small", "--run", trained.parent / "run", "--quantize", "int8", *quick_overrides]
+    done = CliRunner().invoke(train_command, [str(word) for word in words], catch_exceptions=False)
+    assert done.exit_code == 0 and f"wrote {trained.parent / 'small-int8'}" in done.output
+    before, after = (load_bundle(trained.parent / name).manifest for name in ("small", "small-int8"))
+    assert before.files["head.onnx"] == after.files["head.onnx"] and before.files["camera_encoder.onnx"] != after.files["camera_encoder.onnx"]
+    card = (trained.parent / "small-int8" / "MODEL_CARD.md").read_text()
+    row = next(line for line in card.splitlines() if line.startswith("| camera+thermal+audio |"))
+    for key in ("accuracy", "ece"):
+        assert f"{before.metrics['camera+thermal+audio'][key]:.4f}" in row and f"{after.metrics['camera+thermal+audio'][key]:.4f}" in row
+
+
 def test_the_shipped_configuration_is_valid():
     root = Path(__file__).parents[2]
     config = load_config(root / "config" / "av_digits.yaml")
