@@ -35,7 +35,7 @@ class StreamThresholds:
     min_rate_ratio: float = 0.7
     """Arrival rate, as a share of the learned one, below which the stream is slow."""
     max_lost: float = 0.25
-    """Share of messages lost, by their stamps."""
+    """Share of messages lost, by their stamps, that is named within some 40 messages; half of it is within hundreds."""
     max_jitter: float = 0.6
     """Mean change of transit time from one message to the next (RFC 3550), in periods; 20 ms are always allowed."""
     dark_below: float = 0.12

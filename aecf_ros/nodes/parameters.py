@@ -121,7 +121,8 @@ STREAM = (
     Parameter("degraded_after_s", 0.4, "How long content must be bad to make the stream DEGRADED", "s", (0.0, 60.0), life="live"),
     Parameter("min_rate_ratio", 0.7, "Share of its learned rate below which the stream is DEGRADED; 0 switches it off", "", (0.0, 1.0),
               life="live"),
-    Parameter("max_lost", 0.25, "Share of messages lost above which the stream is DEGRADED; 0 switches it off", "", (0.0, 1.0), life="live"),
+    Parameter("max_lost", 0.25, "Share of messages lost that makes the stream DEGRADED within some 40, half of it within hundreds; 0 switches it off", "",
+              (0.0, 1.0), life="live"),
     Parameter("max_jitter", 0.6, "Mean change of transit time that makes the stream DEGRADED; 0 switches it off", "periods", (0.0, 100.0),
               life="live"),
 )
