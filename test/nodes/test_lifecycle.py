@@ -266,6 +266,14 @@ def test_classification_has_every_label_best_first(running: Robot) -> None:
     robot.peer.wait_for(lambda: heard[-1].header.frame_id == "front_camera", "the camera's frame", lambda: robot.images.publish(robot.image()))
 
 
+def test_label_info_is_latched_and_numbers_the_labels(running: Robot) -> None:
+    vision = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed")
+    heard: list = []
+    running.peer.node.create_subscription(vision.LabelInfo, "/fusion_node/label_info", heard.append, LATCHED_QOS)
+    running.peer.wait_for(lambda: heard, "the latched label info")
+    assert [(c.class_id, c.class_name) for c in heard[0].class_map] == list(enumerate(load_bundle(MODEL).manifest.labels))
+
+
 def test_the_page_of_parameters_is_current() -> None:
     assert (ROOT / "docs" / "parameters.md").read_text() == page(), "run: python -m aecf_ros.nodes.parameters_page > docs/parameters.md"
 
