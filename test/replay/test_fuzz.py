@@ -43,7 +43,7 @@ class Fuzz:
         return SimpleNamespace(sec=ns // 10**9, nanosec=ns % 10**9)
 
     def image(self, now_ns: int) -> Any:
-        header = SimpleNamespace(stamp=self.time(now_ns))
+        header = SimpleNamespace(stamp=self.time(now_ns), frame_id=self.pick(("", "camera", "é" * 300)))
         if self.rng.random() < 0.3:
             data = self.pick(tuple(self._files)).copy()
             if self.rng.random() < 0.5:
@@ -58,7 +58,7 @@ class Fuzz:
                                data=self.data(height * step if plausible else 0))
 
     def sound(self, now_ns: int) -> tuple[Any, Any]:
-        header = SimpleNamespace(stamp=self.time(now_ns))
+        header = SimpleNamespace(stamp=self.time(now_ns), frame_id=self.pick(("", "camera", "é" * 300)))
         info = None if self.rng.random() < 0.05 else SimpleNamespace(
             channels=self.pick((0, 1, 2, 8, 64, 255)), sample_rate=self.pick((0, 1, 8000, 16000, 44100, 48000, 2**32 - 1)), sample_format=self.pick(FORMATS),
             bitrate=0, coding_format=self.pick(("wave", "wave", "wave", "mp3", "")))
@@ -109,7 +109,7 @@ def test_whatever_a_message_holds_the_pipeline_goes_on_in_bounded_memory() -> No
 
 def test_a_message_that_claims_two_billion_pixels_allocates_nothing() -> None:
     pipeline = Pipeline(manifest(), FreeBackend())
-    header = SimpleNamespace(stamp=SimpleNamespace(sec=1_700_000_000, nanosec=0))
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=1_700_000_000, nanosec=0), frame_id="")
     jpeg = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].ravel()
     at = int(np.flatnonzero((jpeg[:-1] == 0xFF) & (jpeg[1:] == 0xC0))[0]) + 5
     jpeg[at:at + 4] = (0xB5, 0x05, 0xB5, 0x05)  # 46341 x 46341
