@@ -90,6 +90,7 @@ class StreamMonitor:
         self._last_good_ns: int | None = None
         self._last_arrival_ns: int | None = None
         self._silent = False
+        self._silence = ""
         self._good_in_a_row = 0
         self._bad_in_a_row = 0
         self._repeats_since_ns: int | None = None
@@ -194,7 +195,9 @@ class StreamMonitor:
         if self._publisher_gone:
             self._drop(_GONE)
         elif now_ns - self._last_good_ns > self.dropped_after_ns:
-            self._drop(f"no new sample for {self.dropped_after_ns / NANOSECONDS:.3g} s")
+            # Said once: dropping it forgets its period, and with that how long it was allowed to be silent.
+            self._silence = self._silence or f"no new sample for {self.dropped_after_ns / NANOSECONDS:.3g} s"
+            self._drop(self._silence)
         elif self._state is not StreamState.DROPPED:
             self._state = StreamState.STALE
             self._reason = f"no new sample for {self.stale_after_ns / NANOSECONDS:.3g} s"
@@ -236,6 +239,7 @@ class StreamMonitor:
             self._good_in_a_row = 0
             return
         self._silent = False
+        self._silence = ""
         self._last_good_ns = now_ns
         self._good_in_a_row += 1
         trusted = self._state is StreamState.WAITING or self._state.feeds_fusion

@@ -110,8 +110,8 @@ def test_silence_is_stale_then_dropped_and_three_good_samples_bring_it_back() ->
     assert story.at(last_s + 0.351) is STALE
     assert "0.35 s" in story.status.reason
     assert story.at(last_s + 1.0) is STALE
-    assert story.at(last_s + 1.001) is DROPPED
-    assert story.at(60) is DROPPED
+    assert story.at(last_s + 1.001) is DROPPED and story.status.reason == "no new sample for 1 s"
+    assert story.at(60) is DROPPED and story.status.reason == "no new sample for 1 s"
     assert story.status.silent_s == pytest.approx(60 - last_s)
     assert story.good(60.1) is DROPPED and "1 of 3" in story.status.reason
     assert story.good(60.2) is DROPPED and "2 of 3" in story.status.reason
