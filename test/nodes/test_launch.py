@@ -54,6 +54,10 @@ class Launched:
     def output(self) -> str:
         return self._log.read_text()
 
+    def pids(self) -> list[int]:
+        """Of the fusion node, and of those that came after it."""
+        return [int(pid) for pid in re.findall(r"fusion_node-1\]: process started with pid \[(\d+)\]", self.output())]
+
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
@@ -102,14 +106,27 @@ def test_fusion_launch_brings_the_node_to_active(arguments: list[str], name: str
 
 def test_a_node_that_is_killed_is_active_again_after_its_respawn(peer: Peer, launch: Callable[..., Launched]) -> None:
     launched = launch("fusion.launch.py")
-
-    def pids() -> list[int]:
-        return [int(pid) for pid in re.findall(r"fusion_node-1\]: process started with pid \[(\d+)\]", launched.output())]
-
     peer.wait_for(lambda: "model av_digits" in launched.output(), "the first start")
-    os.kill(pids()[0], signal.SIGKILL)
-    peer.wait_for(lambda: len(pids()) == 2, "the respawn")
+    os.kill(launched.pids()[0], signal.SIGKILL)
+    peer.wait_for(lambda: len(launched.pids()) == 2, "the respawn")
     wait_until_active(peer)
+
+
+@pytest.mark.parametrize("own", ["", str(ROOT / "config" / "fastdds_shared_memory.xml")])
+def test_the_shipped_profile_is_set_unless_the_user_has_one(own: str, peer: Peer, launch: Callable[..., Launched],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+        monkeypatch.delenv(variable, raising=False)
+    if own:
+        monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", own)
+    launched = launch("fusion.launch.py")
+    peer.wait_for(lambda: "model av_digits" in launched.output(), "the node")
+    environment = Path(f"/proc/{launched.pids()[0]}/environ").read_text().split("\0")
+    inherited = dict(pair.split("=", 1) for pair in environment if "_DEFAULT_PROFILES_FILE" in pair)
+    if own:
+        assert inherited == {"FASTRTPS_DEFAULT_PROFILES_FILE": own}
+    else:
+        assert len(inherited) == 2 and all(value.endswith("share/aecf_ros/config/fastdds_shared_memory.xml") for value in inherited.values())
 
 
 def test_drivers_are_started_on_what_the_arguments_name_and_feed_the_node(peer: Peer, launch: Callable[..., Launched], tmp_path: Path,
