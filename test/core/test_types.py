@@ -9,7 +9,7 @@ from aecf_ros.core import types
 from aecf_ros.core.messages import FormatUnknown, read_compressed_image, read_image, read_plain_audio, read_stamped_audio, stamp_to_ns
 from aecf_ros.core.types import AudioChunk, ModalityReport, Prediction, StreamState, subset_name
 
-HEADER = Message(stamp=Message(sec=5, nanosec=250_000_000))
+HEADER = Message(stamp=Message(sec=5, nanosec=250_000_000), frame_id="lens")
 INFO = Message(channels=2, sample_rate=8000, sample_format="S16LE", bitrate=0, coding_format="wave")
 
 
@@ -48,7 +48,7 @@ def test_stamps_before_the_epoch_count_backward() -> None:
 
 def test_an_image_message() -> None:
     raw = read_image(Message(header=HEADER, encoding="rgb8", height=2, width=3, step=9, is_bigendian=1, data=b"x" * 18), 77)
-    assert (raw.stamp_ns, raw.received_ns, raw.encoding, raw.height, raw.width, raw.step, raw.big_endian) == (5_250_000_000, 77, "rgb8", 2, 3, 9, True)
+    assert (raw.stamp_ns, raw.received_ns, raw.encoding, raw.height, raw.width, raw.step, raw.big_endian, raw.frame_id) == (5_250_000_000, 77, "rgb8", 2, 3, 9, True, "lens")
 
 
 def test_a_compressed_image_message() -> None:
