@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from aecf_ros.core.picture_files import claimed_size, has_whole_chunks
 from aecf_ros.core.types import AudioChunk, Frame, RawAudio, RawImage
 
 MAX_PIXELS = 64_000_000
@@ -140,13 +141,18 @@ def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
     found = _SIGNATURES.get(data[:2].tobytes())
     if found is None:
         raise DecodeError(f"data of a {encoding[:40]!r} image starts with neither a JPEG nor a PNG signature; check the camera driver")
-    height, width, header_end = _size_in_header(found, data)
+    try:
+        height, width, header_end = claimed_size(found, data)
+    except ValueError as error:
+        raise DecodeError(f"{found} of {data.size} bytes {error}; check the link to the camera") from None
     if height * width > MAX_PIXELS:
         raise DecodeError(f"{found} claims {width}x{height} pixels; check the camera driver")
     end = _END_MARKERS[found]
     # Looked for behind the header, because a thumbnail inside it ends the same way; drivers may pad behind the marker.
     if data[-len(end):].tobytes() != end and end not in data[header_end:].tobytes():
         raise DecodeError(f"{found} of {data.size} bytes is truncated (no end marker); check the link to the camera")
+    if found == "png" and not has_whole_chunks(data):
+        raise DecodeError(f"png of {data.size} bytes claims a chunk beyond its end; check the link to the camera")
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error:
@@ -154,23 +160,6 @@ def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
     if image is None:
         raise DecodeError(f"{found} of {data.size} bytes does not decode; check the link to the camera")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _size_in_header(kind: str, data: np.ndarray) -> tuple[int, int, int]:
-    """(height, width, where the size ends) of what a JPEG or PNG claims, read without decoding; raises DecodeError where there is none."""
-    header = memoryview(data)
-    if kind == "png" and len(header) >= 24:
-        return int.from_bytes(header[20:24], "big"), int.from_bytes(header[16:20], "big"), 24
-    at = 2
-    while kind == "jpeg" and at + 9 <= len(header) and header[at] == 0xFF:
-        marker, length = header[at + 1], int.from_bytes(header[at + 2:at + 4], "big")
-        if marker == 0xFF:  # padding in front of a marker
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(header[at + 5:at + 7], "big"), int.from_bytes(header[at + 7:at + 9], "big"), at + 9
-        at += 2 + length
-    raise DecodeError(f"{kind} of {data.size} bytes has no size in its header; check the link to the camera")
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:

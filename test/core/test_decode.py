@@ -198,6 +198,15 @@ def test_a_small_file_that_claims_billions_of_pixels_allocates_nothing(suffix: s
     assert peak < 200_000
 
 
+@pytest.mark.parametrize("kind", [b"IHDR", b"IDAT"])
+@pytest.mark.parametrize("most_significant", [0xFF, 0x7F, 0x01])
+def test_a_png_whose_chunk_claims_gigabytes_never_reaches_the_decoder(kind: bytes, most_significant: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(encoded(".png", picture()))
+    data[data.index(kind) - 4] = most_significant  # of the length in front of its type
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("OpenCV takes the memory that a chunk claims"))
+    assert "claims a chunk beyond its end" in message_of(raw_image("png", data))
+
+
 @pytest.mark.parametrize("encoding", ["jpeg", "jpg", "JPEG", "rgb8; jpeg compressed bgr8", "bgr8; jpeg compressed "])
 def test_jpeg_under_every_name_that_drivers_give_it(encoding: str) -> None:
     image = decode_image(raw_image(encoding, encoded(".jpg", picture(), cv2.IMWRITE_JPEG_QUALITY, 95))).image
