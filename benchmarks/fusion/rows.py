@@ -33,6 +33,7 @@ from benchmarks.fusion.training import Budget, Samples, Training
 
 PLAIN = {"expert_hidden": (256, 256), "expert_direction": False}
 LINEAR = {"expert_hidden": ()}
+NO_QUALITY = CrossFitConfig(quality=False)  # of the ablations of ours: they know what the baselines know
 OURS = "aecf"
 STRONG = "product of experts"
 
@@ -301,25 +302,25 @@ def random_folds(context: Context) -> nn.Module:
     """Where no kinds are known that is what ours is."""
     if all(int(kind.max()) < 0 for _, _, kind, _ in context.training.sides()):
         return ours(context)
-    return ours(context, context.settled(context.fit_gate(context.own, context.cross_fit, with_kinds=False)))
+    return ours(context, context.settled(context.fit_gate(context.own, NO_QUALITY, with_kinds=False)))
 
 
 def without_quality(context: Context) -> nn.Module:
     """The gate as it is where no quality is measured, at the share chosen for that."""
     if not any(context.training.quality):
         return ours(context)
-    return ours(context, context.settled(context.fit_gate(context.own, CrossFitConfig(quality=False), with_kinds=True)))
+    return ours(context, context.settled(context.fit_gate(context.own, NO_QUALITY, with_kinds=True)))
 
 
 def plain_experts(context: Context) -> nn.Module:
-    """The same gate on the experts of the baselines."""
-    return ours(context, context.settled(context.fit_gate(context.experts, context.cross_fit, with_kinds=True)), monotone="off")
+    """The gate without measured quality on the experts of the baselines."""
+    return ours(context, context.settled(context.fit_gate(context.experts, NO_QUALITY, with_kinds=True)), monotone="off")
 
 
 def evidence_with_cec(context: Context) -> nn.Module:
-    """The same experts trained jointly with CEC instead of alone, then the same gate."""
+    """The same experts trained jointly with CEC instead of alone, then the gate without measured quality."""
     trained = context.train_layer(replace(EXPERTS_ONLY, cec_weight=5.0, cec_subset_weight=0.3))
-    return ours(context, context.settled(context.fit_gate(trained, context.cross_fit, with_kinds=True)), monotone="off")
+    return ours(context, context.settled(context.fit_gate(trained, NO_QUALITY, with_kinds=True)), monotone="off")
 
 
 def published(weights: bool = False, gate: str = "additive", **changes) -> Callable[[Context], nn.Module]:
