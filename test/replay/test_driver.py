@@ -79,12 +79,12 @@ def test_two_runs_give_the_same_answers(red_then_blue: Path, tiny_bundle: Path) 
 
 
 def test_memory_does_not_grow_with_the_recording(new_recording: Callable, tiny_bundle: Path, tmp_path: Path) -> None:
-    path, kept = new_recording().info(0).scene(0, 60, "red").write(tmp_path / "bag"), []
+    path, kept = new_recording().info(0).scene(0, 80, "red").write(tmp_path / "bag"), []
     with open_bag(path) as bag:
         pipeline, topics = new_pipeline(tiny_bundle), bag.choose_topics(load_bundle(tiny_bundle).manifest)
         tracemalloc.start()
         for at_s in (answer.at_s for answer in drive(bag, topics, pipeline)):
-            if at_s > 15 + 40 * len(kept):
+            if at_s > 35 + 40 * len(kept):  # 256 chunks are remembered
                 kept.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
     assert len(kept) == 2 and kept[1] - kept[0] < 50_000  # 400 pictures and chunks lie between, of a kilobyte each
