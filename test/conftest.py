@@ -3,7 +3,7 @@
 Three labels. A camera's embedding is the mean red, green and blue of its image; a microphone's is the power of its tones at 50, 100 and
 200 Hz; a vector's is itself. The head adds ten times the embeddings of what is present and takes the softmax, so that red and 50 Hz both say ``red``.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,17 @@ def write_tiny_manifest(directory: Path, specs: list[dict]) -> None:
         "calibration": {"method": "by hand", "coverage": 0.9, "subsets": dict.fromkeys(subsets, {"samples": 1, "temperature": 1, "set_threshold": 0.1})},
         "training": {"data": [], "samples": {}, "seed": 0, "created": "2026-11-21", "aecf_ros_version": "0.1.0"}, "metrics": {},
         "files": {path.name: sha256(path) for path in sorted(directory.glob("*.onnx"))}}), directory)
+
+
+@pytest.fixture
+def ray_on_two_cpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ray on this machine, patient with a busy one; whoever connects uses it."""
+    ray = pytest.importorskip("ray", reason="ray is not installed: pip install aecf_ros[fleet]")
+    for name, value in (("USAGE_STATS_ENABLED", "0"), ("raylet_start_wait_time_s", "300"), ("worker_register_timeout_seconds", "300")):
+        monkeypatch.setenv(f"RAY_{name}", value)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

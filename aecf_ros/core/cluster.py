@@ -1,6 +1,7 @@
 """Ray, where it is installed: a cluster, or one that is started on this machine for as long as it is used."""
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ def cluster(address: str | None) -> Iterator[Any]:
         import ray
     except ModuleNotFoundError:
         raise ClusterError("--ray needs the package 'ray'; pip install aecf_ros[fleet], or leave --ray out") from None
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each use
     mine = not ray.is_initialized()
     try:
         if mine:

@@ -1,5 +1,4 @@
 """Many recordings evaluated together: pooled, kept, and what is broken named."""
-import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -118,16 +117,9 @@ def test_a_process_that_dies_costs_one_recording(fleet: Path, tiny_bundle: Path,
     assert "died" in outcomes["x"].failed and outcomes["c"].failed == "" and outcomes["c"].result["summary"]["samples"] > 0
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install aecf_ros[fleet]")
-def test_ray_gives_what_one_process_gives(fleet: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    import ray
-
+def test_ray_gives_what_one_process_gives(fleet: Path, tiny_bundle: Path, tmp_path: Path, ray_on_two_cpus: None) -> None:
     words = ("evaluate", "--model", tiny_bundle, "--bag", fleet)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        assert aecf(*words, "--ray", "--out", tmp_path / "ray").exit_code == 1
-    finally:
-        ray.shutdown()
+    assert aecf(*words, "--ray", "--out", tmp_path / "ray").exit_code == 1
     assert aecf(*words, "--out", tmp_path / "one").exit_code == 1
     found, due = summary_of(tmp_path / "ray"), summary_of(tmp_path / "one")
     assert found["fleet"]["failed"].keys() == due["fleet"]["failed"].keys() and found["fleet"]["workers"] == 2
