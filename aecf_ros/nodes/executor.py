@@ -22,7 +22,7 @@ Take = Callable[[Any, Mapping[str, Any]], None]
 
 
 class DirectExecutor(SingleThreadedExecutor):
-    """Serves some subscriptions directly and everything else as rclpy does, in one thread; messages first.
+    """Serves some subscriptions directly while nothing else is to be done, and everything as rclpy does when it is, in one thread.
 
     Only :meth:`spin_once` is shorter. An exception in a callback is raised there.
 
@@ -42,13 +42,14 @@ class DirectExecutor(SingleThreadedExecutor):
         if self._waiting is None:
             self._waiting = _WaitingFor(self, self._changed, self._direct())
         messages, others = self._waiting.wait(-1 if timeout_sec is None else int(timeout_sec * NANOSECONDS))
+        if others:  # events before messages: who answers a message may be gone, and the event of its coming with it
+            self._forget()
+            self._serve_others()
+            return
         for subscription, take in messages:
             found = subscription.handle.take_message(subscription.msg_type, subscription.raw)
             if found is not None:
                 take(*found)
-        if others:
-            self._forget()
-            self._serve_others()
 
     def create_task(self, *args: Any, **kwargs: Any) -> Any:
         """As rclpy's."""
@@ -97,7 +98,8 @@ class _WaitingFor:
 
         self._held = ExitStack()
         subscriptions, self._timers, services, clients = of("subscriptions"), of("timers"), of("services"), of("clients")
-        self._waitables, guards = of("waitables"), [*of("guards"), changed]
+        self._waitables, self._guards = of("waitables"), of("guards")
+        guards = [*self._guards, changed]
         for entity in (*subscriptions, *self._timers, *services, *clients, *guards):
             self._held.enter_context(entity.handle)
         count = NumberOfEntities(len(subscriptions), len(guards), len(self._timers), len(clients), len(services))
@@ -121,11 +123,15 @@ class _WaitingFor:
         for waitable in self._waitables:
             waitable.add_to_wait_set(entities)
         entities.wait(timeout_ns)
-        ready = entities.get_ready_entities("subscription")
+        ready, triggered = entities.get_ready_entities("subscription"), entities.get_ready_entities("guard_condition")
+        # The wait has taken the triggers of events and guard conditions: an event remembers that it was asked, a guard condition is triggered again.
+        events = [waitable for waitable in self._waitables if waitable.is_ready(entities)]
+        for guard in self._guards:
+            if guard.handle.pointer in triggered:
+                guard.trigger()
         messages = [self._direct[pointer] for pointer in ready if pointer in self._direct]
-        others = (len(messages) < len(ready) or any(entities.get_ready_entities(kind) for kind in ("guard_condition", "service", "client"))
-                  or any(timer.handle.is_timer_ready() for timer in self._timers)
-                  or any(waitable.is_ready(entities) for waitable in self._waitables))
+        others = (len(messages) < len(ready) or bool(triggered) or bool(events) or any(timer.handle.is_timer_ready() for timer in self._timers)
+                  or any(entities.get_ready_entities(kind) for kind in ("service", "client")))
         return messages, others
 
     def close(self) -> None:
