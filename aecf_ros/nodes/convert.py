@@ -20,34 +20,6 @@ def ns_to_stamp(ns: int) -> Time:
     return Time(sec=ns // NANOSECONDS, nanosec=ns % NANOSECONDS)
 
 
-def fill_message(message: FusedPrediction, prediction: Prediction, published_ns: int, frame_id: str) -> None:
-    """Write a prediction into a message that has as many modality reports, which takes half the time of making one; latency and ages are counted
-    to ``published_ns`` (node time). ``frame_id`` is that of the leading camera."""
-    message.header.frame_id = frame_id
-    message.model = prediction.model
-    message.label = prediction.label
-    message.class_id = prediction.class_id
-    message.confidence = prediction.confidence
-    message.probabilities = array("f", prediction.probabilities.astype(np.float32, copy=False).tobytes())
-    message.prediction_set = list(prediction.prediction_set)
-    message.coverage = prediction.coverage
-    message.agreement = prediction.agreement
-    message.gate_entropy = prediction.gate_entropy
-    message.abstain = prediction.abstain
-    message.abstain_reason = prediction.abstain_reason
-    message.latency.sec, message.latency.nanosec = divmod(published_ns - prediction.stamp_ns, NANOSECONDS)
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(prediction.stamp_ns, NANOSECONDS)
-    for target, report in zip(message.modalities, prediction.modalities, strict=True):
-        age_ns = 0 if report.evidence_stamp_ns is None else published_ns - report.evidence_stamp_ns
-        target.name = report.name
-        target.state = int(report.state)
-        target.used = report.used
-        target.gate_weight = report.gate_weight
-        target.age.sec, target.age.nanosec = divmod(age_ns, NANOSECONDS)
-        target.label = report.label
-        target.confidence = report.confidence
-
-
 def prediction_from_message(message: FusedPrediction) -> tuple[Prediction, int]:
     """A prediction as it was published, and the node time of its publication in ns."""
     stamp_ns = stamp_to_ns(message.header.stamp)

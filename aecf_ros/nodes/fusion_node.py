@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aecf_msgs.msg import FusedPrediction, ModalityReport
+from aecf_msgs.msg import FusedPrediction
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -46,6 +46,7 @@ from aecf_ros.nodes.parameters import (
 )
 from aecf_ros.nodes.process import run_node
 from aecf_ros.nodes.qos import OVERRIDABLE, UNWATCHED
+from aecf_ros.nodes.serialized import serialize_prediction
 from aecf_ros.nodes.vision import ClassificationPublisher
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
@@ -69,7 +70,6 @@ class _Model:
     pipeline: Pipeline
     scheduling: str
     cameras: frozenset[str]
-    message: FusedPrediction
 
 
 class FusionNode(LifecycleNode):
@@ -220,8 +220,7 @@ class FusionNode(LifecycleNode):
         pipeline = Pipeline(bundle.manifest, backend, config)
         inference_ns = pipeline.warm_up()
         return _Model(bundle, backend, streams, pipeline, choose_scheduling(settings.scheduling, inference_ns),
-                      frozenset(m.name for m in bundle.manifest.modalities if m.kind == "image"),
-                      FusedPrediction(modalities=[ModalityReport() for _ in bundle.manifest.modalities]))
+                      frozenset(m.name for m in bundle.manifest.modalities if m.kind == "image"))
 
     def _announce(self, model: _Model) -> None:
         manifest = model.bundle.manifest
@@ -365,8 +364,7 @@ class FusionNode(LifecycleNode):
     def _publish(self, prediction: Prediction) -> None:
         assert self._model is not None  # a prediction was just made
         frame_id = self._frame.frame_id if self._frame is not None else ""
-        convert.fill_message(self._model.message, prediction, self._node_ns(), frame_id)
-        self._prediction.publish(self._model.message)
+        self._prediction.publish(serialize_prediction(prediction, self._node_ns(), frame_id))
         self._classification.publish(prediction, frame_id)
         camera = self._model.pipeline.manifest.lead_camera
         if self._frame is not None and camera is not None and self._debug_image.get_subscription_count():
