@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from aecf_ros.core.cluster import cluster, cpus
+from aecf_ros.core.cluster import ClusterError, cluster, cpus
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.frozen import Encoder
 from aecf_ros.training.shards import Advance, extract
@@ -25,6 +25,9 @@ class _Worker:
     def __init__(self, given: tuple[Corpus, Mapping[str, Encoder], Mapping[str, int], int, Path]) -> None:
         torch.set_num_threads(1)
         self._given = given
+
+    def ready(self) -> None:
+        """Answers once it has started."""
 
     def compute(self, unit: str) -> str:
         """Write the files of a unit that are lacking; gives its name."""
@@ -49,7 +52,7 @@ def extract_on_ray(
         address: of a cluster; ``None`` starts one on this machine.
 
     Raises:
-        ClusterError: Ray is not there, or the cluster cannot be reached. What an encoder or a unit raises comes through.
+        ClusterError: Ray is not there, the cluster cannot be reached, or its workers cannot start. What an encoder or a unit raises comes through.
     """
     each = len(corpus.names) if corpus.paired else 1
     files = {unit.name: len(unit.labels) * (1 + count) * each for part, count in copies.items() for unit in corpus.parts[part]}
@@ -59,6 +62,11 @@ def extract_on_ray(
     with cluster(address) as ray:
         given = ray.put((corpus, dict(encoders), dict(copies), seed, cache.absolute()))
         idle = [_actor(ray, given) for _ in range(min(cpus(ray), len(names)))]
+        try:
+            ray.get([worker.ready.remote() for worker in idle])
+        except ray.exceptions.RayError as error:
+            why = str(error).splitlines()[-1]
+            raise ClusterError(f"--ray: a worker cannot start ({why}); every machine needs this package in this version, and the same paths") from None
         busy: dict[Any, tuple[Any, str]] = {}
         while names and idle or busy:
             while names and idle:
