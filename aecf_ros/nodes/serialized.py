@@ -16,7 +16,7 @@ LITTLE_ENDIAN = b"\x00\x01\x00\x00"
 def serialize_prediction(prediction: Prediction, published_ns: int, frame_id: str) -> bytes:
     """The bytes of an ``aecf_msgs/FusedPrediction``.
 
-    Latency and ages are counted to ``published_ns`` (node time); ``frame_id`` is that of the leading camera.
+    Latency and ages are counted to ``published_ns`` (node time) and cut to 68 years; ``frame_id`` is that of the leading camera.
 
     Raises:
         struct.error: a number does not fit its field.
@@ -41,12 +41,18 @@ def serialize_prediction(prediction: Prediction, published_ns: int, frame_id: st
         _add_text(out, report.name)
         out += pack("<B?", report.state, report.used)
         _align(out)
-        out += pack("<fiI", report.gate_weight, *divmod(age_ns, NANOSECONDS))
+        out += pack("<f", report.gate_weight) + _duration(age_ns)
         _add_text(out, report.label)
         _align(out)
         out += pack("<f", report.confidence)
-    out += pack("<iI", *divmod(published_ns - prediction.stamp_ns, NANOSECONDS))
+    out += _duration(published_ns - prediction.stamp_ns)
     return bytes(out)
+
+
+def _duration(span_ns: int) -> bytes:
+    """Cut to what a Duration holds, 68 years: a stamp may be anything."""
+    sec, nanosec = divmod(span_ns, NANOSECONDS)
+    return pack("<iI", min(max(sec, -2**31), 2**31 - 1), nanosec)
 
 
 @lru_cache(maxsize=1024)

@@ -48,3 +48,11 @@ def test_shipped_numbers_are_read_back(domain: int) -> None:
     assert (message.label, message.class_id, message.confidence, list(message.prediction_set)) == ("seven", 7, 0.875, ["seven", "one"])
     assert (message.latency.sec, message.latency.nanosec, message.modalities[0].age.nanosec) == (0, 40_000_000, 40_000_000)
     assert (message.modalities[0].state, message.modalities[0].used, message.modalities[0].gate_weight) == (StreamState.DEGRADED, True, 0.75)
+
+
+@pytest.mark.parametrize(("stamp_s", "age_s"), [(-2**31, 2**31 - 1), (2**31 - 1, 1_700_000_000 - 2**31 + 1)])
+def test_an_absurd_stamp_of_evidence_gives_an_age_that_the_message_can_hold(stamp_s: int, age_s: int) -> None:
+    report = ModalityReport("camera", StreamState.LATE, False, 0.0, stamp_s * NANOSECONDS, "", 0.0)
+    prediction = Prediction(NOW_NS, "av_digits", "seven", 7, 0.1, np.full(10, 0.1, np.float32), (), 0.9, 1.0, 0.0, True, "no stream", (report,))
+    message = deserialize_message(serialize_prediction(prediction, NOW_NS, ""), FusedPrediction)
+    assert message.modalities[0].age.sec == age_s
