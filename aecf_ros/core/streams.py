@@ -218,6 +218,7 @@ class StreamMonitor:
         self._bad_in_a_row = 0
         if self._publisher_gone and self._state is StreamState.DROPPED:  # it was on its way when its publisher left
             return
+        self._had_publisher = True  # also where the middleware tells of its coming and its going in one
         self._headless = sample.headless
         repeats = sample.content.repeats if sample.content is not None else ""
         frozen = self._note_repetition(repeats, now_ns)

@@ -259,6 +259,13 @@ def test_the_last_publisher_gone_is_dropped_at_once_and_the_reason_stays() -> No
     assert [story.good(31 + t) for t in (0.1, 0.2, 0.3)] == [DROPPED, DROPPED, OK]
 
 
+def test_a_publisher_whose_coming_was_never_told_is_missed_when_it_goes() -> None:
+    story = Story()
+    story.good(0.1, 0.2)
+    assert story.publishers(0, 0.25) is DROPPED
+    assert "publisher" in story.status.reason
+
+
 def test_samples_that_were_on_their_way_when_the_last_publisher_left_end_nothing() -> None:
     story = Story()
     story.publishers(1, 0)
