@@ -13,8 +13,11 @@ from typing import Any
 from rclpy.executors import ShutdownException, SingleThreadedExecutor, TimeoutException
 from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as rcl
+from rclpy.logging import get_logger
 from rclpy.subscription import Subscription
 from rclpy.waitable import NumberOfEntities
+
+from aecf_ros.core.errors import first_line
 
 NANOSECONDS = 1_000_000_000
 Take = Callable[[Any, Mapping[str, Any]], None]
@@ -24,7 +27,8 @@ Take = Callable[[Any, Mapping[str, Any]], None]
 class DirectExecutor(SingleThreadedExecutor):
     """Serves some subscriptions directly while nothing else is to be done, and everything as rclpy does when it is, in one thread.
 
-    Only :meth:`spin_once` is shorter. An exception in a callback is raised there.
+    Only :meth:`spin_once` is shorter. An exception in a callback is raised there. With an rclpy whose wait set is made in another way it says so once
+    and does as rclpy does.
 
     Args:
         direct: asked whenever the entities are looked through: the subscriptions to serve directly, and with what.
@@ -36,11 +40,20 @@ class DirectExecutor(SingleThreadedExecutor):
         self._changed = GuardCondition(callback=None, callback_group=None, context=self.context)
         self._direct = direct
         self._waiting: _WaitingFor | None = None
+        self._short_way = True
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
         """Serve what is there, or wait for it at most ``timeout_sec`` (``None``: for ever)."""
+        if self._short_way and self._waiting is None:
+            direct = self._direct()
+            try:
+                self._waiting = _WaitingFor(self, self._changed, direct)
+            except (AttributeError, TypeError) as error:
+                self._short_way = False
+                get_logger("executor").warning(f"this rclpy's wait sets are new to us ({first_line(error)}); messages take its own way, with more CPU")
         if self._waiting is None:
-            self._waiting = _WaitingFor(self, self._changed, self._direct())
+            super().spin_once(timeout_sec)
+            return
         messages, others = self._waiting.wait(-1 if timeout_sec is None else int(timeout_sec * NANOSECONDS))
         if others:  # events before messages: who answers a message may be gone, and the event of its coming with it
             self._forget()
@@ -96,19 +109,20 @@ class _WaitingFor:
         def of(kind: str) -> list[Any]:
             return [entity for node in nodes for entity in getattr(node, kind) if executor.can_execute(entity)]
 
-        self._held = ExitStack()
         subscriptions, self._timers, services, clients = of("subscriptions"), of("timers"), of("services"), of("clients")
         self._waitables, self._guards = of("waitables"), of("guards")
         guards = [*self._guards, changed]
-        for entity in (*subscriptions, *self._timers, *services, *clients, *guards):
-            self._held.enter_context(entity.handle)
         count = NumberOfEntities(len(subscriptions), len(guards), len(self._timers), len(clients), len(services))
-        for waitable in self._waitables:
-            self._held.enter_context(waitable)
-            count += waitable.get_num_entities()
-        self._held.enter_context(executor.context.handle)
-        self._set = rcl.WaitSet(count.num_subscriptions, count.num_guard_conditions, count.num_timers, count.num_clients, count.num_services,
-                                count.num_events, executor.context.handle)
+        with ExitStack() as held:
+            for entity in (*subscriptions, *self._timers, *services, *clients, *guards):
+                held.enter_context(entity.handle)
+            for waitable in self._waitables:
+                held.enter_context(waitable)
+                count += waitable.get_num_entities()
+            held.enter_context(executor.context.handle)
+            self._set = rcl.WaitSet(count.num_subscriptions, count.num_guard_conditions, count.num_timers, count.num_clients, count.num_services,
+                                    count.num_events, executor.context.handle)
+            self._held = held.pop_all()
         self._add = [(add, entity.handle) for add, entities in (
             (self._set.add_subscription, subscriptions), (self._set.add_guard_condition, guards), (self._set.add_timer, self._timers),
             (self._set.add_client, clients), (self._set.add_service, services)) for entity in entities]

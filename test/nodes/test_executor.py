@@ -133,3 +133,15 @@ def test_an_exception_ends_the_spinning(served: Served) -> None:
     publisher = served.listen("a", fail)
     with pytest.raises(RuntimeError, match="broken"):
         served.until(lambda: False, lambda: publisher.publish(String(data="x")))
+
+
+def test_with_an_rclpy_whose_wait_sets_differ_messages_take_its_own_way(served: Served, monkeypatch: pytest.MonkeyPatch,
+                                                                        capfd: pytest.CaptureFixture[str]) -> None:
+    def refuse(*of: Any) -> None:
+        raise TypeError("incompatible constructor arguments")
+
+    monkeypatch.setattr("aecf_ros.nodes.executor._WaitingFor", refuse)
+    publisher = served.listen("a", lambda data, info: served.heard.append(data))
+    served.until(lambda: len(served.heard) > 3, lambda: publisher.publish(String(data="x")))
+    assert served.by_the_short_way == 0
+    assert capfd.readouterr().err.count("wait sets are new to us (incompatible constructor arguments)") == 1
