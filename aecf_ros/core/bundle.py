@@ -30,13 +30,17 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class ImageModality(_Record):
-    """A camera: the encoder takes uint8 ``[batch, height, width, 3]`` RGB."""
-
+class _Modality(_Record):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    kind: Literal["image"]
+    kind: str
     encoder: str
     embedding_dim: int = Field(gt=0)
+
+
+class ImageModality(_Modality):
+    """A camera: the encoder takes uint8 ``[batch, height, width, 3]`` RGB."""
+
+    kind: Literal["image"]
     height: int = Field(gt=0, le=4096)
     width: int = Field(gt=0, le=4096)
 
@@ -50,13 +54,10 @@ class ImageModality(_Record):
         return (self.height, self.width, 3)
 
 
-class AudioModality(_Record):
+class AudioModality(_Modality):
     """A microphone: the encoder takes float32 ``[batch, rate_hz * window_s]`` mono in [-1, 1]."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     kind: Literal["audio"]
-    encoder: str
-    embedding_dim: int = Field(gt=0)
     rate_hz: int = Field(gt=0, le=384_000)
     window_s: float = Field(gt=0, le=60)
 
@@ -74,13 +75,10 @@ class AudioModality(_Record):
         return (self.window_samples,)
 
 
-class VectorModality(_Record):
+class VectorModality(_Modality):
     """Something that others compute: the encoder takes float32 ``[batch, dim]`` and standardizes it."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     kind: Literal["vector"]
-    encoder: str
-    embedding_dim: int = Field(gt=0)
     dim: int = Field(gt=0, le=65_536)
 
     @property
