@@ -10,7 +10,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from aecf_ros.commands.data import open_corpus_watched
-from aecf_ros.training.config import ConfigError, TrainConfig, load_config
+from aecf_ros.training.config import ConfigError, TrainConfig
+from aecf_ros.training.config_file import load_config
 from aecf_ros.training.datasets import DatasetError, ModalitySpec
 from aecf_ros.training.inspect_data import Inspection, inspect_corpus
 from aecf_ros.training.inspect_tables import TextTable, headline, tables_of

@@ -14,7 +14,8 @@ from aecf_ros.core.label_metrics import SHOWN
 from aecf_ros.core.cluster import ClusterError
 from aecf_ros.replay.bag import BagError
 from aecf_ros.training.calibrate import CalibrationError
-from aecf_ros.training.config import ConfigError, TrainConfig, load_config
+from aecf_ros.training.config import ConfigError, TrainConfig
+from aecf_ros.training.config_file import load_config
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import DatasetError
 from aecf_ros.training.evaluation import Metrics

@@ -3,22 +3,34 @@ govern."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from aecf_ros.training.yaml_file import read_yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; one line naming the key."""
 
 
+class UnknownKey(ValueError):
+    """A key that a group of fields does not have. ``known``: those that it has."""
+
+    def __init__(self, key: str, known: list[str]) -> None:
+        super().__init__(f"no such key: {key}")
+        self.key, self.known = key, known
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        for key in given if isinstance(given, dict) else ():
+            if key not in cls.model_fields:
+                raise UnknownKey(str(key), list(cls.model_fields))
+        return given
 
 
 class OptimizerConfig(_Record):
@@ -132,7 +144,8 @@ class HeadConfig(_Record):
     """The fusion head over frozen embeddings."""
 
     options: dict[str, Any] = {"gate": "evidence", "monotone": "soft"}
-    """Keyword arguments of :class:`aecf_ros.fusion.AECF`."""
+    """Keyword arguments of :class:`aecf_ros.fusion.AECF`, but for what the data says (``multilabel``, ``prior``, ``quality``). A file that
+    gives them gives all of them: those it leaves out are the layer's own."""
     samples_per_epoch: int = Field(12_000, ge=1)
     nothing_share: float = Field(0.2, ge=0, lt=1)
     """As in ``pairs``, for training: more than is expected, because a head must learn it from few kinds of nothing."""
@@ -149,6 +162,11 @@ class HeadConfig(_Record):
     """Off: the learning rate falls to zero over ``optimizer.epochs``, and the shipped model was made so."""
     optimizer: HeadOptimizerConfig = HeadOptimizerConfig()
     reliability: ReliabilityConfig = ReliabilityConfig()
+
+    @field_validator("options")
+    @classmethod
+    def _off_is_no_bool(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return options | {"monotone": "off"} if options.get("monotone") is False else options  # YAML reads an unquoted off as false
 
     @model_validator(mode="after")
     def _shares(self) -> HeadConfig:
@@ -182,8 +200,8 @@ class TrainConfig(_Record):
     threads: int = Field(1, ge=1)
     data: DataConfig = DataConfig()
     encoders: dict[str, EncoderConfig] = {}
-    """By modality name, or by kind (`image`, `audio`) for all modalities of that kind; what is not named takes the
-    defaults."""
+    """By modality name, or by kind (`image`, `audio`) for all modalities of that kind that are not named themselves. What an entry
+    leaves out takes the defaults: a modality's own entry takes nothing from its kind's."""
     pairs: PairsConfig = PairsConfig()
     head: HeadConfig = HeadConfig()
     calibration: CalibrationConfig = CalibrationConfig()
@@ -196,42 +214,3 @@ class TrainConfig(_Record):
         """Configuration of one modality's encoder."""
         return self.encoders.get(name) or self.encoders.get(kind) or EncoderConfig()
 
-
-def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file and apply ``key=value`` overrides with dotted keys, for example ``head.optimizer.epochs=5``.
-
-    Raises:
-        ConfigError: no such file, not a YAML mapping, an override without ``=``, an unknown key or a value out of
-            bounds.
-    """
-    fields: dict[str, Any] = {}
-    if path is not None:
-        fields = read_yaml(path, ConfigError, "config/av_digits.yaml") or {}
-        if not isinstance(fields, dict):
-            raise ConfigError(f"{path}: holds {type(fields).__name__} where a mapping is due; correct it")
-    for override in overrides:
-        _override(fields, override)
-    try:
-        return TrainConfig.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"]) or "configuration"
-        source = f"{path}: " if path is not None else ""
-        raise ConfigError(f"{source}{where}: {first['msg']}; correct the value or the key") from None
-
-
-def _override(fields: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"'{override}' is not key=value; write for example head.optimizer.epochs=5")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"'{override}': the value is not YAML; quote it") from None
-    *path, last = key.split(".")
-    at = fields
-    for step in path:
-        at = at.setdefault(step, {})
-        if not isinstance(at, dict):
-            raise ConfigError(f"'{override}': {step} holds a value, not a group of keys; correct the key")
-    at[last] = value

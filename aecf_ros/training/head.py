@@ -5,9 +5,10 @@ part decides. Each stage is kept in the run folder.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aecf_ros.core.errors import first_line
 from aecf_ros.fusion.crossfit import CrossFitConfig, fit_reliability, settle
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import random_subsets
@@ -23,6 +25,7 @@ from aecf_ros.fusion.monotone import choose_reach
 from aecf_ros.fusion.reliability import EvidenceGate
 from aecf_ros.training.calibrate import subset_logits, subset_nll
 from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig
+from aecf_ros.training.config_file import refuse_unknown
 from aecf_ros.training.datasets import NOTHING
 from aecf_ros.training.draws import Draws
 from aecf_ros.training.features import smoothed_targets
@@ -46,6 +49,10 @@ Targets = Callable[[Tensor], Tensor]
 MOST_ROWS = 50_000
 """Rows of a modality that its cross-fit works on: a stand-in draws some 77,000 samples whatever there is, and the distances of
 more rows cost time alone."""
+OPTIONS = sorted(
+    {name for name, of in inspect.signature(AECF).parameters.items() if of.kind is of.KEYWORD_ONLY} - {"multilabel", "prior", "quality"}
+)
+"""Keys of ``head.options``: what the layer takes, without what the data says."""
 _HELD_OUT = 16
 
 
@@ -64,18 +71,15 @@ def new_head(widths: Sequence[int], classes: int, config: HeadConfig, seed: int,
     """An untrained head; its weights depend on the seed only. Of several labels no confidence is lifted.
 
     Raises:
-        ConfigError: options that the layer, or the cross-fit, does not know.
+        ConfigError: options that the layer, or the cross-fit, does not know, or values that the layer refuses.
     """
+    refuse_unknown("head.options", config.options, OPTIONS)
+    refuse_unknown("head.reliability.cross_fit", config.reliability.cross_fit, [of.name for of in fields(CrossFitConfig)])
     torch.manual_seed(seed)
     try:
-        head = AECF(widths, classes, **config.options | ({"multilabel": True, "monotone": "off"} if multilabel else {}))
+        return AECF(widths, classes, **config.options | ({"multilabel": True, "monotone": "off"} if multilabel else {}))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"head.options: {error}; correct the configuration") from None
-    try:
-        CrossFitConfig(**config.reliability.cross_fit)
-    except TypeError as error:
-        raise ConfigError(f"head.reliability.cross_fit: {error}; correct the configuration") from None
-    return head
+        raise ConfigError(f"head.options: {first_line(error)}; correct the configuration") from None
 
 
 def fit_experts(

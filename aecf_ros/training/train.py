@@ -22,7 +22,7 @@ from aecf_ros.training.draws import draws_of
 from aecf_ros.training.evaluation import answers_of, evaluate
 from aecf_ros.training.export import CalibratedHead, ExportedHead
 from aecf_ros.training.features import TrainedEncoder, fit_encoder, samples_of
-from aecf_ros.training.frozen import Encoder, FrozenEncoder, open_encoder
+from aecf_ros.training.frozen import INPUTS, Encoder, FrozenEncoder, open_encoder
 from aecf_ros.training.head import Settled, fit_experts, fit_gate, new_head, put_prior, settle_gate
 from aecf_ros.training.label_head import LabelCalibration, LabelHead, calibrate_labels
 from aecf_ros.training.loop import Advance
@@ -123,9 +123,10 @@ def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
         ConfigError, DatasetError, EncoderError: as :func:`train`.
     """
     frozen = frozen_encoders(config)
-    strange = [name for name in frozen if name not in corpus.names]
-    if strange:
-        raise ConfigError(f"encoders.{strange[0]}: the data has no such modality; it has {', '.join(corpus.names)}")
+    for name, of in config.encoders.items():
+        whole_kind = name in INPUTS and of.onnx is None and of.vector is None
+        if name not in corpus.names and not whole_kind:
+            raise ConfigError(f"encoders.{name}: the data has no such modality; it has {', '.join(corpus.names)}")
     if config.programs and frozen:
         raise ConfigError(f"programs: {next(iter(frozen))} has a frozen encoder, of which no program can be made; set programs=false")
     _check_vectors(corpus, frozen, config)
@@ -141,8 +142,7 @@ def _check_vectors(corpus: Corpus, frozen: Mapping[str, Encoder], config: TrainC
     for name, of in config.encoders.items():
         found = modalities.get(name)
         if of.vector is not None and not isinstance(found, VectorSpec):
-            held = f"it is {found.kind} there" if found else f"the data has no such modality; it has {', '.join(corpus.names)}"
-            raise ConfigError(f"encoders.{name}.vector: {held}")
+            raise ConfigError(f"encoders.{name}.vector: it is {found.kind} there; leave it out")
         if of.vector is not None and of.vector != found.dim:
             raise ConfigError(f"encoders.{name}.vector: the data has {found.dim} numbers; write that, or leave it out")
     if config.programs and (vectors := [m.name for m in modalities.values() if isinstance(m, VectorSpec) and m.name not in frozen]):

@@ -12,7 +12,8 @@ from aecf_ros.fusion.monotone import REACHES
 from aecf_ros.training import head as head_module
 from aecf_ros.training import loop
 from aecf_ros.training.calibrate import subset_logits
-from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig, load_config
+from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig
+from aecf_ros.training.config_file import load_config
 from aecf_ros.training.draws import ByLabel
 from aecf_ros.training.folder import folder_corpus
 from aecf_ros.training.head import fit_experts, fit_gate, new_head, settle_gate
@@ -152,11 +153,6 @@ def test_under_mixed_precision_it_learns_as_much_and_has_a_checkpoint_of_its_own
         losses[mixed] = fit_experts(head, [table], _draws([table], config), config, 1, tmp_path, lambda *_: None, mixed).losses
     assert len(list(tmp_path.iterdir())) == 2 and losses[True] != losses[False]
     assert losses[True] == pytest.approx(losses[False], abs=0.05)
-
-
-def test_options_of_the_cross_fit_that_do_not_exist_are_named():
-    with pytest.raises(ConfigError, match="head.reliability.cross_fit: .*'fold'"):
-        new_head([3], 2, HeadConfig(reliability={"cross_fit": {"fold": 3}}), 0)
 
 
 class Killed(BaseException):

@@ -20,7 +20,8 @@ from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
-from aecf_ros.training.config import DataConfig, load_config
+from aecf_ros.training.config import DataConfig
+from aecf_ros.training.config_file import load_config
 from aecf_ros.training.datasets import DatasetError
 from aecf_ros.training.label_head import fit_scaling, label_agreement
 from aecf_ros.training.measure import bundle_part, measure, specs_of

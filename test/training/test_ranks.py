@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from aecf_ros.training.config import load_config
+from aecf_ros.training.config_file import load_config
 from aecf_ros.training.folder import folder_corpus
 from aecf_ros.training.ranks import ALONE, Ranks
 from aecf_ros.training.train import train

@@ -14,7 +14,8 @@ from aecf_ros.core.moments import NOTHING
 from aecf_ros.training import head as head_module
 from aecf_ros.training import loop, shards
 from aecf_ros.training.calibrate import CalibrationError
-from aecf_ros.training.config import ConfigError, HeadConfig, TrainConfig, load_config
+from aecf_ros.training.config import ConfigError, HeadConfig, TrainConfig
+from aecf_ros.training.config_file import load_config
 from aecf_ros.training.datasets import DatasetError
 from aecf_ros.training.draws import draws_of
 from aecf_ros.training.features import smoothed_targets

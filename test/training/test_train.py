@@ -6,14 +6,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-import yaml
 from click.testing import CliRunner
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.commands.train import train_command
 from aecf_ros.training import head as head_module
 from aecf_ros.training import loop, shards
-from aecf_ros.training.config import ConfigError, OptimizerConfig, load_config
+from aecf_ros.training.config import OptimizerConfig
+from aecf_ros.training.config_file import load_config
 from aecf_ros.training.datasets import load_dataset
 from aecf_ros.training.features import fit_encoder, smoothed_targets
 from aecf_ros.training.folder import folder_corpus
@@ -161,49 +161,6 @@ def test_nothing_is_taught_as_the_uniform_distribution():
     torch.testing.assert_close(targets, torch.tensor([[0.25] * 4, [0.025, 0.025, 0.925, 0.025]]))
 
 
-def test_configuration_takes_overrides_and_names_what_it_refuses(tmp_path):
-    path = tmp_path / "config.yaml"
-    path.write_text("seed: 3\nhead: {samples_per_epoch: 10}\n")
-    config = load_config(path, ["head.optimizer.epochs=7", "encoders.image.dropout=0.3"])
-    assert (
-        config.seed,
-        config.head.samples_per_epoch,
-        config.head.optimizer.epochs,
-        config.encoder("x", "image").dropout,
-    ) == (3, 10, 7, 0.3)
-    for overrides, words in [
-        (["hed.epochs=1"], "hed: Extra inputs"),
-        (["seed"], "'seed' is not key=value"),
-        (["calibration.coverage=2"], "calibration.coverage"),
-        (["seed.x=1"], "seed holds a value"),
-        (["head.nothing_share=0.9", "head.all_nothing_share=0.5"], "head: "),
-    ]:
-        with pytest.raises(ConfigError, match=words) as caught:
-            load_config(path, overrides)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        load_config(tmp_path / "absent.yaml")
-
-
-def test_every_field_can_be_set_on_the_command_line():
-    def leaves(fields: dict, path: str = "") -> dict[str, object]:
-        found = {}
-        for key, value in fields.items():
-            found |= leaves(value, f"{path}{key}.") if isinstance(value, dict) and value else {f"{path}{key}": value}
-        return found
-
-    due = load_config(None, ["encoders.image={}"]).model_dump(mode="json")
-    given = leaves(due)
-    assert {"seed", "data.task", "encoders.image.dropout", "head.optimizer.epochs", "head.reliability.price", "calibration.coverage"} <= set(given)
-    for key, value in given.items():
-        other = value + 1 if type(value) is int else value / 2 if type(value) is float else not value if type(value) is bool else value
-        other = {"head.options.gate": "additive", "data.task": "multilabel", "description": "mine"}.get(key, other)
-        found = leaves(load_config(None, ["encoders.image={}", f"{key}={json.dumps(other)}"]).model_dump(mode="json"))
-        assert found[key] == other, key
-        if not key.startswith("head.options"):  # given in part, they replace the default
-            assert {k: v for k, v in found.items() if k != key} == {k: v for k, v in given.items() if k != key}
-
-
 def test_a_bundle_is_also_written_in_other_precisions_with_both_measured_side_by_side(trained, tiny_dataset, quick_overrides):
     words = ["--data", tiny_dataset, "--out", trained.parent / "small", "--run", trained.parent / "run", "--quantize", "int8", *quick_overrides]
     done = CliRunner().invoke(train_command, [str(word) for word in words], catch_exceptions=False)
@@ -214,14 +171,6 @@ def test_a_bundle_is_also_written_in_other_precisions_with_both_measured_side_by
     row = next(line for line in card.splitlines() if line.startswith("| camera+thermal+audio |"))
     for key in ("accuracy", "ece"):
         assert f"{before.metrics['camera+thermal+audio'][key]:.4f}" in row and f"{after.metrics['camera+thermal+audio'][key]:.4f}" in row
-
-
-def test_the_shipped_configuration_is_valid():
-    root = Path(__file__).parents[2]
-    config = load_config(root / "config" / "av_digits.yaml")
-    assert config.head.options["gate"] == "evidence" and yaml.safe_load(
-        (root / "config" / "av_digits.yaml").read_text()
-    )
 
 
 def test_the_command_answers_bad_data_with_one_line_and_a_wrong_key_with_usage(tmp_path):
@@ -236,14 +185,3 @@ def test_the_command_answers_bad_data_with_one_line_and_a_wrong_key_with_usage(t
     )
     wrong = runner.invoke(train_command, ["--data", str(tmp_path), "--out", str(tmp_path / "m"), "nonsense=1"])
     assert wrong.exit_code == 2 and "nonsense" in wrong.output
-
-
-def test_options_that_the_layer_does_not_know_are_refused_before_anything_is_trained(tiny_dataset, tmp_path):
-    arguments = ["--data", str(tiny_dataset), "--out", str(tmp_path / "m"), "--run", str(tmp_path / "r")]
-    for option, words in [
-        ("head.options.gate=magic", "gate 'magic' is not known"),
-        ("head.options.depth=3", "'depth'"),
-    ]:
-        refused = CliRunner().invoke(train_command, [*arguments, option])
-        assert refused.exit_code == 2 and "head.options" in refused.output and words in refused.output
-    assert not (tmp_path / "r").exists()

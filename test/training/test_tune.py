@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from aecf_ros.training import tune as tune_module
-from aecf_ros.training.config import TrainConfig, load_config
+from aecf_ros.training.config import TrainConfig
+from aecf_ros.training.config_file import load_config
 from aecf_ros.training.datasets import DatasetError
 from aecf_ros.training.frozen import open_encoder
 from aecf_ros.training.parts import Part, Table, gather

@@ -18,7 +18,8 @@ from aecf_ros.core.types import NANOSECONDS, RawImage, StreamState
 from aecf_ros.core.vectors import RawVector
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
-from aecf_ros.training.config import ConfigError, DataConfig, load_config
+from aecf_ros.training.config import ConfigError, DataConfig
+from aecf_ros.training.config_file import load_config
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import DatasetError, ImageSpec, VectorSpec
 from aecf_ros.training.field import KINDS, Field, corrupt
