@@ -89,12 +89,28 @@ def limits_of(corpus: Corpus, parts: Mapping[str, Part]) -> str:
     )
 
 
+def _after_a_change(manifest: Manifest, corpus: Corpus) -> str:
+    windows = ", ".join(f"{m.window_s:g} s" for m in manifest.modalities if m.kind == "audio")
+    if not windows:
+        return ""
+    return f"\n- The sound window is {windows}: after a change it holds both {'sounds' if corpus.paired else 'words'}, or half of one."
+
+
 def counted(number: int, of: str) -> str:
     return f"{number} {of}" + ("" if number == 1 else "s")
 
 
 def number(value: float | int) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def intended_use(manifest: Manifest) -> str:
+    """The card's section of that name: what the configuration says, or that it says nothing."""
+    said = manifest.training.config.get("intended_use") or (
+        "Not said by those who trained it (`intended_use` in the configuration of `aecf train`). No figure below makes it fit for decisions about people\n"
+        "or for safety."
+    )
+    return f"## Intended use\n{said}"
 
 
 def shapes_of(manifest: Manifest) -> str:
@@ -158,7 +174,7 @@ def model_card(
     copies = f"{kept} corrupted {'copy' if kept == 1 else 'copies'}" if kept else "no corrupted copy"
     limits = zip(manifest.names, calibration.outlier_above, strict=True)
     outlier_above = ", ".join(f"{name} {value:.1f}" for name, value in limits)
-    windows = ", ".join(f"{m.window_s:g} s" for m in manifest.modalities if m.kind == "audio") or "not used"
+    others = "sensors, places and people" if corpus.paired else "cameras, rooms, languages, accents and handwriting"
     return f"""# {manifest.name}
 
 {manifest.description}
@@ -175,9 +191,7 @@ The head is an AECF layer (options {training.config["head"]["options"]}) over fr
 It was trained on every sample as recorded and {copies} of it, each of a kind and severity of its own ({kinds_of(manifest)}).
 {_nothing(corpus)} {_gate(settled, manifest.names, price)}
 
-## Intended use
-Demonstration, tests and a template for models of one's own, trained by the same command on one's own recordings.
-Not for any decision about people or for safety.
+{intended_use(manifest)}
 
 ## Measured on the held-out test part
 {subsets}
@@ -206,10 +220,9 @@ The head abstains, giving its reason, when
 - the calibrated confidence is under {calibration.abstain_below:g}.
 
 ## Limits
-- The figures hold for data like the test part. Other cameras, rooms, languages, accents and handwriting will do
+- The figures hold for data like the test part. Other {others} will do
   worse; how sure the model then is was not measured here.
-{limits_of(corpus, parts)}
-- The sound window is {windows}: after a change it holds both words, or half of one.
+{limits_of(corpus, parts)}{_after_a_change(manifest, corpus)}
 
 {data_and_attribution(manifest)}
 """

@@ -196,6 +196,8 @@ class TrainConfig(_Record):
     """Everything about a run but the data and where it goes."""
 
     description: str = ""
+    intended_use: str = ""
+    """What the model is for, and what not, for its card."""
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
     data: DataConfig = DataConfig()

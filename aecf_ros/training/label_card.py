@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aecf_ros.core.bundle import Manifest
-from aecf_ros.training.card import counted, data_and_attribution, kinds_of, limits_of, number, shapes_of, table
+from aecf_ros.training.card import counted, data_and_attribution, intended_use, kinds_of, limits_of, number, shapes_of, table
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.evaluation import Evaluation, Metrics
 from aecf_ros.training.label_head import LabelCalibration
@@ -72,6 +72,8 @@ corruption it knows what its copies taught it.
 
 A prediction's `probabilities` do not sum to one; `label`, `class_id` and `confidence` are of the most probable label, which need not be there;
 `prediction_set` holds the labels that may be there, and may be empty.
+
+{intended_use(manifest)}
 
 ## Measured on the held-out test part
 {_metrics(manifest.metrics)}

@@ -75,8 +75,12 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
         load_config(tmp_path / "absent.yaml")
 
 
-def test_the_shipped_configuration_is_valid():
-    assert load_config(Path(__file__).parents[2] / "config" / "av_digits.yaml").head.options["gate"] == "evidence"
+def test_the_shipped_configuration_is_valid_and_says_what_the_shipped_card_says():
+    root = Path(__file__).parents[2]
+    config = load_config(root / "config" / "av_digits.yaml")
+    assert config.head.options["gate"] == "evidence"
+    card = (root / "models" / "av_digits" / "MODEL_CARD.md").read_text()
+    assert config.description in card and f"## Intended use\n{config.intended_use}\n\n" in card
 
 
 def test_every_field_can_be_set_on_the_command_line():
@@ -91,7 +95,7 @@ def test_every_field_can_be_set_on_the_command_line():
     assert {"seed", "data.task", "encoders.image.dropout", "head.optimizer.epochs", "head.reliability.price", "calibration.coverage"} <= set(given)
     for key, value in given.items():
         other = value + 1 if type(value) is int else value / 2 if type(value) is float else not value if type(value) is bool else value
-        other = {"head.options.gate": "additive", "data.task": "multilabel", "description": "mine"}.get(key, other)
+        other = {"head.options.gate": "additive", "data.task": "multilabel", "description": "mine", "intended_use": "mine"}.get(key, other)
         found = leaves(load_config(None, ["encoders.image={}", f"{key}={json.dumps(other)}"]).model_dump(mode="json"))
         assert found == given | {key: other}
 

@@ -31,6 +31,7 @@ from test.training.collages import NAMES, RATE_HZ, SIDE, SLOTS, TONES_HZ, draw_c
 from test.training.files import BOTH, rows_of_files, write_rows
 
 WORDS = [
+    "intended_use=Sorting digits.",
     "data.task=multilabel",
     "data.nothing=[none]",
     f"data.labels=[{','.join(NAMES)}]",
@@ -160,6 +161,7 @@ def test_inspect_and_the_card_say_so(folder):
     assert "multilabel" in said and "macro mAP" in said and "verified" in said
     card = (folder / "digits" / "MODEL_CARD.md").read_text()
     assert "task multilabel" in card and "| zero |" in card and f"{load_manifest(folder / 'digits').metrics['audio']['map']:.4f}" in card
+    assert "## Intended use\nSorting digits.\n\n" in card
 
 
 def test_what_asks_for_one_label_is_refused_in_one_line(folder, recording, tmp_path):

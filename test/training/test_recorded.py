@@ -111,6 +111,7 @@ def test_the_bundle_answers_in_the_pipeline_of_the_node(trained):
 def test_the_card_speaks_of_recordings(trained):
     card = (trained / "MODEL_CARD.md").read_text()
     assert "| camera | test_60 |" in card and "labelled spans" in card and "drawn by label" not in card
+    assert "Not said by those who trained it" in card and "handwriting" not in card and "template" not in card
 
 
 def test_a_run_killed_after_anything_it_writes_gives_the_same_metrics(trained, config, tmp_path, monkeypatch):
