@@ -30,8 +30,8 @@ class AECF(nn.Module):
     expert_hidden: hidden units of each expert; () makes experts linear, as in the paper. expert_direction: experts that are
     not linear see an embedding as direction and length (see experts.py).
     multilabel: labels are independent; logits are log-odds.
-    monotone: "off"; "soft" lifts the confidence to that of the surest present subset where it falls short by up to
-    `monotone_reach` standard deviations; "hard" always does (see monotone.py).
+    monotone: "off"; "soft" lifts the confidence to that of the surest present subset where it falls short by little, up to
+    `monotone_reach`, the less they agree the less; "hard" always does (see monotone.py).
     """
 
     def __init__(

@@ -3,9 +3,10 @@
 A Bayes-optimal fusion lowers its confidence whenever modalities conflict, so monotone confidence is a wish with a
 price.
 Hard: the confidence is raised to that of the surest present subset, always. Soft: it is raised where it falls short by
-up to a reach, counted in standard deviations of a right-or-wrong answer of the wanted confidence, sqrt(t (1 - t)).
-Raising c to t is expected to cost KL(c, t) <= (t - c)^2 / (t (1 - t)) nats: the square of the reach bounds the price. Most
-violations lie within; a little beyond nothing is lifted, so a real conflict stays visible.
+up to a reach, counted in the agreement of the modalities times the root of the deviation sqrt(t (1 - t)) of a right-or-wrong
+answer of the wanted confidence t. Raising c to t is expected to cost KL(c, t) <= (t - c)^2 / (t (1 - t)) nats, so the price times
+the deviation is at most the square of reach and agreement. A little beyond nothing is lifted: a real conflict, where modalities
+do not agree, stays visible.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,20 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aecf_ros.fusion.agreement import agreement
 from aecf_ros.fusion.masking import all_subsets
 
-REACHES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+REACHES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0)
+LEAST_VARIANCE = 1e-4
+"""Of t (1 - t). Of a surer wanted confidence, rounding would decide how far the reach goes."""
 
 
-def soft_lift(confidence: Tensor, wanted: Tensor, reach: float) -> Tensor:
-    """The lifted confidence [B]: `wanted` where it is within `reach` standard deviations, back to `confidence` at 1.25 times
-    the reach, continuous between.
+def soft_lift(confidence: Tensor, wanted: Tensor, agreed: Tensor, reach: float) -> Tensor:
+    """The lifted confidence [B]: `wanted` where it is within the reach, back to `confidence` at 1.25 times that, continuous between.
 
-    >>> soft_lift(torch.tensor([0.76, 0.69, 0.5]), torch.tensor([0.8, 0.8, 0.8]), 0.25)
-    tensor([0.8000, 0.7500, 0.5000])
+    confidence, wanted and agreed, the agreement of the modalities, are [B] in [0, 1].
+
+    >>> agreed = torch.tensor([1.0, 1.0, 0.5, 1.0])
+    >>> soft_lift(torch.tensor([0.76, 0.69, 0.69, 0.5]), torch.full((4,), 0.8), agreed, 0.1 / 0.4**0.5)
+    tensor([0.8000, 0.7500, 0.6900, 0.5000])
     """
     shortfall = (wanted - confidence).clamp(min=0.0)
-    within = reach * (wanted * (1.0 - wanted)).clamp(min=0.0).sqrt()
+    within = reach * agreed * (wanted * (1.0 - wanted)).clamp(min=LEAST_VARIANCE).sqrt().sqrt()
     return confidence + torch.minimum(shortfall, (5.0 * within - 4.0 * shortfall).clamp(min=0.0))
 
 
@@ -58,15 +64,21 @@ def lift_to_subsets(
             f"{present.shape[-1]} modalities have too many subsets for monotone confidence; use monotone='off'"
         )
     lifted: list[Tensor] = []
+    alone: list[Tensor] = []  # what each modality says by itself, [B, C]; the first subsets are single modalities
     for row, subset in enumerate(subsets):
-        whole = row == len(subsets) - 1
-        here = logits if whole else logits_of(present & torch.tensor(subset, device=present.device))
+        among = present & torch.tensor(subset, device=present.device)
+        here = logits if row == len(subsets) - 1 else logits_of(among)
+        probabilities = torch.softmax(here, dim=-1)
+        confidence = probabilities.amax(-1)
         below = [lifted[r] for r in range(row) if all(a <= b for a, b in zip(subsets[r], subset))]
-        confidence = torch.softmax(here, dim=-1).amax(-1)
         if below:
             wanted = torch.stack(below).amax(0)
-            target = torch.maximum(confidence, wanted) if reach is None else soft_lift(confidence, wanted, reach)
+            target = torch.maximum(confidence, wanted)
+            if reach is not None:
+                target = soft_lift(confidence, wanted, agreement(torch.stack(alone, dim=1), among), reach)
             here, confidence = with_confidence(here, target), target
+        else:
+            alone.append(probabilities)
         lifted.append(confidence)
     return here
 

@@ -159,7 +159,7 @@ class LeanHead(nn.Module):
         confidence, best = torch.topk(probabilities, 1, dim=-1)  # (B, 1)
         top = self.labels == best
         if self.lifts and self.modalities > 1:
-            lifted = _lifted(confidence, self._surest(alone, evidence), self.reach)
+            lifted = _lifted(confidence, self._surest(alone, evidence, information, counted), agreed, self.reach)
             rest = (1.0 - lifted) / (1.0 + 2**-23 - confidence)
             probabilities, confidence = torch.where(top, lifted, probabilities * rest), lifted
         members = (set_threshold < probabilities) | top
@@ -167,7 +167,7 @@ class LeanHead(nn.Module):
         code = torch.index_select(self.codes, 0, (flags.to(ratio.dtype) @ self.flag_weights).long())
         return probabilities, confidence.reshape(-1), weights, entropy, agreed.reshape(-1), alone, members, code, outlier
 
-    def _surest(self, alone: Tensor, evidence: Tensor) -> Tensor:
+    def _surest(self, alone: Tensor, evidence: Tensor, information: Tensor, counted: Tensor) -> Tensor:
         """(B, 1): the highest confidence of a proper subset, each lifted to its own subsets; see ``fusion/monotone.py``."""
         if self.modalities == 2:
             return alone.amax((1, 2)).reshape(-1, 1)
@@ -178,13 +178,22 @@ class LeanHead(nn.Module):
             below = [r for r in range(row) if all(a <= b for a, b in zip(subsets[r], subsets[row], strict=True))]
             own = torch.softmax(evidence[:, members].sum(1) + self.log_prior, dim=-1).amax(-1, keepdim=True)
             wanted = found[:, below].amax(-1, keepdim=True)
-            found = torch.cat([found, _lifted(own, wanted, self.reach)], dim=1)
+            agreed = self._agreed(alone[:, members], information[:, members], counted[:, members])
+            found = torch.cat([found, _lifted(own, wanted, agreed, self.reach)], dim=1)
         return found.amax(-1, keepdim=True)
 
+    def _agreed(self, alone: Tensor, information: Tensor, counted: Tensor) -> Tensor:
+        """(B, 1): the agreement of those present of some modalities; where that is one there is nothing to lift."""
+        number = counted.sum(-1, keepdim=True)
+        share = counted / number.clamp(min=1.0)
+        mean = (share.unsqueeze(1) @ alone).squeeze(1).clamp(min=1e-30)  # 0 where none of them is there
+        divergence = (share * information).sum(-1, keepdim=True) - (mean * (mean.log() - self.log_prior)).sum(-1, keepdim=True)
+        return (1.0 - divergence / number.clamp(min=2.0).log()).clamp(0.0, 1.0)
 
-def _lifted(confidence: Tensor, wanted: Tensor, reach: float | None) -> Tensor:
+
+def _lifted(confidence: Tensor, wanted: Tensor, agreed: Tensor, reach: float | None) -> Tensor:
     """A confidence raised towards that of the surest subset, softly or, without a reach, all the way."""
-    return torch.maximum(confidence, wanted) if reach is None else soft_lift(confidence, wanted, reach)
+    return torch.maximum(confidence, wanted) if reach is None else soft_lift(confidence, wanted, agreed, reach)
 
 
 def _presence_row(pattern: Sequence[bool], set_threshold: float) -> list[float]:

@@ -11,7 +11,7 @@ from aecf_ros.fusion.curriculum import curriculum_rate, mask_dominant
 from aecf_ros.fusion.entropy import dropout_lambda, entropy_term, gate_entropy, scheduled_lambda
 from aecf_ros.fusion.experts import DirectionAndLength
 from aecf_ros.fusion.ma_afs import scheduler_inputs
-from aecf_ros.fusion.monotone import lift_to_subsets, soft_lift, with_confidence
+from aecf_ros.fusion.monotone import LEAST_VARIANCE, lift_to_subsets, soft_lift, with_confidence
 from aecf_ros.fusion.mwam import dct_matrix, frequency_ratio, modality_weights
 from aecf_ros.fusion.reliability import contaminated_log_odds, contaminated_log_probabilities, evidence_share
 from aecf_ros.fusion.statistics import EmbeddingDistance, predictive_entropy
@@ -163,16 +163,42 @@ def test_an_expert_sees_where_an_embedding_points_whatever_its_length():
 
 def test_soft_lift_reaches_within_reach_and_leaves_conflict_alone():
     confidence, wanted = torch.tensor([0.5, 0.76, 0.7, 0.69, 0.5]), torch.tensor([0.4, 0.8, 0.8, 0.8, 0.8])
-    lifted = soft_lift(confidence, wanted, reach=0.25)  # the deviation of 0.8 is 0.4, the reach 0.1
+    lifted = soft_lift(confidence, wanted, torch.ones(5), reach=0.1 / 0.4**0.5)  # the deviation of 0.8 is 0.4
     assert torch.allclose(lifted, torch.tensor([0.5, 0.8, 0.8, 0.75, 0.5]))
 
 
-def test_a_soft_lift_is_expected_to_cost_at_most_the_square_of_its_reach():
-    confidence, wanted = torch.rand(2, 20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    lifted = soft_lift(confidence, wanted, reach=0.3)
+def test_the_less_modalities_agree_the_shorter_a_soft_lift_reaches():
+    wanted, agreed = torch.full((4,), 0.8), torch.tensor([1.0, 0.5, 0.25, 0.0])
+    lifted = soft_lift(torch.full((4,), 0.76), wanted, agreed, reach=0.08 / 0.4**0.5)
+    assert torch.allclose(lifted, torch.tensor([0.8, 0.8, 0.76, 0.76]))
+
+
+def test_a_soft_lift_is_expected_to_cost_at_most_the_square_of_its_reach_over_the_deviation():
+    confidence, wanted, agreed = torch.rand(3, 20000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    lifted = soft_lift(confidence, wanted, agreed, reach=0.3)
     price = confidence * (confidence / lifted).log() + (1 - confidence) * ((1 - confidence) / (1 - lifted)).log()
-    assert 0.02 < price.max() <= 0.3**2
+    share = price * (wanted * (1 - wanted)).clamp(min=LEAST_VARIANCE).sqrt() / (0.3 * agreed) ** 2
+    assert 0.5 < share.max() <= 1
     assert price.min() >= -1e-12
+
+
+def test_the_lift_asks_each_subset_how_far_its_own_modalities_agree():
+    """Two that nearly agree, and a third that is sure of something else."""
+    evidence = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 4.0]]])
+
+    def logits_of(present):
+        return (evidence * present.unsqueeze(-1)).sum(1)
+
+    def confidence(*used):
+        present = torch.tensor([used])
+        return lift_to_subsets(logits_of, logits_of(present), present, 0.3).softmax(-1).amax(-1)
+
+    two, three = [evidence[:, :count].sum(1).softmax(-1).amax(-1) for count in (2, 3)]
+    alone = evidence.softmax(-1).amax(-1)[0]
+    agreed = agreement(evidence[:, :2].softmax(-1), torch.ones(1, 2, dtype=torch.bool))
+    assert torch.allclose(confidence(True, True, False), soft_lift(two, alone[:1], agreed, 0.3))
+    assert confidence(True, True, False).item() == pytest.approx(alone[0].item()) and alone[0] > two
+    assert torch.equal(confidence(True, True, True), three)  # a conflict: below the third alone, and out of reach
 
 
 def test_raising_confidence_keeps_the_order_of_the_other_labels():

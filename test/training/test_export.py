@@ -44,12 +44,12 @@ def _calibration(widths: tuple[int, ...], tempered: bool = True) -> Calibration:
 HEADS = {
     "evidence": (2, {"gate": "evidence", "monotone": "soft", "expert_hidden": [16]}, True),
     "additive": (4, {"gate": "additive", "expert_hidden": [16]}, True),
-    "lean": (2, {"gate": "evidence", "monotone": "soft", "expert_hidden": [16, 12], "expert_direction": False}, False),
+    "lean": (2, {"gate": "evidence", "monotone": "soft", "monotone_reach": 0.5, "expert_hidden": [16, 12], "expert_direction": False}, False),
     "lean 3": (3, {"gate": "evidence", "monotone": "hard", "expert_hidden": [16]}, False),
 }
 """Modalities, options of the layer, whether calibration gave it temperatures."""
 ALSO_LEAN = {
-    "lean linear": (4, {"gate": "evidence", "monotone": "soft", "monotone_reach": 0.2, "expert_hidden": []}, False),
+    "lean linear": (4, {"gate": "evidence", "monotone": "soft", "monotone_reach": 0.5, "expert_hidden": []}, False),
     "lean 1": (1, {"gate": "evidence", "expert_hidden": [16]}, False),
     "lean prior": (2, {"gate": "evidence", "expert_hidden": [16], "prior": torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])}, False),
 }
