@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from aecf_ros.cli import main
 from aecf_ros.commands.data import open_corpus
-from aecf_ros.training.archives import last_second, windows
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec
 from aecf_ros.training.features import samples_of
+from aecf_ros.training.protocols import last_second, windows
 
 CLASSES = ["aircraft", "bird", "dog", "ship"]
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
