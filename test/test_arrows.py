@@ -23,7 +23,7 @@ ALLOWED = {
 }
 """Room -> rooms and third-party packages that any of its modules may import."""
 
-ALLOWED_IN_MODULE = {"core.decode": {"cv2"}, "runtime.torch_backend": {"torch"}, "core.bundle": YAML_RECORDS, "replay.overlay": {"cv2"}, "replay.record": {"cv2"}, "replay.wire": {"cv2"}, "replay.effects": {"cv2"},
+ALLOWED_IN_MODULE = {"core.decode": {"cv2"}, "runtime.torch_backend": {"torch"}, "core.bundle": YAML_RECORDS, "replay.overlay": {"cv2"}, "replay.record": {"cv2"}, "replay.wire": {"cv2"}, "replay.content_effects": {"cv2"},
                      "training.sound": {"soundfile", "soxr"}, "training.archives": {"soxr"}, "training.protocols": {"soxr"}, "training.found": {"soundfile"}, "training.rows": {"pyarrow"}, "training.tune": {"optuna"}, "training.inspect_page": {"cv2"}, "core.cluster": {"ray"}}
 """Further packages that one module of a room may import."""
 

@@ -14,7 +14,8 @@ from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.core.vectors import RawVector
 from aecf_ros.replay.bag import AudioFormat, Bag, Recorded, Topics
-from aecf_ros.replay.faults import Delivery, Fault, FaultInjector
+from aecf_ros.replay.effect import Delivery
+from aecf_ros.replay.faults import Fault, FaultInjector
 from aecf_ros.replay.score import Run, explained, summarize
 from aecf_ros.replay.senses import Refused
 from aecf_ros.replay.track import Answer, Track

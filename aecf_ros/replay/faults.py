@@ -16,10 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from aecf_ros.core.decode import DecodeError
 from aecf_ros.core.messages import FormatUnknown
-from aecf_ros.replay.effects import KINDS, LAST_SEVERITY, Delivery, Effect, Option
+from aecf_ros.replay.effect import LAST_SEVERITY, Delivery, Effect, Option
+from aecf_ros.replay.effects import KINDS
 from aecf_ros.replay.wire import headless
-
-__all__ = ["KINDS", "Delivery", "Fault", "FaultError", "FaultInjector", "load_faults"]
 
 
 class FaultError(ValueError):

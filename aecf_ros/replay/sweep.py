@@ -6,7 +6,8 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from aecf_ros.replay.effects import KINDS, LAST_SEVERITY
+from aecf_ros.replay.effect import LAST_SEVERITY
+from aecf_ros.replay.effects import KINDS
 from aecf_ros.replay.faults import Fault, FaultError
 from aecf_ros.replay.figures import SweepPoint
 from aecf_ros.replay.score import Run, Scored

@@ -9,8 +9,9 @@ from test.replay.simulated import INFO, START_NS, stamp
 
 from aecf_ros.core.decode import DecodeError, decode_audio, decode_image
 from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.replay.effect import Delivery
 from aecf_ros.replay.effects import KINDS
-from aecf_ros.replay.faults import Delivery, Fault, FaultError, FaultInjector
+from aecf_ros.replay.faults import Fault, FaultError, FaultInjector
 from aecf_ros.replay.wire import raw_record, stamp_ns
 
 STREAMS = {"camera": "image", "audio": "audio"}
