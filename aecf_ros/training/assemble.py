@@ -20,7 +20,7 @@ from aecf_ros.training.evaluation import Evaluation, rounded
 from aecf_ros.training.export import HEAD_OUTPUTS, CalibratedHead, export_onnx, verify_encoder, verify_head, write_bundle
 from aecf_ros.training.features import TrainedEncoder, to_tensor
 from aecf_ros.training.frozen import INPUTS, OUTPUT, Encoder, FrozenEncoder
-from aecf_ros.training.head import Settled
+from aecf_ros.training.gate import Settled
 from aecf_ros.training.label_card import label_card
 from aecf_ros.training.label_head import LabelCalibration
 from aecf_ros.training.parts import Part

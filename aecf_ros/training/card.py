@@ -11,7 +11,7 @@ from aecf_ros.training.calibrate import Calibration
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.evaluation import Evaluation
 from aecf_ros.training.field import KINDS
-from aecf_ros.training.head import Settled
+from aecf_ros.training.gate import Settled
 from aecf_ros.training.parts import Part
 
 _METRICS = (

@@ -23,7 +23,8 @@ from aecf_ros.training.evaluation import answers_of, evaluate
 from aecf_ros.training.export import CalibratedHead, ExportedHead
 from aecf_ros.training.features import TrainedEncoder, fit_encoder, samples_of
 from aecf_ros.training.frozen import INPUTS, Encoder, FrozenEncoder, open_encoder
-from aecf_ros.training.head import Settled, fit_experts, fit_gate, new_head, put_prior, settle_gate
+from aecf_ros.training.gate import Settled, fit_gate, settle_gate
+from aecf_ros.training.head import fit_experts, new_head, put_prior
 from aecf_ros.training.label_head import LabelCalibration, LabelHead, calibrate_labels
 from aecf_ros.training.loop import Advance
 from aecf_ros.training.parts import Part, gather

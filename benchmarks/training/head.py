@@ -13,7 +13,8 @@ from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibrate import calibrate
 from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.draws import draws_of
-from aecf_ros.training.head import fit_experts, fit_gate, new_head, settle_gate
+from aecf_ros.training.gate import fit_gate, settle_gate
+from aecf_ros.training.head import fit_experts, new_head
 from aecf_ros.training.pairs import same_moments
 from aecf_ros.training.parts import Part, Table
 

@@ -9,14 +9,15 @@ from torch.nn import functional as F
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.fusion import AECF
 from aecf_ros.fusion.monotone import REACHES
-from aecf_ros.training import head as head_module
+from aecf_ros.training import gate as gate_module
 from aecf_ros.training import loop
 from aecf_ros.training.calibrate import subset_logits
-from aecf_ros.training.config import ConfigError, HeadConfig, ReliabilityConfig
+from aecf_ros.training.config import HeadConfig, ReliabilityConfig
 from aecf_ros.training.config_file import load_config
 from aecf_ros.training.draws import ByLabel
 from aecf_ros.training.folder import folder_corpus
-from aecf_ros.training.head import fit_experts, fit_gate, new_head, settle_gate
+from aecf_ros.training.gate import fit_gate, settle_gate
+from aecf_ros.training.head import fit_experts, new_head
 from aecf_ros.training.pairs import pair_by_label
 from aecf_ros.training.parts import Table
 from aecf_ros.training.train import train
@@ -98,7 +99,7 @@ def test_a_kind_that_nobody_trained_on_loses_at_least_twice_the_confidence_of_cl
 
 def test_reliability_that_was_fitted_is_taken_up_and_that_of_other_data_is_not(fitted, monkeypatch):
     experts, gated, folder, table = fitted
-    monkeypatch.setattr(head_module, "fit_reliability", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(gate_module, "fit_reliability", lambda *_: pytest.fail("fitted again"))
     again = fit_gate(experts, [table], FAST, 1, folder, lambda: None)
     for name, value in gated.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
@@ -179,7 +180,7 @@ def test_a_run_killed_after_everything_it_saves_ends_with_the_head_of_one_that_w
         saved.append(path.name)
         raise Killed
 
-    for module in (loop, head_module):
+    for module in (loop, gate_module):
         monkeypatch.setattr(module, "save_arrays", save_then_die)
     while not (tmp_path / "killed").exists() and len(saved) < 20:
         try:

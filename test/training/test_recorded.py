@@ -11,7 +11,7 @@ import torch
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.moments import NOTHING
-from aecf_ros.training import head as head_module
+from aecf_ros.training import gate as gate_module
 from aecf_ros.training import loop, shards
 from aecf_ros.training.calibrate import CalibrationError
 from aecf_ros.training.config import ConfigError, HeadConfig, TrainConfig
@@ -133,7 +133,7 @@ def test_a_run_killed_after_anything_it_writes_gives_the_same_metrics(trained, c
         written.append(path)
         raise Killed
 
-    for module in (loop, head_module):
+    for module in (loop, gate_module):
         monkeypatch.setattr(module, "save_arrays", then_die(loop.save_arrays))
     monkeypatch.setattr(shards, "_save", save_then_die)
     while not (tmp_path / "killed").exists() and len(written) < 60:

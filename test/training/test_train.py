@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.commands.train import train_command
-from aecf_ros.training import head as head_module
+from aecf_ros.training import gate as gate_module
 from aecf_ros.training import loop, shards
 from aecf_ros.training.config import OptimizerConfig
 from aecf_ros.training.config_file import load_config
@@ -97,7 +97,7 @@ def test_the_run_folder_says_what_was_run_and_what_came_of_it_and_holds_no_pickl
 
 
 def test_training_again_repeats_nothing_and_gives_the_same_graph(trained, tiny_dataset, quick_config, monkeypatch):
-    for module in (loop, head_module):
+    for module in (loop, gate_module):
         monkeypatch.setattr(module, "save_arrays", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(shards, "save_file", lambda *_: pytest.fail("encoded again"))
     again = trained.parent / "again"
