@@ -287,14 +287,15 @@ def upstream(context: Context) -> nn.Module:
 def ours(context: Context, layer: AECF | None = None, *, monotone: str = "soft") -> nn.Module:
     """Cross-fitted reliability, settled on the calibration part, confidence lifted softly.
 
-    The lift may cost 0.002 nats on the calibration part, and stops where violations are down to 2 %.
+    The lift may cost 0.002 nats on the calibration part, and stops where violations are down to 2.5 %: half a point below what
+    issue 3 allows on `hard`, some three standard errors of a rate over 10,000 answers.
     """
     layer = context.settled(context.fitted) if layer is None else copy.deepcopy(layer)
     layer.monotone = monotone
     if monotone == "soft":
         ceiling = context.calibration_loss(context.fresh(layer, "off"), (True, True)) + 0.002
         sample = context.calibration
-        layer.monotone_reach = choose_reach(layer, sample.embeddings, sample.label, violation=0.02, ceiling=ceiling)
+        layer.monotone_reach = choose_reach(layer, sample.embeddings, sample.label, violation=0.025, ceiling=ceiling)
     return layer
 
 
