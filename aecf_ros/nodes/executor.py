@@ -1,13 +1,16 @@
-"""rclpy's executor with a short way for the messages that come often.
+"""rclpy's executor with a short way for the messages that come often, and with a deadline that needs no timer.
 
 rclpy looks through every entity of a node, in Python, before each message. A lifecycle node has some thirty, so between two frames that takes as long
-as the head. Here they are looked through when something other than a message was served; until then the same set is waited for again. rclpy's own
-EventsExecutor does not serve callbacks that ask for a message's number (7.1.6), and Humble has none.
+as the head. Here they are looked through when something other than a message was served; until then the same set is waited for again, and while
+messages come all of it only ten times a second. rclpy's own
+EventsExecutor does not serve callbacks that ask for a message's number (7.1.6), and Humble has none. A timer set anew after each message wakes
+the wait set once for nothing each time (rcl triggers a guard condition), which takes half as long as publishing; here the wait itself is limited.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from time import monotonic_ns
 from typing import Any
 
 from rclpy.executors import ShutdownException, SingleThreadedExecutor, TimeoutException
@@ -20,8 +23,14 @@ from rclpy.waitable import NumberOfEntities
 from aecf_ros.core.errors import first_line
 
 NANOSECONDS = 1_000_000_000
+OTHERS_EVERY_NS = NANOSECONDS // 10
+"""How long a timer, a service or an event may wait while messages come: waiting for thirty entities costs seven times what it does for three."""
 Take = Callable[[Any, Mapping[str, Any]], None]
 """Given a message (its bytes, where the subscription is raw) and what the middleware says of it."""
+
+
+def _never() -> None:
+    """There is no deadline."""
 
 
 class DirectExecutor(SingleThreadedExecutor):
@@ -32,18 +41,23 @@ class DirectExecutor(SingleThreadedExecutor):
 
     Args:
         direct: asked whenever the entities are looked through: the subscriptions to serve directly, and with what.
+        wait_s: asked before each wait: how long until ``on_due``, in seconds; ``None`` waits for entities alone.
+        on_due: called when that time is over, whatever else is to be done.
     """
 
-    def __init__(self, direct: Callable[[], Iterable[tuple[Subscription, Take]]], **kwargs: Any) -> None:
+    def __init__(self, direct: Callable[[], Iterable[tuple[Subscription, Take]]], wait_s: Callable[[], float | None] = _never,
+                 on_due: Callable[[], None] = _never, **kwargs: Any) -> None:
         self._changed: GuardCondition | None = None  # the base class may wake itself before it is made
         super().__init__(**kwargs)
         self._changed = GuardCondition(callback=None, callback_group=None, context=self.context)
-        self._direct = direct
+        self._direct, self._wait_s, self._on_due = direct, wait_s, on_due
         self._waiting: _WaitingFor | None = None
         self._short_way = True
+        self._others_due_ns = 0
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Serve what is there, or wait for it at most ``timeout_sec`` (``None``: for ever)."""
+        """Serve what is there, or wait for it at most ``timeout_sec`` (``None``: for ever), and no longer than until something is due."""
+        timeout_sec = self._until_due(timeout_sec)
         if self._short_way and self._waiting is None:
             direct = self._direct()
             try:
@@ -54,11 +68,15 @@ class DirectExecutor(SingleThreadedExecutor):
         if self._waiting is None:
             super().spin_once(timeout_sec)
             return
-        messages, others = self._waiting.wait(-1 if timeout_sec is None else int(timeout_sec * NANOSECONDS))
+        timeout_ns, left_ns = -1 if timeout_sec is None else int(timeout_sec * NANOSECONDS), self._others_due_ns - monotonic_ns()
+        everything = left_ns <= 0
+        messages, others = self._waiting.wait(timeout_ns if everything or 0 <= timeout_ns < left_ns else left_ns, everything)
         if others:  # events before messages: who answers a message may be gone, and the event of its coming with it
             self._forget()
             self._serve_others()
             return
+        if everything and messages:
+            self._others_due_ns = monotonic_ns() + OTHERS_EVERY_NS
         for subscription, take in messages:
             found = subscription.handle.take_message(subscription.msg_type, subscription.raw)
             if found is not None:
@@ -83,6 +101,14 @@ class DirectExecutor(SingleThreadedExecutor):
             self._changed.destroy()
             self._changed = None
         return super().shutdown(timeout_sec)
+
+    def _until_due(self, timeout_sec: float | None) -> float | None:
+        """Do what is due; ``timeout_sec``, or how long until something is due again where that is less."""
+        wait_s = self._wait_s()
+        if wait_s is not None and wait_s <= 0:
+            self._on_due()
+            wait_s = self._wait_s()
+        return timeout_sec if wait_s is None or timeout_sec is not None and timeout_sec < wait_s else wait_s
 
     def _serve_others(self) -> None:
         """Until there is nothing, since rclpy's own wait takes the triggers of what it does not come to at once."""
@@ -127,24 +153,31 @@ class _WaitingFor:
             (self._set.add_subscription, subscriptions), (self._set.add_guard_condition, guards), (self._set.add_timer, self._timers),
             (self._set.add_client, clients), (self._set.add_service, services)) for entity in entities]
         self._direct = {subscription.handle.pointer: (subscription, take) for subscription, take in direct if subscription in subscriptions}
+        self._add_urgent = [(self._set.add_guard_condition, changed.handle), *((self._set.add_subscription, s.handle) for s in subscriptions)]
 
-    def wait(self, timeout_ns: int) -> tuple[list[tuple[Subscription, Take]], bool]:
-        """The messages that can be taken directly, and whether anything else is to be done, within ``timeout_ns`` (negative: for ever)."""
+    def wait(self, timeout_ns: int, everything: bool) -> tuple[list[tuple[Subscription, Take]], bool]:
+        """The messages that can be taken directly, and whether anything else is to be done, within ``timeout_ns`` (negative: for ever).
+
+        Without ``everything`` only messages are looked for (``/clock`` is one), and whether the executor was woken.
+        """
         entities = self._set
         entities.clear_entities()
-        for add, handle in self._add:
+        for add, handle in self._add if everything else self._add_urgent:
             add(handle)
-        for waitable in self._waitables:
+        for waitable in self._waitables if everything else ():
             waitable.add_to_wait_set(entities)
         entities.wait(timeout_ns)
         ready, triggered = entities.get_ready_entities("subscription"), entities.get_ready_entities("guard_condition")
+        messages = [self._direct[pointer] for pointer in ready if pointer in self._direct]
+        urgent = len(messages) < len(ready) or bool(triggered)
+        if not everything:
+            return messages, urgent
         # The wait has taken the triggers of events and guard conditions: an event remembers that it was asked, a guard condition is triggered again.
         events = [waitable for waitable in self._waitables if waitable.is_ready(entities)]
         for guard in self._guards:
             if guard.handle.pointer in triggered:
                 guard.trigger()
-        messages = [self._direct[pointer] for pointer in ready if pointer in self._direct]
-        others = (len(messages) < len(ready) or bool(triggered) or bool(events) or any(timer.handle.is_timer_ready() for timer in self._timers)
+        others = (urgent or bool(events) or any(timer.handle.is_timer_ready() for timer in self._timers)
                   or any(entities.get_ready_entities(kind) for kind in ("service", "client")))
         return messages, others
 

@@ -19,7 +19,6 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription
 from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -32,7 +31,7 @@ from aecf_ros.core.errors import first_line
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState
 from aecf_ros.nodes import convert
-from aecf_ros.nodes.executor import DirectExecutor, Take
+from aecf_ros.nodes.executor import DirectExecutor
 from aecf_ros.nodes.inputs import LATCHED_QOS, Inputs, Read, Unreadable
 from aecf_ros.nodes.parameters import (
     AUTOSTART,
@@ -77,8 +76,8 @@ class FusionNode(LifecycleNode):
 
     Configuring loads and warms the model, activating subscribes, deactivating stops inference and keeps the model, cleaning up
     frees it. One executor thread calls everything but the loading of ``~/reload_model`` and, with the worker, what touches the pipeline:
-    that is always submitted to ``_schedule``. A timer set to the pipeline's next deadline covers the time when no message comes; a worker
-    waits for it itself.
+    that is always submitted to ``_schedule``. The pipeline's next deadline covers the time when no message comes: a worker waits for it itself, so
+    does :class:`DirectExecutor`, and under any other executor it is a timer's.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -175,9 +174,10 @@ class FusionNode(LifecycleNode):
         self.get_logger().error(f"a transition from '{state.label}' failed; the node is unconfigured again")
         return TransitionCallbackReturn.SUCCESS
 
-    def inputs_now(self) -> list[tuple[Subscription, Take]]:
-        """For :class:`DirectExecutor`."""
-        return self._inputs.direct()
+    def direct_executor(self) -> DirectExecutor:
+        """What serves this node with the least work between two frames."""
+        return DirectExecutor(self._inputs.direct, lambda: self._wait_s() if self._active and self._schedule.name == "inline" else None,
+                              self._on_deadline)
 
     def _failed(self, reason: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
         self.failure = reason
@@ -297,10 +297,10 @@ class FusionNode(LifecycleNode):
         model = self._model
         if self._active and model is not None:
             arrived_ns = time.perf_counter_ns()
-            self._look_at_clock()
             received_ns = self._node_ns()
             slot = name if name in model.cameras else None  # sound must not be cut; of a camera's frames only the newest counts
             self._schedule.submit(partial(self._take, name, read, message, arrived_ns, received_ns), slot)
+            self._look_at_clock()  # for the next message: this one has waited long enough
 
     def _take(self, name: str, read: Read, message: Any, arrived_ns: int, received_ns: int) -> None:
         model = self._model
@@ -371,7 +371,7 @@ class FusionNode(LifecycleNode):
             self._debug_image.publish(convert.overlay_to_message(self._frame, prediction, camera))
 
     def _set_deadline(self) -> None:
-        if self._schedule.name == "inline":
+        if self._schedule.name == "inline" and not isinstance(self.executor, DirectExecutor):
             self._deadline.timer_period_ns = max(int(self._wait_s() * NANOSECONDS), LEAST_WAIT_NS)
             self._deadline.reset()
 
@@ -484,7 +484,7 @@ def start(node: FusionNode) -> bool:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of ``ros2 run aecf_ros fusion_node``."""
-    run_node(FusionNode, "fusion_node", CANNOT_START, args, start, lambda node: DirectExecutor(node.inputs_now))
+    run_node(FusionNode, "fusion_node", CANNOT_START, args, start, FusionNode.direct_executor)
 
 
 if __name__ == "__main__":

@@ -259,11 +259,11 @@ class Pipeline:
     def _interpret(self, head: HeadOutput, present: list[bool], node_time_ns: int) -> Prediction:
         labels = self.manifest.labels
         class_id = int(head.probabilities.argmax())
-        alone = head.modality_probabilities  # (M, C)
+        best_alone = head.modality_probabilities.argmax(axis=1).tolist()
         reports = tuple([
-            ModalityReport(name, stream.state, used, weight, stream.source.stamp_ns, labels[best] if used else "", confidence if used else 0.0)
-            for (name, stream), used, weight, best, confidence in zip(self._streams.items(), present, head.gate_weights.tolist(),
-                                                                      alone.argmax(axis=1).tolist(), alone.max(axis=1).tolist(), strict=True)])
+            ModalityReport(name, stream.state, used, weight, stream.source.stamp_ns, labels[best] if used else "", float(alone[best]) if used else 0.0)
+            for (name, stream), used, weight, best, alone in zip(self._streams.items(), present, head.gate_weights.tolist(), best_alone,
+                                                                 head.modality_probabilities, strict=True)])
         stamps = [r.evidence_stamp_ns for r in reports if r.used and r.evidence_stamp_ns is not None]
         reason = ABSTAIN_REASONS[head.abstain_code] or ("low confidence" if head.confidence < self.config.min_confidence else "")
         return Prediction(

@@ -26,12 +26,29 @@ WAIT_S = 60.0
 
 
 @dataclass
+class Deadline:
+    """Something due a while after it was last done; never before it is set."""
+
+    after_s: float | None = None
+    done: list[float] = field(default_factory=list)
+
+    def wait_s(self) -> float | None:
+        if self.after_s is None:
+            return None
+        return 0.0 if not self.done else max(0.0, self.done[-1] + self.after_s - time.monotonic())
+
+    def do(self) -> None:
+        self.done.append(time.monotonic())
+
+
+@dataclass
 class Served:
     """A node under a DirectExecutor that hears itself."""
 
     node: Node
     executor: DirectExecutor
     direct: list[tuple[Subscription, Take]]
+    deadline: Deadline
     heard: list[Any] = field(default_factory=list)
     by_the_short_way: int = 0
 
@@ -63,9 +80,10 @@ def served(domain: int) -> Iterator[Served]:
     rclpy.init(context=context, domain_id=domain)
     node = Node("served", context=context)
     direct: list[tuple[Subscription, Take]] = []
-    executor = DirectExecutor(lambda: direct, context=context)
+    deadline = Deadline()
+    executor = DirectExecutor(lambda: direct, deadline.wait_s, deadline.do, context=context)
     executor.add_node(node)
-    yield Served(node, executor, direct)
+    yield Served(node, executor, direct, deadline)
     executor.shutdown()
     node.destroy_node()
     context.try_shutdown()
@@ -100,6 +118,38 @@ def test_a_timer_a_service_and_another_subscription_are_served_beside_messages(s
         other.publish(String(data="y"))
 
     served.until(lambda: answer.done() and len(ticks) > 3 and len(others) > 3 and len(served.heard) > 3, publish)
+
+
+def test_while_messages_come_others_messages_and_tasks_do_not_wait_for_the_next_look(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = served.listen("a", lambda data, info: served.heard.append(data))
+    others: list[String] = []
+    served.node.create_subscription(String, "b", others.append, 10)
+    other = served.node.create_publisher(String, "b", 10)
+    served.until(other.get_subscription_count)
+    served.until(lambda: others, lambda: other.publish(String(data="y")))  # both ends know of each other
+    monkeypatch.setattr("aecf_ros.nodes.executor.OTHERS_EVERY_NS", 10**15)
+    at_first = served.by_the_short_way
+    served.until(lambda: served.by_the_short_way > at_first, lambda: publisher.publish(String(data="x")))
+    others.clear()
+    served.until(lambda: others, lambda: other.publish(String(data="y")))
+    done: list[int] = []
+    served.executor.create_task(lambda: done.append(1))
+    served.until(lambda: done)
+
+
+def test_what_is_due_is_done_when_nothing_comes_and_when_messages_never_end(served: Served) -> None:
+    served.deadline.after_s = 0.02
+    served.executor.spin_once(timeout_sec=0)
+    assert len(served.deadline.done) == 1
+    served.executor.spin_once(timeout_sec=WAIT_S)  # returns when it is due again, which is then done
+    served.executor.spin_once(timeout_sec=0)
+    first, second = served.deadline.done
+    assert 0.02 <= second - first < WAIT_S
+    publisher = served.listen("a", lambda data, info: served.heard.append(data))
+    publisher.publish(String(data="x"))
+    at_first = len(served.deadline.done)
+    served.until(lambda: len(served.deadline.done) > at_first + 3, lambda: publisher.publish(String(data="x")))
+    assert served.heard
 
 
 def test_a_coroutine_that_waits_does_not_hold_up_messages_and_goes_on(served: Served) -> None:
