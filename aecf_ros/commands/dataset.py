@@ -69,7 +69,7 @@ def _specs(config: TrainConfig) -> list[ModalitySpec]:
     if all(of.onnx is None and of.vector is None for of in config.encoders.values()):
         return []
     from aecf_ros.training.frozen import EncoderError
-    from aecf_ros.training.train import given_specs  # brings torch
+    from aecf_ros.training.given import given_specs  # brings torch
 
     try:
         return given_specs(config)

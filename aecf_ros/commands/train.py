@@ -21,10 +21,11 @@ from aecf_ros.training.datasets import DatasetError
 from aecf_ros.training.evaluation import Metrics
 from aecf_ros.training.export import ExportError
 from aecf_ros.training.frozen import EncoderError
+from aecf_ros.training.given import given_specs
 from aecf_ros.training.measure import specs_of, training_config
 from aecf_ros.training.precision import PRECISIONS, comparison, quantize
 from aecf_ros.training.ranks import joined
-from aecf_ros.training.train import given_specs, train
+from aecf_ros.training.train import train
 
 PathArgument = click.Path(path_type=Path)
 

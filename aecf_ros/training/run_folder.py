@@ -20,6 +20,11 @@ PACKAGES = ("aecf_ros", "numpy", "torch", "onnx", "onnxruntime", "onnxscript", "
 """Whose versions ``environment.txt`` names."""
 
 
+def folder_of(out: Path, run: Path | str | None) -> Path:
+    """Where the run that writes the bundle ``out`` is kept, if ``run`` does not say."""
+    return Path(run) if run is not None else Path("out") / "train" / out.name
+
+
 class RunFolder:
     """``checkpoints/`` and ``features/``, ``config.yaml``, ``environment.txt``, ``metrics.csv`` (losses), ``metrics.json``,
     ``curves.png`` and ``reliability.png``."""

@@ -19,11 +19,12 @@ from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import DatasetError
 from aecf_ros.training.frozen import Encoder
+from aecf_ros.training.given import check
 from aecf_ros.training.loop import fingerprint
 from aecf_ros.training.pairs import same_moments
 from aecf_ros.training.parts import Part, Table
-from aecf_ros.training.run_folder import RunFolder
-from aecf_ros.training.train import check, fit_head, prepare, progress_bars, run_folder, settle_head
+from aecf_ros.training.run_folder import RunFolder, folder_of
+from aecf_ros.training.stages import fit_head, prepare, progress_bars, settle_head
 
 AS_GIVEN = "as given"
 WIDTHS = (AS_GIVEN, 64, 128, 256, 512)
@@ -51,7 +52,7 @@ def tune(
         ConfigError, DatasetError, EncoderError: as :func:`aecf_ros.training.train.train`; a class of the calibration part has
             too few clusters for two halves.
     """
-    folder = RunFolder(run_folder(Path(out), run))
+    folder = RunFolder(folder_of(Path(out), run))
     torch.set_num_threads(config.threads)
     frozen = check(corpus, config)
     folder.begin(config)

@@ -23,10 +23,11 @@ from aecf_ros.training.config_file import load_config
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.datasets import DatasetError, ImageSpec, VectorSpec
 from aecf_ros.training.field import KINDS, Field, corrupt
+from aecf_ros.training.given import given_specs
 from aecf_ros.training.inspect_data import inspect_corpus
 from aecf_ros.training.inspect_page import write_page
 from aecf_ros.training.table import table_corpus
-from aecf_ros.training.train import given_specs, train
+from aecf_ros.training.train import train
 from aecf_ros.training.vectors import standardizing_encoder
 from test.conftest import LABELS, SIDE, write_image_encoder
 from test.training.files import write_rows
