@@ -15,7 +15,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from aecf_ros.nodes.camera import Camera, CameraHealth, CameraSettings, Shot, silence_libraries
-from aecf_ros.nodes.convert import key_values, ns_to_stamp
+from aecf_ros.nodes.convert import ns_to_stamp
+from aecf_ros.nodes.diagnostics import key_values
 from aecf_ros.nodes.driver import CANNOT_START, declare
 from aecf_ros.nodes.parameters import Parameter
 from aecf_ros.nodes.process import Ended, run_node

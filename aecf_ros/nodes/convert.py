@@ -6,12 +6,11 @@ from array import array
 import numpy as np
 from aecf_msgs.msg import FusedPrediction
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from sensor_msgs.msg import Image
 
 from aecf_ros.core.decode import decode_image
 from aecf_ros.core.messages import stamp_to_ns
-from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, RawImage, StreamState, StreamStatus
+from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, RawImage, StreamState
 from aecf_ros.replay.overlay import draw_overlay
 
 
@@ -43,37 +42,3 @@ def overlay_to_message(raw: RawImage, prediction: Prediction, camera: str) -> Im
     message.header.stamp = ns_to_stamp(raw.stamp_ns)
     message.header.frame_id = raw.frame_id
     return message
-
-
-_LEVELS = {
-    StreamState.WAITING: DiagnosticStatus.WARN,
-    StreamState.OK: DiagnosticStatus.OK,
-    StreamState.LATE: DiagnosticStatus.WARN,
-    StreamState.DEGRADED: DiagnosticStatus.WARN,
-}
-
-
-def status_to_diagnostic(status: StreamStatus, node_name: str, waiting_too_long: bool, not_served: int) -> DiagnosticStatus:
-    """One diagnostic status of a stream, with units in the keys (REP-107); ``not_served`` messages were never decoded."""
-    level = _LEVELS.get(status.state, DiagnosticStatus.ERROR)
-    if status.state is StreamState.WAITING and waiting_too_long:
-        level = DiagnosticStatus.ERROR
-    message = f"{status.state.name}: {status.reason}" if status.reason else status.state.name
-    return DiagnosticStatus(level=level, name=f"{node_name}: {status.name}", message=message, hardware_id=status.name, values=key_values({
-        "state": status.state.name,
-        "silent (s)": "never received" if status.silent_s is None else f"{status.silent_s:.3f}",
-        "rate (Hz)": "unknown" if status.rate_hz is None else f"{status.rate_hz:.2f}",
-        "usual rate (Hz)": "not learned" if status.usual_rate_hz is None else f"{status.usual_rate_hz:.2f}",
-        "age at arrival (s)": "unknown" if status.age_s is None else f"{status.age_s:.3f}",
-        "stamps": "none in the messages, arrival is taken" if status.headless else "from the header",
-        "stale after (s)": f"{status.stale_after_s:.3f}",
-        "dropped after (s)": f"{status.dropped_after_s:.3f}",
-        "received (messages)": status.received,
-        "rejected (messages)": status.rejected,
-        "not served (messages)": not_served,
-    }))
-
-
-def key_values(values: dict[str, object]) -> list[KeyValue]:
-    """Diagnostic key-values of a mapping."""
-    return [KeyValue(key=key, value=str(value)) for key, value in values.items()]

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import threading
 import time
 from collections import Counter
@@ -30,7 +29,8 @@ from aecf_ros.core.drift import warning as drift_warning
 from aecf_ros.core.errors import first_line
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState
-from aecf_ros.nodes import convert
+from aecf_ros.nodes.convert import overlay_to_message
+from aecf_ros.nodes.diagnostics import Complaints, inference_to_diagnostic, status_to_diagnostic
 from aecf_ros.nodes.executor import DirectExecutor
 from aecf_ros.nodes.inputs import LATCHED_QOS, Inputs, Read, Unreadable
 from aecf_ros.nodes.parameters import (
@@ -52,8 +52,6 @@ from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 from aecf_ros.runtime.schedule import Inline, Schedule, Worker, choose_scheduling
 
 PREDICTION_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-LOG_PERIOD_NS = 5 * NANOSECONDS
-MAX_KINDS = 64
 LEAST_WAIT_NS = 1_000_000
 
 CANNOT_START = (BundleError, BackendError, ParameterError)
@@ -90,7 +88,7 @@ class FusionNode(LifecycleNode):
         self._enabled = ENABLED.declare(self)
         self._states: tuple[StreamState, ...] = ()
         self._fault = ""
-        self._complaints = _Complaints(self)
+        self._complaints = Complaints(self)
         self._last_ns = 0
         self._activated_ns = 0
         self._step_ns = 0
@@ -368,7 +366,7 @@ class FusionNode(LifecycleNode):
         self._classification.publish(prediction, frame_id)
         camera = self._model.pipeline.manifest.lead_camera
         if self._frame is not None and camera is not None and self._debug_image.get_subscription_count():
-            self._debug_image.publish(convert.overlay_to_message(self._frame, prediction, camera))
+            self._debug_image.publish(overlay_to_message(self._frame, prediction, camera))
 
     def _set_deadline(self) -> None:
         if self._schedule.name == "inline" and not isinstance(self.executor, DirectExecutor):
@@ -428,7 +426,7 @@ class FusionNode(LifecycleNode):
         model = self._model
         grace_ns = int(self.get_parameter("waiting_grace_s").value * NANOSECONDS)
         waited_long = self._active and time.monotonic_ns() - self._activated_ns > grace_ns
-        statuses = [convert.status_to_diagnostic(s, name, waited_long, self._not_served(s.name))
+        statuses = [status_to_diagnostic(s, name, waited_long, self._not_served(s.name))
                     for s in model.pipeline.statuses(self._now_ns())] if self._active else []
         return [*statuses, self._diagnose_inference(model)]
 
@@ -438,39 +436,15 @@ class FusionNode(LifecycleNode):
 
     def _diagnose_inference(self, model: _Model) -> DiagnosticStatus:
         doing = "disabled" if not self._enabled else "active" if self._active else "inactive"
-        fault, drift = model.backend.fault or self.failure, model.pipeline.drift.findings(self._now_ns())
-        unlike = drift_warning(drift)
-        return DiagnosticStatus(
-            level=DiagnosticStatus.ERROR if fault else DiagnosticStatus.WARN if unlike else DiagnosticStatus.OK, name=f"{self.get_name()}: inference",
-            message=fault or unlike or f"{doing} on {model.backend.device}", hardware_id=model.backend.device, values=convert.key_values({
-                "model": model.bundle.manifest.name, "device": model.backend.device, "scheduling": model.scheduling,
-                "predictions (messages)": self._predictions, **drift_values(drift), "last step (ms)": f"{self._step_ns / 1e6:.2f}",
-                **{f"stage {stage} (ms)": f"{ms:.3f}" for stage, ms in model.pipeline.trace.medians_ms().items()}}))
+        drift = model.pipeline.drift.findings(self._now_ns())
+        return inference_to_diagnostic(self.get_name(), model.backend.device, doing, model.backend.fault or self.failure, drift_warning(drift), {
+            "model": model.bundle.manifest.name, "device": model.backend.device, "scheduling": model.scheduling,
+            "predictions (messages)": self._predictions, **drift_values(drift), "last step (ms)": f"{self._step_ns / 1e6:.2f}",
+            **{f"stage {stage} (ms)": f"{ms:.3f}" for stage, ms in model.pipeline.trace.medians_ms().items()}})
 
 
 def _unforeseen(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
-
-
-class _Complaints:
-    """Logs rejected messages: each kind of reason at once, then at most one line in five seconds for each stream and kind."""
-
-    def __init__(self, node: LifecycleNode) -> None:
-        self._node = node
-        self._said_ns: dict[tuple[str, str], int] = {}
-        self._unsaid: Counter[tuple[str, str]] = Counter()
-
-    def say(self, stream: str, reason: str, now_ns: int) -> None:
-        kind = (stream, re.sub(r"\d+", "#", reason))
-        if now_ns - self._said_ns.get(kind, -LOG_PERIOD_NS) < LOG_PERIOD_NS:
-            self._unsaid[kind] += 1
-            return
-        if len(self._said_ns) >= MAX_KINDS:  # reasons quote what was found, so a hostile publisher could make any number
-            self._said_ns.clear()
-            self._unsaid.clear()
-        more = self._unsaid.pop(kind, 0)
-        self._said_ns[kind] = now_ns
-        self._node.get_logger().warning(f"{stream}: {reason}" + (f" ({more} more like it since the last line)" if more else ""))
 
 
 def start(node: FusionNode) -> bool:

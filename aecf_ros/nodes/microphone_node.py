@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
-from aecf_ros.nodes.convert import key_values
+from aecf_ros.nodes.diagnostics import key_values
 from aecf_ros.nodes.driver import CANNOT_START, declare
 from aecf_ros.nodes.microphone import Health, Microphone, MicrophoneSettings, Sound
 from aecf_ros.nodes.parameters import Parameter

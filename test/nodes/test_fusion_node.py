@@ -20,7 +20,8 @@ from std_msgs.msg import Header
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import NANOSECONDS, StreamState, subset_name
-from aecf_ros.nodes.fusion_node import LOG_PERIOD_NS, PREDICTION_QOS
+from aecf_ros.nodes.diagnostics import LOG_PERIOD_NS
+from aecf_ros.nodes.fusion_node import PREDICTION_QOS
 from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.nodes.shared_memory import files_of, orphans
 

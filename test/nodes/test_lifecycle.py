@@ -21,7 +21,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState, StreamStatus
-from aecf_ros.nodes.convert import status_to_diagnostic
+from aecf_ros.nodes.diagnostics import status_to_diagnostic
 from aecf_ros.nodes.inputs import LATCHED_QOS
 from aecf_ros.nodes.parameters import AUDIO, IMAGE, NODE, STREAM
 from aecf_ros.nodes.parameters_page import page
