@@ -1,7 +1,7 @@
 """`aecf calibrate`: a bundle's calibration fitted again to labelled recordings of another robot."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from aecf_ros.commands.recording import Reading, recording_options
+from aecf_ros.commands.terminal import PathArgument, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.replay.bag import AudioFormat, BagError, open_bag
 from aecf_ros.replay.moments import BagUnit, scan_recording
@@ -25,7 +27,6 @@ from aecf_ros.training.measure import specs_of, training_config
 from aecf_ros.training.refit import Moments, RefitConfig
 from aecf_ros.training.refit_bundle import refit_bundle, table
 
-PathArgument = click.Path(path_type=Path)
 BATCH = 32
 
 
@@ -106,40 +107,27 @@ def _asked(bundle: Bundle, coverage: float | None) -> RefitConfig:
     return RefitConfig(coverage or bundle.manifest.calibration.coverage, known.minimum_samples, known.conflict_rate, known.outlier_rate)
 
 
-def _topics(values: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for value in values:
-        name, equals, topic = value.partition("=")
-        if not (name and equals and topic):
-            raise click.UsageError(f"'{value}' is not STREAM=TOPIC, such as camera=/front/image or label=/truth")
-        yield name, topic
-
-
 @click.command("calibrate")
 @click.option("--model", required=True, type=PathArgument, help="Model bundle.")
 @click.option("--bag", required=True, type=PathArgument, help="Labelled recording of this robot, or a folder of them.")
 @click.option("--labels", type=PathArgument, default=None, help="CSV start_s,end_s,label; NAME.csv beside the recording or its label topic by default.")
-@click.option("--topic", "topics", multiple=True, metavar="STREAM=TOPIC", help="Topic of a stream; by type and name by default. Repeatable.")
-@click.option("--audio-format", metavar="S16LE", help="Sample format of sound that no AudioInfo describes; as in training by default.")
-@click.option("--audio-rate", type=click.IntRange(1, 384_000), default=16000, show_default=True, help="Its sample rate in Hz.")
-@click.option("--audio-channels", type=click.IntRange(1, 64), default=1, show_default=True, help="Its channels.")
+@recording_options
 @click.option("--coverage", type=click.FloatRange(0.5, 0.999), default=None, help="Of prediction sets; the bundle's by default. A lower one needs fewer spans.")
 @click.option("--out", required=True, type=PathArgument, help="Bundle directory to write.")
 def calibrate_command(
-    model: Path, bag: Path, labels: Path | None, topics: tuple[str, ...], audio_format: str | None, audio_rate: int, audio_channels: int,
-    coverage: float | None, out: Path,
+    model: Path, bag: Path, labels: Path | None, reading: Reading, coverage: float | None, out: Path,
 ) -> None:
     """Fit a bundle's calibration to labelled recordings of this robot; its weights and its test figures stay.
 
-    Says what it gains on spans that the fit has not seen, and when it gains nothing.
+    Says what it gains on spans that the fit has not seen, and when it gains nothing. Sound that no AudioInfo describes is read as in
+    training, where --audio-format does not say.
     """
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
+    console = wide_console(140)
     try:
         bundle = load_bundle(model)
         if bundle.manifest.task == "multilabel":
             raise BundleError(f"{model}: its task is multilabel, and calibration is fitted again where a moment has one label; train it again with the new data")
-        described = AudioFormat(audio_format, audio_rate, audio_channels) if audio_format is not None else None
-        units, warnings = field_units(bundle, bag, labels, dict(_topics(topics)), described)
+        units, warnings = field_units(bundle, bag, labels, reading.topics, reading.audio_format)
         with Progress(console=(errors := Console(stderr=True)), transient=True, disable=not errors.is_terminal) as bar:
             task = bar.add_task("encoding", total=sum(len(unit.labels) for unit in units))
             moments = encode(bundle, units, lambda done: bar.advance(task, done))

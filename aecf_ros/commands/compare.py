@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from aecf_ros.commands.terminal import PathArgument, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.compare import HEADER, Comparison, as_json, rows
 from aecf_ros.replay.bag import BagError, open_bag
@@ -19,7 +20,6 @@ from aecf_ros.replay.truth import LabelError
 from aecf_ros.runtime.backends import BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 
-PathArgument = click.Path(path_type=Path)
 
 
 def _require_alike(first: Bundle, second: Bundle) -> None:
@@ -88,8 +88,7 @@ def compare_command(first: Path, second: Path, bag: Path | None, faults: Path | 
         found = _on_recording(*bundles, bag, faults, labels) if bag is not None else _on_data(*bundles, data)
     except (BundleError, BackendError, BagError, FaultError, LabelError) as error:
         raise click.ClickException(str(error)) from None
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
+    console = wide_console(140)
     shown = Table(*HEADER, header_style="dim")
     for row in rows(found):
         shown.add_row(*row)

@@ -10,13 +10,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from aecf_ros.commands.data import open_corpus_watched
+from aecf_ros.commands.terminal import PathArgument, wide_console
 from aecf_ros.training.config import ConfigError, TrainConfig
 from aecf_ros.training.config_file import load_config
 from aecf_ros.training.datasets import DatasetError, ModalitySpec
 from aecf_ros.training.inspect_data import Inspection, inspect_corpus
 from aecf_ros.training.inspect_tables import TextTable, headline, tables_of
 
-PathArgument = click.Path(path_type=Path)
 _SHOWN = 20
 
 
@@ -37,8 +37,7 @@ def inspect_command(data: Path, encoders: tuple[str, ...], config_path: Path | N
     DATA is a folder of recordings, a table (CSV or Parquet), or a folder that holds dataset.yaml. KEY=VALUE overrides the configuration:
     data.topics.camera=/front/image data.stride_s=1.
     """
-    console = Console()
-    console = console if console.is_terminal else Console(width=140)
+    console = wide_console(140)
     try:
         config = load_config(config_path, [*overrides, *(_encoder_override(text) for text in encoders)])
         specs = _specs(config)

@@ -18,6 +18,7 @@ from rich.progress import (
 from aecf_ros import __version__
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.nodes.live_table import summary_tables, text_table
+from aecf_ros.replay.bag import AudioFormat
 from aecf_ros.replay.driver import stream_kinds
 from aecf_ros.replay.faults import load_faults
 from aecf_ros.replay.fleet import FleetError, Outcome, find_jobs, outcome_line, run_here, run_on_ray
@@ -28,7 +29,7 @@ SHOWN = 20
 
 
 def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path, faults: Path | None, topics: Mapping[str, str],
-                  audio_format: tuple[str, int, int] | None, workers: int, ray_address: str | None) -> bool:
+                  audio_format: AudioFormat | None, workers: int, ray_address: str | None) -> bool:
     """Evaluate every recording and pool them; whether all of them could be.
 
     Args:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from aecf_ros.commands.data import open_corpus, open_corpus_watched
+from aecf_ros.commands.terminal import PathArgument
 from aecf_ros.core.bundle import BundleError, load_bundle
 from aecf_ros.core.label_metrics import SHOWN
 from aecf_ros.core.cluster import ClusterError
@@ -27,7 +28,6 @@ from aecf_ros.training.precision import PRECISIONS, comparison, quantize
 from aecf_ros.training.ranks import joined
 from aecf_ros.training.train import train
 
-PathArgument = click.Path(path_type=Path)
 
 
 @contextmanager

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -40,7 +40,7 @@ def stream_kinds(manifest: Manifest) -> dict[str, str]:
 
 
 def arrivals(recorded: Iterable[Recorded], start_ns: int, topics: Topics, injector: FaultInjector, read: Callable[[Recorded], Any],
-             formats: Mapping[str, Any] | None = None) -> Iterator[Arrival]:
+             audio_format: Any = None) -> Iterator[Arrival]:
     """The messages of the streams of a recording, in the order in which they arrive once faults have been applied.
 
     One schedule, seeded by position, serves the replay and the live player alike. What is still under way when the recording ends
@@ -50,11 +50,11 @@ def arrivals(recorded: Iterable[Recorded], start_ns: int, topics: Topics, inject
         recorded: messages in log order; those of other topics are left out.
         start_ns: log time of the start of the recording, which the times of the faults count from.
         read: deserializes one.
-        formats: for each audio stream how to read it until an ``AudioInfo`` comes.
+        audio_format: how to read sound until an ``AudioInfo`` comes: one, or an :class:`AudioFormat`.
     """
     modality_of = {topic: name for name, topic in topics.streams.items()}
     name_of_info = {topic: name for name, topic in topics.infos.items()}
-    infos: dict[str, Any] = dict(formats or {})
+    infos: dict[str, Any] = dict.fromkeys(topics.streams, audio_format)
     waiting: list[tuple[int, int, str, Delivery]] = []
     order = count()
     now_ns = start_ns
@@ -101,12 +101,12 @@ Watch = Callable[[str, "RawImage | RawAudio | RawVector | None", Observation, in
 """Told the stream, the record (``None`` where the message could not be read), what became of it, and the log time in ns."""
 
 
-def drive(bag: Bag, topics: Topics, pipeline: Pipeline, faults: Sequence[Fault] = (), formats: Mapping[str, AudioFormat] | None = None,
+def drive(bag: Bag, topics: Topics, pipeline: Pipeline, faults: Sequence[Fault] = (), audio_format: AudioFormat | None = None,
           recorded: Iterable[Recorded] | None = None, watch: Watch | None = None) -> Iterator[Answer]:
     """Answers of the pipeline to a recording, as the node would publish them; every clock is the log time.
 
     Args:
-        formats: for each audio stream how to read it until an ``AudioInfo`` comes.
+        audio_format: how to read sound until an ``AudioInfo`` comes.
         recorded: the messages, where the caller reads them itself; they may hold other topics too.
         watch: called after each message of a stream.
 
@@ -116,7 +116,7 @@ def drive(bag: Bag, topics: Topics, pipeline: Pipeline, faults: Sequence[Fault] 
     injector = FaultInjector(faults, stream_kinds(pipeline.manifest))
     messages = recorded if recorded is not None else bag.messages([*topics.streams.values(), *topics.infos.values()])
     yield _answer(pipeline, bag.start_ns, bag.start_ns)
-    for arrival in arrivals(messages, bag.start_ns, topics, injector, bag.deserialize, formats):
+    for arrival in arrivals(messages, bag.start_ns, topics, injector, bag.deserialize, audio_format):
         now_ns, name = arrival.at_ns, arrival.stream
         yield from _silence(pipeline, bag, now_ns)
         raw = None
@@ -148,7 +148,7 @@ def _answer(pipeline: Pipeline, now_ns: int, start_ns: int, frame_ns: int | None
 
 def evaluate(bag: Bag, pipeline: Pipeline, faults: Sequence[Fault] = (), labels_path: Path | None = None,
              progress: Callable[[float], None] = lambda at_s: None, topics: Topics | None = None,
-             formats: Mapping[str, AudioFormat] | None = None, title: str = "") -> Run:
+             audio_format: AudioFormat | None = None, title: str = "") -> Run:
     """Drive, score and summarize one recording, in memory that grows by some 130 bytes with each prediction.
 
     ``bag.losses`` is told of messages that could not be used, where no fault explains it.
@@ -169,7 +169,7 @@ def evaluate(bag: Bag, pipeline: Pipeline, faults: Sequence[Fault] = (), labels_
         if seen.rejected is not None and not explained(name, at_s, faults):
             refused[name].note(at_s, seen.rejected)
 
-    for answer in drive(bag, topics, pipeline, faults, formats, watch=watch):
+    for answer in drive(bag, topics, pipeline, faults, audio_format, watch=watch):
         track.add(answer)
         progress(answer.at_s)
     factor = bag.duration_s / (time.perf_counter() - started)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -35,8 +35,7 @@ class FleetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One recording to be evaluated into the folder ``out``. ``audio_format`` is (format, rate in Hz, channels) of sound that nothing describes,
-    ``version`` that of the package."""
+    """One recording to be evaluated into the folder ``out``. ``audio_format`` is that of sound that nothing describes, ``version`` that of the package."""
 
     name: str
     bag: Path
@@ -44,7 +43,7 @@ class Job:
     out: Path
     faults: Path | None = None
     topics: Mapping[str, str] = field(default_factory=dict)
-    audio_format: tuple[str, int, int] | None = None
+    audio_format: AudioFormat | None = None
     version: str = ""
 
     def key(self) -> str:
@@ -52,7 +51,7 @@ class Job:
         labels = label_file(self.bag)
         parts = {"layout": _LAYOUT, "version": self.version, "model": sha256(self.model / MANIFEST), "bag": content_digest(self.bag),
                  "faults": sha256(self.faults) if self.faults else None, "labels": sha256(labels) if labels else None,
-                 "topics": dict(self.topics), "audio_format": self.audio_format}
+                 "topics": dict(self.topics), "audio_format": asdict(self.audio_format) if self.audio_format else None}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -117,13 +116,12 @@ def _evaluate(job: Job) -> dict:
     bundle = load_bundle(job.model)
     manifest = bundle.manifest
     faults = load_faults(job.faults, stream_kinds(manifest)) if job.faults else ()
-    formats = {m.name: AudioFormat(*job.audio_format) for m in manifest.modalities if m.kind == "audio"} if job.audio_format else {}
     started = time.perf_counter()
     with open_bag(job.bag) as bag:
         if bag.end_ns <= bag.start_ns:
             raise BagError(f"{job.bag}: holds no message; leave it out")
         pipeline = Pipeline(manifest, make_backend("onnxruntime", bundle))
-        run = evaluate(bag, pipeline, faults, label_file(job.bag), topics=bag.choose_topics(manifest, job.topics), formats=formats, title=job.name)
+        run = evaluate(bag, pipeline, faults, label_file(job.bag), topics=bag.choose_topics(manifest, job.topics), audio_format=job.audio_format, title=job.name)
         warnings = [*bag.losses, *([w] if run.truth and (w := run.truth.warning(manifest.labels)) else [])]
     write_comparison(job.out, [run], f"aecf evaluate: {job.name}")
     sums = sums_of(Scored(run.track, run.truth), manifest)

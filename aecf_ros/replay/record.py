@@ -119,7 +119,7 @@ _LEVELS = {StreamState.OK: 0, StreamState.WAITING: 1, StreamState.LATE: 1, Strea
 
 
 def record(bag: Bag, topics: Topics, pipeline: Pipeline, out: Path, device: str, faults: Sequence[Fault] = (),
-           formats: Mapping[str, AudioFormat] | None = None, progress: Callable[[float], None] = lambda at_s: None) -> dict[str, int]:
+           audio_format: AudioFormat | None = None, progress: Callable[[float], None] = lambda at_s: None) -> dict[str, int]:
     """Write ``out``, one MCAP file: every message of the recording untouched, and beside them what the node would have published.
 
     Faults act on what the node is given and on the debug picture, which shows it; the original topics stay as they were recorded.
@@ -143,7 +143,7 @@ def record(bag: Bag, topics: Topics, pipeline: Pipeline, out: Path, device: str,
         writer = Writer(folder / out.stem, version=8, storage_plugin=StoragePlugin.MCAP)
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         with writer:
-            counts = _Recorder(bag, topics, pipeline, writer, device).run(faults, formats, progress)
+            counts = _Recorder(bag, topics, pipeline, writer, device).run(faults, audio_format, progress)
         (folder / out.stem / f"{out.stem}.mcap").replace(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -165,13 +165,13 @@ class _Recorder:
         self._frame: RawImage | None = None
         self._lead = pipeline.manifest.lead_camera
 
-    def run(self, faults: Sequence[Fault], formats: Mapping[str, AudioFormat] | None, progress: Callable[[float], None]) -> dict[str, int]:
+    def run(self, faults: Sequence[Fault], audio_format: AudioFormat | None, progress: Callable[[float], None]) -> dict[str, int]:
         for connection in self._bag.connections:
             self._original(connection.topic, connection.msgtype, connection)
         for topic, msgtype in ((f"/{self._node}/prediction", PREDICTION), (DIAGNOSTICS, DIAGNOSTIC_ARRAY), (f"/{self._node}/debug_image", COMPRESSED)):
             if (topic, msgtype) not in self._connections:
                 self._connections[topic, msgtype] = self._writer.add_connection(topic, msgtype, typestore=self._store)
-        for answer in drive(self._bag, self._topics, self._pipeline, faults, formats, self._copied(), self._watch):
+        for answer in drive(self._bag, self._topics, self._pipeline, faults, audio_format, self._copied(), self._watch):
             now_ns = self._bag.start_ns + round(answer.at_s * NANOSECONDS)
             self._add(f"/{self._node}/prediction", PREDICTION, now_ns, self._messages.prediction(
                 answer.prediction, now_ns, self._frame.frame_id if self._frame is not None else ""))

@@ -166,7 +166,7 @@ def run(world: Messages, faults: Sequence[Fault], seconds: float) -> Seen:
 
     held = {one.log_ns: message for one, message in world}
     step(START_NS)
-    for arrival in arrivals((one for one, _ in world), START_NS, TOPICS, FaultInjector(faults, KINDS), lambda one: held[one.log_ns], {"audio": INFO}):
+    for arrival in arrivals((one for one, _ in world), START_NS, TOPICS, FaultInjector(faults, KINDS), lambda one: held[one.log_ns], INFO):
         silence(arrival.at_ns)
         try:
             due = pipeline.observe(arrival.stream, raw_record(arrival.message, arrival.info, arrival.at_ns), arrival.at_ns).due
