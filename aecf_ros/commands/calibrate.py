@@ -14,7 +14,8 @@ from rich.table import Table
 from aecf_ros.commands.recording import Reading, recording_options
 from aecf_ros.commands.terminal import PathArgument, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
-from aecf_ros.replay.bag import AudioFormat, BagError, open_bag
+from aecf_ros.replay.bag import AudioFormat, open_bag
+from aecf_ros.replay.errors import BagError
 from aecf_ros.replay.moments import BagUnit, scan_recording
 from aecf_ros.replay.recordings import find_recordings
 from aecf_ros.replay.spans import read_spans

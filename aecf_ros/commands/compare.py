@@ -12,9 +12,10 @@ from rich.table import Table
 from aecf_ros.commands.terminal import PathArgument, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.compare import HEADER, Comparison, as_json, rows
-from aecf_ros.replay.bag import BagError, open_bag
+from aecf_ros.replay.bag import open_bag
 from aecf_ros.replay.compare import compare_runs
 from aecf_ros.replay.driver import evaluate, read_truth, stream_kinds
+from aecf_ros.replay.errors import BagError
 from aecf_ros.replay.faults import FaultError, load_faults
 from aecf_ros.replay.truth import LabelError
 from aecf_ros.runtime.backends import BackendError, make_backend

@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from aecf_ros.replay.bag import AudioFormat, BagError, UnreadableBag
+from aecf_ros.replay.bag import AudioFormat
+from aecf_ros.replay.errors import BagError, UnreadableBag
 from aecf_ros.replay.found import Found, find_modalities
 from aecf_ros.replay.moments import Scan, scan_recording
 from aecf_ros.replay.recordings import find_recordings

@@ -9,7 +9,7 @@ from aecf_ros.commands.terminal import PathArgument, in_one_line, wide_console
 from aecf_ros.core.bundle import BundleError
 from aecf_ros.nodes.demo import DemoError, run_demo
 from aecf_ros.nodes.parameters import shipped, shipped_model
-from aecf_ros.replay.bag import BagError
+from aecf_ros.replay.errors import BagError
 from aecf_ros.replay.faults import FaultError
 
 

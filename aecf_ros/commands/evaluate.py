@@ -12,8 +12,9 @@ from aecf_ros.commands.terminal import PathArgument, in_one_line, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.cluster import ClusterError
 from aecf_ros.nodes.live_table import summary_tables, text_table
-from aecf_ros.replay.bag import BagError, open_bag
+from aecf_ros.replay.bag import open_bag
 from aecf_ros.replay.driver import evaluate, stream_kinds
+from aecf_ros.replay.errors import BagError
 from aecf_ros.replay.faults import Fault, FaultError, load_faults
 from aecf_ros.replay.fleet import FleetError
 from aecf_ros.replay.recordings import find_recordings

@@ -9,8 +9,9 @@ from rich.progress import Progress
 from aecf_ros.commands.recording import Reading, recording_options
 from aecf_ros.commands.terminal import PathArgument, in_one_line, wide_console
 from aecf_ros.core.bundle import BundleError, load_bundle
-from aecf_ros.replay.bag import BagError, open_bag
+from aecf_ros.replay.bag import open_bag
 from aecf_ros.replay.driver import stream_kinds
+from aecf_ros.replay.errors import BagError
 from aecf_ros.replay.faults import FaultError, load_faults
 from aecf_ros.replay.record import RecordError, record
 from aecf_ros.runtime.backends import BackendError, make_backend

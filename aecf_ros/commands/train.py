@@ -13,7 +13,7 @@ from aecf_ros.commands.terminal import PathArgument
 from aecf_ros.core.bundle import BundleError, load_bundle
 from aecf_ros.core.label_metrics import SHOWN
 from aecf_ros.core.cluster import ClusterError
-from aecf_ros.replay.bag import BagError
+from aecf_ros.replay.errors import BagError
 from aecf_ros.training.calibrate import CalibrationError
 from aecf_ros.training.config import ConfigError, TrainConfig
 from aecf_ros.training.config_file import load_config

@@ -13,11 +13,12 @@ from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.core.vectors import RawVector
-from aecf_ros.replay.bag import AudioFormat, Bag, Recorded, Topics
+from aecf_ros.replay.bag import AudioFormat, Bag, Recorded
 from aecf_ros.replay.effect import Delivery
 from aecf_ros.replay.faults import Fault, FaultInjector
 from aecf_ros.replay.score import Run, explained, summarize
 from aecf_ros.replay.senses import Refused
+from aecf_ros.replay.topics import Topics
 from aecf_ros.replay.track import Answer, Track
 from aecf_ros.replay.truth import Truth, read_label_file, truth_of
 from aecf_ros.replay.wire import raw_record

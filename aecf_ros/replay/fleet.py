@@ -14,8 +14,9 @@ from pathlib import Path
 
 from aecf_ros.core.bundle import MANIFEST, load_bundle, sha256
 from aecf_ros.core.cluster import cluster, cpus
-from aecf_ros.replay.bag import AudioFormat, BagError, open_bag
+from aecf_ros.replay.bag import AudioFormat, open_bag
 from aecf_ros.replay.driver import evaluate, stream_kinds
+from aecf_ros.replay.errors import BagError
 from aecf_ros.replay.faults import load_faults
 from aecf_ros.replay.pool import latency_counts, sums_of
 from aecf_ros.replay.recordings import content_digest, find_recordings

@@ -11,7 +11,9 @@ from aecf_ros.core.decode import DecodeError, decode_audio, decode_image
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import RawAudio, RawImage
 from aecf_ros.core.vectors import RawVector
-from aecf_ros.replay.bag import INFO_TYPE, STREAM_TYPES, AudioFormat, BagError, UnreadableBag, open_bag
+from aecf_ros.replay.bag import AudioFormat, open_bag
+from aecf_ros.replay.errors import BagError, UnreadableBag
+from aecf_ros.replay.message_types import INFO_TYPE, STREAM_TYPES
 from aecf_ros.replay.wire import raw_record
 
 _GENERIC = {"image", "image_raw", "image_color", "image_rect", "compressed", "color", "raw", "stamped", "audio_stamped"}

@@ -6,17 +6,18 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from aecf_ros.core.moments import Batch
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.replay.bag import NO_TOPIC, STREAM_TYPES, UNDESCRIBED_TYPES, AudioFormat, Bag, Topics, open_bag
+from aecf_ros.replay.bag import AudioFormat, Bag, open_bag
+from aecf_ros.replay.message_types import STREAM_TYPES, UNDESCRIBED_TYPES
 from aecf_ros.replay.recordings import content_digest
 from aecf_ros.replay.senses import SENSES, Modality
 from aecf_ros.replay.spans import Span, label_file, read_spans
+from aecf_ros.replay.topics import NO_TOPIC, Topics, choose_topics
 from aecf_ros.replay.truth import SETTLING_MARGIN_S
 
 _SIZES = {"image": ("height", "width"), "audio": ("rate_hz", "window_s"), "vector": ("dim",)}
@@ -192,7 +193,7 @@ def scan_recording(name: str, path: Path, modalities: Sequence[Modality], named:
         for other in [n for n in named if n.removesuffix("_info") in missing or n == "label"]:
             if other not in missing and named[other] not in bag.types:
                 named[other] = NO_TOPIC
-        topics = bag.choose_topics(SimpleNamespace(modalities=modalities), named, option="data.topics.")
+        topics = choose_topics(bag.path, bag.types, modalities, named, option="data.topics.")
         undescribed = [n for n, topic in topics.streams.items() if bag.types[topic] in UNDESCRIBED_TYPES and n not in topics.infos and audio_format is None]
         empty = bag.end_ns < bag.start_ns
         spans = [] if empty else read_spans(bag, label_file(path), topics.label)

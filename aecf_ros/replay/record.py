@@ -22,10 +22,11 @@ from aecf_ros.core.drift import Drift
 from aecf_ros.core.drift import values as drift_values
 from aecf_ros.core.drift import warning as drift_warning
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState, StreamStatus
-from aecf_ros.replay.bag import AudioFormat, Bag, Recorded, Topics
+from aecf_ros.replay.bag import AudioFormat, Bag, Recorded
 from aecf_ros.replay.driver import drive
 from aecf_ros.replay.faults import Fault
 from aecf_ros.replay.overlay import draw_overlay
+from aecf_ros.replay.topics import Topics
 from aecf_ros.runtime.pipeline import Observation, Pipeline
 
 NODE, NODE_IF_TAKEN = "fusion_node", "aecf_replay"

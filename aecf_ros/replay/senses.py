@@ -16,7 +16,8 @@ from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.stamps import StampCheck
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.core.vectors import RawVector, decode_vector
-from aecf_ros.replay.bag import Bag, BagError, Recorded
+from aecf_ros.replay.bag import Bag, Recorded
+from aecf_ros.replay.errors import BagError
 from aecf_ros.replay.wire import raw_record
 from aecf_ros.runtime.resample import resample_window
 

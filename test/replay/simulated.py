@@ -13,9 +13,10 @@ import numpy as np
 
 from aecf_ros.core.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, StreamState
-from aecf_ros.replay.bag import Recorded, Topics
+from aecf_ros.replay.bag import Recorded
 from aecf_ros.replay.driver import arrivals
 from aecf_ros.replay.faults import Fault, FaultInjector
+from aecf_ros.replay.topics import Topics
 from aecf_ros.replay.wire import raw_record
 from aecf_ros.runtime.backends import HeadOutput
 from aecf_ros.runtime.pipeline import Pipeline

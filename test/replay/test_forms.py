@@ -15,7 +15,8 @@ from test.replay.conftest import START_NS, TONES_HZ, Recording
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
-from aecf_ros.replay.bag import BagError, open_bag
+from aecf_ros.replay.bag import open_bag
+from aecf_ros.replay.errors import BagError
 from aecf_ros.replay.driver import drive
 from aecf_ros.replay.faults import Fault
 from aecf_ros.replay.track import Answer

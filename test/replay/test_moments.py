@@ -10,7 +10,8 @@ import pytest
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.replay import senses
-from aecf_ros.replay.bag import AudioFormat, BagError, open_bag
+from aecf_ros.replay.bag import AudioFormat, open_bag
+from aecf_ros.replay.errors import BagError
 from aecf_ros.replay.driver import raw_record
 from aecf_ros.replay.moments import BagUnit, scan_recording
 from aecf_ros.replay.recordings import content_digest, find_recordings
