@@ -25,6 +25,7 @@ ARGUMENTS = {
     "audio_topic": ("audio", "sound topic"),
     "audio_info_topic": ("audio_info", "latched audio_common_msgs/AudioInfo topic"),
     "audio_message": ("", "what the sound topic carries (docs/parameters.md), auto for what is published; empty leaves it to params_file"),
+    "remap": ("", "topics of a bundle's other streams, blanks between them: text:=/sentence/embedding rear/image:=/rear/image_raw"),
     "params_file": (os.path.join(CONFIG, "fusion_node.yaml"), "YAML file of parameters of fusion_node; arguments that are given win over it"),
     "namespace": ("", "namespace of the nodes"),
     "use_sim_time": ("false", "take the time from /clock"),
@@ -64,6 +65,15 @@ def parameters(context: LaunchContext, file: str, arguments: dict[str, str]) -> 
     return [ParameterFile(LaunchConfiguration(file), allow_substs=True), *given]
 
 
+def remapped(context: LaunchContext) -> list[tuple[str, str]]:
+    """The pairs of the argument ``remap``."""
+    pairs = [tuple(pair.split(":=")) for pair in LaunchConfiguration("remap").perform(context).split()]
+    for pair in pairs:
+        if len(pair) != 2 or not all(pair):
+            raise RuntimeError(f"remap: '{':='.join(pair)}' is not NAME:=TOPIC, such as text:=/sentence/embedding")
+    return pairs
+
+
 def nodes(context: LaunchContext) -> list[Node]:
     namespace = LaunchConfiguration("namespace")
     image = ("camera/image", LaunchConfiguration("camera_topic"))
@@ -75,7 +85,7 @@ def nodes(context: LaunchContext) -> list[Node]:
         parameters=[*parameters(context, "params_file", {"model": "model", "device": "device", "camera.transport": "camera_transport",
                                                          "audio.message": "audio_message"}),
                     {"use_sim_time": truth("use_sim_time"), "autostart": truth("autostart")}],
-        remappings=[image, *sound], arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")])
+        remappings=[image, *sound, *remapped(context)], arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")])
     transport = {} if LaunchConfiguration("camera_transport").perform(context) == "auto" else {"transport": "camera_transport"}
     camera = Node(package="aecf_ros", executable="camera_node", namespace=namespace, output="screen", condition=on("start_camera"),
                   parameters=parameters(context, "camera_params_file", {"source": "camera_source", **transport}),

@@ -18,11 +18,13 @@ pytest.importorskip("launch_ros", reason="`launch_ros` cannot be imported: it is
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-from aecf_msgs.msg import FusedPrediction  # noqa: E402
+from aecf_msgs.msg import EmbeddingStamped, FusedPrediction  # noqa: E402
 from lifecycle_msgs.msg import State  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
 
 from aecf_ros.nodes.parameters import AUDIO, IMAGE, NODE  # noqa: E402
+from test.conftest import write_bundle  # noqa: E402
 
 from .alsa import NAME, RATE_HZ, AlsaMicrophone  # noqa: E402
 from .conftest import ROOT, WAIT_S, Peer  # noqa: E402
@@ -151,6 +153,27 @@ def test_drivers_are_started_on_what_the_arguments_name_and_feed_the_node(peer: 
         assert peer.node.get_publishers_info_by_topic("/robot/front/image_raw"), launched.output()
     finally:
         microphone.unplug()
+
+
+def test_a_stream_of_vectors_is_heard_on_the_topic_that_remap_names(peer: Peer, launch: Callable[..., Launched], tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "told", {"camera": "image", "text": "vector"})
+    heard: list[FusedPrediction] = []
+    peer.node.create_subscription(FusedPrediction, "/fusion_node/prediction", heard.append, 10)
+    says = peer.node.create_publisher(EmbeddingStamped, "/sentence/embedding", 5)
+    numbers = np.random.default_rng(0)
+
+    def say() -> None:
+        header = Header(stamp=peer.node.get_clock().now().to_msg())
+        says.publish(EmbeddingStamped(header=header, values=np.eye(3)[1] + numbers.normal(0, 0.01, 3)))
+
+    launch("fusion.launch.py", f"model:={bundle}", "remap:=text:=/sentence/embedding rear/image:=/rear/image_raw")
+    peer.wait_for(lambda: heard and [m.name for m in heard[-1].modalities if m.used] == ["text"], "an answer from vectors alone", say)
+
+
+def test_a_remapping_that_names_no_topic_is_refused(launch: Callable[..., Launched], tmp_path: Path) -> None:
+    launched = Launched(tmp_path / "launch.log", "fusion.launch.py", "remap:=text:=/sentence rear")
+    assert launched.process.wait(WAIT_S) == 1
+    assert "remap: 'rear' is not NAME:=TOPIC" in launched.output() and "process started" not in launched.output()
 
 
 def test_a_parameter_of_the_file_holds_where_its_argument_is_not_given(launch: Callable[..., Launched], peer: Peer, tmp_path: Path) -> None:
