@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import yaml
@@ -30,67 +30,55 @@ class DatasetError(ValueError):
     """A dataset folder that cannot be used. The message is one line: the file, what was found, what to do."""
 
 
-class _Record(BaseModel):
+class _Modality(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: str
+    sources: list[str] = []
+    dtype: ClassVar[np.dtype]
+    """Of the file."""
 
-class ImageSpec(_Record):
+
+class ImageSpec(_Modality):
     """One camera of a dataset: samples are uint8 ``(height, width, 3)`` RGB."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     kind: Literal["image"]
+    dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
     height: int = Field(gt=0)
     width: int = Field(gt=0)
-    sources: list[str] = []
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one sample in the file."""
         return (self.height, self.width, 3)
 
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the file."""
-        return np.dtype(np.uint8)
 
-
-class AudioSpec(_Record):
+class AudioSpec(_Modality):
     """One microphone of a dataset: samples are int16 ``(rate_hz * window_s,)`` mono."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     kind: Literal["audio"]
+    dtype: ClassVar[np.dtype] = np.dtype(np.int16)
     rate_hz: int = Field(gt=0)
     window_s: float = Field(gt=0)
-    sources: list[str] = []
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one sample in the file."""
         return (round(self.rate_hz * self.window_s),)
 
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the file."""
-        return np.dtype(np.int16)
 
-
-class VectorSpec(_Record):
+class VectorSpec(_Modality):
     """Vectors that somebody else computed: samples are float32 ``(dim,)``."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     kind: Literal["vector"]
+    dtype: ClassVar[np.dtype] = np.dtype(np.float32)
     dim: int = Field(gt=0)
-    sources: list[str] = []
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """Shape of one sample in the file."""
         return (self.dim,)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the file."""
-        return np.dtype(np.float32)
 
 
 ModalitySpec = Annotated[ImageSpec | AudioSpec | VectorSpec, Field(discriminator="kind")]
