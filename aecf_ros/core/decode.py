@@ -178,7 +178,7 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pcm:
+class Pcm:
     """Bytes of one sample, how a flat uint8 array of them is read, and the value that is full scale."""
 
     size: int
@@ -200,21 +200,21 @@ def _as_int24(most_significant: int) -> Callable[[np.ndarray], np.ndarray]:
     return read
 
 
-_PCM: dict[str, _Pcm] = {
-    "U8": _Pcm(1, lambda data: data.astype(np.int16) - 128, 2.0**7),
-    "S8": _Pcm(1, _as_type("i1"), 2.0**7),
-    "S16LE": _Pcm(2, _as_type("<i2"), 2.0**15),
-    "S16BE": _Pcm(2, _as_type(">i2"), 2.0**15),
-    "S24LE": _Pcm(3, _as_int24(most_significant=2), 2.0**31),
-    "S24BE": _Pcm(3, _as_int24(most_significant=0), 2.0**31),
-    "S32LE": _Pcm(4, _as_type("<i4"), 2.0**31),
-    "S32BE": _Pcm(4, _as_type(">i4"), 2.0**31),
-    "F32LE": _Pcm(4, _as_type("<f4"), 1.0),
-    "F32BE": _Pcm(4, _as_type(">f4"), 1.0),
+PCM: dict[str, Pcm] = {
+    "U8": Pcm(1, lambda data: data.astype(np.int16) - 128, 2.0**7),
+    "S8": Pcm(1, _as_type("i1"), 2.0**7),
+    "S16LE": Pcm(2, _as_type("<i2"), 2.0**15),
+    "S16BE": Pcm(2, _as_type(">i2"), 2.0**15),
+    "S24LE": Pcm(3, _as_int24(most_significant=2), 2.0**31),
+    "S24BE": Pcm(3, _as_int24(most_significant=0), 2.0**31),
+    "S32LE": Pcm(4, _as_type("<i4"), 2.0**31),
+    "S32BE": Pcm(4, _as_type(">i4"), 2.0**31),
+    "F32LE": Pcm(4, _as_type("<f4"), 1.0),
+    "F32BE": Pcm(4, _as_type(">f4"), 1.0),
 }
 """By sample format: GStreamer's names, which ``AudioInfo.sample_format`` uses. S24 is packed in three bytes."""
 
-SAMPLE_BYTES = {name: pcm.size for name, pcm in _PCM.items()}
+SAMPLE_BYTES = {name: pcm.size for name, pcm in PCM.items()}
 """Bytes of one sample of one channel, by sample format."""
 
 
@@ -230,13 +230,13 @@ def decode_audio(raw: RawAudio) -> AudioChunk:
     """
     if raw.coding not in ("wave", "pcm", "raw", ""):
         raise DecodeError(f"audio is coded as {raw.coding[:20]!r}; set the publisher's 'format' parameter to 'wave' (audio_capture: format:=wave)")
-    if raw.sample_format not in _PCM:
-        raise DecodeError(f"sample format {raw.sample_format[:20]!r} is not supported; publish one of {', '.join(_PCM)}")
+    if raw.sample_format not in PCM:
+        raise DecodeError(f"sample format {raw.sample_format[:20]!r} is not supported; publish one of {', '.join(PCM)}")
     if not 1 <= raw.rate_hz <= 384_000:
         raise DecodeError(f"sample rate {raw.rate_hz} Hz is out of bounds; check audio_info of the publisher")
     if not 1 <= raw.channels <= 64:
         raise DecodeError(f"{raw.channels} channels is out of bounds; check audio_info of the publisher")
-    pcm = _PCM[raw.sample_format]
+    pcm = PCM[raw.sample_format]
     data = as_bytes(raw.data)
     block = pcm.size * raw.channels
     if data.size == 0:

@@ -17,6 +17,7 @@ from aecf_ros.core.decode import SAMPLE_BYTES, as_bytes, decode_image
 from aecf_ros.core.messages import PORTAUDIO_FIELDS, FormatUnknown, read_audio, read_compressed_image, read_image, stamp_to_ns
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.core.vectors import RawVector, is_vector, read_vector
+from aecf_ros.replay.pcm import octets_of, samples_of
 
 JPEG_QUALITY = 95
 """Of a frame that was decoded, changed and encoded again: high, so that the fault and not the codec is what is seen."""
@@ -120,37 +121,6 @@ def sound_of(message: Any, info: Any | None) -> RawAudio:
     return raw
 
 
-_DTYPES = {"U8": "u1", "S8": "i1", "S16LE": "<i2", "S16BE": ">i2", "S32LE": "<i4", "S32BE": ">i4", "F32LE": "<f4", "F32BE": ">f4"}
-
-
-def _samples(raw: RawAudio) -> np.ndarray:
-    """float32 ``(n,)`` in [-1, 1], channels interleaved."""
-    data = as_bytes(raw.data)
-    if raw.sample_format in ("S24LE", "S24BE"):
-        octets = data[:data.size // 3 * 3].reshape(-1, 3)
-        wide = np.zeros((len(octets), 4), np.uint8)
-        wide[:, 1:] = octets if raw.sample_format == "S24LE" else octets[:, ::-1]
-        return wide.view("<i4")[:, 0].astype(np.float32) / 2.0**31
-    dtype = np.dtype(_DTYPES[raw.sample_format])
-    samples = data[:data.size // dtype.itemsize * dtype.itemsize].view(dtype)
-    if dtype.kind == "f":
-        return samples.astype(np.float32)
-    full_scale = 2.0 ** (8 * dtype.itemsize - 1)
-    return (samples.astype(np.float32) - (128 if dtype.kind == "u" else 0)) / np.float32(full_scale)
-
-
-def _octets(samples: np.ndarray, sample_format: str) -> np.ndarray:
-    """The flat uint8 data of float ``(n,)``, cut off at full scale."""
-    if sample_format in ("F32LE", "F32BE"):
-        return samples.astype(_DTYPES[sample_format]).view(np.uint8)
-    bits = 8 * SAMPLE_BYTES[sample_format]
-    scaled = np.clip(np.round(samples.astype(np.float64) * 2.0 ** (bits - 1)), -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1).astype(np.int64)
-    if bits == 24:
-        octets = scaled.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3]
-        return np.ascontiguousarray(octets if sample_format == "S24LE" else octets[:, ::-1]).ravel()
-    return (scaled + (128 if sample_format == "U8" else 0)).astype(_DTYPES[sample_format]).view(np.uint8)
-
-
 def edit_sound(message: Any, info: Any | None, change: Callable[[np.ndarray], np.ndarray]) -> Any:
     """A copy with ``change`` done to the samples, float32 ``(n,)`` in [-1, 1] with channels interleaved, in the same format.
 
@@ -158,7 +128,7 @@ def edit_sound(message: Any, info: Any | None, change: Callable[[np.ndarray], np
         FormatUnknown: nothing says how to read the sound.
     """
     raw = sound_of(message, info)
-    return _with_data(message, _octets(change(_samples(raw)), raw.sample_format))
+    return _with_data(message, octets_of(change(samples_of(raw)), raw.sample_format))
 
 
 def with_nan(message: Any, info: Any | None, rng: np.random.Generator) -> tuple[Any, Any]:
@@ -166,7 +136,7 @@ def with_nan(message: Any, info: Any | None, rng: np.random.Generator) -> tuple[
     if is_vector(message):
         return edit_vector(message, lambda numbers: np.where((rng.random(len(numbers)) < 0.1) | (np.arange(len(numbers)) == 0), np.nan, numbers)), info
     raw = sound_of(message, info)
-    samples = _samples(raw)
+    samples = samples_of(raw)
     samples[rng.random(len(samples)) < 0.1] = np.nan
     samples[:1] = np.nan
     octets = samples.astype("<f4").view(np.uint8)
