@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 from benchmarks.fusion.rows import ABLATIONS, ABLATIONS_OF_OURS, BASELINES, OURS, STRONG, VARIANTS_OF_OURS  # noqa: E402
 from benchmarks.fusion.summary import calibration_of, home_of  # noqa: E402
 
-DATE = "2026-11-21"
+DATE = "2026-11-21 and 22"
 SUBSETS = ("both", "image", "audio", "drop50")
 ORDER = ("clean", "hard", "xhard", "field", "field-unseen", "field-linked", "scenes", "speaker-out")
 BEGIN, END = "<!-- fusion tables: written by `python -m benchmarks fusion --docs` -->", "<!-- end of fusion tables -->"
