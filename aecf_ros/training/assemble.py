@@ -29,7 +29,8 @@ from aecf_ros.training.reference import drift_reference
 from aecf_ros.training.run_folder import version
 from aecf_ros.training.weights import HEAD_WEIGHTS, save_head
 
-Writer = Callable[[Path], None]
+Writer = Callable[[Path], object]
+"""Writes a file of a bundle; raises ExportError where it does not compute what was trained."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def assemble(out: Path, corpus: Corpus, parts: Mapping[str, Part], trained: Trai
     """
     names = corpus.names
     files: dict[str, Writer] = {f"{name}_encoder.onnx": _encoder_writer(corpus, trained.encoders[name]) for name in names}
-    files["head.onnx"] = _head_writer(trained.head, names, parts["test"].embeddings)
+    files["head.onnx"] = head_writer(trained.head, names, parts["test"].embeddings)
     if not corpus.multilabel:
         files[HEAD_WEIGHTS] = lambda path: save_head(path, trained.head.fusion, trained.calibration, config.head.options)
     if config.programs:
@@ -90,7 +91,13 @@ def _samples(corpus: Corpus, encoder: Encoder, count: int) -> np.ndarray:
     return next(batches)[:count]
 
 
-def _head_writer(head: CalibratedHead, names: Sequence[str], embeddings: Sequence[np.ndarray]) -> Writer:
+def head_writer(head: CalibratedHead, names: Sequence[str], embeddings: Sequence[np.ndarray]) -> Writer:
+    """What exports a head and holds the graph to it.
+
+    Args:
+        embeddings: float32 ``(N_m, D_m)`` of each modality, of which the first are what it is held to.
+    """
+
     def write(path: Path) -> None:
         sample = [torch.from_numpy(of[np.resize(np.arange(len(of)), 256)]) for of in embeddings]
         present = torch.ones(len(sample[0]), len(names), dtype=torch.bool)

@@ -28,6 +28,7 @@ from aecf_ros.training.calibrate import (
     nearest_center,
     subset_logits,
 )
+from aecf_ros.training.evaluation import Metrics
 from aecf_ros.training.export import HEAD_OUTPUTS, ExportedHead
 
 FOLDS = 5
@@ -35,8 +36,6 @@ FOLDS = 5
 DEVIATION = 0.5
 """Of the prior of a modality's shift. Training has 0.03, because its calibration part is of the same make; another robot's log a and
 log-odds of doubt may be elsewhere, and each of its spans counts as one observation."""
-
-Metrics = dict[str, dict[str, float | int]]
 
 
 @dataclass(frozen=True)

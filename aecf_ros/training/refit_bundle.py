@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from aecf_ros.core.bundle import Bundle, CalibrationSummary, Manifest, RefitSummary, SubsetCalibration
-from aecf_ros.training.export import HEAD_OUTPUTS, ExportedHead, ExportError, export_onnx, verify_head, write_bundle
+from aecf_ros.training.assemble import Writer, head_writer
+from aecf_ros.training.evaluation import rounded
+from aecf_ros.training.export import ExportedHead, ExportError, write_bundle
 from aecf_ros.training.reference import drift_reference
-from aecf_ros.training.refit import FOLDS, Gain, Metrics, Moments, RefitConfig, refit
+from aecf_ros.training.refit import FOLDS, Gain, Moments, RefitConfig, refit
 from aecf_ros.training.weights import HEAD_WEIGHTS, load_parts, save_head
 
 CARD = "MODEL_CARD.md"
@@ -38,16 +40,9 @@ def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[
     fitted, tables, gain = refit(head, calibration, names, moments, config)
     exported = ExportedHead(fitted, tables).eval()
 
-    def write_head(path: Path) -> None:
-        everything = np.flatnonzero(moments.present.all(1))
-        rows = np.resize(everything, 256)
-        sample = [torch.from_numpy(of[rows]) for of in moments.embeddings]
-        present = torch.ones(len(rows), len(names), dtype=torch.bool)
-        export_onnx(exported, [*sample, present], [*(f"embedding_{name}" for name in names), "present"], HEAD_OUTPUTS, path)
-        verify_head(exported, path, sample, names)
-
+    write_head = head_writer(exported, names, [of[moments.present.all(1)] for of in moments.embeddings])
     kept = [file for file in manifest.files if file not in (manifest.head, manifest.head_weights, CARD)]
-    files: dict[str, Callable[[Path], None]] = {file: _copier(bundle.path(file)) for file in kept}
+    files: dict[str, Writer] = {file: partial(shutil.copyfile, bundle.path(file)) for file in kept}
     files |= {manifest.head: write_head, HEAD_WEIGHTS: lambda path: save_head(path, fitted, tables, options)}
     today, spans = datetime.now(UTC).date().isoformat(), len(np.unique(moments.spans))
     changed = {
@@ -62,7 +57,7 @@ def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[
             },
         ),
         "drift": drift_reference(exported, names, moments.embeddings, moments.present),
-        "refit": RefitSummary(data=list(sources), spans=spans, created=today, before=_rounded(gain.before), after=_rounded(gain.after)),
+        "refit": RefitSummary(data=list(sources), spans=spans, created=today, before=rounded(gain.before), after=rounded(gain.after)),
     }
     card = _card(bundle, out.name, sources, spans, len(moments.labels), today, gain)
     write_bundle(out, files, card, lambda hashes: Manifest.model_validate((manifest.model_copy(update=changed | {"files": hashes})).model_dump()))
@@ -97,11 +92,3 @@ Each span was answered by a fit to the other spans, in {FOLDS} folds; what is in
 Everything below is the card of {bundle.manifest.name}: its test figures were measured before this fit, on other data, and were not touched.
 
 {was}"""
-
-
-def _rounded(metrics: Metrics) -> Metrics:
-    return {name: {key: value if key == "n" else round(float(value), 6) for key, value in of.items()} for name, of in metrics.items()}
-
-
-def _copier(source: Path) -> Callable[[Path], None]:
-    return lambda path: shutil.copyfile(source, path) and None

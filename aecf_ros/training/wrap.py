@@ -32,6 +32,7 @@ class Wrapped:
     """What was written.
 
     Attributes:
+        encoder: as it was given.
         spec: with nothing left open.
         dim: numbers of an embedding.
         deviation: from the reference, ``None`` where there was none.
