@@ -84,7 +84,7 @@ def sums_of(scored: Scored, manifest: Manifest) -> dict[str, Sums]:
 
 
 def latency_counts(latency_s: np.ndarray) -> dict[str, int]:
-    """How many latencies fall into each bin, by its number as text; NaN counts for nothing."""
+    """How many latencies, float ``(N,)``, fall into each bin, by its number as text; NaN counts for nothing."""
     ms = np.maximum(latency_s[~np.isnan(latency_s)] * 1e3, _LEAST_LATENCY_MS)
     numbers, counts = np.unique(np.floor(np.log(ms / _LEAST_LATENCY_MS) / math.log1p(LATENCY_STEP)).astype(np.int64), return_counts=True)
     return {str(number): count for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)}

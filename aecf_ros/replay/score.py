@@ -93,7 +93,8 @@ def summarize(answers: Track | Iterable[Answer], truth: Truth | None, faults: Se
 
 
 class Scored:
-    """A track beside its truth, N answers: ``label`` int ``(N,)`` (-1 for none), ``settled`` and ``settling`` bool ``(N,)``, ``subset``.
+    """A track beside its truth, N answers: ``label`` int ``(N,)`` (-1 for none), ``settled`` and ``settling`` bool ``(N,)``, ``subset``
+    the name of each answer's subset of modalities ``(N,)``.
 
     ``right`` bool ``(N,)``: the most probable label is the true one; of several labels each is on the right side of one half.
     """
@@ -112,7 +113,7 @@ class Scored:
         self.nothing_shown = (self.label < 0) & ~in_settling & (self.subset != "none") if truth is not None else np.zeros(len(track), bool)
 
     def metrics(self, mask: np.ndarray) -> dict:
-        """METRICS of the answers that ``mask`` picks."""
+        """METRICS of the answers that ``mask``, bool ``(N,)``, picks."""
         if self._sets is not None:
             return multilabel_metrics(self.track.column("probabilities")[mask], self._targets(self.label[mask]), self.track.column("members")[mask])
         return subset_metrics(self.track.column("probabilities")[mask], self.label[mask], self.track.column("members")[mask])

@@ -64,7 +64,7 @@ class _Newest:
         self._recent.append(one)
 
     def sample(self, bag: Bag, now_ns: int) -> np.ndarray | None:
-        """The newest one that can be decoded, ``None`` where it arrived too long ago."""
+        """The newest one that can be decoded, as :meth:`decode` gives it; ``None`` where it arrived too long ago."""
         while self._recent and now_ns - self._recent[-1].log_ns <= self._max_age_ns:
             one = self._recent[-1]
             if self._decoded is not None and self._decoded[0] is one:
@@ -126,7 +126,7 @@ class Ear:
         self.shape, self.dtype = (round(self._rate_hz * self._window_s),), np.int16
 
     def take(self, bag: Bag, one: Recorded, info: Any | None) -> None:
-        """Sound arrived."""
+        """Sound arrived. What cannot be used is counted in ``refused`` and left out."""
         try:
             raw = raw_record(bag.deserialize(one), info, one.log_ns)
             if not isinstance(raw, RawAudio):
@@ -152,7 +152,7 @@ class Ear:
         self._arrived_ns, self._chunk_ns = one.log_ns, chunk.end_ns - chunk.stamp_ns
 
     def sample(self, bag: Bag, now_ns: int) -> np.ndarray | None:
-        """The window, ``None`` where its end arrived too long ago or less than 90 % of it was received."""
+        """The window, int16 ``(samples,)``; ``None`` where its end arrived too long ago or less than 90 % of it was received."""
         end_ns = self._window.end_ns
         if end_ns is None or now_ns - self._arrived_ns > self._max_age_ns + self._chunk_ns:
             return None

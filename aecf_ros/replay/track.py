@@ -79,7 +79,7 @@ def as_track(answers: Track | Iterable[Answer], manifest: Manifest) -> Track:
 
 
 def runs(times_s: Sequence[float] | np.ndarray, values: Sequence[object] | np.ndarray, end_s: float) -> list[tuple[float, float, object]]:
-    """Spans of equal consecutive values: (start, end, value)."""
+    """Spans of equal consecutive ``values`` (N,) at ``times_s`` (N,): (start, end, value), the last of which ends at ``end_s``."""
     if not len(values):
         return []
     values = np.asarray(values)

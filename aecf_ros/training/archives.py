@@ -37,6 +37,7 @@ class ArchiveUnit(FolderUnit):
     spec: ModalitySpec | None = None
 
     def load(self) -> np.ndarray:
+        """The samples of the part, at the archive's own size."""
         return _made(self.path, self.protocol, self.part, self.array_digest)[self.modality].samples
 
     def batches(self, size: int) -> Iterator[Batch]:

@@ -54,7 +54,7 @@ def _erase(
 
 
 def unchanged(x: Tensor, generator: torch.Generator) -> Tensor:
-    """No change."""
+    """No change: what comes in, of any shape, goes out."""
     return x
 
 

@@ -49,7 +49,8 @@ def _gate(settled: Settled | None, names: Sequence[str], price: float) -> str:
     return text.strip()
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Header and rows of cells, as Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -76,6 +77,7 @@ def _nothing(corpus: Corpus) -> str:
 
 
 def limits_of(corpus: Corpus, parts: Mapping[str, Part]) -> str:
+    """Lines of the card's limits that follow from how the data was paired and divided."""
     if not corpus.paired:
         return """\
 - Pairs are drawn by label from unrelated recordings: what sound and image share beyond the label was never seen.
@@ -97,10 +99,15 @@ def _after_a_change(manifest: Manifest, corpus: Corpus) -> str:
 
 
 def counted(number: int, of: str) -> str:
+    """
+    >>> counted(1, "recording"), counted(2, "recording")
+    ('1 recording', '2 recordings')
+    """
     return f"{number} {of}" + ("" if number == 1 else "s")
 
 
 def number(value: float | int) -> str:
+    """As the card's tables have it: four digits, a whole number whole."""
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
@@ -130,7 +137,7 @@ def kinds_of(manifest: Manifest) -> str:
 
 def data_and_attribution(manifest: Manifest) -> str:
     """The card's last section."""
-    samples = table(["part/modality", "samples"], [[name, str(n)] for name, n in manifest.training.samples.items()])
+    samples = markdown_table(["part/modality", "samples"], [[name, str(n)] for name, n in manifest.training.samples.items()])
     return "\n".join(["## Data and attribution", *(f"- {source}" for source in manifest.training.data), "", samples])
 
 
@@ -140,13 +147,13 @@ def model_card(
     """The card's text (Markdown), after Mitchell et al. 2019. ``settled`` is None without an evidence gate."""
     sources, nothing, conflicts = evaluation.sources, evaluation.nothing, evaluation.conflicts
     subsets, corrupted = (
-        table(
+        markdown_table(
             ["subset", *(title for _, title in _METRICS)],
             [[name, *(number(of[key]) if key in of else "-" for key, _ in _METRICS)] for name, of in metrics.items()],
         )
         for metrics in (manifest.metrics, evaluation.corrupted)
     )
-    fits = table(
+    fits = markdown_table(
         [
             "subset",
             "pairs",
@@ -160,7 +167,7 @@ def model_card(
         ],
     )
     corpora = (
-        table(
+        markdown_table(
             ["modality alone", "recording of the test part" if corpus.paired else "corpus of the test part", "samples", "accuracy"],
             [[s.modality, s.source, str(s.samples), f"{s.value:.4f}"] for s in sources],
         )

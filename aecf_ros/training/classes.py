@@ -34,7 +34,7 @@ class Naming:
     sets: np.ndarray | None = None
 
     def counts(self, index: np.ndarray) -> np.ndarray:
-        """See :func:`aecf_ros.training.corpus.label_counts`."""
+        """int ``(C + 1,)`` of class indices int64 ``(N,)``; see :func:`aecf_ros.training.corpus.label_counts`."""
         return label_counts(index, len(self.labels), self.sets)
 
 

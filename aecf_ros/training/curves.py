@@ -28,7 +28,9 @@ def save_curves(curves: Mapping[str, History], path: Path) -> None:
 def save_reliability(reliability: Mapping[str, np.ndarray], path: Path) -> None:
     """Draw accuracy over confidence in the bins of the ECE, one panel for each subset of modalities, and write a PNG.
 
-    ``reliability`` has confidence and correctness, (2, N), of each subset; a dot's area is the share of samples in its bin.
+    Args:
+        reliability: of each subset float ``(2, N)``: confidence, and 1 where the label was right. A dot's area is the share of samples in
+            its bin.
     """
     figure = Figure(figsize=(3.2 * len(reliability), 3.4), layout="constrained")
     for panel, (name, (confidence, right)) in zip(figure.subplots(1, len(reliability), squeeze=False)[0], reliability.items(), strict=True):

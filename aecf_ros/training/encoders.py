@@ -79,8 +79,8 @@ class CameraEncoder(nn.Module):
         return (image.float() * self.luma).sum(dim=3).unsqueeze(1) * (1.0 / self.full_scale)
 
     def normalize(self, luma: Tensor) -> Tensor:
-        """Zero mean and about unit deviation for each image; a uniform image stays near zero instead of having its
-        noise blown up."""
+        """float32 (B, 1, H, W) to zero mean and about unit deviation for each image; a uniform image stays near zero instead of
+        having its noise blown up."""
         centered = luma - luma.mean(dim=(2, 3), keepdim=True)
         deviation = centered.square().mean(dim=(2, 3), keepdim=True).sqrt()
         return centered / (deviation + 0.02)
@@ -212,7 +212,7 @@ class AudioEncoder(nn.Module):
         return torch.log(power * (1.0 / self.absolute_floor) + 1.0).unsqueeze(1)
 
     def normalize(self, log_mel: Tensor) -> Tensor:
-        """Floor under the maximum, center on the window's mean, fixed scale."""
+        """float32 (B, 1, mels, frames) floored under the maximum, centered on the window's mean, at a fixed scale."""
         floored = torch.maximum(log_mel, log_mel.amax(dim=(2, 3), keepdim=True) - self.range_nats)
         return (floored - floored.mean(dim=(2, 3), keepdim=True)) * (1.0 / self.scale_nats)
 

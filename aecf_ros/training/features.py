@@ -38,7 +38,8 @@ ENCODERS: Mapping[str, Callable[..., nn.Module]] = {"image": _camera, "audio": _
 
 
 def to_tensor(samples: np.ndarray) -> Tensor:
-    """Stored samples as an encoder takes them, in memory of their own; see :func:`aecf_ros.training.frozen.as_input`."""
+    """Stored samples ``(K, ...)`` as an encoder takes them, uint8 or float32, in memory of their own; see
+    :func:`aecf_ros.training.frozen.as_input`."""
     return torch.from_numpy(as_input(np.array(samples)))
 
 

@@ -42,7 +42,7 @@ class FolderUnit:
     losses: list[str] = field(default_factory=list)
 
     def load(self) -> np.ndarray:
-        """The whole array that the rows are of."""
+        """The whole array that the rows are of, ``(N, ...)`` as the modality's spec says; memory-mapped."""
         return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def only(self, name: str) -> FolderUnit:

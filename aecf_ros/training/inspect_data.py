@@ -146,7 +146,8 @@ def _examples(found: Inspection, inputs: dict[str, np.ndarray], present: np.ndar
 
 
 def balance(counts: np.ndarray) -> float:
-    """How even classes are: the entropy of their shares over that of even ones, 1 for even and 0 for one class only.
+    """How even classes are, from their counts int ``(C,)``: the entropy of their shares over that of even ones, 1 for even and 0 for one
+    class only.
 
     >>> round(balance(np.array([10, 10])), 3), round(balance(np.array([10, 0])), 3)
     (1.0, 0.0)

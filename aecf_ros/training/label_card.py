@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aecf_ros.core.bundle import Manifest
-from aecf_ros.training.card import counted, data_and_attribution, intended_use, kinds_of, limits_of, number, shapes_of, table
+from aecf_ros.training.card import counted, data_and_attribution, intended_use, kinds_of, limits_of, markdown_table, number, shapes_of
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.evaluation import Evaluation, Metrics
 from aecf_ros.training.label_head import LabelCalibration
@@ -26,7 +26,7 @@ METRICS = (
 
 def _metrics(metrics: Metrics) -> str:
     rows = [[name, *(number(of[key]) if key in of else "-" for key, _ in METRICS)] for name, of in metrics.items()]
-    return table(["subset", *(title for _, title in METRICS)], rows)
+    return markdown_table(["subset", *(title for _, title in METRICS)], rows)
 
 
 def _by_label(manifest: Manifest, evaluation: Evaluation, positives: list[int]) -> str:
@@ -40,7 +40,7 @@ def _by_label(manifest: Manifest, evaluation: Evaluation, positives: list[int]) 
     header = ["label", "in calibration"]
     for name in evaluation.by_label:
         header += [f"{name}: n", "AP", "ECE (floor)"]
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def label_card(manifest: Manifest, calibration: LabelCalibration, evaluation: Evaluation, corpus: Corpus, parts: Mapping[str, Part]) -> str:

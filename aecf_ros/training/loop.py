@@ -128,9 +128,8 @@ def fit(
 ) -> History:
     """Train ``module`` in place and leave it in evaluation mode.
 
-    A checkpoint is written after each epoch and taken up where it stands: a run that was killed and started again
-    ends with the same
-    weights as one that was not, because every epoch seeds its own generators.
+    A checkpoint is written after each epoch and taken up where it stands: a run that was killed and started again ends with
+    the same weights as one that was not, because every epoch seeds its own generators.
 
     Args:
         module: what to train; its random layers use torch's global generator, which this seeds.

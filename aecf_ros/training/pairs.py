@@ -51,8 +51,7 @@ def pair_by_label(
     """Draw multimodal samples: modalities of one label, some of them showing nothing instead.
 
     Classes are drawn evenly. Within a class every sample is used before any is used again, so that a corpus of few
-    recordings is
-    spread evenly.
+    recordings is spread evenly.
 
     Args:
         labels: int64 ``(N_m,)`` of each modality, -1 for nothing.
@@ -93,7 +92,7 @@ def pair_by_label(
 
 
 def spread(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """``count`` of ``rows`` in random order, none twice before all were taken once."""
+    """``count`` of ``rows`` int64 ``(K,)``, K > 0, in random order, none twice before all were taken once."""
     rounds = -(-count // len(rows))
     return np.concatenate([generator.permutation(rows) for _ in range(rounds)])[:count]
 

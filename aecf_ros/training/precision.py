@@ -14,7 +14,7 @@ import onnx
 
 from aecf_ros.core.bundle import Manifest, load_bundle
 from aecf_ros.core.errors import first_line
-from aecf_ros.training.card import table
+from aecf_ros.training.card import markdown_table
 from aecf_ros.training.corpus import Corpus
 from aecf_ros.training.evaluation import Metrics, rounded
 from aecf_ros.training.export import ExportError, write_bundle
@@ -152,4 +152,4 @@ def _card(model: Path, precision: str, before: Metrics, after: Metrics) -> str:
     card = model / "MODEL_CARD.md"
     was = f"\n\n{card.read_text(encoding='utf-8')}" if card.is_file() else ""
     header, *rows = comparison(before, after)
-    return f"# {model.name} in {precision}\n\nEncoders converted by `aecf quantize`; the same test pairs before and after.\n\n{table(header, rows)}{was}"
+    return f"# {model.name} in {precision}\n\nEncoders converted by `aecf quantize`; the same test pairs before and after.\n\n{markdown_table(header, rows)}{was}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from aecf_ros.core.bundle import Bundle, CalibrationSummary, Manifest, RefitSummary, SubsetCalibration
 from aecf_ros.training.assemble import Writer, head_writer
+from aecf_ros.training.card import markdown_table
 from aecf_ros.training.evaluation import rounded
 from aecf_ros.training.export import ExportedHead, ExportError, write_bundle
 from aecf_ros.training.reference import drift_reference
@@ -75,9 +76,7 @@ def table(gain: Gain) -> list[list[str]]:
 
 
 def _card(bundle: Bundle, name: str, sources: Sequence[str], spans: int, moments: int, today: str, gain: Gain) -> str:
-    header, *rows = (" | ".join(row) for row in table(gain))
-    lines = [header, " | ".join(["---"] * len(table(gain)[0])), *rows]
-    figures = "\n".join(f"| {line} |" for line in lines)
+    header, *rows = table(gain)
     was = bundle.path(CARD).read_text(encoding="utf-8") if CARD in bundle.manifest.files else ""
     return f"""# {name}: {bundle.manifest.name}, calibration fitted again
 
@@ -85,7 +84,7 @@ By `aecf calibrate` on {today}, on {spans} labelled spans ({moments} moments) of
 {bundle.manifest.name}. Fitted again were how far each modality is trusted (two numbers each; temperatures where the gate has none),
 the thresholds of prediction sets and of conflict, and what drift is measured against. Limits of out of distribution were only ever moved outward.
 
-{figures}
+{markdown_table(header, rows)}
 
 Each span was answered by a fit to the other spans, in {FOLDS} folds; what is in this bundle is fitted to all of them. {gain.verdict}.
 

@@ -50,7 +50,7 @@ def split_recordings(counts: Mapping[str, np.ndarray], config: DataConfig, given
         counts: recording -> int ``(C,)``, its moments of each class.
 
     Raises:
-        DatasetError: a part stays empty.
+        DatasetError: a part stays empty, or the shares leave nothing to train on.
     """
     names = sorted(counts)
     held = np.array([counts[name] for name in names], float).reshape(len(names), -1)

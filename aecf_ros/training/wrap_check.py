@@ -78,7 +78,10 @@ def compare(
     """Deviation of what a wrapped encoder gave from what its owner's pipeline did.
 
     Args:
+        reference: the file that ``x`` and ``due`` are of, for errors.
         found, due: (K, D).
+        x: (K, ...), what went in.
+        limit: relative deviation that is accepted.
         again: gives (1, D) for the first sample with other settings, or raises ValueError where they cannot be.
         tick: told of each setting that is tried.
 

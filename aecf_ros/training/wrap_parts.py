@@ -42,7 +42,7 @@ class Parts:
         self._behind = open_quietly(self.behind.SerializeToString())
 
     def prepare(self, x: np.ndarray) -> np.ndarray:
-        """What the encoder is given for raw samples."""
+        """What the encoder is given for raw samples: uint8 (K, H, W, 3) or float32 (K, N) to what it takes itself."""
         return self._before.run(None, {self._before.get_inputs()[0].name: x})[0]
 
     def _encode(self, x: np.ndarray) -> np.ndarray:
@@ -68,7 +68,7 @@ class Parts:
 
 
 def draw(spec: ImageEncoder | AudioEncoder, count: int) -> np.ndarray:
-    """Random pictures or noise as a wrapped encoder takes them, the same each time."""
+    """Random pictures uint8 (count, H, W, 3) or noise float32 (count, N), as a wrapped encoder takes them; the same each time."""
     rng = np.random.default_rng(0)
     if isinstance(spec, ImageEncoder):
         return rng.integers(0, 256, (count, spec.height, spec.width, 3), np.uint8)
