@@ -1,10 +1,10 @@
-"""rclpy's executor with a short way for the messages that come often, and with a deadline that needs no timer.
+"""rclpy's executor, made to survive what a service is asked for, and with a short way for the messages that come often.
 
 rclpy looks through every entity of a node, in Python, before each message. A lifecycle node has some thirty, so between two frames that takes as long
 as the head. Here they are looked through when something other than a message was served; until then the same set is waited for again, and while
-messages come all of it only ten times a second. rclpy's own
-EventsExecutor does not serve callbacks that ask for a message's number (7.1.6), and Humble has none. A timer set anew after each message wakes
-the wait set once for nothing each time (rcl triggers a guard condition), which takes half as long as publishing; here the wait itself is limited.
+messages come all of it only ten times a second. A timer set anew after each message would wake the wait set once for nothing each time, since rcl
+triggers a guard condition; here the wait itself is limited. rclpy's own EventsExecutor does not serve callbacks that ask for a message's number
+(7.1.6), and Humble has none.
 """
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rclpy.executors import ShutdownException, SingleThreadedExecutor, TimeoutEx
 from rclpy.guard_condition import GuardCondition
 from rclpy.impl.implementation_singleton import rclpy_implementation as rcl
 from rclpy.logging import get_logger
+from rclpy.service import Service
 from rclpy.subscription import Subscription
 from rclpy.waitable import NumberOfEntities
 
@@ -33,7 +34,31 @@ def _never() -> None:
     """There is no deadline."""
 
 
-class DirectExecutor(SingleThreadedExecutor):
+class SteadyExecutor(SingleThreadedExecutor):
+    """rclpy's executor in which a request of a service does not end the node, whatever it makes the service do: rclpy's own parameter services raise at a
+    type that does not exist. Such a request is not answered, and named in the log. What any other callback raises is raised by :meth:`spin_once`."""
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """Serve one callback, or wait for it at most ``timeout_sec`` (``None``: for ever)."""
+        self._serve(timeout_sec)
+
+    def _serve(self, timeout_sec: float | None) -> bool:
+        """Whether there was a callback to serve."""
+        try:
+            handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
+        except (ShutdownException, TimeoutException):
+            return False
+        handler()
+        try:
+            handler.result()  # raises what the callback raised
+        except Exception as error:
+            if not isinstance(entity, Service):
+                raise
+            get_logger("executor").error(f"{entity.srv_name}: a request that cannot be served ({type(error).__name__}: {first_line(error)}); the node goes on")
+        return True
+
+
+class DirectExecutor(SteadyExecutor):
     """Serves some subscriptions directly while nothing else is to be done, and everything as rclpy does when it is, in one thread.
 
     Only :meth:`spin_once` is shorter. An exception in a callback is raised there. With an rclpy whose wait set is made in another way it says so once
@@ -73,7 +98,8 @@ class DirectExecutor(SingleThreadedExecutor):
         messages, others = self._waiting.wait(timeout_ns if everything or 0 <= timeout_ns < left_ns else left_ns, everything)
         if others:  # events before messages: who answers a message may be gone, and the event of its coming with it
             self._forget()
-            self._serve_others()
+            while self._serve(0):  # until there is nothing, since rclpy's own wait takes the triggers of what it does not come to at once
+                pass
             return
         if everything and messages:
             self._others_due_ns = monotonic_ns() + OTHERS_EVERY_NS
@@ -109,16 +135,6 @@ class DirectExecutor(SingleThreadedExecutor):
             self._on_due()
             wait_s = self._wait_s()
         return timeout_sec if wait_s is None or timeout_sec is not None and timeout_sec < wait_s else wait_s
-
-    def _serve_others(self) -> None:
-        """Until there is nothing, since rclpy's own wait takes the triggers of what it does not come to at once."""
-        while True:
-            try:
-                handler, *_ = self.wait_for_ready_callbacks(timeout_sec=0)
-            except (ShutdownException, TimeoutException):
-                return
-            handler()
-            handler.result()  # raises what the callback raised
 
     def _forget(self) -> None:
         if self._waiting is not None:

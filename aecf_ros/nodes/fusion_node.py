@@ -12,9 +12,11 @@ from typing import Any
 
 from aecf_msgs.msg import FusedPrediction
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -53,6 +55,7 @@ from aecf_ros.runtime.schedule import Inline, Schedule, Worker, choose_schedulin
 
 PREDICTION_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LEAST_WAIT_NS = 1_000_000
+RCLError = rclpy_implementation.RCLError
 
 CANNOT_START = (BundleError, BackendError, ParameterError)
 
@@ -171,6 +174,15 @@ class FusionNode(LifecycleNode):
         self._model = None
         self.get_logger().error(f"a transition from '{state.label}' failed; the node is unconfigured again")
         return TransitionCallbackReturn.SUCCESS
+
+    def _LifecycleNodeMixin__on_change_state(self, request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:  # noqa: N802
+        """As rclpy's, in which a transition that is not possible now ends the node (ros2/rclpy issue 1209, mended after Jazzy)."""
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)
+        except RCLError as error:
+            self.get_logger().error(f"transition {request.transition.id} was asked for: {first_line(error).partition(', at ')[0]} The node goes on as it was")
+            response.success = False
+            return response
 
     def direct_executor(self) -> DirectExecutor:
         """What serves this node with the least work between two frames."""

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import rclpy
-from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+
+from aecf_ros.nodes.executor import SteadyExecutor
 
 LONGEST_WAIT_S = 0.5
 """A signal that comes while nothing happens is noticed after at most so long."""
@@ -57,7 +59,7 @@ class Ended(Exception):
 
 def run_node(make_node: Callable[[], Node], name: str, refusals: tuple[type[Exception], ...], args: list[str] | None = None,
              start: Callable[[Node], bool] = lambda node: True,
-             make_executor: Callable[[Node], Executor] = lambda node: SingleThreadedExecutor()) -> NoReturn:
+             make_executor: Callable[[Node], Executor] = lambda node: SteadyExecutor()) -> NoReturn:
     """Make a node and spin it until SIGINT or SIGTERM, or until it says :class:`Ended`.
 
     The process ends with 0 then, and with 1 when the node cannot start. A node with threads stops them in ``destroy_node``.

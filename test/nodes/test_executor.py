@@ -11,6 +11,8 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="rclpy is not importable: source ROS 2 or run `make test`")
 
+from rcl_interfaces.msg import Parameter, ParameterValue  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.clock import Clock, ClockType  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.node import Node  # noqa: E402
@@ -183,6 +185,26 @@ def test_an_exception_ends_the_spinning(served: Served) -> None:
     publisher = served.listen("a", fail)
     with pytest.raises(RuntimeError, match="broken"):
         served.until(lambda: False, lambda: publisher.publish(String(data="x")))
+
+
+def test_a_request_that_makes_a_service_raise_is_named_and_the_next_one_is_answered(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
+    """rclpy's own parameter service raises at a type that does not exist."""
+    client = served.node.create_client(SetParameters, "served/set_parameters")
+    served.until(client.service_is_ready)
+    client.call_async(SetParameters.Request(parameters=[Parameter(name="x", value=ParameterValue(type=99))]))
+    said: list[str] = []
+
+    def listen() -> None:
+        said.append(capfd.readouterr().err)
+
+    served.until(lambda: "99 is not a valid Parameter.Type" in "".join(said), listen)
+    assert "served/set_parameters: a request that cannot be served (ValueError: " in "".join(said)
+    answers: list[Any] = []
+
+    def ask() -> None:
+        client.call_async(SetParameters.Request(parameters=[])).add_done_callback(answers.append)
+
+    served.until(lambda: answers, ask)
 
 
 def test_with_an_rclpy_whose_wait_sets_differ_messages_take_its_own_way(served: Served, monkeypatch: pytest.MonkeyPatch,

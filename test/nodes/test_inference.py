@@ -264,9 +264,7 @@ def test_a_reload_that_breaks_is_answered_and_the_model_stays(node_on_a_gpu: Sin
     def spin_node() -> None:
         node_on_a_gpu.spin_once(timeout_sec=0.01)
 
-    robot.peer.wait_for(client.service_is_ready, "the service", spin_node)
-    answer = client.call_async(Trigger.Request())
-    robot.peer.wait_for(answer.done, "its answer", spin_node)
-    assert not answer.result().success and answer.result().message == "RuntimeError: CUDA out of memory"
+    answer = robot.peer.ask(client, Trigger.Request(), spin_node)
+    assert not answer.success and answer.message == "RuntimeError: CUDA out of memory"
     before = len(robot.predictions)
     robot.peer.wait_for(lambda: len(robot.predictions) > before, "predictions of the model in use", spin_node)

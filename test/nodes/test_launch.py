@@ -200,11 +200,8 @@ def test_the_choices_of_the_launch_file_are_those_of_the_parameters(launch: Call
 
 def test_autostart_false_leaves_the_node_unconfigured(peer: Peer, launch: Callable[..., Launched]) -> None:
     launched = launch("fusion.launch.py", "autostart:=false")
-    client = peer.node.create_client(GetState, "/fusion_node/get_state")
-    peer.wait_for(client.service_is_ready, "the node's lifecycle services")
-    answer = client.call_async(GetState.Request())
-    peer.wait_for(answer.done, "its state")
-    assert answer.result().current_state.id == State.PRIMARY_STATE_UNCONFIGURED and "model av_digits" not in launched.output()
+    answer = peer.ask(peer.node.create_client(GetState, "/fusion_node/get_state"), GetState.Request())
+    assert answer.current_state.id == State.PRIMARY_STATE_UNCONFIGURED and "model av_digits" not in launched.output()
 
 
 def test_replay_launch_plays_scores_and_ends_by_itself(domain: int, launch: Callable[..., Launched], tmp_path: Path,

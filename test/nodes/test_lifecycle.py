@@ -30,6 +30,7 @@ from .conftest import MODEL, PATIENT, ROOT, UNPACED, FusionProcess, Peer, privat
 from .processes import NodeProcess
 from .test_fusion_node import Robot
 
+UNKNOWN_TRANSITION = 255
 UNCONFIGURED, INACTIVE, ACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE
 
 
@@ -57,16 +58,17 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
 
 
 def call(peer: Peer, service_type: type, name: str, request: object) -> object:
-    """Call a service of the fusion node and wait for its answer."""
-    client = peer.node.create_client(service_type, f"/fusion_node/{name}")
-    peer.wait_for(client.service_is_ready, f"the service {name}")
-    future = client.call_async(request)
-    peer.wait_for(future.done, f"the answer of {name}")
-    return future.result()
+    """The answer of a service of the fusion node; one that may be asked twice."""
+    return peer.ask(peer.node.create_client(service_type, f"/fusion_node/{name}"), request)
 
 
 def change(peer: Peer, transition: int) -> bool:
-    return call(peer, ChangeState, "change_state", ChangeState.Request(transition=Transition(id=transition))).success
+    """Whether a transition succeeded; asked once the way of the answers is known to be open, as a second time would be refused."""
+    client = peer.node.create_client(ChangeState, "/fusion_node/change_state")
+    peer.ask(client, ChangeState.Request(transition=Transition(id=UNKNOWN_TRANSITION)))
+    future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+    peer.wait_for(future.done, "the answer of change_state")
+    return future.result().success
 
 
 def state(peer: Peer) -> int:
@@ -93,6 +95,15 @@ def test_a_node_that_is_not_to_start_itself_goes_through_every_state_on_request(
     peer.wait_for(lambda: len(robot.predictions) > before, "predictions after the second activation")
     assert change(peer, Transition.TRANSITION_DEACTIVATE)
     assert change(peer, Transition.TRANSITION_CLEANUP) and state(peer) == UNCONFIGURED
+
+
+def test_a_transition_that_is_not_possible_is_refused_and_the_node_goes_on(running: Robot) -> None:
+    peer = running.peer
+    peer.wait_for(lambda: running.predictions, "predictions")
+    assert not change(peer, Transition.TRANSITION_CONFIGURE)
+    assert state(peer) == ACTIVE
+    before = len(running.predictions)
+    peer.wait_for(lambda: len(running.predictions) > before, "predictions that go on")
 
 
 def test_a_bad_model_leaves_the_node_unconfigured_with_a_reason_and_a_good_one_then_works(start_node, robot: Robot, tmp_path: Path) -> None:
@@ -144,7 +155,7 @@ def test_no_frame_goes_unanswered_while_the_model_is_reloaded_at_30_hz(start_nod
     robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))
     peer.wait_for(lambda: answered, "an answer", lambda: robot.images.publish(robot.image()))
     client = peer.node.create_client(Trigger, "/fusion_node/reload_model")
-    peer.wait_for(client.service_is_ready, "the service reload_model")
+    peer.ask(client, Trigger.Request(), lambda: robot.images.publish(robot.image()))
     next_s = 0.0
 
     def play() -> None:

@@ -25,11 +25,7 @@ PAGE = (ROOT / "docs" / "topics.md").read_text()
 
 
 def ask(peer: Peer, service_type: type, name: str) -> object:
-    client = peer.node.create_client(service_type, name)
-    peer.wait_for(client.service_is_ready, f"the service {name}")
-    answer = client.call_async(service_type.Request())
-    peer.wait_for(answer.done, f"the answer of {name}")
-    return answer.result()
+    return peer.ask(peer.node.create_client(service_type, name), service_type.Request())
 
 
 def topics_of(peer: Peer, name: str) -> dict[tuple[str, str], str]:
