@@ -4,21 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from aecf_ros.cli import main
 from aecf_ros.core.bundle import load_manifest
 from aecf_ros.replay.score import Run, summarize
 from aecf_ros.replay.sweep import plan, read_severities
 from aecf_ros.replay.timeline import draw_timeline
 from aecf_ros.replay.track import Track
+from test.command_line import aecf
 
 KINDS = {"camera": "image", "audio": "audio"}
-
-
-def aecf(*words: object) -> Result:
-    pytest.importorskip("rclpy", reason="the terminal's tables are in the room of the nodes")
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
 
 
 def faults_file(folder: Path, text: str, name: str = "faults.yaml") -> Path:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from aecf_ros.cli import main
 from aecf_ros.core.bundle import Bundle, load_bundle
 from aecf_ros.core.compare import HEADER
 from aecf_ros.replay.bag import AudioFormat
@@ -17,12 +16,9 @@ from aecf_ros.runtime.backends import make_backend
 pytest.importorskip("torch", reason="torch is not installed: only training needs it")
 
 from aecf_ros.commands.calibrate import field_units  # noqa: E402
+from test.command_line import aecf, refusal  # noqa: E402
 
 SPANS, SPAN_S = 56, 1.5
-
-
-def aecf(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +63,8 @@ def test_what_was_fitted_again_can_be_fitted_again(labelled: Path, calibrated: t
     assert done.exit_code == 0 and "It helps" not in done.output
 
 
-def refusal(done: Result) -> str:
-    assert done.exit_code == 1 and done.output.startswith("Error: ")
-    lines = done.output.strip().splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
 def test_too_little_data_is_refused_in_one_line(drawn_bundle: Path, red_then_blue: Path, tmp_path: Path) -> None:
-    line = refusal(aecf("calibrate", "--model", drawn_bundle, "--bag", red_then_blue, "--out", tmp_path / "m"))
+    line = refusal("calibrate", "--model", drawn_bundle, "--bag", red_then_blue, "--out", tmp_path / "m")
     assert "50 labelled spans of each subset are needed" in line and "camera has 2 (" in line
     assert not (tmp_path / "m").exists()
 
@@ -86,17 +75,17 @@ def test_too_little_data_is_refused_in_one_line(drawn_bundle: Path, red_then_blu
     (lambda words, folder: [*words[:-1], words[2]], "is the bundle itself")])
 def test_what_cannot_be_used_is_refused_in_one_line(drawn_bundle: Path, labelled: Path, tmp_path: Path, change: Callable, named: str) -> None:
     words = ["calibrate", "--model", drawn_bundle, "--bag", labelled, "--out", tmp_path / "m"]
-    assert named in refusal(aecf(*change(words, tmp_path)))
+    assert named in refusal(*change(words, tmp_path))
 
 
 def test_a_recording_without_labels_or_with_others_is_refused(drawn_bundle: Path, new_recording: Callable, tmp_path: Path) -> None:
     plain = new_recording().info(0).image(0.1, "red").sound(0.2, "red").write(tmp_path / "plain")
-    assert "no labelled span" in refusal(aecf("calibrate", "--model", drawn_bundle, "--bag", plain, "--out", tmp_path / "m"))
+    assert "no labelled span" in refusal("calibrate", "--model", drawn_bundle, "--bag", plain, "--out", tmp_path / "m")
     recording = new_recording().info(0)
     for i in range(40):
         recording.image(i / 10, "red").sound(i / 10 + 0.05, "red")
     others = recording.label(0.0, "mauve").write(tmp_path / "others")
-    assert "mauve" in refusal(aecf("calibrate", "--model", drawn_bundle, "--bag", others, "--out", tmp_path / "m"))
+    assert "mauve" in refusal("calibrate", "--model", drawn_bundle, "--bag", others, "--out", tmp_path / "m")
 
 
 def test_sound_that_nothing_describes_is_read_as_said_or_as_in_training(drawn_bundle: Path, new_recording: Callable, tmp_path: Path) -> None:
@@ -112,7 +101,7 @@ def test_sound_that_nothing_describes_is_read_as_said_or_as_in_training(drawn_bu
         return sum(int(batch.present[:, 1].sum()) for batch in unit.batches(8))
 
     assert heard(bundle) == 0 and heard(bundle, AudioFormat("S16LE", 800, 1)) == heard(remembers) > 0
-    line = refusal(aecf("calibrate", "--model", drawn_bundle, "--bag", path, "--audio-format", "MP3", "--out", tmp_path / "m"))
+    line = refusal("calibrate", "--model", drawn_bundle, "--bag", path, "--audio-format", "MP3", "--out", tmp_path / "m")
     assert "audio format 'MP3' is not known" in line
 
 
@@ -130,7 +119,7 @@ def test_two_models_are_compared_span_by_span(drawn_bundle: Path, labelled: Path
 
 
 def test_models_that_answer_another_question_are_not_compared(drawn_bundle: Path, shipped_bundle: Path, labelled: Path) -> None:
-    assert "labels" in refusal(aecf("compare", drawn_bundle, shipped_bundle, "--bag", labelled))
+    assert "labels" in refusal("compare", drawn_bundle, shipped_bundle, "--bag", labelled)
     assert aecf("compare", drawn_bundle, drawn_bundle).exit_code == 2
 
 

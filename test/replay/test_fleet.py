@@ -6,17 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from aecf_ros.cli import main
 from aecf_ros.core.metrics import subset_metrics
 from aecf_ros.replay.fleet import Job, run_here
 from aecf_ros.replay.pool import Sums, latency_counts, latency_quantile_ms
-
-
-def aecf(*words: object) -> Result:
-    pytest.importorskip("rclpy", reason="the terminal's tables are in the room of the nodes")
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
+from test.command_line import aecf
 
 
 def predictions(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

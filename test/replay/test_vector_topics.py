@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from rosbags.typesys import get_types_from_msg
 
-from aecf_ros.cli import main
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
 from aecf_ros.replay.bag import open_bag
@@ -21,6 +19,7 @@ from aecf_ros.replay.found import find_modalities
 from aecf_ros.replay.moments import scan_recording
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
+from test.command_line import aecf
 from test.conftest import LABELS, write_bundle
 
 MESSAGE = Path(__file__).resolve().parents[2] / "aecf_msgs" / "msg" / "EmbeddingStamped.msg"
@@ -107,10 +106,6 @@ def test_every_fault_that_a_vector_can_have_leaves_a_replay_that_answers(minute:
 def test_a_fault_that_makes_no_sense_is_refused_in_a_line() -> None:
     with pytest.raises(FaultError, match="'blur' cannot act on 'text', which carries vector; use one of drop, freeze, delay, "):
         Fault(stream="text", kind="blur", start_s=0, end_s=1).check_stream("vector")
-
-
-def aecf(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
 
 
 def test_recordings_with_a_topic_of_vectors_are_trained_on_and_evaluated_as_typed(new_recording: Callable, tmp_path: Path) -> None:

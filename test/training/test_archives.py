@@ -8,14 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from aecf_ros.cli import main
 from aecf_ros.commands.data import open_corpus
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec
 from aecf_ros.training.features import samples_of
 from aecf_ros.training.protocols import last_second, windows
+from test.command_line import aecf
 
 CLASSES = ["aircraft", "bird", "dog", "ship"]
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -98,7 +97,7 @@ def test_which_of_two_is_said_by_the_configuration(scenes: Path, digits: Path, t
     assert open_corpus(tmp_path, config=DataConfig(protocol="scenes")).labels == CLASSES
     with pytest.raises(DatasetError, match="has no mnist.npz and fsdd.npz for data.protocol=digits"):
         open_corpus(scenes, config=DataConfig(protocol="digits"))
-    done = CliRunner().invoke(main, ["dataset", "inspect", str(tmp_path), "--out", str(tmp_path / "page"), "data.protocol=scenes"])
+    done = aecf("dataset", "inspect", tmp_path, "--out", tmp_path / "page", "data.protocol=scenes")
     assert done.exit_code == 0 and "4 classes" in done.output, done.output
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from click.testing import CliRunner
 
-from aecf_ros.cli import main
 from aecf_ros.commands.data import open_corpus
 from aecf_ros.training.config import DataConfig
+from test.command_line import aecf, refusal
 from test.replay.conftest import Recording
 from test.training.conftest import write_dataset
 from test.training.files import BOTH, rows_of_files, write_rows, write_table
@@ -46,11 +45,9 @@ def copied(drives: Path, folder: Path, count: int = 5) -> Path:
 
 def refused(path: Path, *options: str) -> str:
     """The one line in which `aecf dataset inspect` ends."""
-    done = CliRunner().invoke(main, ["dataset", "inspect", str(path), "--out", str(path.parent / "page"), *options])
-    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.output
-    lines = done.output.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("Error: ") and not (path.parent / "page").exists(), done.output
-    return lines[0]
+    line = refusal("dataset", "inspect", path, "--out", path.parent / "page", *options)
+    assert not (path.parent / "page").exists()
+    return line
 
 
 def nothing_there(folder: Path) -> Path:
@@ -358,7 +355,7 @@ def test_recordings_that_are_partly_broken_are_used_and_the_loss_is_said(tmp_pat
 def test_recordings_are_shown_without_encoders_and_with_what_is_lost(tmp_path: Path, drives: Path) -> None:
     folder = copied(drives, tmp_path / "data", 4)
     (folder / "a_broken.mcap").write_bytes(b"x")
-    done = CliRunner().invoke(main, ["dataset", "inspect", str(folder), "--out", str(tmp_path / "page"), "data.settle_s=1"])
+    done = aecf("dataset", "inspect", folder, "--out", tmp_path / "page", "data.settle_s=1")
     assert done.exit_code == 0, done.output
     assert "camera (8x8 pixels), audio (1 s at 800 Hz)" in done.output
     assert re.search(r"warning: .*a_broken\.mcap: cannot be read as rosbag2 .*; it is left out", done.output)

@@ -6,20 +6,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from aecf_ros.cli import main
 from aecf_ros.commands.data import open_corpus
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.inspect_data import inspect_corpus
 from aecf_ros.training.inspect_tables import class_table, missing_table, presence_table, unit_table
+from test.command_line import aecf
 from test.training.conftest import write_dataset
 from test.training.files import BOTH, rows_of_files, write_rows, write_sound, write_table
 
 
 def inspected(path: Path, out: Path, *options: str) -> tuple[str, str]:
     """What the command says, and the page it writes."""
-    done = CliRunner().invoke(main, ["dataset", "inspect", str(path), "--out", str(out), *options])
+    done = aecf("dataset", "inspect", path, "--out", out, *options)
     assert done.exit_code == 0, done.output
     return done.output, (out / "index.html").read_text(encoding="utf-8")
 
@@ -105,5 +104,5 @@ def test_encoders_decide_the_sizes(tmp_path: Path, tiny_bundle: Path) -> None:
     (["data.stride=1"], "data.stride"),
 ])
 def test_wrong_usage_is_said(tmp_path: Path, options: list[str], said: str) -> None:
-    done = CliRunner().invoke(main, ["dataset", "inspect", str(write_table(tmp_path)), "--out", str(tmp_path / "page"), *options])
+    done = aecf("dataset", "inspect", write_table(tmp_path), "--out", tmp_path / "page", *options)
     assert done.exit_code == 2 and said in done.output

@@ -6,22 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from aecf_ros.cli import main
 from aecf_ros.training.config import DataConfig
 from aecf_ros.training.datasets import VectorSpec
 from aecf_ros.training.frozen import open_encoder
 from aecf_ros.training.shards import extract
 from aecf_ros.training.table import table_corpus
 from aecf_ros.training.vectors import standardizing_encoder
+from test.command_line import aecf
 from test.conftest import write_image_encoder
 from test.training.files import write_picture, write_rows
 from test.training.test_recorded import QUICK
-
-
-def aecf(*words: object) -> Result:
-    return CliRunner().invoke(main, [str(word) for word in words], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
-from aecf_ros.cli import main
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.training.export import HEAD_OUTPUTS, open_session
+from test.command_line import aecf, refusal
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 
@@ -19,7 +18,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 @pytest.fixture(scope="module")
 def exported(drawn_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported")
-    done = CliRunner().invoke(main, ["export", "--torch", str(drawn_bundle), "--out", str(out)], catch_exceptions=False)
+    done = aecf("export", "--torch", drawn_bundle, "--out", out)
     assert done.exit_code == 0 and "head.pt2" in done.output
     return out
 
@@ -48,8 +47,7 @@ def test_the_lines_in_the_docs_run(exported: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_bundle_without_weights_is_refused_in_one_line(make_bundle: object, tmp_path: Path) -> None:
-    done = CliRunner().invoke(main, ["export", "--torch", str(make_bundle()), "--out", str(tmp_path / "out")])
-    assert done.exit_code == 1 and "no head.safetensors" in done.output and len(done.output.strip().splitlines()) == 1
+    assert "no head.safetensors" in refusal("export", "--torch", make_bundle(), "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
