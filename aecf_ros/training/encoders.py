@@ -180,9 +180,9 @@ class AudioEncoder(nn.Module):
     range_nats = 10.0  # 43 dB under the loudest cell
     scale_nats = 2.5
 
-    def __init__(
-        self, rate_hz: int, window_s: float, embedding_dim: int = 64, dropout: float = 0.1, mels: int = 40
-    ) -> None:
+    mels = 40
+
+    def __init__(self, rate_hz: int, window_s: float, embedding_dim: int = 64, dropout: float = 0.1) -> None:
         """Build for windows of ``window_s`` seconds at ``rate_hz``; frames of 25 ms every 10 ms."""
         super().__init__()
         self.rate_hz, self.window_s, self.embedding_dim = rate_hz, window_s, embedding_dim
@@ -191,8 +191,8 @@ class AudioEncoder(nn.Module):
         self.hop = round(0.010 * rate_hz)
         self.register_buffer("fourier", fourier_basis(frame, frame), persistent=False)
         high_hz = min(7600.0, 0.475 * rate_hz)
-        self.register_buffer("mel", mel_filters(rate_hz, frame, mels, 60.0, high_hz).unsqueeze(2), persistent=False)
-        rows = math.ceil(math.ceil(mels / 2) / 2)
+        self.register_buffer("mel", mel_filters(rate_hz, frame, self.mels, 60.0, high_hz).unsqueeze(2), persistent=False)
+        rows = math.ceil(math.ceil(self.mels / 2) / 2)
         rows = math.ceil(rows / 2)
         blocks = [
             _block(1, 24, (5, 5), (2, 2)),

@@ -25,6 +25,8 @@ EpochLosses = Callable[[int, torch.Generator], Iterator[Tensor]]
 each."""
 Advance = Callable[[float, float], None]
 """Called after each batch with (epochs done, mean loss of the epoch so far)."""
+WARM_UP = 0.1
+"""Share of a run in which the learning rate rises."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -200,12 +202,12 @@ def precision_key(mixed: bool) -> tuple[str, ...]:
     return ("bfloat16",) if mixed else ()
 
 
-def one_cycle(progress: float, warm_up: float = 0.1) -> float:
+def one_cycle(progress: float) -> float:
     """Learning rate as a share of its peak: linear warm-up, then half a cosine.
 
     >>> one_cycle(0.05), one_cycle(0.1), round(one_cycle(1.0), 6)
     (0.5, 1.0, 0.0)
     """
-    if progress < warm_up:
-        return max(progress, 1e-3) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+    if progress < WARM_UP:
+        return max(progress, 1e-3) / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from aecf_ros.training.export import ExportError
 
+TOLERANCE = 1e-4
 
-def export_program(module: nn.Module, sample: Tensor, path: Path, tolerance: float = 1e-4) -> None:
+
+def export_program(module: nn.Module, sample: Tensor, path: Path) -> None:
     """Write an encoder as it is for one sample, and compare what was written with it.
 
     Args:
@@ -19,7 +21,7 @@ def export_program(module: nn.Module, sample: Tensor, path: Path, tolerance: flo
         path: ends in ``.pt2``.
 
     Raises:
-        ExportError: the program differs from the module by more than ``tolerance``.
+        ExportError: the program differs from the module by more than :data:`TOLERANCE`.
     """
     one = sample[:1].contiguous()
     exporter = logging.getLogger("torch.export")
@@ -32,7 +34,7 @@ def export_program(module: nn.Module, sample: Tensor, path: Path, tolerance: flo
     program = torch.export.load(path).module()
     with torch.inference_mode():
         gap = float((program(one) - module(one)).abs().max())
-    if not gap <= tolerance:
+    if not gap <= TOLERANCE:
         raise ExportError(
             f"{path.name}: the program differs from the trained encoder by {gap:.2g}; report this with the torch version"
         )

@@ -21,6 +21,7 @@ from aecf_ros.training.datasets import PARTS, DatasetError
 
 RATE_HZ = 16_000
 SPOKEN_HZ = 8_000
+FLOOR_DB, MARGIN_S = -38.0, 0.012
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SCENE_ENCODERS, SCENE_FUSION = 8000, 3000
 FOLDS = {"fusion": (1, 2), "calibration": (3,), "test": (4,)}
@@ -86,15 +87,15 @@ def scene_rows(part: str, split: np.ndarray) -> np.ndarray:
     }[part]
 
 
-def trim(samples: np.ndarray, floor_db: float = -38.0, margin_s: float = 0.012, rate_hz: int = RATE_HZ) -> np.ndarray:
-    """Cut what is quieter than ``floor_db`` below the loudest 10 ms off both ends of float32 (n,), keeping a margin."""
-    frame = rate_hz // 100
+def trim(samples: np.ndarray) -> np.ndarray:
+    """Cut what is 38 dB weaker than the loudest 10 ms, or more, off both ends of float32 (n,) at RATE_HZ, keeping a margin of 12 ms."""
+    frame = RATE_HZ // 100
     count = len(samples) // frame
     power = np.square(samples[: count * frame].reshape(count, frame)).mean(axis=1) if count else np.zeros(0)
-    loud = np.flatnonzero(power > power.max(initial=0.0) * 10.0 ** (floor_db / 10.0))
+    loud = np.flatnonzero(power > power.max(initial=0.0) * 10.0 ** (FLOOR_DB / 10.0))
     if len(loud) == 0:
         return samples[:0]
-    margin = round(margin_s * rate_hz)
+    margin = round(MARGIN_S * RATE_HZ)
     return samples[max(loud[0] * frame - margin, 0) : (loud[-1] + 1) * frame + margin]
 
 
