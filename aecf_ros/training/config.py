@@ -182,8 +182,7 @@ class CalibrationConfig(_Record):
     """Share of samples whose prediction set is to hold the label."""
     minimum_samples: int = Field(100, ge=1)
     """Distinct samples of each modality under which a fit is refused: with 100 the coverage reached at 0.9 has a
-    standard deviation of 3
-    points (it follows a Beta distribution, Vovk 2012), and a threshold for 0.99 exists at all."""
+    standard deviation of 3 points (it follows a Beta distribution, Vovk 2012), and a threshold for 0.99 exists at all."""
     abstain_below: float = Field(0.5, ge=0, le=1)
     """Confidence under which the head abstains; 0.5 is where a calibrated answer is as often wrong as right."""
     conflict_rate: float = Field(0.01, ge=0, lt=1)

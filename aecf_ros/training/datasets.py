@@ -139,8 +139,7 @@ def load_dataset(directory: Path | str) -> Dataset:
 
     Raises:
         DatasetError: a missing file, a manifest that is not what it should be, an array with the wrong type, shape,
-            length or
-            labels, or a class that a part lacks.
+            length or labels, or a class that a part lacks.
     """
     directory = Path(directory)
     spec = _load_spec(directory)

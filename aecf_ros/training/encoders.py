@@ -170,10 +170,9 @@ def fourier_basis(window: int, fft: int) -> Tensor:
 class AudioEncoder(nn.Module):
     """A window of sound to an embedding, by its log-mel spectrogram computed with plain convolutions.
 
-    The spectrogram is floored at ``range_nats`` under its own maximum and at an absolute floor, then centered:
-    neither gain nor
-    digital zeros (a microphone that mutes, a chunk that is padded) move the network's input out of the range of
-    ordinary rooms.
+    The spectrogram is floored at ``range_nats`` under its own maximum and at an absolute floor, then centered: neither gain
+    nor digital zeros (a microphone that mutes, a chunk that is padded) move the network's input out of the range of ordinary
+    rooms.
     """
 
     absolute_floor = 1e-8  # power of about -80 dB of full scale, under the noise of any 16-bit microphone
