@@ -10,6 +10,8 @@ from rclpy.node import Node
 
 from aecf_ros.core.types import NANOSECONDS, StreamState, StreamStatus
 
+MAX_LOST_SHARE, LOST_OF = 0.3, 15
+"""Of at least so many messages a larger share that was not served is a warning."""
 LOG_PERIOD_NS = 5 * NANOSECONDS
 MAX_KINDS = 64
 
@@ -21,12 +23,15 @@ _LEVELS = {
 }
 
 
-def status_to_diagnostic(status: StreamStatus, node_name: str, waiting_too_long: bool, not_served: int) -> DiagnosticStatus:
-    """One diagnostic status of a stream, with units in the keys (REP-107); ``not_served`` messages were never decoded."""
+def status_to_diagnostic(status: StreamStatus, node_name: str, waiting_too_long: bool, not_served: int, lost_share: float = 0.0) -> DiagnosticStatus:
+    """One diagnostic status of a stream, with units in the keys (REP-107); ``not_served`` messages were never decoded, of late ``lost_share`` of all."""
     level = _LEVELS.get(status.state, DiagnosticStatus.ERROR)
     if status.state is StreamState.WAITING and waiting_too_long:
         level = DiagnosticStatus.ERROR
     message = f"{status.state.name}: {status.reason}" if status.reason else status.state.name
+    if lost_share > MAX_LOST_SHARE:  # a stream that loses as much from its first message on is as steady as a slow one: only its numbers tell
+        level = max(level, DiagnosticStatus.WARN)
+        message += f"; {lost_share:.0%} of its messages are not served: the transport loses them or the node is too slow (`aecf doctor` checks the transport)"
     return DiagnosticStatus(level=level, name=f"{node_name}: {status.name}", message=message, hardware_id=status.name, values=key_values({
         "state": status.state.name,
         "silent (s)": "never received" if status.silent_s is None else f"{status.silent_s:.3f}",
@@ -53,6 +58,25 @@ def inference_to_diagnostic(node_name: str, device: str, doing: str, fault: str,
 def key_values(values: Mapping[str, object]) -> list[KeyValue]:
     """Diagnostic key-values of a mapping."""
     return [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+
+
+class LostShare:
+    """Which share of each stream's messages was not served of late, counted over at least ``LOST_OF`` of them."""
+
+    def __init__(self) -> None:
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._shares: dict[str, float] = {}
+
+    def update(self, stream: str, served: int, not_served: int) -> float:
+        """Take the two counts since the start, and give the share."""
+        served_before, lost_before = self._counted.setdefault(stream, (served, not_served))
+        lost, total = not_served - lost_before, not_served - lost_before + served - served_before
+        if total < 0:  # counted anew, with another model
+            self._counted[stream] = served, not_served
+        elif total >= LOST_OF:
+            self._counted[stream] = served, not_served
+            self._shares[stream] = lost / total
+        return self._shares.get(stream, 0.0)
 
 
 class Complaints:

@@ -30,9 +30,9 @@ from aecf_ros.core.drift import values as drift_values
 from aecf_ros.core.drift import warning as drift_warning
 from aecf_ros.core.errors import first_line
 from aecf_ros.core.messages import FormatUnknown
-from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState
+from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState, StreamStatus
 from aecf_ros.nodes.convert import overlay_to_message
-from aecf_ros.nodes.diagnostics import Complaints, inference_to_diagnostic, status_to_diagnostic
+from aecf_ros.nodes.diagnostics import Complaints, LostShare, inference_to_diagnostic, status_to_diagnostic
 from aecf_ros.nodes.executor import DirectExecutor
 from aecf_ros.nodes.inputs import LATCHED_QOS, Inputs, Read, Unreadable
 from aecf_ros.nodes.parameters import (
@@ -92,6 +92,7 @@ class FusionNode(LifecycleNode):
         self._states: tuple[StreamState, ...] = ()
         self._fault = ""
         self._complaints = Complaints(self)
+        self._lost_share = LostShare()
         self._last_ns = 0
         self._activated_ns = 0
         self._step_ns = 0
@@ -438,9 +439,12 @@ class FusionNode(LifecycleNode):
         model = self._model
         grace_ns = int(self.get_parameter("waiting_grace_s").value * NANOSECONDS)
         waited_long = self._active and time.monotonic_ns() - self._activated_ns > grace_ns
-        statuses = [status_to_diagnostic(s, name, waited_long, self._not_served(s.name))
-                    for s in model.pipeline.statuses(self._now_ns())] if self._active else []
-        return [*statuses, self._diagnose_inference(model)]
+        statuses = model.pipeline.statuses(self._now_ns()) if self._active else ()
+        return [*(self._diagnose_stream(status, waited_long) for status in statuses), self._diagnose_inference(model)]
+
+    def _diagnose_stream(self, status: StreamStatus, waited_long: bool) -> DiagnosticStatus:
+        lost = self._not_served(status.name)
+        return status_to_diagnostic(status, self.get_name(), waited_long, lost, self._lost_share.update(status.name, status.received, lost))
 
     def _not_served(self, stream: str) -> int:
         """Messages of a stream that nobody decoded: newer ones came while the node was busy, or the transport lost them."""
