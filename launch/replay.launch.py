@@ -31,8 +31,9 @@ ARGUMENTS = {
     "camera_transport": ("compressed", "raw or compressed"),
     "audio_topic": ("audio", "sound topic of the recording"),
     "audio_info_topic": ("audio_info", "latched AudioInfo topic of the recording"),
+    "remap": ("", "topics of the recording for a bundle's other streams, blanks between them: text:=/sentence/embedding"),
 }
-PASSED_ON = ("model", "device", "params_file", "camera_topic", "camera_transport", "audio_topic", "audio_info_topic")
+PASSED_ON = ("model", "device", "params_file", "camera_topic", "camera_transport", "audio_topic", "audio_info_topic", "remap")
 READY = b"ready to score"
 
 

@@ -170,8 +170,9 @@ def test_a_stream_of_vectors_is_heard_on_the_topic_that_remap_names(peer: Peer, 
     peer.wait_for(lambda: heard and [m.name for m in heard[-1].modalities if m.used] == ["text"], "an answer from vectors alone", say)
 
 
-def test_a_remapping_that_names_no_topic_is_refused(launch: Callable[..., Launched], tmp_path: Path) -> None:
-    launched = Launched(tmp_path / "launch.log", "fusion.launch.py", "remap:=text:=/sentence rear")
+@pytest.mark.parametrize("file", [("fusion.launch.py",), ("replay.launch.py", "bag:=/nowhere")])
+def test_a_remapping_that_names_no_topic_is_refused(launch: Callable[..., Launched], tmp_path: Path, file: tuple[str, ...]) -> None:
+    launched = Launched(tmp_path / "launch.log", *file, "remap:=text:=/sentence rear")
     assert launched.process.wait(WAIT_S) == 1
     assert "remap: 'rear' is not NAME:=TOPIC" in launched.output() and "process started" not in launched.output()
 
