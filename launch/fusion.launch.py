@@ -13,7 +13,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 SHARE = get_package_share_directory("aecf_ros")
 CONFIG = os.path.join(SHARE, "config")
 
@@ -101,7 +101,7 @@ def nodes(context: LaunchContext) -> list[Node]:
 def generate_launch_description() -> LaunchDescription:
     declared = [DeclareLaunchArgument(name, default_value=default, description=what, choices=CHOICES.get(name))
                 for name, (default, what) in ARGUMENTS.items()]
-    # Large frames need a larger shared-memory segment than Fast DDS has by default; a profile of the user's own wins.
-    profile = [] if any(v in os.environ for v in PROFILE_VARIABLES) else [
-        SetEnvironmentVariable(v, os.path.join(CONFIG, "fastdds_shared_memory.xml")) for v in PROFILE_VARIABLES]
+    # Large frames need a larger shared-memory segment than Fast DDS has by default; a profile of the user's own wins, under either name.
+    own = [path for v in PROFILE_VARIABLES if (path := os.environ.get(v))]
+    profile = [SetEnvironmentVariable(v, (own or [os.path.join(CONFIG, "fastdds_shared_memory.xml")])[0]) for v in PROFILE_VARIABLES if not os.environ.get(v)]
     return LaunchDescription([*declared, *profile, OpaqueFunction(function=nodes)])

@@ -28,7 +28,11 @@ from aecf_ros.nodes.shared_memory import SHARED_MEMORY, orphans
 Verdict = Literal["OK", "WARN", "FAIL"]
 MESSAGE_PACKAGES = ("aecf_msgs", "audio_common_msgs", "diagnostic_msgs", "sensor_msgs", "std_msgs", "std_srvs", "vision_msgs")
 OPTIONAL_PACKAGES = ("vision_msgs",)
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+"""Fast DDS 2 reads the first name alone, Fast DDS 3 the second."""
+FAST_DDS_2 = ("humble", "iron", "jazzy")
+WHEELS = "jazzy"
+"""The distribution that is on PyPI."""
 LEAST_SHARED_MEMORY_MIB = 256
 GPU_PROVIDERS = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
 LOCK_SUFFIX = "_el"
@@ -86,7 +90,7 @@ def check_ros(environment: Mapping[str, str] = os.environ, has: Callable[[str], 
     import rclpy
 
     where = Path(rclpy.__file__).parent
-    distro = environment.get("ROS_DISTRO") or ("jazzy, from PyPI" if _version("ros-jazzy-rclpy") else "")
+    distro = environment.get("ROS_DISTRO") or (f"{WHEELS}, from PyPI" if _version(f"ros-{WHEELS}-rclpy") else "")
     if not distro:
         return [Finding("ros", "WARN", f"rclpy at {where}, but ROS_DISTRO is not set", "source the setup.bash of the ROS installation")]
     return [Finding("ros", "OK", f"{distro}; rclpy at {where}; ROS_DOMAIN_ID {environment.get('ROS_DOMAIN_ID', '0')}")]
@@ -136,17 +140,22 @@ def audio_dialect(names: set[str]) -> Finding:
 # --- shared memory ---------------------------------------------------------------------------------------------------------------
 
 def check_profile(environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """A Fast DDS profile with a larger segment is set, and its file is there."""
+    """A Fast DDS profile with a larger segment is set under the name that this distribution reads, and its file is there."""
     from aecf_ros.nodes.parameters import shipped
 
     set_to = {name: environment[name] for name in PROFILE_VARIABLES if environment.get(name)}
-    if not set_to:
-        return [Finding("fast dds profile", "WARN", f"{PROFILE_VARIABLES[0]} is not set: the segment is 512 KB, and raw images of 640x480 and above get lost",
-                        f"export {PROFILE_VARIABLES[0]}={shipped('config/fastdds_shared_memory.xml')} for every node; the launch file does")]
-    gone = [f"{name}={path}" for name, path in set_to.items() if not Path(path).is_file()]
-    if gone:
+    if gone := [f"{name}={path}" for name, path in set_to.items() if not Path(path).is_file()]:
         return [Finding("fast dds profile", "FAIL", f"no such file: {', '.join(gone)}", "correct the variable, or unset it")]
-    return [Finding("fast dds profile", "OK", ", ".join(f"{name}={path}" for name, path in set_to.items()))]
+    found = ", ".join(f"{name}={path}" for name, path in set_to.items())
+    distro = environment.get("ROS_DISTRO") or (WHEELS if _version(f"ros-{WHEELS}-rclpy") else "")
+    wanted = PROFILE_VARIABLES if not distro else PROFILE_VARIABLES[:1] if distro in FAST_DDS_2 else PROFILE_VARIABLES[1:]
+    if not (lacking := [name for name in wanted if name not in set_to]):
+        return [Finding("fast dds profile", "OK", found)]
+    path = next(iter(set_to.values()), str(shipped("config/fastdds_shared_memory.xml")))
+    return [Finding("fast dds profile", "WARN",
+                    f"{' and '.join(lacking)}, which {distro or 'an unnamed distribution'} {'reads' if distro else 'may read'}, {'is' if len(lacking) == 1 else 'are'} "
+                    f"not set{f' ({found} is)' if found else ''}: the segment is 512 KB, and raw images of 640x480 and above get lost",
+                    f"for every node: export {' '.join(f'{name}={path}' for name in PROFILE_VARIABLES)}; fusion.launch.py sets both for what it starts")]
 
 
 def check_shared_memory(folder: Path = SHARED_MEMORY) -> list[Finding]:

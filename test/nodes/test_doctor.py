@@ -97,12 +97,34 @@ def test_dialect_of_audio_messages(names: set[str], verdict: str, says: str) -> 
     assert found.verdict == verdict and says in found.found
 
 
-def test_profile(tmp_path: Path) -> None:
+FAST_DDS_2, FAST_DDS_3 = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
+
+
+@pytest.mark.parametrize(("distro", "named", "verdict", "says"), [
+    ("jazzy", [], "WARN", f"{FAST_DDS_2}, which jazzy reads, is not set:"),
+    ("jazzy", [FAST_DDS_2], "OK", f"{FAST_DDS_2}="),
+    ("jazzy", [FAST_DDS_3], "WARN", f"{FAST_DDS_2}, which jazzy reads, is not set ({FAST_DDS_3}="),
+    ("humble", [FAST_DDS_3], "WARN", f"{FAST_DDS_2}, which humble reads"),
+    ("kilted", [FAST_DDS_2], "WARN", f"{FAST_DDS_3}, which kilted reads"),
+    ("kilted", [FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
+    ("jazzy", [FAST_DDS_2, FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
+    ("", [FAST_DDS_2], "WARN", f"{FAST_DDS_3}, which an unnamed distribution may read"),
+    ("", [FAST_DDS_2, FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
+])
+def test_profile_is_right_under_the_name_that_the_distribution_reads(distro: str, named: list[str], verdict: str, says: str, tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_version", lambda distribution: "")
     profile = tmp_path / "profile.xml"
     profile.write_text("<dds/>")
-    assert doctor.check_profile({})[0].verdict == "WARN"
-    assert doctor.check_profile({"FASTRTPS_DEFAULT_PROFILES_FILE": str(profile)})[0].verdict == "OK"
-    assert doctor.check_profile({"FASTDDS_DEFAULT_PROFILES_FILE": str(profile) + "x"})[0].verdict == "FAIL"
+    found = doctor.check_profile({"ROS_DISTRO": distro, **dict.fromkeys(named, str(profile))})[0]
+    assert found.verdict == verdict and says in found.found
+    if verdict == "WARN":
+        path = profile if named else ROOT / "config" / "fastdds_shared_memory.xml"
+        assert f"export {FAST_DDS_2}={path} {FAST_DDS_3}={path};" in found.do
+
+
+def test_profile_that_is_no_file(tmp_path: Path) -> None:
+    assert doctor.check_profile({FAST_DDS_3: str(tmp_path / "none.xml")})[0].verdict == "FAIL"
 
 
 def test_small_and_missing_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

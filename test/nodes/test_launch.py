@@ -114,21 +114,26 @@ def test_a_node_that_is_killed_is_active_again_after_its_respawn(peer: Peer, lau
     wait_until_active(peer)
 
 
-@pytest.mark.parametrize("own", ["", str(ROOT / "config" / "fastdds_shared_memory.xml")])
-def test_the_shipped_profile_is_set_unless_the_user_has_one(own: str, peer: Peer, launch: Callable[..., Launched],
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+
+
+@pytest.mark.parametrize("named", ["", *PROFILES])
+def test_both_names_have_the_users_profile_or_else_the_shipped_one(named: str, peer: Peer, launch: Callable[..., Launched],
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    own = str(ROOT / "config" / "fastdds_shared_memory.xml")
+    for variable in PROFILES:
         monkeypatch.delenv(variable, raising=False)
-    if own:
-        monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", own)
+    if named:
+        monkeypatch.setenv(named, own)
     launched = launch("fusion.launch.py")
     peer.wait_for(lambda: "model av_digits" in launched.output(), "the node")
     environment = Path(f"/proc/{launched.pids()[0]}/environ").read_text().split("\0")
-    inherited = dict(pair.split("=", 1) for pair in environment if "_DEFAULT_PROFILES_FILE" in pair)
-    if own:
-        assert inherited == {"FASTRTPS_DEFAULT_PROFILES_FILE": own}
+    inherited = dict(pair.split("=", 1) for pair in environment if pair.startswith(PROFILES))
+    if named:
+        assert inherited == dict.fromkeys(PROFILES, own)
     else:
-        assert len(inherited) == 2 and all(value.endswith("share/aecf_ros/config/fastdds_shared_memory.xml") for value in inherited.values())
+        assert set(inherited) == set(PROFILES)
+        assert all(value.endswith("share/aecf_ros/config/fastdds_shared_memory.xml") and value != own for value in inherited.values())
 
 
 def test_drivers_are_started_on_what_the_arguments_name_and_feed_the_node(peer: Peer, launch: Callable[..., Launched], tmp_path: Path,
