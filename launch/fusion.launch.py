@@ -102,6 +102,6 @@ def generate_launch_description() -> LaunchDescription:
     declared = [DeclareLaunchArgument(name, default_value=default, description=what, choices=CHOICES.get(name))
                 for name, (default, what) in ARGUMENTS.items()]
     # Large frames need a larger shared-memory segment than Fast DDS has by default; a profile of the user's own wins, under either name.
-    own = [path for v in PROFILE_VARIABLES if (path := os.environ.get(v))]
-    profile = [SetEnvironmentVariable(v, (own or [os.path.join(CONFIG, "fastdds_shared_memory.xml")])[0]) for v in PROFILE_VARIABLES if not os.environ.get(v)]
+    file = next((own for v in PROFILE_VARIABLES if (own := os.environ.get(v))), os.path.join(CONFIG, "fastdds_shared_memory.xml"))
+    profile = [SetEnvironmentVariable(v, file) for v in PROFILE_VARIABLES if not os.environ.get(v)]
     return LaunchDescription([*declared, *profile, OpaqueFunction(function=nodes)])

@@ -148,13 +148,13 @@ def check_profile(environment: Mapping[str, str] = os.environ) -> list[Finding]:
         return [Finding("fast dds profile", "FAIL", f"no such file: {', '.join(gone)}", "correct the variable, or unset it")]
     found = ", ".join(f"{name}={path}" for name, path in set_to.items())
     distro = environment.get("ROS_DISTRO") or (WHEELS if _version(f"ros-{WHEELS}-rclpy") else "")
-    wanted = PROFILE_VARIABLES if not distro else PROFILE_VARIABLES[:1] if distro in FAST_DDS_2 else PROFILE_VARIABLES[1:]
-    if not (lacking := [name for name in wanted if name not in set_to]):
+    read = PROFILE_VARIABLES if not distro else PROFILE_VARIABLES[:1] if distro in FAST_DDS_2 else PROFILE_VARIABLES[1:]
+    if not (lacking := [name for name in read if name not in set_to]):
         return [Finding("fast dds profile", "OK", found)]
+    by = f", which {distro} reads" if distro else " (ROS_DISTRO does not say which is read)"
     path = next(iter(set_to.values()), str(shipped("config/fastdds_shared_memory.xml")))
     return [Finding("fast dds profile", "WARN",
-                    f"{' and '.join(lacking)}, which {distro or 'an unnamed distribution'} {'reads' if distro else 'may read'}, {'is' if len(lacking) == 1 else 'are'} "
-                    f"not set{f' ({found} is)' if found else ''}: the segment is 512 KB, and raw images of 640x480 and above get lost",
+                    f"not set: {', '.join(lacking)}{by}{f'; set: {found}' if found else ''}: the segment is 512 KB, and raw images of 640x480 and above get lost",
                     f"for every node: export {' '.join(f'{name}={path}' for name in PROFILE_VARIABLES)}; fusion.launch.py sets both for what it starts")]
 
 

@@ -101,14 +101,14 @@ FAST_DDS_2, FAST_DDS_3 = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROF
 
 
 @pytest.mark.parametrize(("distro", "named", "verdict", "says"), [
-    ("jazzy", [], "WARN", f"{FAST_DDS_2}, which jazzy reads, is not set:"),
+    ("jazzy", [], "WARN", f"not set: {FAST_DDS_2}, which jazzy reads:"),
     ("jazzy", [FAST_DDS_2], "OK", f"{FAST_DDS_2}="),
-    ("jazzy", [FAST_DDS_3], "WARN", f"{FAST_DDS_2}, which jazzy reads, is not set ({FAST_DDS_3}="),
-    ("humble", [FAST_DDS_3], "WARN", f"{FAST_DDS_2}, which humble reads"),
-    ("kilted", [FAST_DDS_2], "WARN", f"{FAST_DDS_3}, which kilted reads"),
+    ("jazzy", [FAST_DDS_3], "WARN", f"not set: {FAST_DDS_2}, which jazzy reads; set: {FAST_DDS_3}="),
+    ("humble", [FAST_DDS_3], "WARN", f"not set: {FAST_DDS_2}, which humble reads; set:"),
+    ("kilted", [FAST_DDS_2], "WARN", f"not set: {FAST_DDS_3}, which kilted reads; set:"),
     ("kilted", [FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
     ("jazzy", [FAST_DDS_2, FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
-    ("", [FAST_DDS_2], "WARN", f"{FAST_DDS_3}, which an unnamed distribution may read"),
+    ("", [FAST_DDS_2], "WARN", f"not set: {FAST_DDS_3} (ROS_DISTRO does not say which is read); set:"),
     ("", [FAST_DDS_2, FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
 ])
 def test_profile_is_right_under_the_name_that_the_distribution_reads(distro: str, named: list[str], verdict: str, says: str, tmp_path: Path,
