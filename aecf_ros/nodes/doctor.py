@@ -131,8 +131,9 @@ def audio_dialect(names: set[str]) -> Finding:
     if "AudioDataStamped" in names:
         return Finding("audio messages", "OK", "audio_common_msgs as apt ships it: AudioDataStamped, AudioInfo")
     if "AudioStamped" in names:
-        return Finding("audio messages", "WARN", "audio_common_msgs of the other origin (AudioStamped): the package of that name that apt ships is shadowed",
-                       "microphone_node needs AudioDataStamped: apt install ros-$ROS_DISTRO-audio-common-msgs, and source it last")
+        return Finding("audio messages", "WARN", "audio_common_msgs of the other origin: microphone_node publishes its AudioStamped and fusion_node hears it; "
+                       "AudioDataStamped, as apt ships it, is not understood here",
+                       "for machines, drivers or recordings with AudioDataStamped: apt install ros-$ROS_DISTRO-audio-common-msgs, and source it last")
     return Finding("audio messages", "FAIL", f"audio_common_msgs has neither AudioDataStamped nor AudioStamped: {', '.join(sorted(names)) or 'nothing'}",
                    "apt install ros-$ROS_DISTRO-audio-common-msgs")
 

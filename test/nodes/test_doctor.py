@@ -97,6 +97,11 @@ def test_dialect_of_audio_messages(names: set[str], verdict: str, says: str) -> 
     assert found.verdict == verdict and says in found.found
 
 
+def test_the_other_dialect_is_said_to_do_for_microphone_node() -> None:
+    found = doctor.audio_dialect({"Audio", "AudioStamped"})
+    assert "microphone_node publishes its AudioStamped" in found.found and "microphone_node needs" not in found.do
+
+
 FAST_DDS_2, FAST_DDS_3 = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
 
 
