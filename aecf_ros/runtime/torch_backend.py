@@ -46,7 +46,8 @@ class TorchBackend:
             raise BackendError("backend 'torch' was asked for, but torch is not installed; pip install torch, or set backend: onnxruntime") from None
         lacking = [program_file(m.encoder) for m in bundle.manifest.modalities if program_file(m.encoder) not in bundle.manifest.files]
         if lacking:
-            raise BackendError(f"{bundle.directory}: no {', '.join(lacking)} for backend 'torch'; train with programs=true, or set backend: onnxruntime")
+            raise BackendError(f"{bundle.directory}: no {', '.join(lacking)} for backend 'torch'; set backend: onnxruntime, "
+                               "or train with programs=true, for which aecf train must train every encoder itself: frozen ones and vectors have no program")
         self.fault = ""
         self.device = _device(options.device, torch.cuda.is_available())
         if options.cuda_graphs and self.device != "cuda":
