@@ -38,14 +38,30 @@ def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> Part:
         DatasetError, EncoderError: as :func:`measure`.
     """
     manifest = bundle.manifest
-    if corpus.names != manifest.names or list(corpus.labels) != manifest.labels:
+    if corpus.names != manifest.names:
         raise DatasetError(
-            f"{corpus.name}: holds {', '.join(corpus.names)} with {corpus.classes} labels where the "
-            f"bundle has {', '.join(manifest.names)} with {len(manifest.labels)}; give the data it was trained on"
+            f"{corpus.name}: holds {', '.join(corpus.names)} where the bundle has {', '.join(manifest.names)}; give the data it was trained on"
         )
+    if list(corpus.labels) != manifest.labels:
+        raise DatasetError(f"{corpus.name}: {other_labels(corpus.labels, manifest.labels)}; give the data it was trained on")
     encoders = {m.name: open_encoder(bundle.path(m.encoder), m.name) for m in manifest.modalities}
     with tempfile.TemporaryDirectory() as cache:
         return gather(corpus, extract(corpus, encoders, {part: 0}, manifest.training.seed, Path(cache)))[part]
+
+
+def other_labels(found: Sequence[str], wanted: Sequence[str]) -> str:
+    """How labels differ from those of a bundle.
+
+    >>> other_labels(["dog", "cat"], ["cat", "dog"])
+    "its labels are in another order: it has 'dog' where the bundle has 'cat'"
+    >>> other_labels(["cat", "owl"], ["cat", "dog"])
+    "its labels are others: it has no 'dog', and the bundle has no 'owl'"
+    """
+    sides = [("it", set(wanted) - set(found)), ("the bundle", set(found) - set(wanted))]
+    if others := [f"{who} has no {', '.join(map(repr, sorted(lacking)))}" for who, lacking in sides if lacking]:
+        return f"its labels are others: {', and '.join(others)}"
+    first, second = next(pair for pair in zip(found, wanted, strict=True) if pair[0] != pair[1])
+    return f"its labels are in another order: it has {first!r} where the bundle has {second!r}"
 
 
 def graph_answers(bundle: Bundle) -> Answer:

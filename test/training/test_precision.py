@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +91,17 @@ def test_another_dataset_is_refused(trained: Path, make_dataset, tmp_path: Path)
     with pytest.raises(DatasetError, match="camera, audio.*where the bundle has camera, thermal, audio"):
         quantize(trained, tmp_path / "out", "int8", folder_corpus(other))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("labels", "says"), [
+    (lambda labels: labels[::-1], "its labels are in another order: it has '{last}' where the bundle has '{first}'; give the data it was trained on"),
+    (lambda labels: ["bark", *labels[1:]], "its labels are others: it has no '{first}', and the bundle has no 'bark'; give the data it was trained on"),
+])
+def test_data_with_as_many_labels_that_are_not_the_bundles_is_refused(labels: Callable, says: str, trained: Path, data: Path, tmp_path: Path) -> None:
+    corpus = folder_corpus(data)
+    first, last = corpus.labels[0], corpus.labels[-1]
+    with pytest.raises(DatasetError, match=re.escape(says.format(first=first, last=last))):
+        quantize(trained, tmp_path / "out", "int8", replace(corpus, labels=tuple(labels(list(corpus.labels)))))
 
 
 def test_a_graph_that_cannot_be_converted_is_named_in_one_line(trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
