@@ -5,11 +5,9 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from aecf_ros.commands.terminal import PathArgument, wide_console
+from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.compare import HEADER, Comparison, as_json, rows
 from aecf_ros.replay.bag import open_bag
@@ -31,13 +29,13 @@ def _require_alike(first: Bundle, second: Bundle) -> None:
         found = [getattr(bundle.manifest, what) for bundle in (first, second)]
         if found[0] != found[1]:
             kind = "modalities" if what == "names" else what
-            raise click.ClickException(f"{second.directory}: its {kind} are {', '.join(found[1])}, those of {first.directory.name} are {', '.join(found[0])}; "
-                                       "models are compared that answer the same question")
+            raise click.ClickException(f"{second.directory}: its {kind} are {', '.join(found[1])}, those of {first.directory} are {', '.join(found[0])}; "
+                                       f"give two models with the same {kind} in the same order")
 
 
 def _on_recording(first: Bundle, second: Bundle, bag_path: Path, faults_path: Path | None, labels: Path | None) -> dict[str, Comparison]:
     faults = load_faults(faults_path, stream_kinds(first.manifest)) if faults_path else ()
-    with open_bag(bag_path) as bag, Progress(console=(errors := Console(stderr=True)), transient=True, disable=not errors.is_terminal) as bar:
+    with open_bag(bag_path) as bag, bars_on_stderr() as bar:
         topics = bag.choose_topics(first.manifest)
         if read_truth(bag, topics, first.manifest, labels) is None:
             raise LabelError(f"{bag_path}: nothing in it is labelled; give --labels, a CSV of start_s,end_s,label")

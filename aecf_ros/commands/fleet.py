@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,9 +17,10 @@ from rich.progress import (
 )
 
 from aecf_ros import __version__
+from aecf_ros.commands.recording import Reading
+from aecf_ros.commands.terminal import say_warnings
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.nodes.live_table import summary_tables, text_table
-from aecf_ros.replay.bag import AudioFormat
 from aecf_ros.replay.driver import stream_kinds
 from aecf_ros.replay.faults import load_faults
 from aecf_ros.replay.fleet import FleetError, Outcome, find_jobs, outcome_line, run_here, run_on_ray
@@ -28,8 +30,8 @@ SHOWN = 20
 """Rows of the table on the terminal; the report has all."""
 
 
-def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path, faults: Path | None, topics: Mapping[str, str],
-                  audio_format: AudioFormat | None, workers: int, ray_address: str | None) -> bool:
+def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path, faults: Path | None, reading: Reading, workers: int,
+                  ray_address: str | None) -> bool:
     """Evaluate every recording and pool them; whether all of them could be.
 
     Args:
@@ -46,8 +48,8 @@ def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path
         raise FleetError(f"{model}: its task is multilabel, and macro mAP is not pooled over recordings; evaluate one at a time")
     if faults is not None:
         load_faults(faults, stream_kinds(bundle.manifest))
-    jobs = find_jobs(bags, out, model=model.absolute(), faults=faults.absolute() if faults else None, topics=dict(topics), audio_format=audio_format,
-                     version=__version__)
+    jobs = find_jobs(bags, out, model=model.absolute(), faults=faults.absolute() if faults else None, topics=reading.topics,
+                     audio_format=reading.audio_format, version=__version__)
     started, outcomes, used = time.perf_counter(), {}, [workers]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
@@ -66,13 +68,13 @@ def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path
     title = f"recordings (the first {SHOWN})" if len(rows) < len(jobs) else "recordings"
     console.print(text_table(title, [*header[:7], header[-1]], [[*row[:7], row[-1]] for row in rows]))
     fleet = summary["fleet"]
-    console.print(f"{fleet['evaluated']} evaluated, {fleet['kept']} kept, {len(fleet['failed'])} failed; {fleet['realtime_factor']:.0f} times real time with "
-                  f"{fleet['workers']} worker{'s' if fleet['workers'] > 1 else ''}; wrote " + " and ".join(map(str, paths)), soft_wrap=True)
+    pace = f"{fleet['realtime_factor']:.0f} times real time with {fleet['workers']} worker{'s' if fleet['workers'] > 1 else ''}"
+    console.print(f"{fleet['evaluated']} evaluated, {fleet['kept']} kept, {len(fleet['failed'])} failed; "
+                  f"{pace if fleet['evaluated'] else 'nothing was replayed'}; wrote " + " and ".join(map(str, paths)), soft_wrap=True)
     return not fleet["failed"]
 
 
 def _say(console: Console, outcome: Outcome) -> None:
     if outcome.failed:
-        console.print(f"[red]{outcome.name}[/] {outcome_line(outcome)}", soft_wrap=True)
-    for line in outcome.result.get("warnings", []):
-        console.print(f"[yellow]warning:[/] {outcome.name}: {line}", soft_wrap=True)
+        console.print(f"[red]{escape(outcome.name)}[/] {escape(outcome_line(outcome))}", soft_wrap=True)
+    say_warnings(console, [f"{outcome.name}: {line}" for line in outcome.result.get("warnings", [])])

@@ -119,7 +119,8 @@ def test_two_models_are_compared_span_by_span(drawn_bundle: Path, labelled: Path
 
 
 def test_models_that_answer_another_question_are_not_compared(drawn_bundle: Path, shipped_bundle: Path, labelled: Path) -> None:
-    assert "labels" in refusal("compare", drawn_bundle, shipped_bundle, "--bag", labelled)
+    line = refusal("compare", drawn_bundle, shipped_bundle, "--bag", labelled)
+    assert f"{shipped_bundle}: its labels are zero, one" in line and line.endswith("give two models with the same labels in the same order")
     assert aecf("compare", drawn_bundle, drawn_bundle).exit_code == 2
 
 

@@ -85,7 +85,8 @@ def test_what_was_evaluated_is_kept_until_something_changes(fleet: Path, tiny_bu
     assert sorted(fault["recording"] for fault in shown) == ["c", "monday/a", "monday/b"]
     (fleet / "c.csv").write_text("start_s,end_s,label\n0,4,red\n")
     relabelled = aecf(*words, "--faults", faults)
-    assert "1 evaluated, 2 kept" in relabelled.output
+    assert "1 evaluated, 2 kept" in relabelled.output and "times real time with 1 worker; wrote" in relabelled.output
+    assert "0 evaluated, 3 kept, 0 failed; nothing was replayed; wrote" in aecf(*words, "--faults", faults).output
 
 
 def test_processes_give_what_one_gives(fleet: Path, tiny_bundle: Path, tmp_path: Path) -> None:
