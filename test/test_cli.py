@@ -1,9 +1,13 @@
 """`aecf`: every command is where the table says, and what cannot be had is said in one line."""
+import io
+
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from aecf_ros.cli import _COMMANDS, main
+from aecf_ros.commands.terminal import say_warnings
 
 
 @pytest.mark.parametrize("name", _COMMANDS)
@@ -41,3 +45,9 @@ def test_a_package_that_is_not_there_is_named_with_how_to_get_it(
     monkeypatch.setattr("importlib.import_module", absent)
     done = CliRunner().invoke(main, [command])
     assert done.exit_code == 1 and f"`aecf {command}` needs the package '{package}'; {words}" in done.output
+
+
+def test_a_warning_may_hold_brackets() -> None:
+    console = Console(file=io.StringIO(), width=20)
+    say_warnings(console, ["day[red]1.mcap: cannot be read at all", "second"])
+    assert console.file.getvalue() == "warning: day[red]1.mcap: cannot be read at all\nwarning: second\n"

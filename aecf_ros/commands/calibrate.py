@@ -7,12 +7,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from aecf_ros.commands.recording import Reading, recording_options
-from aecf_ros.commands.terminal import PathArgument, wide_console
+from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.replay.bag import AudioFormat, open_bag
 from aecf_ros.replay.errors import BagError
@@ -129,7 +127,7 @@ def calibrate_command(
         if bundle.manifest.task == "multilabel":
             raise BundleError(f"{model}: its task is multilabel, and calibration is fitted again where a moment has one label; train it again with the new data")
         units, warnings = field_units(bundle, bag, labels, reading.topics, reading.audio_format)
-        with Progress(console=(errors := Console(stderr=True)), transient=True, disable=not errors.is_terminal) as bar:
+        with bars_on_stderr() as bar:
             task = bar.add_task("encoding", total=sum(len(unit.labels) for unit in units))
             moments = encode(bundle, units, lambda done: bar.advance(task, done))
             bar.add_task("fitting and exporting", total=None)
@@ -141,6 +139,5 @@ def calibrate_command(
     for row in rows:
         shown.add_row(*row)
     console.print(shown)
-    for line in [*warnings, *dict.fromkeys(line for unit in units for line in unit.losses)]:
-        console.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
+    say_warnings(console, [*warnings, *dict.fromkeys(line for unit in units for line in unit.losses)])
     console.print(f"{gain.verdict}.\nwrote {out}", soft_wrap=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress
-
+from aecf_ros.commands.terminal import bars_on_stderr
 from aecf_ros.replay.bag import AudioFormat
 from aecf_ros.replay.errors import BagError, UnreadableBag
 from aecf_ros.replay.found import Found, find_modalities
@@ -59,8 +57,7 @@ def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = No
 
 def open_corpus_watched(path: Path | str, modalities: Sequence[ModalitySpec] | None, config: DataConfig) -> Corpus:
     """:func:`open_corpus` with a progress bar, where standard error is a terminal."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with bars_on_stderr() as bar:
         task = bar.add_task("looking over", total=None)
         return open_corpus(path, modalities, config, lambda done, total, name: bar.update(task, completed=done, total=total, description=name))
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from aecf_ros.commands.data import open_corpus_watched
-from aecf_ros.commands.terminal import PathArgument, wide_console
+from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
 from aecf_ros.training.config import ConfigError, TrainConfig
 from aecf_ros.training.config_file import load_config
 from aecf_ros.training.datasets import DatasetError, ModalitySpec
@@ -42,8 +41,7 @@ def inspect_command(data: Path, encoders: tuple[str, ...], config_path: Path | N
         config = load_config(config_path, [*overrides, *(_encoder_override(text) for text in encoders)])
         specs = _specs(config)
         corpus = open_corpus_watched(data, specs or None, config.data)
-        errors = Console(stderr=True)
-        with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        with bars_on_stderr() as bar:
             reading = bar.add_task("reading", total=sum(len(u.labels) for units in corpus.parts.values() for u in units))
             found = inspect_corpus(corpus, lambda moments: bar.advance(reading, moments))
     except ConfigError as error:
@@ -82,8 +80,7 @@ def _show(console: Console, found: Inspection) -> None:
         console.print(_rich(table))
     for line in found.notes:
         console.print(f"[dim]{escape(line)}[/]", soft_wrap=True, highlight=False)
-    for line in found.warnings:
-        console.print(f"[yellow]warning:[/] {escape(line)}", soft_wrap=True, highlight=False)
+    say_warnings(console, found.warnings)
 
 
 def _rich(table: TextTable) -> Table:

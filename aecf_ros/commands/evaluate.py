@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from aecf_ros.commands.fleet import evaluate_many
 from aecf_ros.commands.recording import Reading, recording_options
-from aecf_ros.commands.terminal import PathArgument, in_one_line, wide_console
+from aecf_ros.commands.terminal import PathArgument, in_one_line, say_warnings, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.cluster import ClusterError
 from aecf_ros.nodes.live_table import summary_tables, text_table
@@ -55,7 +55,7 @@ def evaluate_command(models: tuple[Path, ...], bag_paths: tuple[Path, ...], faul
 
 def _evaluate_many(bags: tuple[Path, ...], model: Path, out: Path, faults: Path | None, reading: Reading, workers: int, ray_address: str | None) -> None:
     try:
-        all_done = evaluate_many(wide_console(), bags, model, out, faults, reading.topics, reading.audio_format, workers, ray_address)
+        all_done = evaluate_many(wide_console(), bags, model, out, faults, reading, workers, ray_address)
     except (BundleError, BagError, ClusterError, FaultError, FleetError) as error:
         raise in_one_line(error) from None
     if not all_done:
@@ -103,8 +103,7 @@ def _evaluate_one(models: tuple[Path, ...], bag_path: Path, faults_paths: tuple[
                  for run in compared for f in run.faults if f.start_s >= run.duration_s]
     for table in summary_tables(compared[0].summary) if len(compared) == 1 else [text_table("compared", *_narrow(*comparison_table(compared)))]:
         console.print(table)
-    for line in warnings:
-        console.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
+    say_warnings(console, warnings)
     console.print(f"{compared[0].summary['realtime_factor']:.0f} times real time; wrote " + " and ".join(str(path) for path in paths), soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ import click
 from rich.progress import Progress
 
 from aecf_ros.commands.recording import Reading, recording_options
-from aecf_ros.commands.terminal import PathArgument, in_one_line, wide_console
+from aecf_ros.commands.terminal import PathArgument, in_one_line, say_warnings, wide_console
 from aecf_ros.core.bundle import BundleError, load_bundle
 from aecf_ros.replay.bag import open_bag
 from aecf_ros.replay.driver import stream_kinds
@@ -40,6 +40,5 @@ def replay_command(model: Path, bag_path: Path, faults_path: Path | None, readin
             losses = bag.losses
     except (BundleError, BagError, BackendError, FaultError, RecordError) as error:
         raise in_one_line(error) from None
-    for line in losses:
-        console.print(f"[yellow]warning:[/] {line}", soft_wrap=True)
+    say_warnings(console, losses)
     console.print(f"wrote {out}: " + ", ".join(f"{n} on {topic}" for topic, n in counts.items()), soft_wrap=True)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto
+from rich.console import Console
 
 from aecf_ros.core.errors import one_line
 from aecf_ros.training.wrap_check import Spec, compare, deviation, load_reference
@@ -129,8 +130,6 @@ def wrap_command(encoder: Path, out: Path, reference: Path | None, tolerance: fl
 
     ENCODER.yaml says what the encoder takes; docs/encoders.md has recipes.
     """
-    from rich.console import Console
-
     console = Console(stderr=True)
     try:
         with console.status("wrapping") as status:
