@@ -15,14 +15,27 @@ GROUPS: dict[str, tuple[Parameter, ...]] = {
     "`microphone_node`": read_once(microphone_node.MICROPHONE),
     "`evaluator_node`": read_once(evaluator_node.PARAMETERS),
 }
+HEAD = """# Parameters
+
+Every parameter of every node: its default, what it may be, what it does, and when a change takes effect. Most robots need few of them; [tuning.md](tuning.md) says which one for what you see.
+`camera`, `audio` and `text` stand for the names that the modalities have in your model: `camera.stale_after_s` is `rear.stale_after_s` for a modality `rear`. To set one:
+
+| where | how | it holds |
+|---|---|---|
+| a file, for a robot | copy [config/fusion_node.yaml](../config/fusion_node.yaml), keep the lines that you change, `ros2 launch aecf_ros fusion.launch.py params_file:=robot.yaml` | at each start |
+| a launch argument, for the few that have one | `ros2 launch aecf_ros fusion.launch.py device:=cpu camera_transport:=raw`; `--show-args` lists them | for that launch; it wins over the file |
+| the command line | `ros2 run aecf_ros fusion_node --ros-args -p camera.stale_after_s:=0.8` | for that start |
+| live | `ros2 param set /fusion_node camera.stale_after_s 0.8` | until the node ends; the last column below says from when on |
+
+The drivers have files of their own: `camera_params_file`, `microphone_params_file`. Write `1.0`, not `1`, where the default has a point. A value that is out of range is refused, with the reason.
+On the robot `ros2 param describe /fusion_node NAME` says the same as this page. Each topic has its QoS overrides besides: `qos_overrides./camera/image.subscription.depth` and so on.
+
+Made by `python -m aecf_ros.nodes.parameters_page` from the declarations in `aecf_ros/nodes/`; a test keeps it current."""
 
 
 def page() -> str:
     """The page, in Markdown."""
-    lines = ["# Parameters", "",
-             "Made by `python -m aecf_ros.nodes.parameters_page` from the declarations in `aecf_ros/nodes/`; a test keeps it current.",
-             "`ros2 param describe /fusion_node NAME` says the same on the robot. Set them in a copy of `config/fusion_node.yaml`, passed to the launch",
-             "file as `params_file`. Each topic has its QoS overrides besides: `qos_overrides./camera/image.subscription.depth` and so on."]
+    lines = [HEAD]
     for title, parameters in GROUPS.items():
         lines += ["", f"## {title}", "", "| name | default | allowed | what it is | a change |", "|---|---|---|---|---|", *map(_row, parameters)]
     return "\n".join(lines) + "\n"

@@ -289,6 +289,15 @@ def test_the_page_of_parameters_is_current() -> None:
     assert (ROOT / "docs" / "parameters.md").read_text() == page(), "run: python -m aecf_ros.nodes.parameters_page > docs/parameters.md"
 
 
+def test_the_page_of_parameters_begins_with_how_to_set_one_by_names_that_there_are() -> None:
+    head = page().split("\n## ")[0]
+    set_there = re.findall(r"(?:-p |param set /fusion_node )(?:camera\.)?(\w+)", head)
+    assert len(set_there) == 2 and set(set_there) <= {p.name for p in (*NODE, *STREAM)}
+    launch = (ROOT / "launch" / "fusion.launch.py").read_text()
+    arguments = re.findall(r"(\w+):=[\w.]+[ `]", head.replace("stale_after_s:=", ""))
+    assert {"params_file", "device"} <= set(arguments) and all(f'"{name}": (' in launch for name in arguments)
+
+
 def test_the_page_of_tuning_names_parameters_and_keys_that_there_are() -> None:
     declared = {p.name for p in (*NODE, *STREAM, *IMAGE, *AUDIO)}
     others = {"abstain_reason", "summary.json", "false_alarms", "ece", "ece_noise_floor"}
