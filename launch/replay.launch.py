@@ -1,6 +1,6 @@
 """Play a recording to the fusion node and score what it says: the summary.json of `aecf evaluate`, over ROS.
 
-    ros2 launch aecf_ros replay.launch.py bag:=/path/to/bag camera_topic:=/camera/image camera_transport:=compressed
+    ros2 launch aecf_ros replay.launch.py bag:=/path/to/bag camera_topic:=/camera/image_raw
 """
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ ARGUMENTS = {
                     "YAML file of parameters of fusion_node; arguments that are given win over it"),
     "label_topic": ("label", "std_msgs/String topic with the label that is true now"),
     "camera_topic": ("camera/image", "image topic of the recording"),
-    "camera_transport": ("compressed", "raw or compressed"),
+    "camera_transport": ("", "raw, compressed, or auto for what the recording has; empty leaves it to params_file, where auto is the default"),
     "audio_topic": ("audio", "sound topic of the recording"),
     "audio_info_topic": ("audio_info", "latched AudioInfo topic of the recording"),
     "remap": ("", "topics of the recording for a bundle's other streams, blanks between them: text:=/sentence/embedding"),
 }
 PASSED_ON = ("model", "device", "params_file", "camera_topic", "camera_transport", "audio_topic", "audio_info_topic", "remap")
 READY = b"ready to score"
+DELAY_S = "2.0"
+"""From the player's announcing its topics to its first message: the node looks once a second at what type they are published as."""
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -48,7 +50,7 @@ def generate_launch_description() -> LaunchDescription:
         parameters=[{name: ParameterValue(LaunchConfiguration(name), value_type=str) for name in ("model", "label_topic", "out")},
                     {"use_sim_time": True}])
     play = ExecuteProcess(cmd=["ros2", "bag", "play", LaunchConfiguration("bag"), "--clock", "100", "--rate", LaunchConfiguration("rate"),
-                               "--delay", "1.0", "--disable-keyboard-controls"], output="screen")
+                               "--delay", DELAY_S, "--disable-keyboard-controls"], output="screen")
 
     def start_when_ready(event: ProcessIO) -> ExecuteProcess | None:
         return play if READY in event.text else None

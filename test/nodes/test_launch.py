@@ -210,9 +210,10 @@ def test_autostart_false_leaves_the_node_unconfigured(peer: Peer, launch: Callab
     assert answer.current_state.id == State.PRIMARY_STATE_UNCONFIGURED and "model av_digits" not in launched.output()
 
 
-def test_replay_launch_plays_scores_and_ends_by_itself(domain: int, launch: Callable[..., Launched], tmp_path: Path,
+@pytest.mark.parametrize("raw", [False, True])
+def test_replay_launch_plays_scores_and_ends_by_itself(raw: bool, domain: int, launch: Callable[..., Launched], tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    recording = first_seconds(SECONDS, tmp_path / "bag")
+    recording = first_seconds(SECONDS, tmp_path / "bag", raw)
     mock = tmp_path / "bin" / "ros2"  # stands in for the real command, which is no Python package
     mock.parent.mkdir()
     mock.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m test.nodes.mock_ros2 "$@"\n')
