@@ -301,7 +301,7 @@ class FusionNode(LifecycleNode):
         return self.get_clock().now().nanoseconds if self._simulated else time.time_ns()
 
     def _look_at_clock(self) -> None:
-        """Whose time it is: asked once for each message, because it takes a lock of rcl's."""
+        """Whose time it is: asked when the node begins, at each deadline and with each diagnosis, because it takes a lock of rcl's."""
         self._simulated = self.get_clock().ros_time_is_active
 
     def _on_message(self, name: str, read: Read, message: Any) -> None:
@@ -311,7 +311,6 @@ class FusionNode(LifecycleNode):
             received_ns = self._node_ns()
             slot = name if name in model.cameras else None  # sound must not be cut; of a camera's frames only the newest counts
             self._schedule.submit(partial(self._take, name, read, message, arrived_ns, received_ns), slot)
-            self._look_at_clock()  # for the next message: this one has waited long enough
 
     def _take(self, name: str, read: Read, message: Any, arrived_ns: int, received_ns: int) -> None:
         model = self._model
