@@ -1,6 +1,7 @@
 """How a node's process starts and ends: ROS is shut down between two callbacks, never inside one."""
 from __future__ import annotations
 
+import ctypes
 import signal
 import subprocess
 import sys
@@ -20,13 +21,30 @@ LONGEST_WAIT_S = 0.5
 """A signal that comes while nothing happens is noticed after at most so long."""
 
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES = 1 << 25
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what was freed, up to 32 MB, for the next message.
+
+    Else it may give the memory of a large frame back to the system and take it anew, page by page, with the next one. Whether it does depends on what
+    happens to lie behind the frame; where it does, a raw frame of 1920x1080 is 9 ms under way in place of 4.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # other C libraries have none
+        for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            libc.mallopt(option, _KEPT_BYTES)
+
+
 @contextmanager
 def ros_process(args: list[str] | None = None) -> Iterator[threading.Event]:
-    """Initialize ROS, and give an event that SIGINT or SIGTERM sets; ROS is shut down at the end.
+    """Initialize ROS, and give an event that SIGINT or SIGTERM sets; ROS is shut down at the end, and freed memory kept.
 
     rclpy's own handlers invalidate the context at once, so that a callback that is just publishing fails. Call from the main
     thread. A second signal has its default effect.
     """
+    keep_freed_memory()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     stopping = threading.Event()
 

@@ -5,7 +5,6 @@ state of streams, no fusion, no checks of any kind.
 """
 from __future__ import annotations
 
-import ctypes
 import struct
 import sys
 from array import array
@@ -55,20 +54,7 @@ def _behind_text(raw: bytes, at: int, then: int = 0) -> int:
     return (at + 4 + length + then + 3) // 4 * 4
 
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 1 << 25
-
-
-def keep_freed_memory() -> None:
-    """glibc gives the memory of a large frame back to the system and takes it anew, page by page, at the next one: half the CPU of this process at 1280x720.
-    The node does not meet that, as it holds the frame before."""
-    libc = ctypes.CDLL(None)
-    for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-        libc.mallopt(option, KEPT_BYTES)
-
-
 def main(model: str, jpeg: bool, lead: str) -> None:
-    keep_freed_memory()
     bundle = load_bundle(model)
     manifest: Manifest = bundle.manifest
     camera, audio = manifest.modalities
