@@ -29,7 +29,6 @@ from aecf_ros.training.ranks import joined
 from aecf_ros.training.train import train
 
 
-
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     """What is wrong with the data, an encoder or the configuration, as click says it."""

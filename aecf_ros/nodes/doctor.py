@@ -90,10 +90,11 @@ def check_ros(environment: Mapping[str, str] = os.environ, has: Callable[[str], 
     import rclpy
 
     where = Path(rclpy.__file__).parent
-    distro = environment.get("ROS_DISTRO") or (f"{WHEELS}, from PyPI" if _version(f"ros-{WHEELS}-rclpy") else "")
+    distro = _distribution(environment)
     if not distro:
         return [Finding("ros", "WARN", f"rclpy at {where}, but ROS_DISTRO is not set", "source the setup.bash of the ROS installation")]
-    return [Finding("ros", "OK", f"{distro}; rclpy at {where}; ROS_DOMAIN_ID {environment.get('ROS_DOMAIN_ID', '0')}")]
+    source = "" if environment.get("ROS_DISTRO") else ", from PyPI"
+    return [Finding("ros", "OK", f"{distro}{source}; rclpy at {where}; ROS_DOMAIN_ID {environment.get('ROS_DOMAIN_ID', '0')}")]
 
 
 def check_middleware() -> list[Finding]:
@@ -148,7 +149,7 @@ def check_profile(environment: Mapping[str, str] = os.environ) -> list[Finding]:
     if gone := [f"{name}={path}" for name, path in set_to.items() if not Path(path).is_file()]:
         return [Finding("fast dds profile", "FAIL", f"no such file: {', '.join(gone)}", "correct the variable, or unset it")]
     found = ", ".join(f"{name}={path}" for name, path in set_to.items())
-    distro = environment.get("ROS_DISTRO") or (WHEELS if _version(f"ros-{WHEELS}-rclpy") else "")
+    distro = _distribution(environment)
     read = PROFILE_VARIABLES if not distro else PROFILE_VARIABLES[:1] if distro in FAST_DDS_2 else PROFILE_VARIABLES[1:]
     if not (lacking := [name for name in read if name not in set_to]):
         return [Finding("fast dds profile", "OK", found)]
@@ -277,6 +278,11 @@ def _missing(name: str, load: Callable[[str], object]) -> bool:
     except ImportError:
         return True
     return False
+
+
+def _distribution(environment: Mapping[str, str]) -> str:
+    """The ROS distribution: the one that is sourced, else that of the wheels; empty where there is neither."""
+    return environment.get("ROS_DISTRO") or (WHEELS if _version(f"ros-{WHEELS}-rclpy") else "")
 
 
 def _version(distribution: str) -> str:

@@ -23,6 +23,7 @@ from aecf_ros.nodes.executor import Take
 from aecf_ros.nodes.parameters import ParameterError, StreamParameters, Value
 from aecf_ros.nodes.qos import OVERRIDABLE
 from aecf_ros.replay.bag import AudioFormat
+from aecf_ros.replay.message_types import INFO_TYPE
 
 CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Depth 1: under overload an old frame is worth less than a new one. Best effort matches every publisher."""
@@ -38,7 +39,6 @@ AUDIO_TYPES = {
 }
 VECTOR_TYPES = {"stamped": "aecf_msgs/msg/EmbeddingStamped"}
 UNNAMED = "_NODE_NAME_UNKNOWN_"
-INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
 
 _STORE = get_typestore(Stores.ROS2_HUMBLE)
 """Reads serialized compressed images where they lie, as core/serialized.py does raw ones: rclpy takes 1 ms for 640x480. Their layout is one for all

@@ -19,8 +19,6 @@ from aecf_ros.nodes.executor import SteadyExecutor
 
 LONGEST_WAIT_S = 0.5
 """A signal that comes while nothing happens is noticed after at most so long."""
-
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 1 << 25
 
