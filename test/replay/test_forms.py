@@ -17,6 +17,7 @@ from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
 from aecf_ros.replay.bag import open_bag
 from aecf_ros.replay.errors import BagError
+from aecf_ros.replay.salvage_sqlite import _allow_reading
 from aecf_ros.replay.driver import drive
 from aecf_ros.replay.faults import Fault
 from aecf_ros.replay.track import Answer
@@ -193,3 +194,36 @@ def test_a_log_that_the_recorder_did_not_move_is_named(tmp_path: Path, new_recor
     log.write_bytes(b"x")
     with open_bag(path) as bag:
         assert len(bag.losses) == 1 and str(log) in bag.losses[0]
+
+
+def add_to_schema(file: Path, statement: str) -> None:
+    """Put a statement into the schema, where SQLite's own parser passes over it under ``writable_schema``."""
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA writable_schema=ON")
+        db.execute("INSERT INTO sqlite_master (type, name, tbl_name, rootpage, sql) VALUES ('table', 'x', 'x', 0, ?)", (statement,))
+        db.commit()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_no_statement_of_a_recording_is_executed(cut: bool, tmp_path: Path, new_recording: Callable) -> None:
+    path = new_recording().info(0).scene(0, 60, "red").write(tmp_path / "bag", StoragePlugin.SQLITE3)
+    file, victim = next(path.glob("*.db3")), tmp_path / "victim"
+    victim.write_text("precious")
+    for statement in (f"ATTACH DATABASE '{tmp_path / 'made'}' AS p", f"ATTACH DATABASE '{victim}' AS q", "CREATE TABLE p.payload AS SELECT 1", "DROP TABLE messages"):
+        add_to_schema(file, statement)
+    if cut:
+        file.write_bytes(file.read_bytes()[:round(0.9 * file.stat().st_size)])
+    with open_bag(path) as bag:
+        assert {r.topic for r in bag.messages()} >= {"/audio_info", "/audio", "/camera/image"} and "cut off" in " ".join(bag.losses)
+    assert not (tmp_path / "made").exists() and victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("statement", ["SELECT * FROM secrets", "SELECT load_extension('x')", "ATTACH DATABASE 'x' AS y", "DELETE FROM messages",
+                                       "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n", "SELECT secret FROM messages"])
+def test_recovery_reads_known_columns_alone(statement: str) -> None:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript("CREATE TABLE secrets (x); CREATE TABLE messages (id, topic_id, timestamp, data, secret)")
+        db.set_authorizer(_allow_reading)
+        assert db.execute("SELECT id, data FROM messages ORDER BY rowid").fetchall() == []
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized|prohibited"):
+            db.execute(statement)
