@@ -59,10 +59,10 @@ setup(
     entry_points={
         "console_scripts": [
             "aecf = aecf_ros.cli:main",
-            "camera_node = aecf_ros.nodes.camera_node:main",
-            "fusion_node = aecf_ros.nodes.fusion_node:main",
-            "microphone_node = aecf_ros.nodes.microphone_node:main",
-            "evaluator_node = aecf_ros.nodes.evaluator_node:main",
+            "camera_node = aecf_ros.nodes.drivers.camera_node:main",
+            "fusion_node = aecf_ros.nodes.fusion.node:main",
+            "microphone_node = aecf_ros.nodes.drivers.microphone_node:main",
+            "evaluator_node = aecf_ros.nodes.tools.evaluator_node:main",
         ],
     },
 )

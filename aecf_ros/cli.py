@@ -16,13 +16,13 @@ _COMMANDS = {
     "demo": ("aecf_ros.commands.demo:demo_command", "Watch the fusion node keep predicting while its sensors fail."),
     "doctor": ("aecf_ros.commands.doctor:doctor_command", "Say what this machine has, what is wrong with it, and what to do."),
     "evaluate": ("aecf_ros.commands.evaluate:evaluate_command", "Replay recordings through the node's pipeline, with any sensor failing."),
-    "export": ("aecf_ros.training.torch_export:export_command", "Write a bundle's head as a torch exported program."),
+    "export": ("aecf_ros.training.export.torch_export:export_command", "Write a bundle's head as a torch exported program."),
     "inspect": ("aecf_ros.commands.inspect:inspect_command", "Show what a bundle holds, and whether it verifies."),
     "quantize": ("aecf_ros.commands.train:quantize_command", "Write a bundle again in fp16 or int8, measured."),
     "replay": ("aecf_ros.commands.replay:replay_command", "Write a recording again with what the node would have published."),
     "train": ("aecf_ros.commands.train:train_command", "Turn labelled data into a model bundle."),
     "watch": ("aecf_ros.commands.watch:watch_command", "Watch a running fusion node live."),
-    "wrap-encoder": ("aecf_ros.training.wrap:wrap_command", "Put an ONNX encoder's preprocessing into its graph, and check it."),
+    "wrap-encoder": ("aecf_ros.training.wrap.command:wrap_command", "Put an ONNX encoder's preprocessing into its graph, and check it."),
 }
 """Name -> where the command is, and what it does, for ``aecf --help``."""
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.nodes.demo import run_demo
-from aecf_ros.replay.bag import open_bag
-from aecf_ros.replay.driver import evaluate, stream_kinds
-from aecf_ros.replay.faults import load_faults
+from aecf_ros.nodes.tools.demo import run_demo
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.scoring.driver import evaluate, stream_kinds
+from aecf_ros.replay.faults.schedule import load_faults
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 

@@ -18,7 +18,7 @@ import yaml
 from av_digits import scenes, sources, speech
 from av_digits.sources import Glyphs, Words
 
-from aecf_ros.core.decode import resize_image
+from aecf_ros.modalities.image.decode import resize_image
 
 HEIGHT, WIDTH = 48, 64
 FRAME_SIZES = ((160, 120), (320, 240))  # width and height of the frames as a camera would send them

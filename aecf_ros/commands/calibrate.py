@@ -12,19 +12,19 @@ from rich.table import Table
 from aecf_ros.commands.recording import Reading, recording_options
 from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
-from aecf_ros.replay.bag import AudioFormat, open_bag
-from aecf_ros.replay.errors import BagError
-from aecf_ros.replay.moments import BagUnit, scan_recording
-from aecf_ros.replay.recordings import find_recordings
-from aecf_ros.replay.spans import read_spans
-from aecf_ros.replay.truth import LabelError
-from aecf_ros.training.calibrate import CalibrationError
-from aecf_ros.training.config import CalibrationConfig, DataConfig
-from aecf_ros.training.export import ExportError
-from aecf_ros.training.frozen import EncoderError, open_encoder
-from aecf_ros.training.measure import specs_of, training_config
-from aecf_ros.training.refit import Moments, RefitConfig
-from aecf_ros.training.refit_bundle import refit_bundle, table
+from aecf_ros.replay.bag.reader import AudioFormat, open_bag
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.samples import BagUnit, scan_recording
+from aecf_ros.replay.bag.discovery import find_recordings
+from aecf_ros.replay.scoring.label_spans import read_spans
+from aecf_ros.replay.scoring.ground_truth import LabelError
+from aecf_ros.training.calibration.calibrate import CalibrationError
+from aecf_ros.training.run.config import CalibrationConfig, DataConfig
+from aecf_ros.training.export.head_graph import ExportError
+from aecf_ros.training.features.onnx_encoder import EncoderError, open_encoder
+from aecf_ros.training.evaluation.measure import specs_of, training_config
+from aecf_ros.training.calibration.recalibrate import Moments, RefitConfig
+from aecf_ros.training.calibration.recalibrate_bundle import refit_bundle, table
 
 BATCH = 32
 

@@ -9,13 +9,13 @@ from rich.table import Table
 
 from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
-from aecf_ros.core.compare import HEADER, Comparison, as_json, rows
-from aecf_ros.replay.bag import open_bag
-from aecf_ros.replay.compare import compare_runs
-from aecf_ros.replay.driver import evaluate, read_truth, stream_kinds
-from aecf_ros.replay.errors import BagError
-from aecf_ros.replay.faults import FaultError, load_faults
-from aecf_ros.replay.truth import LabelError
+from aecf_ros.core.metrics.comparison import HEADER, Comparison, as_json, rows
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.scoring.compare import compare_runs
+from aecf_ros.replay.scoring.driver import evaluate, read_truth, stream_kinds
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.faults.schedule import FaultError, load_faults
+from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.runtime.backends import BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 
@@ -51,10 +51,10 @@ def _on_data(first: Bundle, second: Bundle, data: Path) -> dict[str, Comparison]
     """Imported here: recordings are compared without torch."""
     try:
         from aecf_ros.commands.data import open_corpus
-        from aecf_ros.training.compare import compare_on
-        from aecf_ros.training.datasets import DatasetError
-        from aecf_ros.training.frozen import EncoderError
-        from aecf_ros.training.measure import specs_of, training_config
+        from aecf_ros.training.evaluation.compare import compare_on
+        from aecf_ros.training.data.npy_dataset import DatasetError
+        from aecf_ros.training.features.onnx_encoder import EncoderError
+        from aecf_ros.training.evaluation.measure import specs_of, training_config
     except ModuleNotFoundError as error:
         raise click.ClickException(f"--data needs the package '{error.name}', as training does; or compare on a recording with --bag") from None
     try:

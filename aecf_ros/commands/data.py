@@ -5,20 +5,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aecf_ros.commands.terminal import bars_on_stderr
-from aecf_ros.replay.bag import AudioFormat
-from aecf_ros.replay.errors import BagError, UnreadableBag
-from aecf_ros.replay.found import Found, find_modalities
-from aecf_ros.replay.moments import Scan, scan_recording
-from aecf_ros.replay.recordings import find_recordings
-from aecf_ros.replay.truth import LabelError
-from aecf_ros.training.archives import archives_corpus, archives_in
-from aecf_ros.training.classes import checked_corpus, naming_of
-from aecf_ros.training.config import DataConfig
-from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import DATASET, AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
-from aecf_ros.training.folder import folder_corpus
-from aecf_ros.training.split import SPLIT_PARTS, given_parts, split_recordings
-from aecf_ros.training.table import find_table, table_corpus
+from aecf_ros.replay.bag.reader import AudioFormat
+from aecf_ros.replay.bag.errors import BagError, UnreadableBag
+from aecf_ros.replay.bag.probe import Found, find_modalities
+from aecf_ros.replay.samples import Scan, scan_recording
+from aecf_ros.replay.bag.discovery import find_recordings
+from aecf_ros.replay.scoring.ground_truth import LabelError
+from aecf_ros.training.data.archives import archives_corpus, archives_in
+from aecf_ros.training.data.classes import checked_corpus, naming_of
+from aecf_ros.training.run.config import DataConfig
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.data.npy_dataset import DATASET, AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
+from aecf_ros.training.data.npy_units import folder_corpus
+from aecf_ros.training.data.split import SPLIT_PARTS, given_parts, split_recordings
+from aecf_ros.training.data.table import find_table, table_corpus
 
 Advance = Callable[[int, int, str], None]
 """Told how many of how many recordings were looked over, and the name of the next."""

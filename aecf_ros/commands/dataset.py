@@ -10,11 +10,11 @@ from rich.table import Table
 
 from aecf_ros.commands.data import open_corpus_watched
 from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
-from aecf_ros.training.config import ConfigError, TrainConfig
-from aecf_ros.training.config_file import load_config
-from aecf_ros.training.datasets import DatasetError, ModalitySpec
-from aecf_ros.training.inspect_data import Inspection, inspect_corpus
-from aecf_ros.training.inspect_tables import TextTable, headline, tables_of
+from aecf_ros.training.run.config import ConfigError, TrainConfig
+from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.data.npy_dataset import DatasetError, ModalitySpec
+from aecf_ros.training.inspection.summary import Inspection, inspect_corpus
+from aecf_ros.training.inspection.tables import TextTable, headline, tables_of
 
 _SHOWN = 20
 
@@ -48,7 +48,7 @@ def inspect_command(data: Path, encoders: tuple[str, ...], config_path: Path | N
         raise click.UsageError(str(error)) from None
     except DatasetError as error:
         raise click.ClickException(str(error)) from None
-    from aecf_ros.training.inspect_page import write_page
+    from aecf_ros.training.inspection.page import write_page
 
     _show(console, found)
     console.print(f"wrote {write_page(found, out)}", soft_wrap=True)
@@ -65,8 +65,8 @@ def _specs(config: TrainConfig) -> list[ModalitySpec]:
     """What the encoders that a configuration names take."""
     if all(of.onnx is None and of.vector is None for of in config.encoders.values()):
         return []
-    from aecf_ros.training.frozen import EncoderError
-    from aecf_ros.training.given import given_specs  # brings torch
+    from aecf_ros.training.features.onnx_encoder import EncoderError
+    from aecf_ros.training.run.preflight import given_specs  # brings torch
 
     try:
         return given_specs(config)

@@ -7,10 +7,10 @@ import click
 
 from aecf_ros.commands.terminal import PathArgument, in_one_line, wide_console
 from aecf_ros.core.bundle import BundleError
-from aecf_ros.nodes.demo import DemoError, run_demo
-from aecf_ros.nodes.parameters import shipped, shipped_model
-from aecf_ros.replay.errors import BagError
-from aecf_ros.replay.faults import FaultError
+from aecf_ros.nodes.tools.demo import DemoError, run_demo
+from aecf_ros.nodes.fusion.parameters import shipped, shipped_model
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.faults.schedule import FaultError
 
 
 @click.command("demo")

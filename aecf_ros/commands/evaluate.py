@@ -10,18 +10,18 @@ from aecf_ros.commands.fleet import evaluate_many
 from aecf_ros.commands.recording import Reading, recording_options
 from aecf_ros.commands.terminal import PathArgument, in_one_line, say_warnings, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
-from aecf_ros.core.cluster import ClusterError
-from aecf_ros.nodes.live_table import summary_tables, text_table
-from aecf_ros.replay.bag import open_bag
-from aecf_ros.replay.driver import evaluate, stream_kinds
-from aecf_ros.replay.errors import BagError
-from aecf_ros.replay.faults import Fault, FaultError, load_faults
-from aecf_ros.replay.fleet import FleetError
-from aecf_ros.replay.recordings import find_recordings
-from aecf_ros.replay.report import comparison_table, write_comparison
-from aecf_ros.replay.score import Run
-from aecf_ros.replay.sweep import plan, read_severities, sweep
-from aecf_ros.replay.truth import LabelError
+from aecf_ros.core.ray_cluster import ClusterError
+from aecf_ros.replay.report.tables import summary_tables, text_table
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.scoring.driver import evaluate, stream_kinds
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.faults.schedule import Fault, FaultError, load_faults
+from aecf_ros.replay.scoring.batch import FleetError
+from aecf_ros.replay.bag.discovery import find_recordings
+from aecf_ros.replay.report.html import comparison_table, write_comparison
+from aecf_ros.replay.scoring.score import Run
+from aecf_ros.replay.faults.sweep import plan, read_severities, sweep
+from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.runtime.backends import BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 

@@ -20,11 +20,11 @@ from aecf_ros import __version__
 from aecf_ros.commands.recording import Reading
 from aecf_ros.commands.terminal import say_warnings
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.nodes.live_table import summary_tables, text_table
-from aecf_ros.replay.driver import stream_kinds
-from aecf_ros.replay.faults import load_faults
-from aecf_ros.replay.fleet import FleetError, Outcome, find_jobs, outcome_line, run_here, run_on_ray
-from aecf_ros.replay.fleet_report import pooled_summary, recording_table, write_fleet
+from aecf_ros.replay.report.tables import summary_tables, text_table
+from aecf_ros.replay.scoring.driver import stream_kinds
+from aecf_ros.replay.faults.schedule import load_faults
+from aecf_ros.replay.scoring.batch import FleetError, Outcome, find_jobs, outcome_line, run_here, run_on_ray
+from aecf_ros.replay.report.batch import pooled_summary, recording_table, write_fleet
 
 SHOWN = 20
 """Rows of the table on the terminal; the report has all."""

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from aecf_ros.commands.terminal import in_one_line
-from aecf_ros.replay.bag import AudioFormat
-from aecf_ros.replay.errors import BagError
+from aecf_ros.replay.bag.reader import AudioFormat
+from aecf_ros.replay.bag.errors import BagError
 
 
 @dataclass(frozen=True, slots=True)

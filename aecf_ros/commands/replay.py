@@ -9,11 +9,11 @@ from rich.progress import Progress
 from aecf_ros.commands.recording import Reading, recording_options
 from aecf_ros.commands.terminal import PathArgument, in_one_line, say_warnings, wide_console
 from aecf_ros.core.bundle import BundleError, load_bundle
-from aecf_ros.replay.bag import open_bag
-from aecf_ros.replay.driver import stream_kinds
-from aecf_ros.replay.errors import BagError
-from aecf_ros.replay.faults import FaultError, load_faults
-from aecf_ros.replay.record import RecordError, record
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.scoring.driver import stream_kinds
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.faults.schedule import FaultError, load_faults
+from aecf_ros.replay.bag.writer import RecordError, record
 from aecf_ros.runtime.backends import BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 

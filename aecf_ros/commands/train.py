@@ -11,22 +11,22 @@ import click
 from aecf_ros.commands.data import open_corpus, open_corpus_watched
 from aecf_ros.commands.terminal import PathArgument
 from aecf_ros.core.bundle import BundleError, load_bundle
-from aecf_ros.core.label_metrics import SHOWN
-from aecf_ros.core.cluster import ClusterError
-from aecf_ros.replay.errors import BagError
-from aecf_ros.training.calibrate import CalibrationError
-from aecf_ros.training.config import ConfigError, TrainConfig
-from aecf_ros.training.config_file import load_config
-from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import DatasetError
-from aecf_ros.training.evaluation import Metrics
-from aecf_ros.training.export import ExportError
-from aecf_ros.training.frozen import EncoderError
-from aecf_ros.training.given import given_specs
-from aecf_ros.training.measure import specs_of, training_config
-from aecf_ros.training.precision import PRECISIONS, comparison, quantize
-from aecf_ros.training.ranks import joined
-from aecf_ros.training.train import train
+from aecf_ros.core.metrics.multilabel import SHOWN
+from aecf_ros.core.ray_cluster import ClusterError
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.training.calibration.calibrate import CalibrationError
+from aecf_ros.training.run.config import ConfigError, TrainConfig
+from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.data.npy_dataset import DatasetError
+from aecf_ros.training.evaluation.evaluate import Metrics
+from aecf_ros.training.export.head_graph import ExportError
+from aecf_ros.training.features.onnx_encoder import EncoderError
+from aecf_ros.training.run.preflight import given_specs
+from aecf_ros.training.evaluation.measure import specs_of, training_config
+from aecf_ros.training.export.quantize import PRECISIONS, comparison, quantize
+from aecf_ros.training.head.distributed import joined
+from aecf_ros.training.run.train import train
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def _tuned(corpus: Corpus, out: Path, config: TrainConfig, trials: int, run: Pat
     if processes > 1:
         raise ConfigError("--tune works in one process; search without torchrun, then train with the run folder's tuned.yaml")
     try:
-        from aecf_ros.training.tune import tune
+        from aecf_ros.training.run.tune import tune
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise

@@ -4,8 +4,8 @@ from __future__ import annotations
 import click
 
 from aecf_ros.commands.terminal import in_one_line, wide_console
-from aecf_ros.nodes.watch import WatchError
-from aecf_ros.nodes.watch import watch as watch_node
+from aecf_ros.nodes.tools.watch import WatchError
+from aecf_ros.nodes.tools.watch import watch as watch_node
 
 
 @click.command("watch")

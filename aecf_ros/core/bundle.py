@@ -161,7 +161,7 @@ class Manifest(_Record):
     modalities: list[Modality] = Field(min_length=1, max_length=8)
     head: str
     head_weights: str | None = None
-    """What the head was exported from, a safetensors file (``aecf_ros.training.weights``)."""
+    """What the head was exported from, a safetensors file (``aecf_ros.training.export.head_weights``)."""
     calibration: CalibrationSummary
     drift: DriftReference | None = None
     refit: RefitSummary | None = None

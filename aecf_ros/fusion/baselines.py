@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aecf_ros.fusion.entropy import gate_entropy
+from aecf_ros.fusion.objective.entropy import gate_entropy
 from aecf_ros.fusion.experts import make_expert
 from aecf_ros.fusion.masking import all_subsets, keep_present, masked_softmax, subset_index
 from aecf_ros.fusion.output import FusionOutput

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from aecf_ros.fusion.quality import LeadingColumns
+from aecf_ros.fusion.gates.quality import LeadingColumns
 
 
 class DirectionAndLength(nn.Module):

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from aecf_ros.fusion.entropy import gate_entropy
+from aecf_ros.fusion.objective.entropy import gate_entropy
 from aecf_ros.fusion.experts import make_expert
-from aecf_ros.fusion.gates import SchedulerGate, SoftmaxGate
+from aecf_ros.fusion.gates.gate import SchedulerGate, SoftmaxGate
 from aecf_ros.fusion.masking import keep_present
-from aecf_ros.fusion.monotone import lift_to_subsets
+from aecf_ros.fusion.calibration.monotone import lift_to_subsets
 from aecf_ros.fusion.output import FusionOutput
-from aecf_ros.fusion.reliability import EvidenceGate
+from aecf_ros.fusion.gates.reliability import EvidenceGate
 
 GATES = ("evidence", "additive", "convex", "scheduler")
 

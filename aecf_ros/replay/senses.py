@@ -10,16 +10,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from aecf_ros.core.buffer import AudioWindow
-from aecf_ros.core.decode import DecodeError, decode_audio, decode_image, resize_image
-from aecf_ros.core.messages import FormatUnknown
-from aecf_ros.core.stamps import StampCheck
+from aecf_ros.modalities.audio.window import AudioWindow
+from aecf_ros.modalities.image.decode import DecodeError, decode_audio, decode_image, resize_image
+from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.health.stamps import StampCheck
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
-from aecf_ros.core.vectors import RawVector, decode_vector
-from aecf_ros.replay.bag import Bag, Recorded
-from aecf_ros.replay.errors import BagError
-from aecf_ros.replay.wire import raw_record
-from aecf_ros.runtime.resample import resample_window
+from aecf_ros.modalities.vector.messages import RawVector, decode_vector
+from aecf_ros.replay.bag.reader import Bag, Recorded
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.faults.message_edit import raw_record
+from aecf_ros.modalities.audio.resample import resample_window
 
 RECEIVED_SHARE = 0.9
 """Share of an audio window that must have been received: an encoder has to hear more of the label than of the gap."""

@@ -12,10 +12,10 @@ from time import perf_counter_ns
 import numpy as np
 
 from aecf_ros.core.bundle import ABSTAIN_REASONS, Manifest, Modality
-from aecf_ros.core.decode import DecodeError
+from aecf_ros.modalities.image.decode import DecodeError
 from aecf_ros.core.drift import DriftWatch
-from aecf_ros.core.streams import PublishersMatched, SampleRejected, StreamMonitor, TimePassed
-from aecf_ros.core.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
+from aecf_ros.health.monitor import PublishersMatched, SampleRejected, StreamMonitor, TimePassed
+from aecf_ros.health.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
 from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState, StreamStatus
 from aecf_ros.runtime.backends import Backend, HeadOutput
 from aecf_ros.runtime.sources import SOURCES, Raw, Source

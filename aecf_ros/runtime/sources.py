@@ -9,14 +9,14 @@ from typing import Protocol
 
 import numpy as np
 
-from aecf_ros.core.buffer import AudioWindow
+from aecf_ros.modalities.audio.window import AudioWindow
 from aecf_ros.core.bundle import AudioModality, ImageModality, VectorModality
-from aecf_ros.core.content import SAME_PICTURE, AudioWatch, ImageContent, ImageWatch, digest
-from aecf_ros.core.decode import DecodeError, as_bytes, decode_audio, decode_image, is_compressed, resize_image
-from aecf_ros.core.streams import SampleReceived
+from aecf_ros.modalities.content import SAME_PICTURE, AudioWatch, ImageContent, ImageWatch, digest
+from aecf_ros.modalities.image.decode import DecodeError, as_bytes, decode_audio, decode_image, is_compressed, resize_image
+from aecf_ros.health.monitor import SampleReceived
 from aecf_ros.core.types import AudioChunk, RawAudio, RawImage
-from aecf_ros.core.vectors import RawVector, VectorWatch, decode_vector
-from aecf_ros.runtime.resample import resample_window
+from aecf_ros.modalities.vector.messages import RawVector, VectorWatch, decode_vector
+from aecf_ros.modalities.audio.resample import resample_window
 from aecf_ros.runtime.trace import Trace
 
 CHECK_PERIOD_NS = 90_000_000
@@ -31,7 +31,7 @@ class Source(Protocol):
     ``read`` decodes and measures a message, ``keep`` makes the one just read the newest evidence: between the two the
     monitor says whether its stamp can be believed. ``clear`` forgets the evidence. ``settle`` does what no prediction
     waits for, and ``trace`` is told what each part took. ``closely`` asks for a measurement of every message. ``sample`` has the modality's
-    ``input_shape``. ``read`` raises :class:`aecf_ros.core.decode.DecodeError` for what cannot be used.
+    ``input_shape``. ``read`` raises :class:`aecf_ros.modalities.image.decode.DecodeError` for what cannot be used.
     """
 
     changed: bool

@@ -1,1 +1,1 @@
-"""Training: a dataset folder in, a verified model bundle out. See :func:`aecf_ros.training.train.train`."""
+"""Training: a dataset folder in, a verified model bundle out. See :func:`aecf_ros.training.run.train.train`."""

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aecf_ros.core import metrics
-from aecf_ros.fusion.calibration import SubsetCalibrator
-from aecf_ros.fusion.conformal import conformal_threshold
+from aecf_ros.core.metrics import classification as metrics
+from aecf_ros.fusion.calibration.temperature import SubsetCalibrator
+from aecf_ros.fusion.calibration.conformal import conformal_threshold
 from benchmarks.fusion.training import Samples
 
 SUBSETS = {"both": (True, True), "image": (True, False), "audio": (False, True)}

@@ -24,11 +24,11 @@ from aecf_ros.fusion import (
     settle,
 )
 from aecf_ros.fusion import baselines as base
-from aecf_ros.fusion.calibration import fit_temperature
-from aecf_ros.fusion.crossfit import FREE
+from aecf_ros.fusion.calibration.temperature import fit_temperature
+from aecf_ros.fusion.calibration.crossfit import FREE
 from aecf_ros.fusion.masking import random_subsets
-from aecf_ros.fusion.monotone import choose_reach
-from aecf_ros.fusion.mwam import modality_weights
+from aecf_ros.fusion.calibration.monotone import choose_reach
+from aecf_ros.fusion.gates.mwam import modality_weights
 from benchmarks.fusion.training import Budget, Samples, Training
 
 PLAIN = {"expert_hidden": (256, 256), "expert_direction": False}

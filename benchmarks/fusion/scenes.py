@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from aecf_ros.training.protocols import FOLDS, RATE_HZ, scene_rows, windows
+from aecf_ros.training.data.protocols import FOLDS, RATE_HZ, scene_rows, windows
 from benchmarks.fusion.encoders import EMBEDDING, color_encoder, embed, mel_filters, train_encoder
 from benchmarks.fusion.sources import PARTS, data_directory
 

@@ -20,7 +20,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from aecf_ros.core.bundle import Manifest, load_bundle
-from aecf_ros.nodes.process import ros_process, spin
+from aecf_ros.nodes.ros.process import ros_process, spin
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 

@@ -28,7 +28,7 @@ def start(case: Case, model: Path, names: Sequence[str], logs: Path) -> list[Sys
         "floor": ("benchmarks.node.floor", [str(model), kind, lead]),
         "naive_default": ("benchmarks.node.naive", [str(model), kind, "0"]),
         "naive_1thread": ("benchmarks.node.naive", [str(model), kind, "1"]),
-        NODE: ("aecf_ros.nodes.fusion_node", []),
+        NODE: ("aecf_ros.nodes.fusion.node", []),
     }
     systems = []
     for name in names:

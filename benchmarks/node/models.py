@@ -14,9 +14,12 @@ from aecf_ros import fusion
 from aecf_ros.core.bundle import FORMAT_VERSION, Manifest, load_bundle, sha256, write_manifest
 from aecf_ros.fusion import AECF
 from aecf_ros.fusion.masking import all_subsets
-from aecf_ros.training import calibrate, export, lean, lean_weights
-from aecf_ros.training.calibrate import Calibration
-from aecf_ros.training.export import HEAD_OUTPUTS, ExportedHead, export_onnx
+from aecf_ros.training.calibration import calibrate
+from aecf_ros.training.export import head_graph as export
+from aecf_ros.training.export import fast_head as lean
+from aecf_ros.training.export import fast_head_weights as lean_weights
+from aecf_ros.training.calibration.calibrate import Calibration
+from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, ExportedHead, export_onnx
 from benchmarks.fusion.overhead import resnet18
 
 SHIPPED = Path(__file__).resolve().parents[2] / "models" / "av_digits"

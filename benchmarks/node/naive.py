@@ -21,7 +21,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.nodes.process import ros_process
+from aecf_ros.nodes.ros.process import ros_process
 from benchmarks.node.floor import session
 
 QUEUE_SIZE, SLOP_S = 10, 0.1

@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 
-from aecf_ros.nodes.process import stop_process
+from aecf_ros.nodes.ros.process import stop_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILE = REPOSITORY / "config" / "fastdds_shared_memory.xml"

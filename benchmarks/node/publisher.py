@@ -19,8 +19,8 @@ from rclpy.qos import qos_profile_sensor_data
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from aecf_ros.nodes.convert import ns_to_stamp
-from aecf_ros.nodes.inputs import LATCHED_QOS
+from aecf_ros.nodes.ros.convert import ns_to_stamp
+from aecf_ros.nodes.fusion.inputs import LATCHED_QOS
 from benchmarks.node.cases import Traffic
 
 CHUNK_S, RATE_HZ = 0.1, 16_000

@@ -28,7 +28,7 @@ def measure(counts: tuple[int, ...], cache: Path, repetitions: int, warm_s: floa
         model = models.write_bundle(cache / f"mobilenet_{count}", "mobilenet", cameras=count, microphones=0)
         cameras = [m.name for m in models.load_bundle(model).manifest.modalities]
         parameters = [f"model:={model}", *(f"{name}.transport:=raw" for name in cameras)]
-        system = System(NODE, f"/{NODE}/fusion_node/prediction", "aecf_ros.nodes.fusion_node",
+        system = System(NODE, f"/{NODE}/fusion_node/prediction", "aecf_ros.nodes.fusion.node",
                         ["--ros-args", "-r", f"__ns:=/{NODE}", *(part for p in parameters for part in ("-p", p))], logs / f"streams{count}.log")
         sensors = Sensors([NODE], jpeg=False, cameras=cameras, microphones=())
         windows = []

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from aecf_ros.core.moments import NOTHING
-from aecf_ros.replay.moments import BagUnit, scan_recording
-from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.export import export_onnx
-from aecf_ros.training.frozen import INPUTS, OUTPUT, FrozenEncoder, open_encoder
-from aecf_ros.training.shards import extract
+from aecf_ros.core.labeled_samples import NOTHING
+from aecf_ros.replay.samples import BagUnit, scan_recording
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.export.head_graph import export_onnx
+from aecf_ros.training.features.onnx_encoder import INPUTS, OUTPUT, FrozenEncoder, open_encoder
+from aecf_ros.training.features.cache import extract
 
 WIDTHS = (64, 64, 128, 256, 512)
 SIDE = 224
@@ -38,7 +38,7 @@ class StandIn(nn.Module):
 
 
 def measure_extraction(recording: Path, audio_encoder: Path, stride_s: float, repeats: int) -> dict[str, float]:
-    """Samples encoded each second by :func:`aecf_ros.training.shards.extract` and by the encoders alone, in turn.
+    """Samples encoded each second by :func:`aecf_ros.training.features.cache.extract` and by the encoders alone, in turn.
 
     Returns:
         ``samples``; the best of ``repeats`` of ``bare`` and of ``extracted``, samples each second; ``share`` of the best, and

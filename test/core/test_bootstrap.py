@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from aecf_ros.core.bootstrap import Interval, mean_interval, paired_differences
-from aecf_ros.core.metrics import accuracy, expected_calibration_error, negative_log_likelihood
+from aecf_ros.core.metrics.bootstrap import Interval, mean_interval, paired_differences
+from aecf_ros.core.metrics.classification import accuracy, expected_calibration_error, negative_log_likelihood
 
 
 def two_models(seed: int, spans: int = 60, per_span: int = 5, sharper: float = 1.0) -> tuple:

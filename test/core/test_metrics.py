@@ -7,7 +7,9 @@ import torch
 from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
-from aecf_ros.core import metrics, types
+from aecf_ros.core import types
+
+from aecf_ros.core.metrics import classification as metrics
 
 
 def random_answers(n: int, classes: int = 10, sharpness: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aecf_ros.core import types
-from aecf_ros.core.messages import FormatUnknown, read_compressed_image, read_image, read_plain_audio, read_stamped_audio, stamp_to_ns
+from aecf_ros.modalities.messages import FormatUnknown, read_compressed_image, read_image, read_plain_audio, read_stamped_audio, stamp_to_ns
 from aecf_ros.core.types import AudioChunk, ModalityReport, Prediction, StreamState, subset_name
 
 HEADER = Message(stamp=Message(sec=5, nanosec=250_000_000), frame_id="lens")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aecf_ros.fusion import AECF, CrossFitConfig, fit_reliability
-from aecf_ros.fusion.quality import Novelty
+from aecf_ros.fusion.gates.quality import Novelty
 
 CLASSES, WIDTH, MEASURED = 4, 8, 3
 CONFIG = CrossFitConfig(expert_steps=60, steps=150, unseen_share=0.3)

@@ -101,7 +101,7 @@ class FusionProcess:
         self.log = log
         overrides = [part for p in parameters for part in ("-p", p)]
         with log.open("w") as sink:
-            self.process = subprocess.Popen([sys.executable, "-m", "aecf_ros.nodes.fusion_node", "--ros-args", *overrides],
+            self.process = subprocess.Popen([sys.executable, "-m", "aecf_ros.nodes.fusion.node", "--ros-args", *overrides],
                                             stdout=sink, stderr=subprocess.STDOUT, cwd=ROOT)
 
     def output(self) -> str:

@@ -3,8 +3,8 @@ import signal
 
 import sounddevice
 
-from aecf_ros.nodes import microphone
-from aecf_ros.nodes.microphone_node import main
+from aecf_ros.nodes.drivers import microphone
+from aecf_ros.nodes.drivers.microphone_node import main
 
 INPUT_OVERFLOW = 0x2  # paInputOverflow of portaudio.h
 on_block, to_come = microphone.Microphone._on_block, []

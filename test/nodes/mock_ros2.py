@@ -21,7 +21,7 @@ from rosgraph_msgs.msg import Clock
 
 from pathlib import Path
 
-from aecf_ros.nodes.inputs import IMAGE_TYPES, load_type
+from aecf_ros.nodes.fusion.inputs import IMAGE_TYPES, load_type
 
 PATIENCE_S = 5.0
 """For an answer; best-effort readers that have not been found yet give none."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from .conftest import ROOT, WAIT_S, private_environment
 
-from aecf_ros.nodes.process import stop_process  # noqa: E402
-from aecf_ros.nodes.shared_memory import SHARED_MEMORY, files_of  # noqa: E402
+from aecf_ros.nodes.ros.process import stop_process  # noqa: E402
+from aecf_ros.nodes.ros.shared_memory import SHARED_MEMORY, files_of  # noqa: E402
 
 
 class NodeProcess:

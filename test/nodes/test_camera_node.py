@@ -19,10 +19,10 @@ from .processes import NodeProcess, started_together
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
-from aecf_ros.core.messages import stamp_to_ns  # noqa: E402
-from aecf_ros.nodes.camera import Camera, CameraSettings, asked_of_a_device  # noqa: E402
-from aecf_ros.nodes.camera_node import CAMERA  # noqa: E402
-from aecf_ros.nodes.shared_memory import orphans  # noqa: E402
+from aecf_ros.modalities.messages import stamp_to_ns  # noqa: E402
+from aecf_ros.nodes.drivers.camera import Camera, CameraSettings, asked_of_a_device  # noqa: E402
+from aecf_ros.nodes.drivers.camera_node import CAMERA  # noqa: E402
+from aecf_ros.nodes.ros.shared_memory import orphans  # noqa: E402
 
 HEIGHT, WIDTH, RATE_HZ, FRAMES = 120, 160, 20.0, 40
 
@@ -56,7 +56,7 @@ def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     started: list[NodeProcess] = []
 
     def start_one(*parameters: str) -> NodeProcess:
-        started.append(NodeProcess("aecf_ros.nodes.camera_node", tmp_path / f"camera{len(started)}.log", *parameters))
+        started.append(NodeProcess("aecf_ros.nodes.drivers.camera_node", tmp_path / f"camera{len(started)}.log", *parameters))
         return started[-1]
 
     yield start_one
@@ -221,7 +221,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, ...], NodeProcess]]:
-    with started_together("aecf_ros.nodes.camera_node", tmp_path_factory.mktemp("refused"), REFUSED) as nodes:
+    with started_together("aecf_ros.nodes.drivers.camera_node", tmp_path_factory.mktemp("refused"), REFUSED) as nodes:
         yield nodes
 
 

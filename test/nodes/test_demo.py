@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from aecf_ros.nodes.demo import DemoError, run_demo
+from aecf_ros.nodes.tools.demo import DemoError, run_demo
 
 from .conftest import MODEL, ROOT
 from .recordings import first_seconds
@@ -103,6 +103,6 @@ def test_report_is_one_self_contained_page(demo) -> None:
 def test_a_node_that_cannot_start_is_reported_in_one_line(tmp_path: Path, short_recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = tmp_path / "faults.yaml"
     faults.write_text("[]")
-    monkeypatch.setattr("aecf_ros.nodes.demo.NODE_MODULE", "aecf_ros.nodes.no_such_node")
+    monkeypatch.setattr("aecf_ros.nodes.tools.demo.NODE_MODULE", "aecf_ros.nodes.no_such_node")
     with pytest.raises(DemoError, match="fusion node ended with exit code 1: .*no_such_node"):
         run_demo(MODEL, short_recording, faults, tmp_path / "out", Console(file=StringIO()))

@@ -8,7 +8,7 @@ pytest.importorskip("diagnostic_msgs", reason="diagnostic_msgs is not importable
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 
 from aecf_ros.core.types import StreamState, StreamStatus  # noqa: E402
-from aecf_ros.nodes.diagnostics import LOST_OF, MAX_LOST_SHARE, LostShare, status_to_diagnostic  # noqa: E402
+from aecf_ros.nodes.fusion.diagnostics import LOST_OF, MAX_LOST_SHARE, LostShare, status_to_diagnostic  # noqa: E402
 
 
 def status(state: StreamState, reason: str = "") -> StreamStatus:

@@ -72,7 +72,7 @@ def fusion(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[...
     started = []
 
     def start(*parameters: str) -> NodeProcess:
-        started.append(NodeProcess("aecf_ros.nodes.fusion_node", tmp_path / "fusion.log", *parameters, environment=environment))
+        started.append(NodeProcess("aecf_ros.nodes.fusion.node", tmp_path / "fusion.log", *parameters, environment=environment))
         return started[-1]
 
     yield start
@@ -99,7 +99,7 @@ def test_the_microphone_node_speaks_the_dialect_that_is_installed(fusion, peer: 
     pytest.importorskip("sounddevice", reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice", exc_type=OSError)
     watcher = Watcher(peer)
     microphone = AlsaMicrophone(tmp_path, np.random.default_rng(5).integers(-8000, 8000, 20 * RATE_HZ, dtype=np.int16))
-    driver = NodeProcess("aecf_ros.nodes.microphone_node", tmp_path / "microphone.log", f"device:={NAME}",
+    driver = NodeProcess("aecf_ros.nodes.drivers.microphone_node", tmp_path / "microphone.log", f"device:={NAME}",
                          environment={**environment, **{k: v for k, v in microphone.environment.items() if k.startswith("ALSA")}})
     try:
         fusion("audio.message:=dialect")
@@ -119,7 +119,7 @@ def test_a_message_type_that_is_not_installed_is_said_in_one_line(kind: str, nam
 
 
 def test_a_recording_in_a_message_that_is_not_installed_is_not_played(environment: dict[str, str], tmp_path: Path) -> None:
-    played = subprocess.run([sys.executable, "-m", "aecf_ros.nodes.player_node", "--bag", str(RECORDING), "--model", str(MODEL),
+    played = subprocess.run([sys.executable, "-m", "aecf_ros.nodes.tools.player_node", "--bag", str(RECORDING), "--model", str(MODEL),
                              "--log", str(tmp_path / "played.json")], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert played.returncode == 1
     assert "the recording holds audio_common_msgs/msg/AudioDataStamped, which is not installed here" in played.stderr, played.stderr

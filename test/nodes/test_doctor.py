@@ -14,9 +14,9 @@ import pytest
 
 from .conftest import ROOT
 
-from aecf_ros.nodes import doctor  # noqa: E402
-from aecf_ros.nodes.doctor import Finding  # noqa: E402
-from aecf_ros.nodes.shared_memory import SHARED_MEMORY  # noqa: E402
+from aecf_ros.nodes.tools import doctor  # noqa: E402
+from aecf_ros.nodes.tools.doctor import Finding  # noqa: E402
+from aecf_ros.nodes.ros.shared_memory import SHARED_MEMORY  # noqa: E402
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:

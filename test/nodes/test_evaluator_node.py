@@ -35,8 +35,8 @@ def same_as_evaluated(played: dict, exact: dict) -> None:
 
 def test_a_recording_played_to_the_node_is_scored_with_the_summary_of_evaluate(domain: int, tmp_path: Path) -> None:
     recording = first_seconds(SECONDS, tmp_path / "bag")
-    fusion = NodeProcess("aecf_ros.nodes.fusion_node", tmp_path / "fusion.log", "use_sim_time:=true")
-    evaluator = NodeProcess("aecf_ros.nodes.evaluator_node", tmp_path / "evaluator.log", "use_sim_time:=true", f"out:={tmp_path / 'out'}")
+    fusion = NodeProcess("aecf_ros.nodes.fusion.node", tmp_path / "fusion.log", "use_sim_time:=true")
+    evaluator = NodeProcess("aecf_ros.nodes.tools.evaluator_node", tmp_path / "evaluator.log", "use_sim_time:=true", f"out:={tmp_path / 'out'}")
     peer = Peer(domain)
     try:
         exact = evaluated(recording, tmp_path / "exact")
@@ -62,7 +62,7 @@ REFUSED = {
 
 
 def test_an_evaluator_that_has_nothing_to_score_says_why_in_one_line(tmp_path: Path) -> None:
-    with started_together("aecf_ros.nodes.evaluator_node", tmp_path, REFUSED) as nodes:
+    with started_together("aecf_ros.nodes.tools.evaluator_node", tmp_path, REFUSED) as nodes:
         for parameters, node in nodes.items():
             assert node.process.wait(WAIT_S) == 1
             assert REFUSED[parameters] in node.output() and len(node.output().splitlines()) == 1, node.output()

@@ -20,10 +20,10 @@ from std_msgs.msg import Header
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import NANOSECONDS, StreamState, subset_name
-from aecf_ros.nodes.diagnostics import LOG_PERIOD_NS
-from aecf_ros.nodes.fusion_node import PREDICTION_QOS
-from aecf_ros.nodes.inputs import LATCHED_QOS
-from aecf_ros.nodes.shared_memory import files_of, orphans
+from aecf_ros.nodes.fusion.diagnostics import LOG_PERIOD_NS
+from aecf_ros.nodes.fusion.node import PREDICTION_QOS
+from aecf_ros.nodes.fusion.inputs import LATCHED_QOS
+from aecf_ros.nodes.ros.shared_memory import files_of, orphans
 
 from .conftest import MODEL, PATIENT, ROOT, UNPACED, FusionProcess, Peer
 from .processes import NodeProcess, started_together
@@ -276,7 +276,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, ...], NodeProcess]]:
-    with started_together("aecf_ros.nodes.fusion_node", tmp_path_factory.mktemp("refused"), REFUSED) as nodes:
+    with started_together("aecf_ros.nodes.fusion.node", tmp_path_factory.mktemp("refused"), REFUSED) as nodes:
         yield nodes
 
 
@@ -294,7 +294,7 @@ def test_a_node_that_cannot_start_says_why_in_one_line(parameters: tuple[str, ..
 
 
 def test_the_shipped_parameter_file_holds_the_declared_defaults() -> None:
-    from aecf_ros.nodes.parameters import AUDIO, IMAGE, NODE, STREAM
+    from aecf_ros.nodes.fusion.parameters import AUDIO, IMAGE, NODE, STREAM
 
     shipped = yaml.safe_load((ROOT / "config" / "fusion_node.yaml").read_text())["/**"]["ros__parameters"]
     declared = {p.name: p.default for p in NODE}

@@ -22,10 +22,10 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 import rclpy
-from aecf_ros.core.messages import stamp_to_ns
+from aecf_ros.modalities.messages import stamp_to_ns
 from aecf_ros.core.types import StreamState
-from aecf_ros.nodes.fusion_node import FusionNode, start
-from aecf_ros.nodes.inputs import LATCHED_QOS, Inputs
+from aecf_ros.nodes.fusion.node import FusionNode, start
+from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, Inputs
 from aecf_ros.runtime import backends
 from aecf_ros.runtime.backends import BoundEncoder
 
@@ -245,7 +245,7 @@ def unconfigured(domain: int, tiny_bundle: Path) -> Iterator[FusionNode]:
 
 def test_what_nobody_foresaw_goes_through_the_error_state_with_a_reason(unconfigured: FusionNode, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("aecf_ros.nodes.fusion_node.make_backend", out_of_memory)
+        patch.setattr("aecf_ros.nodes.fusion.node.make_backend", out_of_memory)
         assert unconfigured.trigger_configure() == TransitionCallbackReturn.ERROR
         assert unconfigured.failure == "RuntimeError: CUDA out of memory"
     assert unconfigured.trigger_configure() == TransitionCallbackReturn.SUCCESS  # which only an unconfigured node can
@@ -258,7 +258,7 @@ def test_what_nobody_foresaw_goes_through_the_error_state_with_a_reason(unconfig
 
 
 def test_a_reload_that_breaks_is_answered_and_the_model_stays(node_on_a_gpu: SingleThreadedExecutor, robot: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aecf_ros.nodes.fusion_node.make_backend", out_of_memory)
+    monkeypatch.setattr("aecf_ros.nodes.fusion.node.make_backend", out_of_memory)
     client = robot.peer.node.create_client(Trigger, "/fusion_node/reload_model")
 
     def spin_node() -> None:

@@ -23,7 +23,7 @@ from lifecycle_msgs.msg import State  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
-from aecf_ros.nodes.parameters import AUDIO, IMAGE, NODE  # noqa: E402
+from aecf_ros.nodes.fusion.parameters import AUDIO, IMAGE, NODE  # noqa: E402
 from test.conftest import write_bundle  # noqa: E402
 
 from .alsa import NAME, RATE_HZ, AlsaMicrophone  # noqa: E402

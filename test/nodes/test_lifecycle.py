@@ -21,10 +21,10 @@ from std_srvs.srv import SetBool, Trigger
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState, StreamStatus
-from aecf_ros.nodes.diagnostics import status_to_diagnostic
-from aecf_ros.nodes.inputs import LATCHED_QOS
-from aecf_ros.nodes.parameters import AUDIO, IMAGE, NODE, STREAM
-from aecf_ros.nodes.parameters_page import page
+from aecf_ros.nodes.fusion.diagnostics import status_to_diagnostic
+from aecf_ros.nodes.fusion.inputs import LATCHED_QOS
+from aecf_ros.nodes.fusion.parameters import AUDIO, IMAGE, NODE, STREAM
+from aecf_ros.nodes.fusion.parameters_page import page
 
 from .conftest import MODEL, PATIENT, ROOT, UNPACED, FusionProcess, Peer, private_environment
 from .processes import NodeProcess
@@ -51,7 +51,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         peer = Peer(int(environment["ROS_DOMAIN_ID"]))
-    node = NodeProcess("aecf_ros.nodes.fusion_node", tmp_path_factory.mktemp("running") / "log", environment=environment)
+    node = NodeProcess("aecf_ros.nodes.fusion.node", tmp_path_factory.mktemp("running") / "log", environment=environment)
     yield Robot(peer, Image)
     node.end()
     peer.close()
@@ -286,7 +286,7 @@ def test_label_info_is_latched_and_numbers_the_labels(running: Robot) -> None:
 
 
 def test_the_page_of_parameters_is_current() -> None:
-    assert (ROOT / "docs" / "parameters.md").read_text() == page(), "run: python -m aecf_ros.nodes.parameters_page > docs/parameters.md"
+    assert (ROOT / "docs" / "parameters.md").read_text() == page(), "run: python -m aecf_ros.nodes.fusion.parameters_page > docs/parameters.md"
 
 
 def test_the_page_of_parameters_begins_with_how_to_set_one_by_names_that_there_are() -> None:

@@ -16,8 +16,8 @@ from test.replay.simulated import CHUNK_S, FRAME_S
 from test.replay.test_matrix import JITTER, RIGHT, allowed_s
 
 from aecf_ros.core.types import NANOSECONDS, StreamState
-from aecf_ros.nodes.convert import prediction_from_message
-from aecf_ros.nodes.fusion_node import PREDICTION_QOS
+from aecf_ros.nodes.ros.convert import prediction_from_message
+from aecf_ros.nodes.fusion.node import PREDICTION_QOS
 
 from .conftest import MODEL, ROOT, UNPACED, Peer
 from .recordings import first_seconds
@@ -68,7 +68,7 @@ def play(peer: Peer, recording: Path, folder: Path) -> int:
     schedule, log = folder / "faults.yaml", folder / "played.json"
     schedule.write_text(yaml.safe_dump([{"stream": s, "kind": k, "start_s": a, "end_s": b} for s, k, a, b in FAULTS]))
     with (folder / "player.log").open("w") as sink:
-        player = subprocess.Popen([sys.executable, "-m", "aecf_ros.nodes.player_node", "--bag", str(recording), "--model", str(MODEL),
+        player = subprocess.Popen([sys.executable, "-m", "aecf_ros.nodes.tools.player_node", "--bag", str(recording), "--model", str(MODEL),
                                    "--faults", str(schedule), "--log", str(log)], cwd=ROOT, env=os.environ, stdout=sink, stderr=subprocess.STDOUT)
     try:
         peer.wait_for(lambda: player.poll() is not None, "the player to end")

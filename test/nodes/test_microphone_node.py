@@ -26,13 +26,13 @@ pytest.importorskip("sounddevice", reason="PortAudio is not installed: apt insta
 from audio_common_msgs.msg import AudioDataStamped, AudioInfo  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 
-from aecf_ros.core.messages import stamp_to_ns  # noqa: E402
-from aecf_ros.nodes.devices import Backoff, DeviceError, InputDevice, SampleClock, choose_device  # noqa: E402
-from aecf_ros.nodes.inputs import LATCHED_QOS  # noqa: E402
-from aecf_ros.nodes.microphone_node import MICROPHONE  # noqa: E402
-from aecf_ros.nodes.shared_memory import orphans  # noqa: E402
+from aecf_ros.modalities.messages import stamp_to_ns  # noqa: E402
+from aecf_ros.nodes.drivers.devices import Backoff, DeviceError, InputDevice, SampleClock, choose_device  # noqa: E402
+from aecf_ros.nodes.fusion.inputs import LATCHED_QOS  # noqa: E402
+from aecf_ros.nodes.drivers.microphone_node import MICROPHONE  # noqa: E402
+from aecf_ros.nodes.ros.shared_memory import orphans  # noqa: E402
 
-MODULE = "aecf_ros.nodes.microphone_node"
+MODULE = "aecf_ros.nodes.drivers.microphone_node"
 
 
 class Listener:

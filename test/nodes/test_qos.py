@@ -92,7 +92,7 @@ def test_every_topic_of_the_camera_node(peer: Peer, tmp_path: Path) -> None:
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (160, 120))
     writer.write(np.zeros((120, 160, 3), np.uint8))
     writer.release()
-    node = NodeProcess("aecf_ros.nodes.camera_node", tmp_path / "log", f"source:={video}", "loop:=true")
+    node = NodeProcess("aecf_ros.nodes.drivers.camera_node", tmp_path / "log", f"source:={video}", "loop:=true")
     try:
         check(peer, "camera_node")
     finally:
@@ -102,7 +102,7 @@ def test_every_topic_of_the_camera_node(peer: Peer, tmp_path: Path) -> None:
 def test_every_topic_of_the_microphone_node(peer: Peer, tmp_path: Path) -> None:
     pytest.importorskip("sounddevice", reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice", exc_type=OSError)
     microphone = AlsaMicrophone(tmp_path, np.random.default_rng(5).integers(-8000, 8000, 16000, dtype=np.int16))
-    node = NodeProcess("aecf_ros.nodes.microphone_node", tmp_path / "log", f"device:={NAME}", environment=microphone.environment)
+    node = NodeProcess("aecf_ros.nodes.drivers.microphone_node", tmp_path / "log", f"device:={NAME}", environment=microphone.environment)
     try:
         check(peer, "microphone_node")
     finally:
@@ -111,7 +111,7 @@ def test_every_topic_of_the_microphone_node(peer: Peer, tmp_path: Path) -> None:
 
 
 def test_every_topic_of_the_evaluator_node(peer: Peer, tmp_path: Path) -> None:
-    node = NodeProcess("aecf_ros.nodes.evaluator_node", tmp_path / "log")
+    node = NodeProcess("aecf_ros.nodes.tools.evaluator_node", tmp_path / "log")
     try:
         check(peer, "evaluator_node")
     finally:

@@ -36,7 +36,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        one = NodeProcess("aecf_ros.nodes.fusion_node", tmp_path_factory.mktemp("node") / "log")
+        one = NodeProcess("aecf_ros.nodes.fusion.node", tmp_path_factory.mktemp("node") / "log")
         peer = Peer(int(os.environ["ROS_DOMAIN_ID"]))
         peer.wait_for(lambda: "model av_digits" in one.output(), "the node")
         peer.close()

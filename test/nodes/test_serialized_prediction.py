@@ -12,8 +12,8 @@ from aecf_msgs.msg import FusedPrediction  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
 
 from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState  # noqa: E402
-from aecf_ros.nodes.convert import prediction_from_message  # noqa: E402
-from aecf_ros.nodes.serialized import serialize_prediction  # noqa: E402
+from aecf_ros.nodes.ros.convert import prediction_from_message  # noqa: E402
+from aecf_ros.nodes.fusion.serialized import serialize_prediction  # noqa: E402
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9)
 SHARE = st.floats(0, 1, width=32)

@@ -15,7 +15,7 @@ FRAMES = 20
 
 ECHO = """
 import rclpy
-from aecf_ros.nodes.process import ros_process, spin
+from aecf_ros.nodes.ros.process import ros_process, spin
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image

@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from aecf_ros.core.types import StreamState
-from aecf_ros.nodes.fusion_node import PREDICTION_QOS
+from aecf_ros.nodes.fusion.node import PREDICTION_QOS
 from test.conftest import LABELS, SIDE, write_bundle
 
 from .conftest import FusionProcess, Peer

@@ -22,7 +22,7 @@ from aecf_msgs.msg import FusedPrediction, ModalityReport  # noqa: E402
 from builtin_interfaces.msg import Duration  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 
-from aecf_ros.nodes.watch import HISTORY_S, History, Scope, draw, nothing_on, sparkline  # noqa: E402
+from aecf_ros.nodes.tools.watch import HISTORY_S, History, Scope, draw, nothing_on, sparkline  # noqa: E402
 
 COMMAND = [sys.executable, "-m", "aecf_ros.cli", "watch"]
 

@@ -11,13 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from aecf_ros.core.messages import FormatUnknown
+from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, StreamState
-from aecf_ros.replay.bag import Recorded
-from aecf_ros.replay.driver import arrivals
-from aecf_ros.replay.faults import Fault, FaultInjector
-from aecf_ros.replay.topics import Topics
-from aecf_ros.replay.wire import raw_record
+from aecf_ros.replay.bag.reader import Recorded
+from aecf_ros.replay.scoring.driver import arrivals
+from aecf_ros.replay.faults.schedule import Fault, FaultInjector
+from aecf_ros.replay.bag.topics import Topics
+from aecf_ros.replay.faults.message_edit import raw_record
 from aecf_ros.runtime.backends import HeadOutput
 from aecf_ros.runtime.pipeline import Pipeline
 

@@ -11,8 +11,8 @@ import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from aecf_ros.core.bundle import load_manifest
-from aecf_ros.replay.bag import open_bag
-from aecf_ros.replay.errors import BagError
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.errors import BagError
 
 FORMS = [(StoragePlugin.MCAP, 9), (StoragePlugin.SQLITE3, 9), (StoragePlugin.SQLITE3, 8)]
 

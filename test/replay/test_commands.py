@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from aecf_ros.core.bundle import load_manifest
-from aecf_ros.replay.score import Run, summarize
-from aecf_ros.replay.sweep import plan, read_severities
-from aecf_ros.replay.timeline import draw_timeline
-from aecf_ros.replay.track import Track
+from aecf_ros.replay.scoring.score import Run, summarize
+from aecf_ros.replay.faults.sweep import plan, read_severities
+from aecf_ros.replay.report.timeline import draw_timeline
+from aecf_ros.replay.scoring.prediction_log import Track
 from test.command_line import aecf
 
 KINDS = {"camera": "image", "audio": "audio"}

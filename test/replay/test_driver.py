@@ -13,11 +13,11 @@ import pytest
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
-from aecf_ros.replay.bag import open_bag
-from aecf_ros.replay.driver import drive, evaluate, read_truth
-from aecf_ros.replay.faults import Fault
-from aecf_ros.replay.report import write_comparison
-from aecf_ros.replay.track import Answer
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.scoring.driver import drive, evaluate, read_truth
+from aecf_ros.replay.faults.schedule import Fault
+from aecf_ros.replay.report.html import write_comparison
+from aecf_ros.replay.scoring.prediction_log import Answer
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 

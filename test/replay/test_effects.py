@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from test.replay.simulated import INFO, START_NS, stamp
 
-from aecf_ros.core.decode import DecodeError, decode_audio, decode_image
+from aecf_ros.modalities.image.decode import DecodeError, decode_audio, decode_image
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.replay.effect import Delivery
-from aecf_ros.replay.effects import KINDS
-from aecf_ros.replay.faults import Fault, FaultError, FaultInjector
-from aecf_ros.replay.wire import raw_record, stamp_ns
+from aecf_ros.replay.faults.base import Delivery
+from aecf_ros.replay.faults.registry import KINDS
+from aecf_ros.replay.faults.schedule import Fault, FaultError, FaultInjector
+from aecf_ros.replay.faults.message_edit import raw_record, stamp_ns
 
 STREAMS = {"camera": "image", "audio": "audio"}
 

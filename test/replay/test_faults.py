@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from aecf_ros.replay.faults import Fault, FaultError, load_faults
+from aecf_ros.replay.faults.schedule import Fault, FaultError, load_faults
 
 STREAMS = ["camera", "audio"]
 GOOD = "{stream: camera, kind: drop, start_s: 1, end_s: 2.5}"

@@ -9,8 +9,8 @@ import pytest
 from click.testing import Result
 
 from aecf_ros.core.bundle import Bundle, load_bundle
-from aecf_ros.core.compare import HEADER
-from aecf_ros.replay.bag import AudioFormat
+from aecf_ros.core.metrics.comparison import HEADER
+from aecf_ros.replay.bag.reader import AudioFormat
 from aecf_ros.runtime.backends import make_backend
 
 pytest.importorskip("torch", reason="torch is not installed: only training needs it")

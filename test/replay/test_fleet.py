@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aecf_ros.core.metrics import subset_metrics
-from aecf_ros.replay.fleet import Job, run_here
-from aecf_ros.replay.pool import Sums, latency_counts, latency_quantile_ms
+from aecf_ros.core.metrics.classification import subset_metrics
+from aecf_ros.replay.scoring.batch import Job, run_here
+from aecf_ros.replay.scoring.aggregate import Sums, latency_counts, latency_quantile_ms
 from test.command_line import aecf
 
 

@@ -15,12 +15,12 @@ from test.replay.conftest import START_NS, TONES_HZ, Recording
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
-from aecf_ros.replay.bag import open_bag
-from aecf_ros.replay.errors import BagError
-from aecf_ros.replay.salvage_sqlite import _allow_reading
-from aecf_ros.replay.driver import drive
-from aecf_ros.replay.faults import Fault
-from aecf_ros.replay.track import Answer
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.bag.sqlite_recovery import _allow_reading
+from aecf_ros.replay.scoring.driver import drive
+from aecf_ros.replay.faults.schedule import Fault
+from aecf_ros.replay.scoring.prediction_log import Answer
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 

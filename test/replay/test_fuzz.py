@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from test.replay.simulated import START_NS, FreeBackend, manifest
 
-from aecf_ros.core.decode import SAMPLE_BYTES
-from aecf_ros.core.messages import FormatUnknown
-from aecf_ros.replay.wire import raw_record
+from aecf_ros.modalities.image.decode import SAMPLE_BYTES
+from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.replay.faults.message_edit import raw_record
 from aecf_ros.runtime.pipeline import Pipeline
 
 MESSAGES = 200_000

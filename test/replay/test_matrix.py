@@ -9,10 +9,10 @@ from functools import cache
 import pytest
 from test.replay.simulated import FRAME_S, KINDS, PERIODS_S, Messages, World, run
 
-from aecf_ros.core.thresholds import DEFAULT_THRESHOLDS
+from aecf_ros.health.thresholds import DEFAULT_THRESHOLDS
 from aecf_ros.core.types import StreamState as S
-from aecf_ros.replay.effects import KINDS as EFFECTS
-from aecf_ros.replay.faults import Fault
+from aecf_ros.replay.faults.registry import KINDS as EFFECTS
+from aecf_ros.replay.faults.schedule import Fault
 
 REPETITIONS = 20
 REPETITIONS_AT_OTHER_RATES = int(os.environ.get("AECF_MATRIX_REPETITIONS", "3"))

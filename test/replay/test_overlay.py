@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from aecf_ros.core.types import ModalityReport, Prediction, StreamState
-from aecf_ros.replay.overlay import DIMMED, _last_line, draw_overlay
+from aecf_ros.replay.report.overlay import DIMMED, _last_line, draw_overlay
 
 
 def prediction(camera_used: bool) -> Prediction:

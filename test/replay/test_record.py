@@ -11,9 +11,9 @@ from rosbags.highlevel import AnyReader
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
-from aecf_ros.replay.bag import open_bag
-from aecf_ros.replay.faults import Fault
-from aecf_ros.replay.record import RecordError, message_definitions, record
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.faults.schedule import Fault
+from aecf_ros.replay.bag.writer import RecordError, message_definitions, record
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 
@@ -105,7 +105,7 @@ def test_where_it_cannot_be_written(red_then_blue: Path, tiny_bundle: Path, tmp_
 
 def test_the_definitions_are_found_where_an_installation_put_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (message_definitions() / "FusedPrediction.msg").is_file()
-    monkeypatch.setattr("aecf_ros.replay.record.__file__", str(tmp_path / "site" / "aecf_ros" / "replay" / "record.py"))
+    monkeypatch.setattr("aecf_ros.replay.bag.writer.__file__", str(tmp_path / "site" / "aecf_ros" / "replay" / "bag" / "writer.py"))
     monkeypatch.setattr("sys.prefix", str(tmp_path / "environment"))
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path / "install"))
     with pytest.raises(RecordError, match="source the workspace"):

@@ -7,10 +7,10 @@ import pytest
 
 from aecf_ros.core.bundle import Manifest, load_manifest
 from aecf_ros.core.types import ModalityReport, Prediction, StreamState
-from aecf_ros.replay.faults import Fault
-from aecf_ros.replay.score import summarize
-from aecf_ros.replay.track import Answer
-from aecf_ros.replay.truth import Truth, truth_from_labels
+from aecf_ros.replay.faults.schedule import Fault
+from aecf_ros.replay.scoring.score import summarize
+from aecf_ros.replay.scoring.prediction_log import Answer
+from aecf_ros.replay.scoring.ground_truth import Truth, truth_from_labels
 
 LABELS = ["red", "green", "blue"]
 OK, STALE, DROPPED, WAITING = StreamState.OK, StreamState.STALE, StreamState.DROPPED, StreamState.WAITING

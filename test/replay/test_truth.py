@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from aecf_ros.replay.truth import SETTLING_MARGIN_S, LabelError, read_label_file, truth_from_labels
+from aecf_ros.replay.scoring.ground_truth import SETTLING_MARGIN_S, LabelError, read_label_file, truth_from_labels
 
 LABELS = ["red", "green", "blue"]
 

@@ -11,12 +11,12 @@ from rosbags.typesys import get_types_from_msg
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
-from aecf_ros.replay.bag import open_bag
-from aecf_ros.replay.driver import evaluate
-from aecf_ros.replay.effects import KINDS
-from aecf_ros.replay.faults import Fault, FaultError
-from aecf_ros.replay.found import find_modalities
-from aecf_ros.replay.moments import scan_recording
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.scoring.driver import evaluate
+from aecf_ros.replay.faults.registry import KINDS
+from aecf_ros.replay.faults.schedule import Fault, FaultError
+from aecf_ros.replay.bag.probe import find_modalities
+from aecf_ros.replay.samples import scan_recording
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 from test.command_line import aecf

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.core.thresholds import AUDIO_THRESHOLDS, StreamThresholds
+from aecf_ros.health.thresholds import AUDIO_THRESHOLDS, StreamThresholds
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState
 from aecf_ros.runtime.backends import HeadOutput, make_backend
 from aecf_ros.runtime.pipeline import WARM_UP_MOST_RUNS, WARM_UP_RUNS, Pipeline, PipelineConfig

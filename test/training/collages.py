@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from aecf_ros.training.export import export_onnx
+from aecf_ros.training.export.head_graph import export_onnx
 from test.training.files import write_rows
 
 NAMES = ["zero", "one", "two", "three", "four"]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import soundfile
 
-from aecf_ros.training.datasets import AudioSpec, ImageSpec
+from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec
 
 CAMERA = ImageSpec(name="camera", kind="image", height=8, width=10)
 AUDIO = AudioSpec(name="audio", kind="audio", rate_hz=800, window_s=0.5)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aecf_ros.core.moments import NOTHING, Batch
-from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import AudioSpec, ImageSpec
+from aecf_ros.core.labeled_samples import NOTHING, Batch
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec
 from test.conftest import LABELS, RATE_HZ, SIDE, TONES_HZ, WINDOW_S
 
 CAMERA = ImageSpec(name="camera", kind="image", height=SIDE, width=SIDE)
@@ -35,7 +35,7 @@ def draw_tone(label: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass
 class DrawnUnit:
-    """A recording of labelled spans, a moment after the other; see :class:`aecf_ros.core.moments.Unit`."""
+    """A recording of labelled spans, a moment after the other; see :class:`aecf_ros.core.labeled_samples.Unit`."""
 
     name: str
     seed: int

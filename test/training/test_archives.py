@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from aecf_ros.commands.data import open_corpus
-from aecf_ros.training.config import DataConfig
-from aecf_ros.training.datasets import AudioSpec, DatasetError, ImageSpec
-from aecf_ros.training.features import samples_of
-from aecf_ros.training.protocols import last_second, windows
+from aecf_ros.training.run.config import DataConfig
+from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec
+from aecf_ros.training.features.encoder_training import samples_of
+from aecf_ros.training.data.protocols import last_second, windows
 from test.command_line import aecf
 
 CLASSES = ["aircraft", "bird", "dog", "ship"]

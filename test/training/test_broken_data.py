@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from aecf_ros.commands.data import open_corpus
-from aecf_ros.training.config import DataConfig
+from aecf_ros.training.run.config import DataConfig
 from test.command_line import aecf, refusal
 from test.replay.conftest import Recording
 from test.training.conftest import write_dataset

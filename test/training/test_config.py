@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from aecf_ros.commands.train import train_command
-from aecf_ros.training.config import ConfigError, HeadConfig, TrainConfig
-from aecf_ros.training.config_file import load_config
-from aecf_ros.training.head import new_head
+from aecf_ros.training.run.config import ConfigError, HeadConfig, TrainConfig
+from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.head.train_head import new_head
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import yaml
 
-from aecf_ros.training.datasets import NOTHING, DatasetError, load_dataset
-from aecf_ros.training.pairs import pair_by_label
+from aecf_ros.training.data.npy_dataset import NOTHING, DatasetError, load_dataset
+from aecf_ros.training.head.pairing import pair_by_label
 
 SMALL = {"encoders": 40, "fusion": 40, "calibration": 40, "test": 40}
 

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from aecf_ros.training.augment import AUGMENTATIONS, augment_log_mel, augment_luma, augment_sound
-from aecf_ros.training.encoders import AudioEncoder, CameraEncoder, fourier_basis, mel_filters
+from aecf_ros.training.features.augment import AUGMENTATIONS, augment_log_mel, augment_luma, augment_sound
+from aecf_ros.training.features.encoders import AudioEncoder, CameraEncoder, fourier_basis, mel_filters
 
 RATE_HZ = 16_000
 

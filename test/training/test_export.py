@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from aecf_ros.fusion import AECF
-from aecf_ros.training.calibrate import Calibration
-from aecf_ros.training.export import (
+from aecf_ros.training.calibration.calibrate import Calibration
+from aecf_ros.training.export.head_graph import (
     HEAD_OUTPUTS,
     ExportedHead,
     ExportError,
@@ -19,7 +19,7 @@ from aecf_ros.training.export import (
     open_session,
     verify_head,
 )
-from aecf_ros.training.lean import LeanHead, can_be_lean
+from aecf_ros.training.export.fast_head import LeanHead, can_be_lean
 
 CLASSES = 5
 WIDTHS = (6, 9, 4, 7)

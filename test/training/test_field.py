@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from aecf_ros.training.field import CLEAN, KINDS, Field, corrupt, draw_field
+from aecf_ros.training.features.corruption import CLEAN, KINDS, Field, corrupt, draw_field
 
 ALL = [(modality, name) for modality, kinds in KINDS.items() for name in kinds]
 

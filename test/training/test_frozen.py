@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from aecf_ros.core.bundle import sha256
-from aecf_ros.training.frozen import EncoderError, open_encoder
+from aecf_ros.training.features.onnx_encoder import EncoderError, open_encoder
 from test.conftest import RATE_HZ, SIDE, WINDOW_S, write_audio_encoder, write_image_encoder
 
 

@@ -8,19 +8,19 @@ from torch.nn import functional as F
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.fusion import AECF
-from aecf_ros.fusion.monotone import REACHES
-from aecf_ros.training import gate as gate_module
-from aecf_ros.training import loop
-from aecf_ros.training.calibrate import subset_logits
-from aecf_ros.training.config import HeadConfig, ReliabilityConfig
-from aecf_ros.training.config_file import load_config
-from aecf_ros.training.draws import ByLabel
-from aecf_ros.training.folder import folder_corpus
-from aecf_ros.training.gate import fit_gate, settle_gate
-from aecf_ros.training.head import fit_experts, new_head
-from aecf_ros.training.pairs import pair_by_label
-from aecf_ros.training.parts import Table
-from aecf_ros.training.train import train
+from aecf_ros.fusion.calibration.monotone import REACHES
+from aecf_ros.training.head import fit_gate as gate_module
+from aecf_ros.training.head import fit_loop as loop
+from aecf_ros.training.calibration.calibrate import subset_logits
+from aecf_ros.training.run.config import HeadConfig, ReliabilityConfig
+from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.head.batch_sampler import ByLabel
+from aecf_ros.training.data.npy_units import folder_corpus
+from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
+from aecf_ros.training.head.train_head import fit_experts, new_head
+from aecf_ros.training.head.pairing import pair_by_label
+from aecf_ros.training.head.feature_tables import Table
+from aecf_ros.training.run.train import train
 
 CLASSES, WIDTH, KINDS_KNOWN = 4, 8, 4
 CENTERS = 1.2 * np.random.default_rng(5).normal(size=(CLASSES, WIDTH))

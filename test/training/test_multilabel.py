@@ -13,17 +13,17 @@ from sklearn.metrics import average_precision_score
 
 from aecf_ros.commands.data import open_corpus
 from aecf_ros.core.bundle import BundleError, load_bundle, load_manifest
-from aecf_ros.core.label_metrics import average_precision, label_scores, multilabel_metrics
+from aecf_ros.core.metrics.multilabel import average_precision, label_scores, multilabel_metrics
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
-from aecf_ros.training.config import DataConfig
-from aecf_ros.training.config_file import load_config
-from aecf_ros.training.datasets import DatasetError
-from aecf_ros.training.label_head import fit_scaling, label_agreement
-from aecf_ros.training.measure import bundle_part, measure, specs_of
-from aecf_ros.training.weights import load_head
+from aecf_ros.training.run.config import DataConfig
+from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.data.npy_dataset import DatasetError
+from aecf_ros.training.head.multilabel_head import fit_scaling, label_agreement
+from aecf_ros.training.evaluation.measure import bundle_part, measure, specs_of
+from aecf_ros.training.export.head_weights import load_head
 from test.command_line import aecf, refusal
 from test.replay.conftest import Recording
 from test.training.collages import NAMES, RATE_HZ, SIDE, SLOTS, TONES_HZ, draw_collage, write_collages, write_encoders
@@ -228,7 +228,7 @@ def test_agreement_is_the_mean_over_labels_and_zero_where_one_is_alone():
 
 
 def test_label_smoothing_and_frequencies_reach_a_head_of_several_labels():
-    from aecf_ros.training.head import _targets, put_prior
+    from aecf_ros.training.head.train_head import _targets, put_prior
 
     sets = np.array([[True, True], [True, False], [False, False]])
     head = AECF([2], 2, multilabel=True)

@@ -18,12 +18,12 @@ pytest.importorskip("torch", reason="torch is not installed: only training needs
 from aecf_ros.core.bundle import load_bundle  # noqa: E402
 from aecf_ros.commands.train import quantize_command  # noqa: E402
 from aecf_ros.runtime.backends import make_backend  # noqa: E402
-from aecf_ros.training.datasets import DatasetError, load_dataset  # noqa: E402
-from aecf_ros.training.export import ExportError  # noqa: E402
-from aecf_ros.training.folder import folder_corpus  # noqa: E402
-from aecf_ros.training.measure import measure  # noqa: E402
-from aecf_ros.training.precision import before_logarithms, quantize  # noqa: E402
-from aecf_ros.training.train import train  # noqa: E402
+from aecf_ros.training.data.npy_dataset import DatasetError, load_dataset  # noqa: E402
+from aecf_ros.training.export.head_graph import ExportError  # noqa: E402
+from aecf_ros.training.data.npy_units import folder_corpus  # noqa: E402
+from aecf_ros.training.evaluation.measure import measure  # noqa: E402
+from aecf_ros.training.export.quantize import before_logarithms, quantize  # noqa: E402
+from aecf_ros.training.run.train import train  # noqa: E402
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ torch = pytest.importorskip("torch", reason="torch is not installed: only traini
 
 from aecf_ros.core.bundle import load_bundle  # noqa: E402
 from aecf_ros.runtime.backends import make_backend  # noqa: E402
-from aecf_ros.training.encoders import AudioEncoder, CameraEncoder  # noqa: E402
-from aecf_ros.training.export import ExportError  # noqa: E402
-from aecf_ros.training.folder import folder_corpus  # noqa: E402
-from aecf_ros.training.programs import export_program  # noqa: E402
-from aecf_ros.training.train import train  # noqa: E402
+from aecf_ros.training.features.encoders import AudioEncoder, CameraEncoder  # noqa: E402
+from aecf_ros.training.export.head_graph import ExportError  # noqa: E402
+from aecf_ros.training.data.npy_units import folder_corpus  # noqa: E402
+from aecf_ros.training.export.torch_programs import export_program  # noqa: E402
+from aecf_ros.training.run.train import train  # noqa: E402
 
 
 @pytest.mark.parametrize(

@@ -10,22 +10,23 @@ import pytest
 import torch
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.core.moments import NOTHING
-from aecf_ros.training import gate as gate_module
-from aecf_ros.training import loop, shards
-from aecf_ros.training.calibrate import CalibrationError
-from aecf_ros.training.config import ConfigError, HeadConfig, TrainConfig
-from aecf_ros.training.config_file import load_config
-from aecf_ros.training.datasets import DatasetError
-from aecf_ros.training.draws import draws_of
-from aecf_ros.training.features import smoothed_targets
-from aecf_ros.training.frozen import open_encoder
-from aecf_ros.training.head import fit_experts, new_head
-from aecf_ros.training.pairs import MISSING
-from aecf_ros.training.parts import gather
-from aecf_ros.training.shards import extract
-from aecf_ros.training.train import train
-from aecf_ros.training.weights import load_head
+from aecf_ros.core.labeled_samples import NOTHING
+from aecf_ros.training.head import fit_gate as gate_module
+from aecf_ros.training.head import fit_loop as loop
+from aecf_ros.training.features import cache as shards
+from aecf_ros.training.calibration.calibrate import CalibrationError
+from aecf_ros.training.run.config import ConfigError, HeadConfig, TrainConfig
+from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.data.npy_dataset import DatasetError
+from aecf_ros.training.head.batch_sampler import draws_of
+from aecf_ros.training.features.encoder_training import smoothed_targets
+from aecf_ros.training.features.onnx_encoder import open_encoder
+from aecf_ros.training.head.train_head import fit_experts, new_head
+from aecf_ros.training.head.pairing import MISSING
+from aecf_ros.training.head.feature_tables import gather
+from aecf_ros.training.features.cache import extract
+from aecf_ros.training.run.train import train
+from aecf_ros.training.export.head_weights import load_head
 from test.conftest import RATE_HZ, SIDE, WINDOW_S, write_audio_encoder, write_image_encoder
 from test.training.recorded import draw_color, recorded_corpus, recording
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from test.drawn_model import NAMES, Draw, fitted
 
-from aecf_ros.fusion.conformal import conformal_threshold
-from aecf_ros.training.calibrate import CalibrationError
-from aecf_ros.training.refit import Moments, RefitConfig, refit, span_threshold
+from aecf_ros.fusion.calibration.conformal import conformal_threshold
+from aecf_ros.training.calibration.calibrate import CalibrationError
+from aecf_ros.training.calibration.recalibrate import Moments, RefitConfig, refit, span_threshold
 
 EVIDENCE, ADDITIVE = {"gate": "evidence", "monotone": "soft"}, {"gate": "additive", "expert_hidden": [8]}
 CONFIG = RefitConfig(coverage=0.9, minimum_spans=50)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from aecf_ros.training import shards
-from aecf_ros.training.ahead import ahead
-from aecf_ros.training.field import CLEAN, Field, corrupt
-from aecf_ros.training.frozen import as_input, open_encoder
-from aecf_ros.training.shards import Shard, UnitFeatures, extract
+from aecf_ros.training.features import cache as shards
+from aecf_ros.training.features.prefetch import ahead
+from aecf_ros.training.features.corruption import CLEAN, Field, corrupt
+from aecf_ros.training.features.onnx_encoder import as_input, open_encoder
+from aecf_ros.training.features.cache import Shard, UnitFeatures, extract
 from test.conftest import write_image_encoder
 from test.training.recorded import recorded_corpus
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from aecf_ros.core.decode import DecodeError
-from aecf_ros.runtime.resample import resample_window
-from aecf_ros.training.config import DataConfig
-from aecf_ros.training.copies import find_copies
-from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import AudioSpec, ImageSpec
-from aecf_ros.training.sound import read_window
-from aecf_ros.training.table import read_image, table_corpus
+from aecf_ros.modalities.image.decode import DecodeError
+from aecf_ros.modalities.audio.resample import resample_window
+from aecf_ros.training.run.config import DataConfig
+from aecf_ros.training.data.duplicates import find_copies
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec
+from aecf_ros.modalities.audio.files import read_window
+from aecf_ros.training.data.table import read_image, table_corpus
 from test.training.files import AUDIO, BOTH, CAMERA, rows_of_files, write_picture, write_rows, write_table
 
 

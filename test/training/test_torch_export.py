@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.training.export import HEAD_OUTPUTS, open_session
+from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, open_session
 from test.command_line import aecf, refusal
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
@@ -52,7 +52,7 @@ def test_a_bundle_without_weights_is_refused_in_one_line(make_bundle: object, tm
 
 
 def test_the_encoders_come_along_where_they_are_programs(drawn_bundle: Path, tmp_path: Path) -> None:
-    from aecf_ros.training.torch_export import export_torch
+    from aecf_ros.training.export.torch_export import export_torch
 
     bundle = load_bundle(drawn_bundle)
     (tmp_path / "bundle").mkdir()

@@ -7,14 +7,14 @@ import optuna
 import pytest
 import yaml
 
-from aecf_ros.training import tune as tune_module
-from aecf_ros.training.config import TrainConfig
-from aecf_ros.training.config_file import load_config
-from aecf_ros.training.datasets import DatasetError
-from aecf_ros.training.frozen import open_encoder
-from aecf_ros.training.parts import Part, Table, gather
-from aecf_ros.training.shards import extract
-from aecf_ros.training.tune import halves_of, tune, with_settings
+from aecf_ros.training.run import tune as tune_module
+from aecf_ros.training.run.config import TrainConfig
+from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.data.npy_dataset import DatasetError
+from aecf_ros.training.features.onnx_encoder import open_encoder
+from aecf_ros.training.head.feature_tables import Part, Table, gather
+from aecf_ros.training.features.cache import extract
+from aecf_ros.training.run.tune import halves_of, tune, with_settings
 from test.training.recorded import recorded_corpus, recording
 
 

@@ -15,20 +15,20 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from aecf_ros.core.bundle import VectorModality, load_bundle
 from aecf_ros.core.types import NANOSECONDS, RawImage, StreamState
-from aecf_ros.core.vectors import RawVector
+from aecf_ros.modalities.vector.messages import RawVector
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
-from aecf_ros.training.config import ConfigError, DataConfig
-from aecf_ros.training.config_file import load_config
-from aecf_ros.training.corpus import Corpus
-from aecf_ros.training.datasets import DatasetError, ImageSpec, VectorSpec
-from aecf_ros.training.field import KINDS, Field, corrupt
-from aecf_ros.training.given import given_specs
-from aecf_ros.training.inspect_data import inspect_corpus
-from aecf_ros.training.inspect_page import write_page
-from aecf_ros.training.table import table_corpus
-from aecf_ros.training.train import train
-from aecf_ros.training.vectors import standardizing_encoder
+from aecf_ros.training.run.config import ConfigError, DataConfig
+from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.data.npy_dataset import DatasetError, ImageSpec, VectorSpec
+from aecf_ros.training.features.corruption import KINDS, Field, corrupt
+from aecf_ros.training.run.preflight import given_specs
+from aecf_ros.training.inspection.summary import inspect_corpus
+from aecf_ros.training.inspection.page import write_page
+from aecf_ros.training.data.table import table_corpus
+from aecf_ros.training.run.train import train
+from aecf_ros.training.features.standardizer import standardizing_encoder
 from test.conftest import LABELS, SIDE, write_image_encoder
 from test.training.files import write_rows
 from test.training.recorded import draw_color

@@ -9,8 +9,8 @@ import yaml
 from test.drawn_model import NAMES, write_model
 
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle, sha256
-from aecf_ros.training.export import HEAD_OUTPUTS, open_session
-from aecf_ros.training.weights import HEAD_WEIGHTS, load_head
+from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, open_session
+from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, load_head
 
 @pytest.fixture(scope="module", params=["evidence", "additive"])
 def bundle(request: pytest.FixtureRequest, drawn_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from onnx import helper
 from scipy.signal import get_window
 
-from aecf_ros.training import wrap_parts
-from aecf_ros.training.encoders import mel_filters
-from aecf_ros.training.wrap import wrap
-from aecf_ros.training.wrap_spec import WrapError
+from aecf_ros.training.wrap import sessions as wrap_parts
+from aecf_ros.training.features.encoders import mel_filters
+from aecf_ros.training.wrap.command import wrap
+from aecf_ros.training.wrap.spec import WrapError
 from test.training.wrap_graphs import FLOAT, averaging_encoder, describe, passing_encoder, save
 
 RATE_HZ = 16_000

@@ -1,0 +1,1 @@
+"""Metrics of predictions: classification, several labels, bootstrap intervals, comparison of two models."""

@@ -1,0 +1,1 @@
+"""Calibration across modality subsets."""

@@ -1,0 +1,1 @@
+"""Gates: how much each modality counts."""

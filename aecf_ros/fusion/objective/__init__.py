@@ -1,0 +1,1 @@
+"""Training objectives: entropy, contrastive expert calibration, curriculum masking."""

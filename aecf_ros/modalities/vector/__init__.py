@@ -1,0 +1,1 @@
+"""Vectors that another program computes, such as text embeddings."""

@@ -1,0 +1,250 @@
+"""Subscriptions of the fusion node: one for each modality of a bundle, whatever message carries it."""
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription, SubscriptionEventCallbacks  # from here, because its own module is another in Humble
+from rosbags.typesys import Stores, get_typestore
+
+from aecf_ros.core.bundle import Modality
+from aecf_ros.modalities.messages import read_audio, read_compressed_image
+from aecf_ros.modalities.image.cdr import read_serialized_image
+from aecf_ros.core.types import RawAudio, RawImage
+from aecf_ros.modalities.vector.messages import RawVector, read_vector
+from aecf_ros.nodes.fusion.executor import Take
+from aecf_ros.nodes.fusion.parameters import ParameterError, StreamParameters, Value
+from aecf_ros.nodes.ros.qos import OVERRIDABLE
+from aecf_ros.replay.bag.reader import AudioFormat
+from aecf_ros.replay.bag.message_types import INFO_TYPE
+
+CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Depth 1: under overload an old frame is worth less than a new one. Best effort matches every publisher."""
+AUDIO_QOS = QoSProfile(depth=20, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
+
+IMAGE_TYPES = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
+AUDIO_TYPES = {
+    "stamped": "audio_common_msgs/msg/AudioDataStamped",
+    "plain": "audio_common_msgs/msg/AudioData",
+    "dialect": "audio_common_msgs/msg/AudioStamped",
+    "foxglove": "foxglove_msgs/msg/RawAudio",
+}
+VECTOR_TYPES = {"stamped": "aecf_msgs/msg/EmbeddingStamped"}
+UNNAMED = "_NODE_NAME_UNKNOWN_"
+
+_STORE = get_typestore(Stores.ROS2_HUMBLE)
+"""Reads serialized compressed images where they lie, as core/serialized.py does raw ones: rclpy takes 1 ms for 640x480. Their layout is one for all
+distributions."""
+
+Read = Callable[[Any, int], RawImage | RawAudio | RawVector]
+"""From a message (serialized, for images) and the node time of its arrival to a record; may raise FormatUnknown or Unreadable."""
+OnMessage = Callable[[str, Read, Any], None]
+OnPublishers = Callable[[str, int], None]
+
+
+class Unreadable(ValueError):
+    """A serialized message that is not what its type says."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """One modality's subscription. ``types`` are those it may have, the first one when nothing is known."""
+
+    topic: str
+    types: Mapping[str, str]
+    read: Callable[[str], Read]
+    qos: QoSProfile
+    chosen: str
+    automatic: bool
+    serialized: bool
+    heard: bool = False
+    subscription: Subscription | None = None
+    take: Take | None = None
+    publishers: int | None = None
+    last_number: int | None = None
+
+
+class Inputs:
+    """The subscriptions of all modalities, made and destroyed together. Call from the executor's thread.
+
+    Args:
+        on_message: told the modality, how to read the message, and the message, which is not even deserialized yet where it is an image.
+        on_publishers: told the modality and how many publishers it has, where the middleware says so.
+
+    Attributes:
+        missed: messages by modality that its publisher sent and that never came: a newer one took their place in the queue while the loop
+            was busy, or the transport lost them.
+    """
+
+    def __init__(self, node: Node, on_message: OnMessage, on_publishers: OnPublishers) -> None:
+        self._node = node
+        self._on_message = on_message
+        self._on_publishers = on_publishers
+        self.missed: Counter[str] = Counter()
+        self._infos: dict[str, Any] = {}
+        self._info_subscriptions: list[Subscription] = []
+        self._streams: dict[str, _Stream] = {}
+
+    def open(self, modality: Modality, parameters: StreamParameters) -> None:
+        """Subscribe to what carries one modality.
+
+        Raises:
+            ParameterError: the message type that was named is not installed.
+        """
+        name, options = modality.name, parameters.options
+        if modality.kind == "image":
+            self._streams[name] = self._make(f"{name}/image", IMAGE_TYPES, (f"{name}.transport", options), _READ_IMAGE.__getitem__, CAMERA_QOS,
+                                             serialized=True)
+        elif modality.kind == "vector":
+            if load_type(VECTOR_TYPES["stamped"]) is None:
+                raise ParameterError(f"'{name}' takes {VECTOR_TYPES['stamped']}, which is not installed; build aecf_msgs again and source its workspace")
+            self._streams[name] = self._make(name, VECTOR_TYPES, (f"{name}.message", {"message": "stamped"}), lambda _: read_vector, AUDIO_QOS)
+        else:
+            if options["sample_format"]:
+                self._infos[name] = AudioFormat(str(options["sample_format"]), int(options["rate_hz"]), int(options["channels"]))
+            info_type = load_type(INFO_TYPE)
+            if info_type is not None and "sample_format" in info_type.get_fields_and_field_types():
+                topic = f"{name}_info"
+                self._info_subscriptions.append(self._subscribe(info_type, topic, partial(self._infos.__setitem__, name), LATCHED_QOS,
+                                                                SubscriptionEventCallbacks(incompatible_qos=partial(self._complain, topic, LATCHED_QOS))))
+
+            def read(message: Any, received_ns: int) -> RawAudio:
+                return read_audio(message, self._infos.get(name), received_ns)
+
+            self._streams[name] = self._make(name, AUDIO_TYPES, (f"{name}.message", options), lambda _: read, AUDIO_QOS)
+        self._listen(name)
+
+    def direct(self) -> list[tuple[Subscription, Take]]:
+        """The subscriptions now, and what to do with a message of each: for :class:`DirectExecutor`."""
+        return [(stream.subscription, stream.take) for stream in self._streams.values() if stream.subscription is not None and stream.take is not None]
+
+    def look_again(self) -> None:
+        """Where the type is to be found out and nothing was heard yet: follow what is published on the topic now."""
+        for name, stream in self._streams.items():
+            if stream.automatic and not stream.heard and (found := self._published(stream)) not in (None, stream.chosen):
+                self._node.get_logger().info(f"{self._node.resolve_topic_name(stream.topic)} is published as {stream.types[found]}")
+                stream.chosen = found
+                self._listen(name)
+
+    def close(self) -> None:
+        """Unsubscribe from everything."""
+        for subscription in [*self._info_subscriptions, *(s.subscription for s in self._streams.values())]:
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
+        self._info_subscriptions.clear()
+        self._streams.clear()
+        self._infos.clear()
+
+    def _make(self, topic: str, types: Mapping[str, str], parameter: tuple[str, Mapping[str, Value]], read: Callable[[str], Read],
+              qos: QoSProfile, serialized: bool = False) -> _Stream:
+        installed = {key: name for key, name in types.items() if _is_readable(name)}
+        full_name, options = parameter
+        wanted = str(options[full_name.rpartition(".")[2]])
+        if not installed or wanted not in ("auto", *installed):
+            lacking = ", ".join(types.values()) if wanted == "auto" else types[wanted]
+            raise ParameterError(f"parameter {full_name} is '{wanted}', but {lacking} is not installed; install its package"
+                                 + (f" or use one of {', '.join(installed)}" if installed else ""))
+        automatic = wanted == "auto"
+        stream = _Stream(topic, installed, read, qos, next(iter(installed)) if automatic else wanted, automatic, serialized)
+        if automatic:
+            stream.chosen = self._published(stream) or stream.chosen
+        return stream
+
+    def _published(self, stream: _Stream) -> str | None:
+        """Which of the stream's types somebody publishes on its topic, ``None`` if nobody does."""
+        published = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(stream.topic))}
+        return next((key for key, name in stream.types.items() if name in published), None)
+
+    def _listen(self, name: str) -> None:
+        stream = self._streams[name]
+        if stream.subscription is not None:
+            self._node.destroy_subscription(stream.subscription)
+        read = stream.read(stream.chosen)
+
+        def on_message(message: Any) -> None:
+            stream.heard = True
+            self._on_message(name, read, message)
+
+        def on_numbered_message(message: Any, info: Mapping[str, Any]) -> None:
+            self._count(name, stream, info.get("publication_sequence_number"))
+            on_message(message)
+
+        def on_publishers(info: Any) -> None:
+            stream.publishers, stream.last_number = info.current_count, None
+            self._on_publishers(name, info.current_count)
+
+        events = {"incompatible_qos": partial(self._complain, stream.topic, stream.qos)}
+        # Humble's middleware has no matched event; silence then says that a publisher is gone.
+        if "matched" in inspect.signature(SubscriptionEventCallbacks).parameters:
+            events["matched"] = on_publishers
+        # A callback with two arguments is given the message's number, where rclpy knows of that.
+        callback = on_numbered_message if hasattr(Subscription, "CallbackType") else on_message
+        stream.last_number, stream.take = None, on_numbered_message
+        stream.subscription = self._subscribe(load_type(stream.types[stream.chosen]), stream.topic, callback, stream.qos,
+                                              SubscriptionEventCallbacks(**events), stream.serialized)
+
+    def _count(self, name: str, stream: _Stream, number: int | None) -> None:
+        """Note the gap before a message; several publishers number on their own, and then nothing can be said."""
+        if number and stream.last_number and stream.publishers in (None, 1) and number > stream.last_number:
+            self.missed[name] += number - stream.last_number - 1
+        stream.last_number = number
+
+    def _subscribe(self, message_type: Any, topic: str, callback: Callable, qos: QoSProfile, events: SubscriptionEventCallbacks,
+                   serialized: bool = False) -> Subscription:
+        return self._node.create_subscription(
+            message_type, topic, callback, qos, event_callbacks=events, qos_overriding_options=OVERRIDABLE,
+            raw=serialized)
+
+    def _complain(self, topic: str, qos: QoSProfile, info: Any) -> None:
+        resolved = self._node.resolve_topic_name(topic)
+        ours = f"reliability {qos.reliability.name}, durability {qos.durability.name}"
+        # The profile is known before the name of the node that it belongs to.
+        theirs = "; ".join(f"{e.node_name.replace(UNNAMED, 'a node')}: reliability {e.qos_profile.reliability.name}, "
+                           f"durability {e.qos_profile.durability.name}" for e in self._node.get_publishers_info_by_topic(resolved)) or "unknown"
+        self._node.get_logger().error(f"{resolved}: the publisher's QoS does not fit and nothing will arrive; we ask for {ours}, it offers {theirs}; "
+                                      f"set qos_overrides.{resolved}.subscription.*")
+
+
+def _read_serialized(data: bytes, received_ns: int, name: str, read: Callable[[bytes, int], RawImage]) -> RawImage:
+    """The record of a serialized image, which goes on lying in ``data``.
+
+    Raises:
+        Unreadable: ``data`` is no such message.
+    """
+    try:
+        return read(data, received_ns)
+    except Exception as error:  # whatever the bytes make the reading code do
+        raise Unreadable(f"{len(data)} bytes are no {name} ({type(error).__name__}); check that the publisher's message package is the same") from None
+
+
+def _read_serialized_compressed(data: bytes, received_ns: int) -> RawImage:
+    return read_compressed_image(_STORE.deserialize_cdr(memoryview(data), IMAGE_TYPES["compressed"]), received_ns)  # of bytes it would copy almost all
+
+
+_READ_IMAGE: dict[str, Read] = {
+    "raw": partial(_read_serialized, name=IMAGE_TYPES["raw"], read=read_serialized_image),
+    "compressed": partial(_read_serialized, name=IMAGE_TYPES["compressed"], read=_read_serialized_compressed),
+}
+
+
+def _is_readable(name: str) -> bool:
+    """Whether a type is installed, in the form that is read here: the other package's ``AudioData`` does not say its rate."""
+    found = load_type(name)
+    return found is not None and (name != AUDIO_TYPES["plain"] or "data" in found.get_fields_and_field_types())
+
+
+def load_type(name: str) -> Any | None:
+    """The message class of ``package/msg/Name``, ``None`` where it is not installed."""
+    package, _, short = name.split("/")
+    try:
+        return getattr(importlib.import_module(f"{package}.msg"), short, None)
+    except ModuleNotFoundError:
+        return None

@@ -1,0 +1,55 @@
+"""docs/parameters.md, from the declarations: ``python -m aecf_ros.nodes.fusion.parameters_page > docs/parameters.md``."""
+from __future__ import annotations
+
+from aecf_ros.nodes.drivers import camera_node
+
+from aecf_ros.nodes.tools import evaluator_node
+
+from aecf_ros.nodes.drivers import microphone_node
+from aecf_ros.nodes.drivers.driver import read_once
+from aecf_ros.nodes.fusion.parameters import AUDIO, AUTOSTART, ENABLED, IMAGE, LIVES, NODE, STREAM, VECTOR, Parameter
+
+GROUPS: dict[str, tuple[Parameter, ...]] = {
+    "`fusion_node`": (*NODE, ENABLED, AUTOSTART),
+    "`fusion_node`, each stream: `camera.NAME`, `audio.NAME`": STREAM,
+    "`fusion_node`, each camera: `camera.NAME`": IMAGE,
+    "`fusion_node`, each microphone: `audio.NAME`": AUDIO,
+    "`fusion_node`, each stream of vectors: `text.NAME`": VECTOR,
+    "`camera_node`": read_once(camera_node.CAMERA),
+    "`microphone_node`": read_once(microphone_node.MICROPHONE),
+    "`evaluator_node`": read_once(evaluator_node.PARAMETERS),
+}
+HEAD = """# Parameters
+
+Every parameter of every node: its default, what it may be, what it does, and when a change takes effect. Most robots need few of them; [tuning.md](tuning.md) says which one for what you see.
+`camera`, `audio` and `text` stand for the names that the modalities have in your model: `camera.stale_after_s` is `rear.stale_after_s` for a modality `rear`. To set one:
+
+| where | how | it holds |
+|---|---|---|
+| a file, for a robot | copy [config/fusion_node.yaml](../config/fusion_node.yaml), keep the lines that you change, `ros2 launch aecf_ros fusion.launch.py params_file:=robot.yaml` | at each start |
+| a launch argument, for the few that have one | `ros2 launch aecf_ros fusion.launch.py device:=cpu camera_transport:=raw`; `--show-args` lists them | for that launch; it wins over the file |
+| the command line | `ros2 run aecf_ros fusion_node --ros-args -p camera.stale_after_s:=0.8` | for that start |
+| live | `ros2 param set /fusion_node camera.stale_after_s 0.8` | until the node ends; the last column below says from when on |
+
+The drivers have files of their own: `camera_params_file`, `microphone_params_file`. Write `1.0`, not `1`, where the default has a point. A value that is out of range is refused, with the reason.
+On the robot `ros2 param describe /fusion_node NAME` says the same as this page. Each topic has its QoS overrides besides: `qos_overrides./camera/image.subscription.depth` and so on.
+
+Made by `python -m aecf_ros.nodes.fusion.parameters_page` from the declarations in `aecf_ros/nodes/`; a test keeps it current."""
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    lines = [HEAD]
+    for title, parameters in GROUPS.items():
+        lines += ["", f"## {title}", "", "| name | default | allowed | what it is | a change |", "|---|---|---|---|---|", *map(_row, parameters)]
+    return "\n".join(lines) + "\n"
+
+
+def _row(p: Parameter) -> str:
+    allowed = ", ".join(f"`{c}`" if c else "empty" for c in p.choices) or (f"{p.bounds[0]:g} to {p.bounds[1]:g}" if p.bounds else "any")
+    default = f"`{p.default}`" if p.default != "" else "empty"
+    return f"| `{p.name}` | {default}{' ' + p.unit if p.unit else ''} | {allowed} | {p.description} | {LIVES[p.life]} |"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

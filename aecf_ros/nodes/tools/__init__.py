@@ -1,0 +1,1 @@
+"""Nodes and programs around the fusion node."""

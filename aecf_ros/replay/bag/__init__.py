@@ -1,0 +1,1 @@
+"""Recordings: find, open, read, repair, write."""

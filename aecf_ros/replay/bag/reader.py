@@ -1,0 +1,207 @@
+"""Read rosbag2 recordings (MCAP or sqlite3, a directory or one file) by rosbags, without ROS."""
+from __future__ import annotations
+
+import sqlite3
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import ReaderError
+from rosbags.typesys.store import Typestore
+
+from aecf_ros.core.bundle import Manifest
+from aecf_ros.modalities.image.decode import SAMPLE_BYTES
+from aecf_ros.core.errors import first_line
+from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.replay.bag.errors import BagError, UnreadableBag
+from aecf_ros.replay.bag.message_types import types_without_definitions
+from aecf_ros.replay.bag.mcap_recovery import salvage
+from aecf_ros.replay.bag.sqlite_recovery import salvage_sqlite
+from aecf_ros.replay.bag.topics import Topics, choose_topics
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One message of a recording, still serialized (CDR)."""
+
+    topic: str
+    type: str
+    log_ns: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """How to read sound that no ``AudioInfo`` describes: shaped like one."""
+
+    sample_format: str
+    sample_rate: int
+    channels: int
+    coding_format: str = "wave"
+
+    def __post_init__(self) -> None:
+        if self.sample_format not in SAMPLE_BYTES:
+            raise BagError(f"audio format '{self.sample_format}' is not known; use one of {', '.join(SAMPLE_BYTES)}")
+
+
+class Bag:
+    """An open recording. Make it with :func:`open_bag`.
+
+    ``losses`` says in a line each what of it could not be read; it may grow while :meth:`messages` is run through.
+    """
+
+    def __init__(self, path: Path, reader: AnyReader, losses: Sequence[str] = ()) -> None:
+        self.path = path
+        self.losses = list(losses)
+        self._reader = reader
+        self.types: dict[str, str] = {c.topic: c.msgtype for c in reader.connections}
+        self.start_ns: int = reader.start_time
+        self.end_ns: int = reader.end_time
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first message to the last."""
+        return (self.end_ns - self.start_ns) / NANOSECONDS
+
+    def seconds(self, recorded: Recorded) -> float:
+        """Where a message stands in the recording."""
+        return (recorded.log_ns - self.start_ns) / NANOSECONDS
+
+    def messages(self, topics: list[str] | None = None) -> Iterator[Recorded]:
+        """Messages in log order, of the named topics or of all."""
+        connections = [c for c in self._reader.connections if topics is None or c.topic in topics]
+        try:
+            for connection, log_ns, data in self._reader.messages(connections):
+                yield Recorded(connection.topic, connection.msgtype, log_ns, data)
+        except (ReaderError, sqlite3.DatabaseError, RuntimeError, EOFError, zlib.error, OverflowError) as error:
+            line = f"{self.path}: breaks off ({first_line(error, None)}); what follows is not read"
+            if line not in self.losses:
+                self.losses.append(line)
+
+    @property
+    def connections(self) -> Sequence[Connection]:
+        """What the recording knows of each topic, as rosbags has it."""
+        return self._reader.connections
+
+    @property
+    def typestore(self) -> Typestore:
+        """The types of the recording."""
+        return self._reader.typestore
+
+    def deserialize(self, recorded: Recorded) -> Any:
+        """The message, with the field names of its definition.
+
+        Raises:
+            BagError: its bytes are not what its type says.
+        """
+        try:
+            return self._reader.deserialize(recorded.data, recorded.type)
+        except AnyReaderError as error:
+            raise BagError(f"{self.path}: {recorded.topic}: a message is not a {recorded.type} ({first_line(error, None)}); "
+                           "check it with `ros2 bag info`") from None
+
+    def label_of(self, recorded: Recorded, labels: Sequence[str] = ()) -> str:
+        """What a message of a label topic says; a number that is none of ``labels`` counts into them from 0, one below 0 is nothing.
+
+        Raises:
+            BagError: its bytes are not what its type says.
+        """
+        data = self.deserialize(recorded).data
+        if isinstance(data, str):
+            return data.strip()
+        name = str(data) if data >= 0 else ""
+        return name if name in labels or not 0 <= data < len(labels) else labels[data]
+
+    def choose_topics(self, manifest: Manifest, named: Mapping[str, str] | None = None) -> Topics:
+        """Topics for the modalities of a manifest, as :func:`aecf_ros.replay.bag.topics.choose_topics` finds them.
+
+        Raises:
+            BagError: as there.
+        """
+        return choose_topics(self.path, self.types, manifest.modalities, named)
+
+
+_CANNOT_READ = (AnyReaderError, ReaderError, OSError, struct.error, TypeError, ValueError, EOFError, RuntimeError, OverflowError, MemoryError)
+"""What rosbags raises for a file that is cut off or not what it seems: readers trust what they have read so far, lengths too."""
+
+
+def _open(paths: Sequence[Path]) -> tuple[AnyReader, ExitStack]:
+    """A reader of one recording and what closes it."""
+    with ExitStack() as stack:
+        reader = stack.enter_context(AnyReader(paths, default_typestore=types_without_definitions(other_dialect=False)))
+        if any(c.msgtype == "audio_common_msgs/msg/AudioStamped" for c in reader.connections):
+            # Both dialects have types of the same names; without definitions of its own only this type tells which a recording speaks.
+            stack.pop_all().close()
+            reader = stack.enter_context(AnyReader(paths, default_typestore=types_without_definitions(other_dialect=True)))
+        return reader, stack.pop_all()
+    raise AssertionError("unreachable")
+
+
+def _ways(file: Path, folder: Path) -> Iterator[Path]:
+    """Paths by which a file may be read: itself, then what is whole of it. What must be copied for that goes to ``folder``."""
+    yield file
+    if file.suffix == ".mcap":
+        yield from salvage(file)
+    elif (rescued := salvage_sqlite(file, folder)) is not None:
+        yield rescued
+
+
+def _open_what_is_whole(path: Path, folder: Path) -> tuple[AnyReader, ExitStack, list[str]] | None:
+    """A reader of the files of a recording that can be read on their own, and what was lost; ``None`` if there is none."""
+    files = sorted(p for p in path.iterdir() if p.suffix in (".mcap", ".db3")) if path.is_dir() else [path]
+    readable: list[Path] = []
+    losses = [] if not path.is_dir() or (path / "metadata.yaml").exists() else [f"{path}: no metadata.yaml; its files are read one by one"]
+    for file in files:
+        for way in _ways(file, folder):
+            try:
+                reader, stack = _open([way])
+            except _CANNOT_READ:
+                continue
+            with stack:
+                whole = way is file
+                if not whole and not reader.message_count:
+                    continue
+                if not whole:
+                    seconds = (reader.end_time - reader.start_time) / NANOSECONDS
+                    losses.append(f"{file}: is cut off: {reader.message_count} messages are whole, which hold {seconds:.1f} s")
+            readable.append(way)
+            break
+        else:
+            losses.append(f"{file}: cannot be read at all")
+    return (*_open(readable), losses) if readable else None
+
+
+def _unread_logs(path: Path) -> list[str]:
+    logs = sorted(path.glob("*.db3-wal")) if path.is_dir() else [path.with_name(path.name + "-wal")]
+    return [f"{log}: the recorder was killed before it moved this log into the recording, and it is not read; "
+            f"run `sqlite3 {log.name.removesuffix('-wal')} .schema` there once, which moves it" for log in logs if log.is_file() and log.stat().st_size]
+
+
+@contextmanager
+def open_bag(path: Path | str) -> Iterator[Bag]:
+    """Open a recording for reading; of one that is cut off, what is whole.
+
+    Raises:
+        BagError: it is not there, or, as :class:`UnreadableBag`, nothing of it can be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BagError(f"{path}: no such recording; name a rosbag2 directory, an .mcap or a .db3 file")
+    losses: list[str] = []
+    with ExitStack() as outer:
+        try:
+            reader, stack = _open([path])
+        except _CANNOT_READ as error:
+            found = _open_what_is_whole(path, Path(outer.enter_context(TemporaryDirectory(prefix="aecf_bag_"))))
+            if found is None:
+                raise UnreadableBag(f"{path}: cannot be read as rosbag2 ({first_line(error, None)}); check it with `ros2 bag info`") from None
+            reader, stack, losses = found
+        outer.enter_context(stack)
+        yield Bag(path, reader, losses + _unread_logs(path))

@@ -1,0 +1,119 @@
+"""Which topic of a recording carries what: named by a user, or found by type and name."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Protocol
+
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.bag.message_types import INFO_TYPE, LABEL_TYPES, STREAM_TYPES, UNDESCRIBED_TYPES
+
+NO_TOPIC = "none"
+"""In place of a topic: this modality has none in the recording."""
+
+
+class HasKind(Protocol):
+    """A modality, of a manifest or of training data."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Which topic carries what: a topic for each modality, for each audio modality's info, and for labels."""
+
+    streams: Mapping[str, str]
+    infos: Mapping[str, str]
+    label: str | None
+
+    def line(self, types: Mapping[str, str]) -> str:
+        """Which topic carries what, in one line."""
+        chosen = [f"{name} from {topic} ({types[topic].rsplit('/', 1)[-1]})" for name, topic in self.streams.items()]
+        described = [f"described by {topic}" for topic in self.infos.values()]
+        return ", ".join([*chosen, *described, f"labels from {self.label}" if self.label else "no labels"])
+
+
+def choose_topics(path: Path, types: Mapping[str, str], modalities: Sequence[HasKind], named: Mapping[str, str] | None = None,
+                  option: str = "--topic ") -> Topics:
+    """Find a topic for every modality: the one its name suggests if there is one, else the only one of a fitting type.
+
+    Args:
+        path: of the recording, for errors.
+        types: message type of each of its topics.
+        modalities: those that the recording is to be read for.
+        named: topics that are named: by modality, by modality and ``_info``, and for ``label``; ``none`` for no topic.
+        option: what stands in front of ``NAME=TOPIC`` where a user names one.
+
+    Raises:
+        BagError: none fits, or several do and no name decides; or a named topic is not there or of another type.
+    """
+    choice, named = _Choice(path, types, option), dict(named or {})
+    streams: dict[str, str] = {}
+    infos: dict[str, str] = {}
+    given = {m.name: choice.given(m.name, topic, STREAM_TYPES[m.kind]) for m in modalities if (topic := named.pop(m.name, None)) is not None}
+    for modality in modalities:
+        name = modality.name
+        info = named.pop(f"{name}_info", None)
+        topic = given[name] if name in given else choice.stream(name, STREAM_TYPES[modality.kind], {*streams.values(), *given.values()})
+        if topic is None:
+            continue
+        streams[name] = topic
+        if modality.kind == "audio":
+            info = choice.given(f"{name}_info", info, (INFO_TYPE,)) if info is not None else choice.info(name, topic)
+            if info is not None:
+                infos[name] = info
+    label = choice.given("label", named.pop("label"), LABEL_TYPES) if "label" in named else choice.label()
+    for name in named:
+        known = [part for m in modalities for part in ([m.name, f"{m.name}_info"] if m.kind == "audio" else [m.name])]
+        raise BagError(f"topic for '{name}': this model has no such stream; use one of {', '.join([*known, 'label'])}")
+    return Topics(streams, infos, label)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Of one recording: its path, the message type of each topic, and what stands in front of ``NAME=TOPIC`` in errors."""
+
+    path: Path
+    types: Mapping[str, str]
+    option: str
+
+    def given(self, name: str, topic: str, types: tuple[str, ...]) -> str | None:
+        if topic == NO_TOPIC:
+            return None
+        if topic not in self.types:
+            near = get_close_matches(topic, self.types, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(self.types))}"
+            raise BagError(f"{self.path}: no topic {topic} for '{name}'; {hint}")
+        if self.types[topic] not in types:
+            raise BagError(f"{self.path}: {topic} is {self.types[topic]}, and '{name}' takes {' or '.join(types)}")
+        return topic
+
+    def label(self) -> str | None:
+        found = [(LABEL_TYPES.index(kind), t) for t, kind in self.types.items() if kind in LABEL_TYPES and "label" in t]
+        labels = [t for _, t in sorted(found)]
+        named = [t for t in labels if t.split("/")[-1] == "label"]
+        return (named or labels or [None])[0]
+
+    def info(self, name: str, stream: str) -> str | None:
+        if self.types[stream] not in UNDESCRIBED_TYPES:
+            return None  # its messages say themselves how to read them
+        fitting = [t for t, kind in self.types.items() if kind == INFO_TYPE]
+        chosen = [t for t in fitting if t == f"{stream}_info"] or [t for t in fitting if t.startswith(stream)] or fitting
+        if len(chosen) > 1:
+            raise BagError(f"{self.path}: modality '{name}': several topics of type {INFO_TYPE} may describe {stream} ({', '.join(chosen)}); "
+                           f"name one with {self.option}{name}_info=/...")
+        return chosen[0] if chosen else None
+
+    def stream(self, name: str, types: tuple[str, ...], taken: set[str]) -> str:
+        fitting = [t for t, kind in self.types.items() if kind in types and t not in taken]
+        named = [t for t in fitting if name in t.split("/")]
+        chosen = named or fitting
+        if len(chosen) == 1:
+            return chosen[0]
+        held = ", ".join(f"{t} ({kind})" for t, kind in sorted(self.types.items()))
+        found = f"several topics fit ({', '.join(chosen)})" if chosen else f"no topic of type {' or '.join(types)}"
+        raise BagError(f"{self.path}: modality '{name}': {found}; name one with {self.option}{name}=/..., or {self.option}{name}=none; "
+                       f"the recording holds {held}")

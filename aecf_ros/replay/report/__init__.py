@@ -1,0 +1,1 @@
+"""Reports of a replay: HTML, figures, tables."""

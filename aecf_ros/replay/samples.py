@@ -1,0 +1,203 @@
+"""Labelled moments of a recording, for a trainer: what the pipeline would have seen and heard at each of them."""
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aecf_ros.core.labeled_samples import Batch
+from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.replay.bag.reader import AudioFormat, Bag, open_bag
+from aecf_ros.replay.bag.message_types import STREAM_TYPES, UNDESCRIBED_TYPES
+from aecf_ros.replay.bag.discovery import content_digest
+from aecf_ros.replay.senses import SENSES, Modality
+from aecf_ros.replay.scoring.label_spans import Span, label_file, read_spans
+from aecf_ros.replay.bag.topics import NO_TOPIC, Topics, choose_topics
+from aecf_ros.replay.scoring.ground_truth import SETTLING_MARGIN_S
+
+_SIZES = {"image": ("height", "width"), "audio": ("rate_hz", "window_s"), "vector": ("dim",)}
+_VERSION = 1
+"""Of what a moment is; raised when the same recording would give other samples."""
+
+
+@dataclass(eq=False)
+class BagUnit:
+    """The labelled moments of one recording; a :class:`aecf_ros.core.labeled_samples.Unit`.
+
+    Attributes:
+        modalities: with a name, a kind, and ``height`` and ``width``, ``rate_hz`` and ``window_s``, or ``dim``.
+        moments_ns: int64 ``(N,)``, log time, ascending.
+        duration_s: of the whole recording.
+        audio_format: how to read sound until an ``AudioInfo`` comes.
+        missing: modalities that have no topic in it.
+        known: losses that were said when it was looked over.
+    """
+
+    name: str
+    recording: str
+    digest: str
+    labels: np.ndarray
+    clusters: np.ndarray
+    losses: list[str]
+    path: Path
+    topics: Topics
+    modalities: Sequence[Modality]
+    moments_ns: np.ndarray
+    max_age_s: float
+    duration_s: float
+    audio_format: AudioFormat | None = None
+    missing: Sequence[str] = ()
+    known: Sequence[str] = ()
+
+    def only(self, name: str) -> BagUnit:
+        """The same moments with one modality, so that only its messages are read."""
+        topics = Topics({n: of for n, of in self.topics.streams.items() if n == name}, {n: of for n, of in self.topics.infos.items() if n == name}, None)
+        return replace(self, topics=topics, modalities=[m for m in self.modalities if m.name == name])
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The moments in order, up to ``size`` at a time: one pass in log order, in memory that does not grow with the recording.
+
+        Raises:
+            BagError: the recording is no longer there.
+        """
+        senses = {m.name: SENSES[m.kind](m, round(self.max_age_s * NANOSECONDS)) for m in self.modalities}
+        name_of = {topic: name for name, topic in self.topics.streams.items()}
+        name_of_info = {topic: name for name, topic in self.topics.infos.items()}
+        infos: dict[str, Any] = {name: self.audio_format for name in self.topics.streams}
+        gathered = _Gathered(senses, size)
+        i = 0
+        with open_bag(self.path) as bag:
+            for one in bag.messages([*name_of, *name_of_info]):
+                while i < len(self.moments_ns) and self.moments_ns[i] < one.log_ns:
+                    if (batch := gathered.add(bag, int(self.moments_ns[i]))) is not None:
+                        yield batch
+                    i += 1
+                if i == len(self.moments_ns):
+                    break
+                if one.topic in name_of_info:
+                    infos[name_of_info[one.topic]] = bag.deserialize(one)
+                else:
+                    name = name_of[one.topic]
+                    senses[name].take(bag, one, infos.get(name))
+            for at_ns in self.moments_ns[i:]:
+                if (batch := gathered.add(bag, int(at_ns))) is not None:
+                    yield batch
+            refused = [f"{self.path}: {line}" for name, topic in self.topics.streams.items() for line in senses[name].refused.line(topic)]
+            self.losses = [*(line for line in bag.losses if line not in self.known), *refused]
+        if (batch := gathered.rest()) is not None:
+            yield batch
+
+
+class _Gathered:
+    """Moments until they fill a batch."""
+
+    def __init__(self, senses: Mapping[str, Any], size: int) -> None:
+        self._senses = senses
+        self._size = size
+        self._clear()
+
+    def _clear(self) -> None:
+        self._samples: dict[str, list[np.ndarray]] = {name: [] for name in self._senses}
+        self._present: list[list[bool]] = []
+
+    def add(self, bag: Bag, at_ns: int) -> Batch | None:
+        """What all modalities give at a moment; a batch when it is full."""
+        found = {name: sense.sample(bag, at_ns) for name, sense in self._senses.items()}
+        for name, sample in found.items():
+            if sample is not None:
+                self._samples[name].append(sample)
+        self._present.append([sample is not None for sample in found.values()])
+        return self.rest() if len(self._present) == self._size else None
+
+    def rest(self) -> Batch | None:
+        """What there is, ``None`` if nothing."""
+        if not self._present:
+            return None
+        inputs = {name: np.stack(samples) if (samples := self._samples[name]) else np.zeros((0, *sense.shape), sense.dtype)
+                  for name, sense in self._senses.items()}
+        batch = Batch(inputs, np.array(self._present, bool))
+        self._clear()
+        return batch
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A recording looked over: which topic carries what, and what is labelled; its moments are read later.
+
+    ``missing`` are the modalities for which it has no topic, ``undescribed`` those whose sound nothing says how to read.
+    """
+
+    name: str
+    path: Path
+    content: str
+    topics: Topics
+    types: Mapping[str, str]
+    spans: Sequence[Span]
+    duration_s: float
+    missing: Sequence[str] = ()
+    undescribed: Sequence[str] = ()
+    losses: Sequence[str] = ()
+    audio_format: AudioFormat | None = None
+
+    def unit(self, modalities: Sequence[Modality], classes: Mapping[str, int], stride_s: float, settle_s: float | None, max_age_s: float) -> BagUnit:
+        """Its moments: every ``stride_s`` of each span from ``settle_s`` after its start on.
+
+        Args:
+            classes: label -> class index, or -1 for nothing.
+            settle_s: ``None`` for the longest audio window and 0.25 s.
+        """
+        if settle_s is None:
+            settle_s = max((m.window_s for m in modalities if m.kind == "audio"), default=0.0) + SETTLING_MARGIN_S
+        stride_ns, settle_ns = round(stride_s * NANOSECONDS), round(settle_s * NANOSECONDS)
+        of_spans = [np.arange(s.start_ns + settle_ns, s.end_ns, stride_ns, dtype=np.int64) for s in self.spans]
+        counts = [len(of) for of in of_spans]
+        moments_ns = np.concatenate(of_spans) if of_spans else np.zeros(0, np.int64)
+        labels = np.repeat(np.array([classes[s.label] for s in self.spans], np.int64), counts)
+        settings = {"version": _VERSION, "content": self.content, "max_age_s": max_age_s, "topics": [dict(self.topics.streams), dict(self.topics.infos)],
+                    "audio_format": None if self.audio_format is None else asdict(self.audio_format),
+                    "modalities": [[m.name, m.kind, *_sizes(m)] for m in modalities]}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest.update(moments_ns.tobytes())
+        return BagUnit(self.name, self.name, digest.hexdigest(), labels, np.repeat(np.arange(len(counts)), counts), [], self.path,
+                       self.topics, tuple(modalities), moments_ns, max_age_s, self.duration_s, self.audio_format, tuple(self.missing), tuple(self.losses))
+
+
+def _sizes(modality: Any) -> tuple[float, ...]:
+    return tuple(getattr(modality, name) for name in _SIZES[modality.kind])
+
+
+def scan_recording(name: str, path: Path, modalities: Sequence[Modality], named: Mapping[str, str], audio_format: AudioFormat | None = None) -> Scan:
+    """Look a recording over.
+
+    Args:
+        named: topics by modality, by modality and ``_info``, and for ``label``. One that this recording does not have is missing, as is a
+            modality of which it has no topic.
+        audio_format: how to read sound that no ``AudioInfo`` describes.
+
+    Raises:
+        BagError: it cannot be read, or several topics fit a modality.
+        LabelError: its file of labels cannot be used.
+    """
+    with open_bag(path) as bag:
+        named, missing = dict(named), []
+        for m in modalities:
+            types = STREAM_TYPES[m.kind]
+            if (named[m.name] not in bag.types) if m.name in named else not any(kind in types for kind in bag.types.values()):
+                named[m.name] = NO_TOPIC
+                missing.append(m.name)
+        for other in [n for n in named if n.removesuffix("_info") in missing or n == "label"]:
+            if other not in missing and named[other] not in bag.types:
+                named[other] = NO_TOPIC
+        topics = choose_topics(bag.path, bag.types, modalities, named, option="data.topics.")
+        undescribed = [n for n, topic in topics.streams.items() if bag.types[topic] in UNDESCRIBED_TYPES and n not in topics.infos and audio_format is None]
+        empty = bag.end_ns < bag.start_ns
+        spans = [] if empty else read_spans(bag, label_file(path), topics.label)
+        losses = [*bag.losses, *([f"{path}: holds no message"] if empty else [])]
+        return Scan(name, path, content_digest(path), topics, bag.types, spans, 0.0 if empty else bag.duration_s, missing, undescribed, losses, audio_format)
+
+

@@ -1,0 +1,1 @@
+"""Predictions of a replay against the true labels."""

@@ -1,0 +1,187 @@
+"""Evaluate many recordings: one after the other, in processes, or over Ray. What is done is kept, what is broken is named."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from aecf_ros.core.bundle import MANIFEST, load_bundle, sha256
+from aecf_ros.core.ray_cluster import cluster, cpus
+from aecf_ros.replay.bag.reader import AudioFormat, open_bag
+from aecf_ros.replay.scoring.driver import evaluate, stream_kinds
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.faults.schedule import load_faults
+from aecf_ros.replay.scoring.aggregate import latency_counts, sums_of
+from aecf_ros.replay.bag.discovery import content_digest, find_recordings
+from aecf_ros.replay.report.html import write_comparison
+from aecf_ros.replay.scoring.score import Scored
+from aecf_ros.replay.scoring.label_spans import label_file
+from aecf_ros.runtime.backends import make_backend
+from aecf_ros.runtime.pipeline import Pipeline
+
+KEPT = "evaluated.json"
+_LAYOUT = 1
+
+
+class FleetError(ValueError):
+    """Recordings that cannot be evaluated together; one line with what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One recording to be evaluated into the folder ``out``. ``audio_format`` is that of sound that nothing describes, ``version`` that of the package."""
+
+    name: str
+    bag: Path
+    model: Path
+    out: Path
+    faults: Path | None = None
+    topics: Mapping[str, str] = field(default_factory=dict)
+    audio_format: AudioFormat | None = None
+    version: str = ""
+
+    def key(self) -> str:
+        """SHA-256 over all that the result depends on: model, recording, faults, labels, options, this package's version."""
+        labels = label_file(self.bag)
+        parts = {"layout": _LAYOUT, "version": self.version, "model": sha256(self.model / MANIFEST), "bag": content_digest(self.bag),
+                 "faults": sha256(self.faults) if self.faults else None, "labels": sha256(labels) if labels else None,
+                 "topics": dict(self.topics), "audio_format": asdict(self.audio_format) if self.audio_format else None}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one recording: ``failed`` says why it has no result. ``kept`` is one of an earlier run that still holds.
+
+    ``result`` is plain JSON: ``summary`` of that recording, ``sums`` and ``latency`` to pool, ``duration_s``, ``busy_s`` and ``warnings``.
+    """
+
+    name: str
+    bag: str
+    failed: str = ""
+    kept: bool = False
+    result: dict = field(default_factory=dict)
+
+
+def find_jobs(paths: Sequence[Path], out: Path, **common: object) -> list[Job]:
+    """A job for each recording among ``paths``, which are recordings or folders of them.
+
+    Raises:
+        FleetError: a path holds no recording, or two have one name.
+    """
+    jobs: dict[str, Job] = {}
+    for path in paths:
+        found = find_recordings(path)
+        if not found:
+            raise FleetError(f"{path}: no recording is there; name a rosbag2 directory, an .mcap or .db3, or a folder that holds some")
+        for name, bag in found.items():
+            if name in jobs:
+                raise FleetError(f"{bag} and {jobs[name].bag} are both called {name}; rename one, or name the folder that holds both")
+            jobs[name] = Job(name, bag.absolute(), out=out / "recordings" / name, **common)
+    return list(jobs.values())
+
+
+def run_job(job: Job) -> Outcome:
+    """Evaluate one recording in this process, or give what is kept of it. Never raises for what the recording holds."""
+    try:
+        key = job.key()
+        if (kept := _kept(job.out / KEPT, key)) is not None:
+            return Outcome(job.name, str(job.bag), kept=True, result=kept)
+        result = _evaluate(job)
+        job.out.mkdir(parents=True, exist_ok=True)
+        scratch = job.out / f".{KEPT}.{os.getpid()}"
+        scratch.write_text(json.dumps({"key": key, "result": result}), encoding="utf-8")
+        os.replace(scratch, job.out / KEPT)  # last, so that what was cut short is not taken for done
+        return Outcome(job.name, str(job.bag), result=result)
+    except Exception as error:  # noqa: BLE001 - one recording must not stop the others, whatever it is made of
+        line = (str(error).strip().splitlines() or [""])[0]
+        return Outcome(job.name, str(job.bag), failed=line if isinstance(error, ValueError) else f"{type(error).__name__}: {line}")
+
+
+def _kept(path: Path, key: str) -> dict | None:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return kept["result"] if kept.get("key") == key else None
+
+
+def _evaluate(job: Job) -> dict:
+    bundle = load_bundle(job.model)
+    manifest = bundle.manifest
+    faults = load_faults(job.faults, stream_kinds(manifest)) if job.faults else ()
+    started = time.perf_counter()
+    with open_bag(job.bag) as bag:
+        if bag.end_ns <= bag.start_ns:
+            raise BagError(f"{job.bag}: holds no message; leave it out")
+        pipeline = Pipeline(manifest, make_backend("onnxruntime", bundle))
+        run = evaluate(bag, pipeline, faults, label_file(job.bag), topics=bag.choose_topics(manifest, job.topics), audio_format=job.audio_format, title=job.name)
+        warnings = [*bag.losses, *([w] if run.truth and (w := run.truth.warning(manifest.labels)) else [])]
+    write_comparison(job.out, [run], f"aecf evaluate: {job.name}")
+    sums = sums_of(Scored(run.track, run.truth), manifest)
+    return {"summary": run.summary, "sums": {name: of.to_json() for name, of in sums.items()}, "latency": latency_counts(run.track.column("latency_s")),
+            "duration_s": run.duration_s, "busy_s": time.perf_counter() - started, "warnings": warnings}
+
+
+def run_here(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
+    """Outcomes as they come, of ``workers`` processes; with one, in this process.
+
+    Where a process dies (killed for memory, or by what a recording made a library do), those that were not done are run again one by one, so
+    that the one that does it is named.
+    """
+    if workers == 1:
+        yield from map(run_job, jobs)
+        return
+    left = {job.name: job for job in jobs}
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for future in as_completed([pool.submit(run_job, job) for job in jobs]):
+                outcome = future.result()
+                del left[outcome.name]
+                yield outcome
+    except BrokenProcessPool:
+        for job in left.values():
+            yield _alone(job)
+
+
+def _alone(job: Job) -> Outcome:
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(run_job, job).result()
+    except BrokenProcessPool:
+        return Outcome(job.name, str(job.bag), failed=f"{job.bag}: the process that evaluated it died; it may need more memory")
+
+
+def run_on_ray(jobs: Sequence[Job], address: str | None, started: Callable[[int], None] = lambda cpus: None) -> Iterator[Outcome]:
+    """Outcomes as they come, over Ray, one CPU each; every machine must see the same paths.
+
+    Args:
+        address: of a cluster; ``None`` starts one on this machine and stops it afterwards.
+        started: told how many CPUs there are.
+
+    Raises:
+        ClusterError: Ray is not installed, or the cluster cannot be reached.
+    """
+    with cluster(address) as ray:
+        started(cpus(ray))
+        task = ray.remote(num_cpus=1, max_retries=1)(run_job)
+        waiting = {task.remote(job): job for job in jobs}
+        while waiting:
+            done, _ = ray.wait(list(waiting), num_returns=1)
+            job = waiting.pop(done[0])
+            try:
+                yield ray.get(done[0])
+            except ray.exceptions.RayError as error:
+                yield Outcome(job.name, str(job.bag), failed=f"{job.bag}: {type(error).__name__} on the cluster; see its logs")
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """What became of a recording, in a few words."""
+    return f"failed: {outcome.failed}" if outcome.failed else "kept" if outcome.kept else "evaluated"

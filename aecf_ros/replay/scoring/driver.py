@@ -1,0 +1,179 @@
+"""Drive the node's own pipeline with a recording, in the recording's time."""
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from aecf_ros.core.bundle import Manifest
+from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
+from aecf_ros.modalities.vector.messages import RawVector
+from aecf_ros.replay.bag.reader import AudioFormat, Bag, Recorded
+from aecf_ros.replay.faults.base import Delivery
+from aecf_ros.replay.faults.schedule import Fault, FaultInjector
+from aecf_ros.replay.scoring.score import Run, explained, summarize
+from aecf_ros.replay.senses import Refused
+from aecf_ros.replay.bag.topics import Topics
+from aecf_ros.replay.scoring.prediction_log import Answer, Track
+from aecf_ros.replay.scoring.ground_truth import Truth, read_label_file, truth_of
+from aecf_ros.replay.faults.message_edit import raw_record
+from aecf_ros.runtime.pipeline import Observation, Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message of a stream as it reaches whoever listens, faults applied. ``info`` describes sound, where something does."""
+
+    at_ns: int
+    stream: str
+    message: Any
+    info: Any | None
+
+
+def stream_kinds(manifest: Manifest) -> dict[str, str]:
+    """``image``, ``audio`` or ``vector`` for each modality."""
+    return {m.name: m.kind for m in manifest.modalities}
+
+
+def arrivals(recorded: Iterable[Recorded], start_ns: int, topics: Topics, injector: FaultInjector, read: Callable[[Recorded], Any],
+             audio_format: Any = None) -> Iterator[Arrival]:
+    """The messages of the streams of a recording, in the order in which they arrive once faults have been applied.
+
+    One schedule, seeded by position, serves the replay and the live player alike. What is still under way when the recording ends
+    never arrives.
+
+    Args:
+        recorded: messages in log order; those of other topics are left out.
+        start_ns: log time of the start of the recording, which the times of the faults count from.
+        read: deserializes one.
+        audio_format: how to read sound until an ``AudioInfo`` comes: one, or an :class:`AudioFormat`.
+    """
+    modality_of = {topic: name for name, topic in topics.streams.items()}
+    name_of_info = {topic: name for name, topic in topics.infos.items()}
+    infos: dict[str, Any] = dict.fromkeys(topics.streams, audio_format)
+    waiting: list[tuple[int, int, str, Delivery]] = []
+    order = count()
+    now_ns = start_ns
+    for one in recorded:
+        now_ns = max(now_ns, one.log_ns)
+        while waiting and waiting[0][0] < now_ns:
+            yield _arrival(heapq.heappop(waiting))
+        if one.topic in name_of_info:
+            infos[name_of_info[one.topic]] = read(one)
+        elif (name := modality_of.get(one.topic)) is not None:
+            at_s = (now_ns - start_ns) / NANOSECONDS
+            for delivery in injector.apply(name, at_s, read(one), infos.get(name)):
+                # Floats would move a message that no fault delays.
+                at_ns = now_ns if delivery.at_s == at_s else max(now_ns, start_ns + round(delivery.at_s * NANOSECONDS))
+                heapq.heappush(waiting, (at_ns, next(order), name, delivery))
+            while waiting and waiting[0][0] <= now_ns:
+                yield _arrival(heapq.heappop(waiting))
+    for name, delivery in injector.flush():
+        heapq.heappush(waiting, (now_ns, next(order), name, delivery))
+    while waiting and waiting[0][0] <= now_ns:
+        yield _arrival(heapq.heappop(waiting))
+
+
+def _arrival(entry: tuple[int, int, str, Delivery]) -> Arrival:
+    at_ns, _, stream, delivery = entry
+    return Arrival(at_ns, stream, delivery.message, delivery.info)
+
+
+def read_truth(bag: Bag, topics: Topics, manifest: Manifest, labels_path: Path | None = None) -> Truth | None:
+    """Truth from a CSV, else from the recording's label topic, else ``None``.
+
+    Raises:
+        LabelError: the CSV cannot be used.
+    """
+    if labels_path is not None:
+        nothing = manifest.training.config.get("data", {}).get("nothing", []) if manifest.task == "multilabel" else []
+        return truth_of(read_label_file(labels_path, [*manifest.labels, *nothing], several=manifest.task == "multilabel"), manifest)
+    if topics.label is None:
+        return None
+    return truth_of(((bag.seconds(one), bag.label_of(one, manifest.labels)) for one in bag.messages([topics.label])), manifest)
+
+
+Watch = Callable[[str, "RawImage | RawAudio | RawVector | None", Observation, int], None]
+"""Told the stream, the record (``None`` where the message could not be read), what became of it, and the log time in ns."""
+
+
+def drive(bag: Bag, topics: Topics, pipeline: Pipeline, faults: Sequence[Fault] = (), audio_format: AudioFormat | None = None,
+          recorded: Iterable[Recorded] | None = None, watch: Watch | None = None) -> Iterator[Answer]:
+    """Answers of the pipeline to a recording, as the node would publish them; every clock is the log time.
+
+    Args:
+        audio_format: how to read sound until an ``AudioInfo`` comes.
+        recorded: the messages, where the caller reads them itself; they may hold other topics too.
+        watch: called after each message of a stream.
+
+    Raises:
+        FaultError: a fault cannot act on its stream.
+    """
+    injector = FaultInjector(faults, stream_kinds(pipeline.manifest))
+    messages = recorded if recorded is not None else bag.messages([*topics.streams.values(), *topics.infos.values()])
+    yield _answer(pipeline, bag.start_ns, bag.start_ns)
+    for arrival in arrivals(messages, bag.start_ns, topics, injector, bag.deserialize, audio_format):
+        now_ns, name = arrival.at_ns, arrival.stream
+        yield from _silence(pipeline, bag, now_ns)
+        raw = None
+        try:
+            raw = raw_record(arrival.message, arrival.info, now_ns)
+            seen = pipeline.observe(name, raw, now_ns)
+        except FormatUnknown as error:
+            seen = pipeline.reject(name, str(error), now_ns)
+        if watch is not None:
+            watch(name, raw, seen, now_ns)
+        if seen.due:
+            yield _answer(pipeline, now_ns, bag.start_ns, raw.stamp_ns if isinstance(raw, RawImage) else None)
+    yield from _silence(pipeline, bag, bag.end_ns)
+
+
+def _silence(pipeline: Pipeline, bag: Bag, until_ns: int) -> Iterator[Answer]:
+    while (due_ns := pipeline.next_due_ns()) is not None and due_ns < until_ns:
+        yield _answer(pipeline, due_ns, bag.start_ns)
+
+
+def _answer(pipeline: Pipeline, now_ns: int, start_ns: int, frame_ns: int | None = None) -> Answer:
+    started = time.perf_counter()
+    prediction = pipeline.step(now_ns)
+    took_s = time.perf_counter() - started
+    kept = any(m.evidence_stamp_ns == frame_ns for m in prediction.modalities)  # not where its stamp was faulty
+    latency_s = (now_ns - frame_ns) / NANOSECONDS + took_s if frame_ns is not None and kept else None
+    return Answer((now_ns - start_ns) / NANOSECONDS, prediction, latency_s)
+
+
+def evaluate(bag: Bag, pipeline: Pipeline, faults: Sequence[Fault] = (), labels_path: Path | None = None,
+             progress: Callable[[float], None] = lambda at_s: None, topics: Topics | None = None,
+             audio_format: AudioFormat | None = None, title: str = "") -> Run:
+    """Drive, score and summarize one recording, in memory that grows by some 130 bytes with each prediction.
+
+    ``bag.losses`` is told of messages that could not be used, where no fault explains it.
+
+    Raises:
+        BagError: no topics can be chosen.
+        FaultError: a fault cannot act on its stream.
+        LabelError: the CSV of labels cannot be used.
+    """
+    topics = topics or bag.choose_topics(pipeline.manifest)
+    truth = read_truth(bag, topics, pipeline.manifest, labels_path)
+    started = time.perf_counter()
+    track = Track(pipeline.manifest)
+    refused = {name: Refused() for name in topics.streams}
+
+    def watch(name: str, _: object, seen: Observation, now_ns: int) -> None:
+        at_s = (now_ns - bag.start_ns) / NANOSECONDS
+        if seen.rejected is not None and not explained(name, at_s, faults):
+            refused[name].note(at_s, seen.rejected)
+
+    for answer in drive(bag, topics, pipeline, faults, audio_format, watch=watch):
+        track.add(answer)
+        progress(answer.at_s)
+    factor = bag.duration_s / (time.perf_counter() - started)
+    bag.losses += [line for name, topic in topics.streams.items() for line in refused[name].line(topic) if line not in bag.losses]
+    summary = summarize(track, truth, faults, pipeline.manifest, bag.duration_s, factor)
+    return Run(title, pipeline.manifest, summary, track, truth, tuple(faults), bag.duration_s)

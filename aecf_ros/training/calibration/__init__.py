@@ -1,0 +1,1 @@
+"""Calibration of a head and of a bundle."""

@@ -1,0 +1,1 @@
+"""Labeled data in every form."""

@@ -1,0 +1,229 @@
+"""The dataset folder that `aecf train` reads.
+
+A folder holds ``dataset.yaml`` and, for each part P and modality m, ``P/m.npy`` with ``P/m_labels.npy`` (int16 class
+index, or -1 where there is nothing to recognize: an empty scene, silence, noise). Images are uint8 ``(N, H, W, 3)`` RGB,
+sound is int16 ``(N, samples)``, vectors are float32 ``(N, dim)``. The part ``encoders`` may be absent where encoders are frozen ones. Two files are
+optional: ``P/m_sources.npy`` (int16 index into the modality's ``sources``, -1 for none) says which corpus a sample is
+from, and ``P/m_clusters.npy`` (integers) which samples are not independent: those made from one recording, one drawing or
+one session share a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aecf_ros.core.labeled_samples import NOTHING
+
+DATASET = "dataset.yaml"
+PARTS = ("encoders", "fusion", "calibration", "test")
+
+
+class DatasetError(ValueError):
+    """A dataset folder that cannot be used. The message is one line: the file, what was found, what to do."""
+
+
+class _Modality(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    kind: str
+    sources: list[str] = []
+    dtype: ClassVar[np.dtype]
+    """Of the file."""
+
+
+class ImageSpec(_Modality):
+    """One camera of a dataset: samples are uint8 ``(height, width, 3)`` RGB."""
+
+    kind: Literal["image"]
+    dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample in the file."""
+        return (self.height, self.width, 3)
+
+
+class AudioSpec(_Modality):
+    """One microphone of a dataset: samples are int16 ``(rate_hz * window_s,)`` mono."""
+
+    kind: Literal["audio"]
+    dtype: ClassVar[np.dtype] = np.dtype(np.int16)
+    rate_hz: int = Field(gt=0)
+    window_s: float = Field(gt=0)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample in the file."""
+        return (round(self.rate_hz * self.window_s),)
+
+
+class VectorSpec(_Modality):
+    """Vectors that somebody else computed: samples are float32 ``(dim,)``."""
+
+    kind: Literal["vector"]
+    dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+    dim: int = Field(gt=0)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample in the file."""
+        return (self.dim,)
+
+
+ModalitySpec = Annotated[ImageSpec | AudioSpec | VectorSpec, Field(discriminator="kind")]
+
+
+def size_of(m: ModalitySpec) -> str:
+    """What a sample of a modality is, in words."""
+    if isinstance(m, VectorSpec):
+        return f"{m.dim} numbers"
+    return f"{m.height}x{m.width} pixels" if isinstance(m, ImageSpec) else f"{m.window_s:.4g} s at {m.rate_hz} Hz"
+
+
+class DatasetSpec(BaseModel):
+    """The contents of ``dataset.yaml``; keys that others add for people are kept out of the way."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    labels: list[str] = Field(min_length=2)
+    description: str = ""
+    sources: list[str] = []
+    modalities: list[ModalitySpec] = Field(min_length=1, max_length=8)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One modality of one part, memory-mapped.
+
+    Attributes:
+        data: ``(N, *sample_shape)``, uint8 images, int16 sound or float32 vectors.
+        labels: int64 ``(N,)``, class index or -1.
+        sources: int64 ``(N,)``, index into the modality's sources, or -1 where unknown.
+        clusters: int64 ``(N,)``, shared by samples of one recording; each sample its own where the folder does not say.
+        digest: SHA-256 of the data and the labels.
+    """
+
+    data: np.ndarray
+    labels: np.ndarray
+    sources: np.ndarray
+    clusters: np.ndarray
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A validated dataset folder."""
+
+    directory: Path
+    spec: DatasetSpec
+    parts: Mapping[str, Mapping[str, Samples]]
+
+
+def load_dataset(directory: Path | str) -> Dataset:
+    """Open and validate a dataset folder; arrays stay on disk.
+
+    Raises:
+        DatasetError: a missing file, a manifest that is not what it should be, an array with the wrong type, shape,
+            length or labels, or a class that a part lacks.
+    """
+    directory = Path(directory)
+    spec = _load_spec(directory)
+    there = [part for part in PARTS if part != "encoders" or (directory / part).is_dir()]
+    parts = {
+        part: {m.name: _load_samples(directory, part, m, len(spec.labels)) for m in spec.modalities} for part in there
+    }
+    return Dataset(directory, spec, parts)
+
+
+def _load_spec(directory: Path) -> DatasetSpec:
+    path = directory / DATASET
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such file; name a dataset folder with --data (dev/prepare_av_digits.py makes one)")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise DatasetError(
+            f"{path}: not YAML{f' (line {mark.line + 1})' if mark else ''}; make the dataset again"
+        ) from None
+    if not isinstance(fields, dict):
+        raise DatasetError(f"{path}: holds {type(fields).__name__} where a mapping is due; make the dataset again")
+    try:
+        spec = DatasetSpec.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise DatasetError(f"{path}: {where}: {first['msg']}; correct it") from None
+    names = [m.name for m in spec.modalities]
+    if len(set(names)) != len(names):
+        raise DatasetError(f"{path}: modality names {names} repeat; give each its own")
+    return spec
+
+
+def _load_array(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise DatasetError(f"{path}: missing; make the dataset again")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        raise DatasetError(
+            f"{path}: not a NumPy array, or one of objects; save a plain array with numpy.save"
+        ) from None
+
+
+def _load_labels(path: Path, count: int, low: int, high: int) -> np.ndarray:
+    labels = _load_array(path)
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+        raise DatasetError(
+            f"{path}: {labels.dtype} {labels.shape} where integers ({count},) are due; make the dataset again"
+        )
+    labels = labels.astype(np.int64)
+    if count and (labels.min() < low or labels.max() >= high):
+        raise DatasetError(
+            f"{path}: values {labels.min()}..{labels.max()} where {low}..{high - 1} are allowed; correct the labels"
+        )
+    return labels
+
+
+def _load_samples(directory: Path, part: str, modality: ModalitySpec, classes: int) -> Samples:
+    path = directory / part / f"{modality.name}.npy"
+    data = _load_array(path)
+    if data.dtype != modality.dtype or data.shape[1:] != modality.sample_shape or len(data) == 0:
+        due = "N, " + ", ".join(str(n) for n in modality.sample_shape)
+        raise DatasetError(
+            f"{path}: {data.dtype} {data.shape} where {modality.dtype} ({due}) is due; make it as dataset.yaml says"
+        )
+    labels_path = directory / part / f"{modality.name}_labels.npy"
+    labels = _load_labels(labels_path, len(data), NOTHING, classes)
+    lacking = sorted(set(range(classes)) - set(labels.tolist()))
+    if lacking:
+        raise DatasetError(f"{labels_path}: no sample of class {lacking[0]}; every part needs every class for pairing")
+    sources_path = directory / part / f"{modality.name}_sources.npy"
+    known = sources_path.is_file() and modality.sources
+    sources = (
+        _load_labels(sources_path, len(data), -1, len(modality.sources)) if known else np.full(len(data), -1, np.int64)
+    )
+    clusters_path = directory / part / f"{modality.name}_clusters.npy"
+    clusters = np.arange(len(data))
+    if clusters_path.is_file():
+        anything = np.iinfo(np.int64)
+        clusters = _load_labels(clusters_path, len(data), anything.min, anything.max)
+    digest = hashlib.sha256(np.ascontiguousarray(labels))
+    for start in range(0, len(data), 1024):
+        digest.update(np.ascontiguousarray(data[start : start + 1024]))
+    return Samples(data, labels, sources, clusters, digest.hexdigest())

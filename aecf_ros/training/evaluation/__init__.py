@@ -1,0 +1,1 @@
+"""Metrics, figures and model cards of a trained bundle."""

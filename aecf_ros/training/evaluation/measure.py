@@ -1,0 +1,89 @@
+"""A finished bundle measured on labelled data, through its graphs as they lie there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from aecf_ros.core.bundle import Bundle
+from aecf_ros.training.run.config import TrainConfig
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
+from aecf_ros.training.evaluation.evaluate import Answer, Metrics, by_subset
+from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, open_session
+from aecf_ros.training.features.onnx_encoder import open_encoder
+from aecf_ros.training.head.feature_tables import Part, gather
+from aecf_ros.training.features.cache import extract
+
+
+def measure(bundle: Bundle, corpus: Corpus) -> Metrics:
+    """METRICS of every subset on the test part, on the pairs that the trainer would measure it on.
+
+    Raises:
+        DatasetError: the corpus has other modalities or labels.
+        EncoderError: an encoder of the bundle cannot be used.
+    """
+    part, manifest = bundle_part(bundle, corpus, "test"), bundle.manifest
+    pairs = part.test_pairs(training_config(bundle).pairs, manifest.training.seed)
+    return by_subset(manifest.names, graph_answers(bundle), part.embeddings, pairs, part.sets)[0]
+
+
+def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> Part:
+    """What a bundle's encoders say of one part of a corpus.
+
+    Raises:
+        DatasetError, EncoderError: as :func:`measure`.
+    """
+    manifest = bundle.manifest
+    if corpus.names != manifest.names:
+        raise DatasetError(
+            f"{corpus.name}: holds {', '.join(corpus.names)} where the bundle has {', '.join(manifest.names)}; give the data it was trained on"
+        )
+    if list(corpus.labels) != manifest.labels:
+        raise DatasetError(f"{corpus.name}: {other_labels(corpus.labels, manifest.labels)}; give the data it was trained on")
+    encoders = {m.name: open_encoder(bundle.path(m.encoder), m.name) for m in manifest.modalities}
+    with tempfile.TemporaryDirectory() as cache:
+        return gather(corpus, extract(corpus, encoders, {part: 0}, manifest.training.seed, Path(cache)))[part]
+
+
+def other_labels(found: Sequence[str], wanted: Sequence[str]) -> str:
+    """How labels differ from those of a bundle.
+
+    >>> other_labels(["dog", "cat"], ["cat", "dog"])
+    "its labels are in another order: it has 'dog' where the bundle has 'cat'"
+    >>> other_labels(["cat", "owl"], ["cat", "dog"])
+    "its labels are others: it has no 'dog', and the bundle has no 'owl'"
+    """
+    sides = [("it", set(wanted) - set(found)), ("the bundle", set(found) - set(wanted))]
+    if others := [f"{who} has no {', '.join(map(repr, sorted(lacking)))}" for who, lacking in sides if lacking]:
+        return f"its labels are others: {', and '.join(others)}"
+    first, second = next(pair for pair in zip(found, wanted, strict=True) if pair[0] != pair[1])
+    return f"its labels are in another order: it has {first!r} where the bundle has {second!r}"
+
+
+def graph_answers(bundle: Bundle) -> Answer:
+    """The bundle's head as it lies in its graph."""
+    session, names = open_session(bundle.path(bundle.manifest.head)), bundle.manifest.names
+    given = {of.name for of in session.get_outputs()}
+    wanted = [name for name in HEAD_OUTPUTS if name in given]
+
+    def answer(embeddings: Sequence[np.ndarray], present: np.ndarray) -> dict[str, np.ndarray]:
+        feeds = {f"embedding_{name}": of for name, of in zip(names, embeddings, strict=True)} | {"present": present}
+        return dict(zip(wanted, session.run(wanted, feeds), strict=True))
+
+    return answer
+
+
+def training_config(bundle: Bundle) -> TrainConfig:
+    """The configuration that a bundle was trained with, what is unknown here left out."""
+    fields = bundle.manifest.training.config
+    return TrainConfig.model_validate({key: value for key, value in fields.items() if key in TrainConfig.model_fields})
+
+
+def specs_of(bundle: Bundle) -> list[ModalitySpec]:
+    """What a bundle's encoders take."""
+    sizes = {"image": (ImageSpec, ("height", "width")), "audio": (AudioSpec, ("rate_hz", "window_s")), "vector": (VectorSpec, ("dim",))}
+    return [sizes[m.kind][0](name=m.name, kind=m.kind, **{key: getattr(m, key) for key in sizes[m.kind][1]}) for m in bundle.manifest.modalities]

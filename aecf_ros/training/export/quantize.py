@@ -1,0 +1,155 @@
+"""`aecf quantize`: a bundle again with its encoders in half precision or dynamic int8, and what that costs in accuracy and calibration.
+
+The head stays as it is: it is a hundredth of the work and carries the calibration.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from aecf_ros.core.bundle import Manifest, load_bundle
+from aecf_ros.core.errors import first_line
+from aecf_ros.training.evaluation.card import markdown_table
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.evaluation.evaluate import Metrics, rounded
+from aecf_ros.training.export.head_graph import ExportError, write_bundle
+from aecf_ros.training.evaluation.measure import measure
+
+if TYPE_CHECKING:
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+
+def to_fp16(source: Path, target: Path) -> None:
+    """Weights and arithmetic in half precision, inputs and outputs as they were; spectra stay in full precision."""
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    model = onnx.load(source)
+    spectra = before_logarithms(model.graph)
+    converted = OnnxModel(
+        convert_float_to_float16(
+            model, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Log"], node_block_list=spectra
+        )
+    )
+    _bypass_round_trips(converted)
+    converted.topological_sort()  # the converter puts its casts last
+    onnx.save(converted.model, target)
+
+
+def _bypass_round_trips(model: OnnxModel) -> None:
+    """The converter casts to half and back between two nodes that it leaves in full precision, and so undoes what they are left for."""
+    casts = {node.output[0]: node for node in model.model.graph.node if node.op_type == "Cast"}
+    for output, node in casts.items():
+        before = casts.get(node.input[0])
+        if before is not None and node.attribute[0].i == onnx.TensorProto.FLOAT:
+            model.replace_input_of_all_nodes(output, before.input[0])
+    model.prune_graph()
+
+
+def to_int8(source: Path, target: Path) -> None:
+    """Weights in 8 bits, activations quantized as they come; spectra stay in full precision."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # Unsigned: onnxruntime's convolution of integers takes no other weights on a CPU.
+    spectra = before_logarithms(onnx.load(source).graph)
+    logging.disable(logging.WARNING)  # it recommends a step that our exporter has done
+    try:
+        quantize_dynamic(source, target, weight_type=QuantType.QUInt8, nodes_to_exclude=spectra)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def before_logarithms(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes that feed a logarithm: powers of a spectrum span more decades than half precision or 8 bits have."""
+    made_by = {output: node for node in graph.node for output in node.output}
+    waiting = [node for node in graph.node if node.op_type == "Log"]
+    found: dict[str, None] = {}
+    while waiting:
+        node = waiting.pop()
+        if node.name not in found:
+            found[node.name] = None
+            waiting += [made_by[name] for name in node.input if name in made_by]
+    return list(found)
+
+
+PRECISIONS: dict[str, Callable[[Path, Path], None]] = {"fp16": to_fp16, "int8": to_int8}
+
+
+def quantize(model: Path | str, out: Path | str, precision: str, corpus: Corpus) -> tuple[Metrics, Metrics]:
+    """Write the bundle ``model`` again to ``out`` with its encoders in ``precision``.
+
+    Args:
+        precision: a key of PRECISIONS.
+        corpus: what the bundle was trained on; its test part is what both are measured on.
+
+    Returns:
+        METRICS by subset before and after; the latter are those of the new manifest.
+
+    Raises:
+        BundleError, DatasetError: the bundle cannot be used, or corpus and bundle are not of the same modalities.
+        ExportError: an encoder cannot be converted, or ``out`` is ``model``.
+    """
+    model, out = Path(model), Path(out)
+    if out.resolve() == model.resolve():
+        raise ExportError(f"{out}: is the bundle itself; write to another folder")
+    bundle = load_bundle(model)
+    manifest = bundle.manifest
+    before = measure(bundle, corpus)
+    files = {m.encoder: _converter(bundle.path(m.encoder), precision) for m in manifest.modalities}
+    files |= {file: _copier(bundle.path(file)) for file in (manifest.head, manifest.head_weights) if file}
+
+    def finished(hashes: dict[str, str], metrics: Metrics) -> Manifest:
+        training = manifest.training.model_copy(update={"config": manifest.training.config | {"precision": precision}})
+        return manifest.model_copy(update={"name": out.name, "training": training, "files": hashes, "metrics": rounded(metrics)})
+
+    # Once to have graphs to measure, and again with what was measured in the manifest and on the card.
+    write_bundle(out, files, "", lambda hashes: finished(hashes, before))
+    after = measure(load_bundle(out), corpus)
+    copies = {file: _copier(out / file) for file in files}
+    write_bundle(out, copies, _card(model, precision, before, after), lambda hashes: finished(hashes, after))
+    return before, after
+
+
+def _converter(source: Path, precision: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        try:
+            PRECISIONS[precision](source, path)
+            onnx.checker.check_model(str(path))
+        except Exception as error:  # the converters raise whatever the graph makes them stumble over
+            raise ExportError(f"{source.name}: cannot be converted to {precision} ({first_line(error)}); leave it in full precision") from None
+
+    return write
+
+
+def _copier(source: Path) -> Callable[[Path], None]:
+    content = source.read_bytes()
+
+    def write(path: Path) -> None:
+        path.write_bytes(content)
+
+    return write
+
+
+def comparison(before: Metrics, after: Metrics) -> list[list[str]]:
+    """A header and rows of accuracy (of several labels macro mAP), NLL and ECE by subset, before and after; the noise floor of the ECE beside them."""
+    first = "map" if any("map" in of for of in before.values()) else "accuracy"
+    keys = (first, "nll", "ece")
+    header = ["subset", "n", "macro mAP" if first == "map" else first, "after", "NLL", "after", "ECE", "after", "ECE noise floor"]
+    rows = [
+        [name, str(old["n"]), *(f"{of[key]:.4f}" for key in keys for of in (old, after[name])), f"{old['ece_noise_floor']:.4f}"]
+        for name, old in before.items()
+        if old["n"]
+    ]
+    return [header, *rows]
+
+
+def _card(model: Path, precision: str, before: Metrics, after: Metrics) -> str:
+    card = model / "MODEL_CARD.md"
+    was = f"\n\n{card.read_text(encoding='utf-8')}" if card.is_file() else ""
+    header, *rows = comparison(before, after)
+    return f"# {model.name} in {precision}\n\nEncoders converted by `aecf quantize`; the same test pairs before and after.\n\n{markdown_table(header, rows)}{was}"

@@ -1,0 +1,73 @@
+"""`aecf export`: the head of a bundle for somebody else's torch code, as an exported program that needs nothing of ours."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path, PurePath
+
+import click
+import torch
+from torch import Tensor
+
+from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
+from aecf_ros.training.export.head_graph import ExportError
+from aecf_ros.training.export.head_weights import load_head
+
+HEAD_PROGRAM = "head.pt2"
+_SAMPLES, _TOLERANCE = 16, 1e-5
+
+
+def export_torch(bundle: Bundle, out: Path) -> list[Path]:
+    """Write ``head.pt2`` to the folder ``out``, and beside it the encoders that the bundle has as programs.
+
+    The program takes an embedding float32 ``(B, D_m)`` for each modality, in the manifest's order, then ``present`` bool ``(B, M)``, and gives
+    the head's outputs as a tuple; B is free.
+
+    Returns:
+        The files.
+
+    Raises:
+        BundleError: the bundle has no ``head.safetensors``.
+        ExportError: the program does not compute what the head does.
+    """
+    head, manifest = load_head(bundle), bundle.manifest
+    draw = torch.Generator().manual_seed(0)
+    embeddings = [torch.randn(_SAMPLES, m.embedding_dim, generator=draw) for m in manifest.modalities]
+    present = torch.rand(_SAMPLES, len(embeddings), generator=draw) < 0.7
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / HEAD_PROGRAM
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    shapes = tuple({0: batch} for _ in range(len(embeddings) + 1))
+    torch.export.save(torch.export.export(head, (*embeddings, present), dynamic_shapes=(shapes,)), path)
+    _verify(head, path, [of[:3] for of in embeddings], present[:3])
+    files = [path]
+    for file in (str(PurePath(m.encoder).with_suffix(".pt2")) for m in manifest.modalities):
+        if file in manifest.files:
+            shutil.copyfile(bundle.path(file), out / file)
+            files.append(out / file)
+    return files
+
+
+@torch.inference_mode()
+def _verify(head: torch.nn.Module, path: Path, embeddings: list[Tensor], present: Tensor) -> None:
+    """On a batch of another size than the one it was traced with."""
+    program = torch.export.load(path).module()
+    for found, due in zip(program(*embeddings, present), head(*embeddings, present), strict=True):
+        if not torch.allclose(found.float(), due.float(), rtol=_TOLERANCE, atol=_TOLERANCE):
+            raise ExportError(f"{path}: the program differs from the head by {float((found.float() - due.float()).abs().max()):.2g}; report this with the torch version")
+
+
+@click.command("export")
+@click.option("--torch", "as_torch", is_flag=True, required=True, help="As a torch exported program (.pt2).")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+def export_command(as_torch: bool, model: Path, out: Path) -> None:
+    """Write the head of a bundle, and its encoders where they are programs, for use in torch.
+
+    docs/models.md shows the five lines that use it.
+    """
+    try:
+        files = export_torch(load_bundle(model), out)
+    except (BundleError, ExportError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo("wrote " + ", ".join(str(file) for file in files))

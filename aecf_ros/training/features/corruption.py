@@ -1,0 +1,78 @@
+"""What a sensor meets in the field: kinds of corruption, severity 1 to 5, for pictures, sound and vectors.
+
+A head that is trained on clean samples alone learns that its sensors are always right. So the samples that a head is
+trained on get corrupted copies, each of its own kind and severity, and reliability is fitted on kinds held out.
+
+The kinds stand in ``image_field.py``, ``sound_field.py`` and ``vector_field.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aecf_ros.modalities.image import corruptions as image_field
+
+from aecf_ros.modalities.audio import corruptions as sound_field
+
+from aecf_ros.modalities.vector import corruptions as vector_field
+
+Corruption = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+"""(batch, severity, generator) -> batch; a pure function of the three."""
+CLEAN = -1
+"""Kind of a sample that is left as it was recorded."""
+MILDEST, WORST = 1.0, 5.0
+
+
+KINDS: Mapping[str, Mapping[str, Corruption]] = {
+    "image": {f.__name__: f for f in image_field.KINDS},
+    "audio": {f.__name__: f for f in sound_field.KINDS},
+    "vector": {f.__name__: f for f in vector_field.KINDS},
+}
+"""Kind of modality -> name -> corruption. A sample's kind is an index into these."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What befalls each sample.
+
+    Attributes:
+        modality_kind: ``image``, ``audio`` or ``vector``.
+        kind: int64 ``(N,)``, index into :data:`KINDS` of that, or :data:`CLEAN`.
+        severity: float32 ``(N,)`` in [1, 5].
+    """
+
+    modality_kind: str
+    kind: np.ndarray
+    severity: np.ndarray
+
+    def rows(self, rows: slice) -> Field:
+        """What befalls some of the samples."""
+        return Field(self.modality_kind, self.kind[rows], self.severity[rows])
+
+
+def draw_field(modality_kind: str, count: int, seed: Sequence[int]) -> Field:
+    """Kinds in equal shares, severities uniform."""
+    rng = np.random.default_rng(seed)
+    kind = rng.permutation(np.arange(count) % len(KINDS[modality_kind]))
+    return Field(modality_kind, kind, rng.uniform(MILDEST, WORST, count).astype(np.float32))
+
+
+def corrupt(samples: Tensor, field: Field, generator: torch.Generator) -> Tensor:
+    """Samples as an encoder takes them, corrupted: uint8 (B, H, W, 3), or sound or vectors float32 (B, N); the same type back."""
+    picture = field.modality_kind == "image"
+    x = samples.permute(0, 3, 1, 2).float() / 255.0 if picture else samples
+    out = x.clone()
+    for index, change in enumerate(KINDS[field.modality_kind].values()):
+        rows = torch.from_numpy(np.flatnonzero(field.kind == index))
+        if len(rows):
+            out[rows] = change(x[rows], torch.from_numpy(field.severity)[rows], generator)
+    if field.modality_kind == "vector":
+        return out
+    if not picture:
+        return out.clamp(-1.0, 1.0)
+    return (out.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

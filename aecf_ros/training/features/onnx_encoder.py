@@ -1,0 +1,165 @@
+"""Encoders that are not trained here: one ONNX file each, and what a trainer asks of any encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from aecf_ros.core.bundle import MANIFEST, BundleError, load_manifest, sha256
+from aecf_ros.core.errors import first_line
+from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec, ModalitySpec, VectorSpec
+
+INT16_SCALE = np.float32(1.0 / 32768.0)
+INPUTS = {"image": "image", "audio": "samples", "vector": "vector"}
+"""Kind of modality -> name of an encoder's input."""
+OUTPUT = "embedding"
+
+
+class EncoderError(ValueError):
+    """An encoder that cannot be used. The message is one line: the file, what was found, what to do."""
+
+
+class Encoder(Protocol):
+    """What feature extraction and the bundle ask of an encoder.
+
+    Attributes:
+        spec: what it takes, under the name of its modality.
+        embedding_dim: width D of what it gives.
+        digest: hexadecimal; changes when its answers do.
+        batch: samples that it is best given at a time.
+    """
+
+    spec: ModalitySpec
+    embedding_dim: int
+    digest: str
+    batch: int
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """Embeddings float32 ``(K, D)`` of uint8 images ``(K, H, W, 3)``, of sound ``(K, samples)``, int16 or float32, or of vectors
+        float32 ``(K, dim)``."""
+        ...
+
+
+def as_input(samples: np.ndarray) -> np.ndarray:
+    """Stored samples as an encoder takes them: images as they are, int16 sound as float32 in [-1, 1] (as ``decode_audio`` gives).
+
+    >>> as_input(np.array([[-32768, 16384]], np.int16)).tolist()
+    [[-1.0, 0.5]]
+    """
+    return samples.astype(np.float32) * INT16_SCALE if samples.dtype == np.int16 else samples
+
+
+class FrozenEncoder:
+    """Somebody's encoder, run by onnxruntime on the CPU; see :class:`Encoder` for what it has in common with others.
+
+    Attributes:
+        path: the file.
+        credits: where it comes from and under which license, as its file says; empty where it does not.
+    """
+
+    batch = 32
+
+    def __init__(self, path: Path, spec: ModalitySpec, session: onnxruntime.InferenceSession, width: int, notes: dict[str, str]) -> None:
+        self.path, self.spec, self.embedding_dim = path, spec, width
+        self.digest = sha256(path)
+        self.credits = ", ".join(notes[key] for key in ("aecf.source", "aecf.license") if notes.get(key))
+        self._session, self._input = session, INPUTS[spec.kind]
+        self._one_at_a_time = session.get_inputs()[0].shape[0] == 1
+
+    def __reduce__(self) -> tuple:
+        """Another process opens the file again."""
+        return open_encoder, (self.path.absolute(), self.spec.name)
+
+    def encode(self, samples: np.ndarray) -> np.ndarray:
+        """See :class:`Encoder`.
+
+        Raises:
+            EncoderError: an embedding is not finite.
+        """
+        if not len(samples):
+            return np.zeros((0, self.embedding_dim), np.float32)
+        groups = np.split(samples, len(samples)) if self._one_at_a_time else [samples]
+        embeddings = np.concatenate([self._session.run([OUTPUT], {self._input: as_input(of)})[0] for of in groups])
+        if not np.isfinite(embeddings).all():
+            raise EncoderError(f"{self.path}: gives an embedding that is not finite; correct the encoder, or the data of {self.spec.name}")
+        return embeddings
+
+
+def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder:
+    """Open an encoder that `aecf wrap-encoder` wrote, or one of a bundle, for the modality ``name``.
+
+    Sizes come from the graph; kind, rate and window from the metadata in the file, or from the ``bundle.yaml`` beside it.
+
+    Raises:
+        EncoderError: no such file, not such a graph, weights kept in another file, a fixed batch of several, or no rate of the sound.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise EncoderError(f"{path}: no such file; name an encoder (.onnx) that `aecf wrap-encoder` wrote, or one of a bundle")
+    try:
+        tensors = onnx.load(path, load_external_data=False).graph.initializer
+        if any(of.data_location == onnx.TensorProto.EXTERNAL for of in tensors):
+            raise EncoderError(f"{path}: keeps its weights in another file; save it as one file (onnx.save does)")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except EncoderError:
+        raise
+    except Exception as error:  # onnx and onnxruntime raise whatever a file makes them stumble over
+        raise EncoderError(f"{path}: not an ONNX graph that runs here ({first_line(error)}); export it again") from None
+    notes = dict(session.get_modelmeta().custom_metadata_map)
+    spec = _spec(path, name, session, notes)
+    count = 1 if session.get_inputs()[0].shape[0] == 1 else 2
+    sample = np.zeros((count, *spec.sample_shape), np.uint8 if spec.kind == "image" else np.float32)
+    try:
+        found = session.run([OUTPUT], {INPUTS[spec.kind]: sample})[0]
+    except Exception as error:
+        raise EncoderError(f"{path}: does not take {count} samples at once ({first_line(error)}); export it with a free batch axis") from None
+    if found.ndim != 2 or len(found) != count or found.dtype != np.float32:
+        raise EncoderError(f"{path}: gives {found.dtype} {found.shape} for {count} samples where float32 ({count}, D) is due; wrap it with `aecf wrap-encoder`")
+    return FrozenEncoder(path, spec, session, found.shape[1], notes)
+
+
+def _spec(path: Path, name: str, session: onnxruntime.InferenceSession, notes: dict[str, str]) -> ModalitySpec:
+    inputs = {of.name: of for of in session.get_inputs()}
+    kind = next((kind for kind, due in INPUTS.items() if set(inputs) == {due}), None)
+    if kind is None or OUTPUT not in {of.name for of in session.get_outputs()}:
+        ends = f"takes {', '.join(inputs)} and gives {', '.join(of.name for of in session.get_outputs())}"
+        raise EncoderError(f"{path}: {ends} where `image`, `samples` or `vector` and `embedding` are due; wrap it with `aecf wrap-encoder`")
+    entry = inputs[INPUTS[kind]]
+    shape = entry.shape[1:]
+    due = "tensor(uint8) [batch, H, W, 3]" if kind == "image" else f"tensor(float) [batch, {'samples' if kind == 'audio' else 'dim'}]"
+    sizes_known = all(isinstance(size, int) and size > 0 for size in shape)
+    fits = len(shape) == 3 and shape[2] == 3 if kind == "image" else len(shape) == 1
+    if entry.type != due.split(" ")[0] or not sizes_known or not fits:
+        raise EncoderError(f"{path}: takes {entry.type} {entry.shape} where {due} is due, sizes fixed; wrap it with `aecf wrap-encoder`")
+    if kind == "image":
+        return ImageSpec(name=name, kind="image", height=shape[0], width=shape[1])
+    if kind == "vector":
+        return VectorSpec(name=name, kind="vector", dim=shape[0])
+    rate_hz, window_s = _rate(path, notes)
+    if round(rate_hz * window_s) != shape[0]:
+        due = f"{window_s:g} s at {rate_hz} Hz are {round(rate_hz * window_s)}"
+        raise EncoderError(f"{path}: takes {shape[0]} samples, and {due}; correct its metadata")
+    return AudioSpec(name=name, kind="audio", rate_hz=rate_hz, window_s=window_s)
+
+
+def _rate(path: Path, notes: dict[str, Any]) -> tuple[int, float]:
+    """Rate in Hz and window in seconds, from the file's own metadata or from the bundle that it lies in."""
+    try:
+        return round(float(notes["aecf.rate_hz"])), float(notes["aecf.window_s"])
+    except (KeyError, ValueError):
+        pass
+    if (path.parent / MANIFEST).is_file():
+        try:
+            found = next((m for m in load_manifest(path.parent).modalities if m.encoder == path.name and m.kind == "audio"), None)
+        except BundleError as error:
+            raise EncoderError(str(error)) from None
+        if found is not None:
+            return found.rate_hz, found.window_s
+    missing = f"neither its metadata nor a {MANIFEST} beside it says aecf.rate_hz and aecf.window_s"
+    raise EncoderError(f"{path}: {missing}; wrap it with `aecf wrap-encoder`")

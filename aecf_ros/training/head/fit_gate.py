@@ -1,0 +1,118 @@
+"""The evidence gate of a head: how far each modality is trusted, fitted out of fold, and what the calibration part makes of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from aecf_ros.fusion.calibration.crossfit import CrossFitConfig, fit_reliability, settle
+from aecf_ros.fusion.layer import AECF
+from aecf_ros.fusion.calibration.monotone import choose_reach
+from aecf_ros.training.calibration.calibrate import subset_logits
+from aecf_ros.training.run.config import ReliabilityConfig
+from aecf_ros.training.data.npy_dataset import NOTHING
+from aecf_ros.training.head.fit_loop import fingerprint, load_arrays, module_digest, save_arrays
+from aecf_ros.training.head.pairing import Pairs
+from aecf_ros.training.head.feature_tables import Table
+from aecf_ros.training.head.distributed import ALONE, Ranks
+
+MOST_ROWS = 50_000
+"""Rows of a modality that its cross-fit works on: a stand-in draws some 77,000 samples whatever there is, and the distances of
+more rows cost time alone."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What the calibration part decided. ``kept``: for each modality, whether its cross-fitted reliability stayed.
+
+    ``reach`` is that of the soft monotone lift, 0 for none.
+    """
+
+    kept: list[bool]
+    reach: float
+
+
+def fit_gate(
+    head: AECF, tables: Sequence[Table], config: ReliabilityConfig, seed: int, folder: Path, advance: Callable[[], None], ranks: Ranks = ALONE
+) -> AECF:
+    """A copy of an evidence-gate head with every modality's reliability fitted out of fold, over the kinds in its table.
+
+    Samples of nothing are left out: the experts were taught to say nothing of them, the stand-ins would not be, and the
+    doubt learned of stand-ins that guess would fall on experts that know. What is fitted is kept in ``folder`` modality
+    by modality; ``advance`` is called after each. Of several processes each fits its modalities, then takes up the others'; of
+    several threads each fits a modality at a time, because the matrices are too small to be shared well.
+    """
+    head = copy.deepcopy(head)
+    settings = CrossFitConfig(**config.cross_fit)
+
+    def take(m: int, table: Table) -> None:
+        reliability = head.gate.reliability[m]
+        key = fingerprint(
+            table.digest(), asdict(settings), seed, module_digest(head.experts[m]), module_digest(reliability), head.log_prior.numpy().tobytes()
+        )
+        path = folder / f"reliability-{key}.npz"
+        stored = load_arrays(path)
+        if stored is None:
+            columns = [torch.from_numpy(of[_cross_fit_rows(table)]) for of in vars(table).values()]
+            fit_reliability(head, m, *columns, settings, torch.Generator().manual_seed(seed + m))
+            stored = {name: value.numpy() for name, value in reliability.state_dict().items()}
+            save_arrays(path, stored)
+        reliability.load_state_dict({name: torch.from_numpy(value) for name, value in stored.items()})
+        advance()
+
+    mine = range(ranks.rank, len(tables), ranks.size)
+    threads = torch.get_num_threads()
+    workers = max(min(threads, len(mine)), 1)
+    torch.set_num_threads(threads // workers)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(take, mine, [tables[m] for m in mine]))
+    finally:
+        torch.set_num_threads(threads)
+    ranks.wait()
+    for m in {*range(len(tables))} - {*mine}:
+        take(m, tables[m])
+    return head.eval()
+
+
+def _cross_fit_rows(table: Table) -> np.ndarray:
+    """The labelled rows, or :data:`MOST_ROWS` of them spread evenly over kinds and clusters as they lie."""
+    rows = np.flatnonzero(table.labels != NOTHING)
+    return rows if len(rows) <= MOST_ROWS else rows[np.arange(MOST_ROWS) * len(rows) // MOST_ROWS]
+
+
+def settle_gate(
+    head: AECF, tables: Sequence[Table], pairs: Pairs, config: ReliabilityConfig
+) -> tuple[AECF, Settled]:
+    """A copy of a cross-fitted head as the calibration part wants it: each modality's reliability shifted to that part,
+    or dropped where it costs too much there; then the smallest lift of confidence that does its work.
+
+    Args:
+        head: as :func:`fit_gate` gives it.
+        tables: the calibration part.
+        pairs: fixed pairs of it.
+    """
+    head = copy.deepcopy(head).eval()
+    kept = []
+    for m, table in enumerate(tables):
+        columns = (torch.from_numpy(of) for of in (table.embeddings, table.labels, table.clusters))
+        kept.append(settle(head, m, *columns, config.deviation, config.price))
+    if head.monotone != "soft" or len(tables) == 1:
+        return head, Settled(kept, 0.0)
+    labeled = np.flatnonzero((pairs.labels != NOTHING) & pairs.present.all(1))
+    if not len(labeled):
+        return head, Settled(kept, 0.0)
+    inputs = [torch.from_numpy(of.embeddings[pairs.rows[labeled, m]]) for m, of in enumerate(tables)]
+    targets = torch.from_numpy(pairs.labels[labeled])
+    head.monotone = "off"
+    own = F.cross_entropy(subset_logits(head, inputs, (True,) * len(tables)), targets).item()
+    reach = choose_reach(head, inputs, targets, violation=config.violation, ceiling=own + config.lift_cost)
+    head.monotone, head.monotone_reach = ("soft", reach) if reach else ("off", head.monotone_reach)
+    return head, Settled(kept, reach)

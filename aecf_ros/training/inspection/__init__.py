@@ -1,0 +1,1 @@
+"""What labeled data holds: `aecf dataset inspect`."""

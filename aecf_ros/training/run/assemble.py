@@ -1,0 +1,183 @@
+"""A bundle from what was trained: its files, its manifest and its card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aecf_ros.core.bundle import FORMAT_VERSION, Manifest
+from aecf_ros.training.calibration.calibrate import Calibration
+from aecf_ros.training.evaluation.card import model_card
+from aecf_ros.training.run.config import TrainConfig
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.evaluation.evaluate import Evaluation, rounded
+from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, CalibratedHead, export_onnx, verify_encoder, verify_head, write_bundle
+from aecf_ros.training.features.encoder_training import TrainedEncoder, to_tensor
+from aecf_ros.training.features.onnx_encoder import INPUTS, OUTPUT, Encoder, FrozenEncoder
+from aecf_ros.training.head.fit_gate import Settled
+from aecf_ros.training.evaluation.multilabel_card import label_card
+from aecf_ros.training.head.multilabel_head import LabelCalibration
+from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.export.torch_programs import export_program
+from aecf_ros.training.calibration.drift_reference import drift_reference
+from aecf_ros.training.run.run_folder import version
+from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, save_head
+
+Writer = Callable[[Path], object]
+"""Writes a file of a bundle; raises ExportError where it does not compute what was trained."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run made: ``settled`` is None without an evidence gate."""
+
+    encoders: Mapping[str, Encoder]
+    head: CalibratedHead
+    calibration: Calibration | LabelCalibration
+    settled: Settled | None
+    evaluation: Evaluation
+
+
+def assemble(out: Path, corpus: Corpus, parts: Mapping[str, Part], trained: Trained, config: TrainConfig) -> Manifest:
+    """Write a verified bundle; files of others in ``out`` stay.
+
+    Raises:
+        ExportError: a graph does not compute what was trained.
+    """
+    names = corpus.names
+    files: dict[str, Writer] = {f"{name}_encoder.onnx": _encoder_writer(corpus, trained.encoders[name]) for name in names}
+    files["head.onnx"] = head_writer(trained.head, names, parts["test"].embeddings)
+    if not corpus.multilabel:
+        files[HEAD_WEIGHTS] = lambda path: save_head(path, trained.head.fusion, trained.calibration, config.head.options)
+    if config.programs:
+        files |= {f"{name}_encoder.pt2": _program_writer(corpus, encoder) for name, encoder in trained.encoders.items()}
+    fields = _fields(out.name, corpus, parts, trained, config)
+    placeholder = dict.fromkeys([*files, "MODEL_CARD.md"], "0" * 64)
+    manifest = Manifest.model_validate(fields | {"files": placeholder})
+    if isinstance(trained.calibration, LabelCalibration):
+        card = label_card(manifest, trained.calibration, trained.evaluation, corpus, parts)
+    else:
+        card = model_card(manifest, trained.calibration, trained.evaluation, trained.settled, corpus, parts)
+    return write_bundle(out, files, card, lambda hashes: Manifest.model_validate(fields | {"files": hashes}))
+
+
+def _encoder_writer(corpus: Corpus, encoder: Encoder) -> Writer:
+    if isinstance(encoder, FrozenEncoder):
+        return lambda path: shutil.copyfile(encoder.path, path)
+
+    def write(path: Path) -> None:
+        sample = to_tensor(_samples(corpus, encoder, 16))
+        input_name = INPUTS[encoder.spec.kind]
+        export_onnx(encoder.module, [sample], [input_name], [OUTPUT], path)
+        verify_encoder(encoder.module, path, sample, input_name)
+
+    return write
+
+
+def _program_writer(corpus: Corpus, encoder: TrainedEncoder) -> Writer:
+    return lambda path: export_program(encoder.module, to_tensor(_samples(corpus, encoder, 1)), path)
+
+
+def _samples(corpus: Corpus, encoder: Encoder, count: int) -> np.ndarray:
+    """The first samples of the test part."""
+    name = encoder.spec.name
+    batches = (batch.inputs[name] for unit in corpus.parts["test"] for batch in unit.batches(count) if len(batch.inputs.get(name, ())))
+    return next(batches)[:count]
+
+
+def head_writer(head: CalibratedHead, names: Sequence[str], embeddings: Sequence[np.ndarray]) -> Writer:
+    """What exports a head and holds the graph to it.
+
+    Args:
+        embeddings: float32 ``(N_m, D_m)`` of each modality, of which the first are what it is held to.
+    """
+
+    def write(path: Path) -> None:
+        sample = [torch.from_numpy(of[np.resize(np.arange(len(of)), 256)]) for of in embeddings]
+        present = torch.ones(len(sample[0]), len(names), dtype=torch.bool)
+        export_onnx(head, [*sample, present], [*(f"embedding_{name}" for name in names), "present"], HEAD_OUTPUTS, path)
+        verify_head(head, path, sample, names)
+
+    return write
+
+
+def _fields(name: str, corpus: Corpus, parts: Mapping[str, Part], trained: Trained, config: TrainConfig) -> dict:
+    calibration, encoders = trained.calibration, trained.encoders
+    pairs = parts["calibration"].calibration_pairs(config.pairs, config.seed)
+    live = [of[pairs.rows[:, m]] for m, of in enumerate(parts["calibration"].embeddings)]
+    credits = [f"encoder of {of.spec.name}: {of.credits}" for of in encoders.values() if isinstance(of, FrozenEncoder) and of.credits]
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "description": config.description or corpus.description,
+        "task": "multilabel" if corpus.multilabel else "multiclass",
+        "labels": list(corpus.labels),
+        "modalities": [
+            of.spec.model_dump(mode="json", exclude={"sources"}) | {"encoder": f"{of.spec.name}_encoder.onnx", "embedding_dim": of.embedding_dim}
+            for of in (encoders[name] for name in corpus.names)
+        ],
+        "head": "head.onnx",
+        "head_weights": None if corpus.multilabel else HEAD_WEIGHTS,
+        "drift": drift_reference(trained.head, corpus.names, live, pairs.present).model_dump(),
+        "calibration": {
+            "method": _label_method() if corpus.multilabel else f"{_method(trained.settled)}; set_threshold is the least probability in a set",
+            "coverage": calibration.coverage,
+            "subsets": {
+                fit.name: {
+                    "samples": fit.samples,
+                    "temperature": round(fit.temperature, 6),
+                    "set_threshold": round(fit.set_threshold, 8),
+                }
+                for fit in calibration.fits
+            },
+        },
+        "training": {
+            "data": [*corpus.sources, *credits],
+            "seed": config.seed,
+            "config": _portable(config),
+            "created": datetime.now(UTC).date().isoformat(),
+            "samples": _counts(corpus, parts),
+            "aecf_ros_version": version(),
+        },
+        "metrics": rounded(trained.evaluation.metrics),
+    }
+
+
+def _portable(config: TrainConfig) -> dict:
+    """The configuration without the folders of the machine it was used on."""
+    fields = config.model_dump(mode="json")
+    for of in fields["encoders"].values():
+        of["onnx"] = of["onnx"] and Path(of["onnx"]).name
+    return fields
+
+
+def _counts(corpus: Corpus, parts: Mapping[str, Part]) -> dict[str, int]:
+    """Samples of each modality in each part, those that encoders were trained on first."""
+    counts = {}
+    if not corpus.paired and any(corpus.parts.get("encoders", ())):
+        for name in corpus.names:
+            counts[f"encoders/{name}"] = sum(len(of.labels) for of in corpus.parts["encoders"] if of.modality == name)
+    for part, of in parts.items():
+        counts |= {f"{part}/{name}": len(table) for name, table in zip(corpus.names, of.clean, strict=True)}
+    return counts
+
+
+def _label_method() -> str:
+    return (
+        "scale and shift of each label's log-odds and a split-conformal threshold for each label that is there, by presence pattern; temperature is "
+        "the median over labels of 1 / scale, set_threshold that of the least probability in a set"
+    )
+
+
+def _method(settled: Settled | None) -> str:
+    conformal = "split-conformal threshold for each presence pattern"
+    if settled is None:
+        return f"temperature and {conformal}"
+    fitted = "fitted out of fold and shifted to" if any(settled.kept) else "shifted to"
+    return f"reliability of each modality {fitted} the calibration part, no temperature; {conformal}"

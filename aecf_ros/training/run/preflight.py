@@ -1,0 +1,73 @@
+"""What a configuration says of the encoders, and whether it goes with the data; asked before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aecf_ros.training.run.config import ConfigError, TrainConfig
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.data.npy_dataset import ModalitySpec, VectorSpec
+from aecf_ros.training.features.encoder_training import samples_of
+from aecf_ros.training.features.onnx_encoder import INPUTS, FrozenEncoder, open_encoder
+from aecf_ros.training.head.train_head import new_head
+from aecf_ros.training.run.stages import HEAD_SEED, units_of
+
+
+def frozen_encoders(config: TrainConfig) -> dict[str, FrozenEncoder]:
+    """The encoders that a configuration names files of, by modality, in its order; empty where all are trained here.
+
+    Raises:
+        EncoderError: one of them cannot be used.
+    """
+    return {name: open_encoder(of.onnx, name, config.threads) for name, of in config.encoders.items() if of.onnx is not None}
+
+
+def given_specs(config: TrainConfig) -> list[ModalitySpec]:
+    """What a configuration itself says of modalities, in its order: what its encoders take, and how long its vectors are.
+
+    Raises:
+        EncoderError: an encoder cannot be used.
+    """
+    frozen = frozen_encoders(config)
+    vectors = {name: VectorSpec(name=name, kind="vector", dim=of.vector) for name, of in config.encoders.items() if of.vector is not None}
+    return [frozen[name].spec if name in frozen else vectors[name] for name in config.encoders if name in frozen or name in vectors]
+
+
+def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
+    """The frozen encoders of a run. What is wrong with its configuration is said now rather than after an hour of encoders.
+
+    Raises:
+        ConfigError, DatasetError, EncoderError: as :func:`train`.
+    """
+    frozen = frozen_encoders(config)
+    for name, of in config.encoders.items():
+        whole_kind = name in INPUTS and of.onnx is None and of.vector is None
+        if name not in corpus.names and not whole_kind:
+            raise ConfigError(f"encoders.{name}: the data has no such modality; it has {', '.join(corpus.names)}")
+    if config.programs and frozen:
+        raise ConfigError(f"programs: {next(iter(frozen))} has a frozen encoder, of which no program can be made; set programs=false")
+    _check_vectors(corpus, frozen, config)
+    new_head(_widths(corpus, frozen, config), corpus.classes, config.head, config.seed + HEAD_SEED, corpus.multilabel)
+    for m in corpus.modalities:
+        if m.name not in frozen and not isinstance(m, VectorSpec):
+            samples_of(units_of(corpus, "encoders", m.name))
+    return frozen
+
+
+def _check_vectors(corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig) -> None:
+    modalities = {m.name: m for m in corpus.modalities}
+    for name, of in config.encoders.items():
+        found = modalities.get(name)
+        if of.vector is not None and not isinstance(found, VectorSpec):
+            raise ConfigError(f"encoders.{name}.vector: it is {found.kind} there; leave it out")
+        if of.vector is not None and of.vector != found.dim:
+            raise ConfigError(f"encoders.{name}.vector: the data has {found.dim} numbers; write that, or leave it out")
+    if config.programs and (vectors := [m.name for m in modalities.values() if isinstance(m, VectorSpec) and m.name not in frozen]):
+        raise ConfigError(f"programs: {vectors[0]} is vectors, of which no program is made; set programs=false")
+
+
+def _widths(corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig) -> list[int]:
+    return [
+        frozen[m.name].embedding_dim if m.name in frozen else m.dim if isinstance(m, VectorSpec) else config.encoder(m.name, m.kind).embedding_dim
+        for m in corpus.modalities
+    ]

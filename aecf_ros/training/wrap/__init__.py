@@ -1,0 +1,1 @@
+"""Preprocessing put into an encoder's graph: `aecf wrap-encoder`."""
