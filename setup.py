@@ -33,7 +33,10 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         *shared_files(),
         # `aecf replay` writes them into recordings, also where ROS is not installed.
-        (f"share/{NAME}/msg", sorted(os.path.join("aecf_msgs", "msg", name) for name in os.listdir(os.path.join("aecf_msgs", "msg")))),
+        (
+            f"share/{NAME}/msg",
+            sorted(os.path.join("aecf_msgs", "msg", name) for name in os.listdir(os.path.join("aecf_msgs", "msg"))),
+        ),
     ],
     zip_safe=False,
     # rclpy and the message packages come from the ROS installation: pip cannot provide them.

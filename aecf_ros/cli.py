@@ -1,4 +1,5 @@
 """`aecf` and its subcommands. Each is imported when it is asked for, so that none pays for another's libraries."""
+
 from __future__ import annotations
 
 import importlib
@@ -10,19 +11,40 @@ from aecf_ros import __version__
 
 _TRAINING = ("onnx", "onnxscript", "safetensors", "sklearn", "soundfile", "torch")
 _COMMANDS = {
-    "calibrate": ("aecf_ros.commands.calibrate:calibrate_command", "Fit calibration again to a recording of this robot."),
-    "compare": ("aecf_ros.commands.compare:compare_command", "Compare two bundles on the same samples, with intervals."),
+    "calibrate": (
+        "aecf_ros.commands.calibrate:calibrate_command",
+        "Fit calibration again to a recording of this robot.",
+    ),
+    "compare": (
+        "aecf_ros.commands.compare:compare_command",
+        "Compare two bundles on the same samples, with intervals.",
+    ),
     "dataset": ("aecf_ros.commands.dataset:dataset_command", "Look at labelled data before training on it."),
     "demo": ("aecf_ros.commands.demo:demo_command", "Watch the fusion node keep predicting while its sensors fail."),
-    "doctor": ("aecf_ros.commands.doctor:doctor_command", "Say what this machine has, what is wrong with it, and what to do."),
-    "evaluate": ("aecf_ros.commands.evaluate:evaluate_command", "Replay recordings through the node's pipeline, with any sensor failing."),
-    "export": ("aecf_ros.training.export.torch_export:export_command", "Write a bundle's head as a torch exported program."),
+    "doctor": (
+        "aecf_ros.commands.doctor:doctor_command",
+        "Say what this machine has, what is wrong with it, and what to do.",
+    ),
+    "evaluate": (
+        "aecf_ros.commands.evaluate:evaluate_command",
+        "Replay recordings through the node's pipeline, with any sensor failing.",
+    ),
+    "export": (
+        "aecf_ros.training.export.torch_export:export_command",
+        "Write a bundle's head as a torch exported program.",
+    ),
     "inspect": ("aecf_ros.commands.inspect:inspect_command", "Show what a bundle holds, and whether it verifies."),
     "quantize": ("aecf_ros.commands.train:quantize_command", "Write a bundle again in fp16 or int8, measured."),
-    "replay": ("aecf_ros.commands.replay:replay_command", "Write a recording again with what the node would have published."),
+    "replay": (
+        "aecf_ros.commands.replay:replay_command",
+        "Write a recording again with what the node would have published.",
+    ),
     "train": ("aecf_ros.commands.train:train_command", "Turn labelled data into a model bundle."),
     "watch": ("aecf_ros.commands.watch:watch_command", "Watch a running fusion node live."),
-    "wrap-encoder": ("aecf_ros.training.wrap.command:wrap_command", "Put an ONNX encoder's preprocessing into its graph, and check it."),
+    "wrap-encoder": (
+        "aecf_ros.training.wrap.command:wrap_command",
+        "Put an ONNX encoder's preprocessing into its graph, and check it.",
+    ),
 }
 """Name -> where the command is, and what it does, for ``aecf --help``."""
 
@@ -40,9 +62,13 @@ class _Commands(click.Group):
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("aecf_ros"):
                 raise
-            raise click.ClickException(f"`aecf {name}` needs the package '{error.name}'; {_how_to_get(error.name)}") from None
+            raise click.ClickException(
+                f"`aecf {name}` needs the package '{error.name}'; {_how_to_get(error.name)}"
+            ) from None
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in _COMMANDS and (near := get_close_matches(args[0], _COMMANDS, n=1)):
             ctx.fail(f"no such command '{args[0]}'; did you mean {near[0]}?")
         return super().resolve_command(ctx, args)
@@ -55,7 +81,9 @@ class _Commands(click.Group):
 def _how_to_get(package: str) -> str:
     if package == "rclpy":
         return "source the setup.bash of a ROS installation, or `make setup-demo` for the wheels"
-    return f"pip install {'torch onnx onnxscript safetensors scikit-learn soundfile' if package in _TRAINING else package}"
+    return (
+        f"pip install {'torch onnx onnxscript safetensors scikit-learn soundfile' if package in _TRAINING else package}"
+    )
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

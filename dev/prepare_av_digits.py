@@ -126,7 +126,9 @@ def fill(plan: Plan, shape: tuple[int, ...], dtype: type, work, workers: int, ti
     np.lib.format.open_memmap(plan.file, mode="w+", dtype=dtype, shape=(n, *shape)).flush()
     for column in ("labels", "sources", "clusters"):
         np.save(plan.file.with_name(f"{plan.file.stem}_{column}.npy"), getattr(plan, column))
-    spawn = multiprocessing.get_context("spawn")  # a fork would take over the threads and signal handlers of whoever calls this
+    spawn = multiprocessing.get_context(
+        "spawn"
+    )  # a fork would take over the threads and signal handlers of whoever calls this
     with (
         ProcessPoolExecutor(workers, mp_context=spawn, initializer=_take_plan, initargs=(plan,)) as pool,
         click.progressbar(length=n, label=title) as bar,

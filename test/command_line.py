@@ -1,4 +1,5 @@
 """`aecf` as it is typed."""
+
 from click.testing import CliRunner, Result
 
 from aecf_ros.cli import main

@@ -3,6 +3,7 @@
 Three labels. A camera's embedding is the mean red, green and blue of its image; a microphone's is the power of its tones at 50, 100 and
 200 Hz; a vector's is itself. The head adds ten times the embeddings of what is present and takes the softmax, so that red and 50 Hz both say ``red``.
 """
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,11 +44,18 @@ def _value(name: str, dtype: int, *shape: int) -> onnx.ValueInfoProto:
 
 def write_image_encoder(path: Path, height: int = SIDE, width: int = SIDE, output: str = "embedding") -> None:
     """Mean color in [0, 1]: uint8 [batch, height, width, 3] -> float32 [batch, 3]."""
-    nodes = [helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
-             helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[1, 2], keepdims=0),
-             helper.make_node("Div", ["mean", "full"], [output])]
-    _save(path, nodes, [_value("image", TensorProto.UINT8, height, width, 3)], [_value(output, TensorProto.FLOAT, 3)],
-          [_constant("full", np.float32(255))])
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("Div", ["mean", "full"], [output]),
+    ]
+    _save(
+        path,
+        nodes,
+        [_value("image", TensorProto.UINT8, height, width, 3)],
+        [_value(output, TensorProto.FLOAT, 3)],
+        [_constant("full", np.float32(255))],
+    )
 
 
 def write_audio_encoder(path: Path) -> None:
@@ -56,24 +64,40 @@ def write_audio_encoder(path: Path) -> None:
     phase = 2 * np.pi * np.outer(np.arange(n) / RATE_HZ, TONES_HZ)
     waves = np.stack([np.cos(phase), np.sin(phase)], axis=2).reshape(n, 6) * 2 / n
     pairs = np.repeat(np.eye(3), 2, axis=0)
-    nodes = [helper.make_node("MatMul", ["samples", "waves"], ["parts"]), helper.make_node("Mul", ["parts", "parts"], ["powers"]),
-             helper.make_node("MatMul", ["powers", "pairs"], ["embedding"])]
-    _save(path, nodes, [_value("samples", TensorProto.FLOAT, n)], [_value("embedding", TensorProto.FLOAT, 3)],
-          [_constant("waves", waves.astype(np.float32)), _constant("pairs", pairs.astype(np.float32))])
+    nodes = [
+        helper.make_node("MatMul", ["samples", "waves"], ["parts"]),
+        helper.make_node("Mul", ["parts", "parts"], ["powers"]),
+        helper.make_node("MatMul", ["powers", "pairs"], ["embedding"]),
+    ]
+    _save(
+        path,
+        nodes,
+        [_value("samples", TensorProto.FLOAT, n)],
+        [_value("embedding", TensorProto.FLOAT, 3)],
+        [_constant("waves", waves.astype(np.float32)), _constant("pairs", pairs.astype(np.float32))],
+    )
 
 
 def write_vector_encoder(path: Path) -> None:
     """The vector itself: float32 [batch, 3] -> float32 [batch, 3]."""
-    _save(path, [helper.make_node("Identity", ["vector"], ["embedding"])], [_value("vector", TensorProto.FLOAT, 3)], [_value("embedding", TensorProto.FLOAT, 3)], [])
+    _save(
+        path,
+        [helper.make_node("Identity", ["vector"], ["embedding"])],
+        [_value("vector", TensorProto.FLOAT, 3)],
+        [_value("embedding", TensorProto.FLOAT, 3)],
+        [],
+    )
 
 
 def write_head(path: Path, names: list[str]) -> None:
     """The sum of the present embeddings, through a softmax; see the module's docstring."""
     nodes, stacked = [], []
     for m, name in enumerate(names):
-        nodes += [helper.make_node("Gather", ["present", f"column_{m}"], [f"present_{m}"], axis=1),
-                  helper.make_node("Where", [f"present_{m}", f"embedding_{name}", "zero"], [f"kept_{m}"]),
-                  helper.make_node("Unsqueeze", [f"kept_{m}", "one_axis"], [f"row_{m}"])]
+        nodes += [
+            helper.make_node("Gather", ["present", f"column_{m}"], [f"present_{m}"], axis=1),
+            helper.make_node("Where", [f"present_{m}", f"embedding_{name}", "zero"], [f"kept_{m}"]),
+            helper.make_node("Unsqueeze", [f"kept_{m}", "one_axis"], [f"row_{m}"]),
+        ]
         stacked.append(f"row_{m}")
 
     def node(kind: str, inputs: list[str], output: str, **attributes: object) -> None:
@@ -102,16 +126,36 @@ def write_head(path: Path, names: list[str]) -> None:
     node("Less", ["how_many", "half"], "nobody")
     node("Where", ["nobody", "no_stream", "code"], "abstain_code")
     m = len(names)
-    outputs = [_value("probabilities", TensorProto.FLOAT, 3), _value("confidence", TensorProto.FLOAT), _value("gate_weights", TensorProto.FLOAT, m),
-               _value("gate_entropy", TensorProto.FLOAT), _value("agreement", TensorProto.FLOAT),
-               _value("modality_probabilities", TensorProto.FLOAT, m, 3), _value("prediction_set", TensorProto.BOOL, 3),
-               _value("abstain_code", TensorProto.INT64)]
+    outputs = [
+        _value("probabilities", TensorProto.FLOAT, 3),
+        _value("confidence", TensorProto.FLOAT),
+        _value("gate_weights", TensorProto.FLOAT, m),
+        _value("gate_entropy", TensorProto.FLOAT),
+        _value("agreement", TensorProto.FLOAT),
+        _value("modality_probabilities", TensorProto.FLOAT, m, 3),
+        _value("prediction_set", TensorProto.BOOL, 3),
+        _value("abstain_code", TensorProto.INT64),
+    ]
     constants = [_constant(f"column_{i}", np.array([i])) for i in range(m)] + [
-        _constant("zero", np.zeros((1, 1), np.float32)), _constant("one_axis", np.array([1])), _constant("ten", np.float32(10)),
-        _constant("one", np.ones((1, 1), np.float32)), _constant("one_scalar", np.float32(1)), _constant("zero_scalar", np.float32(0)),
-        _constant("tenth", np.float32(0.1)), _constant("half", np.float32(0.5)), _constant("low_confidence", np.int64(3)),
-        _constant("no_code", np.int64(0)), _constant("no_stream", np.int64(1))]
-    _save(path, nodes, [_value(f"embedding_{n}", TensorProto.FLOAT, 3) for n in names] + [_value("present", TensorProto.BOOL, m)], outputs, constants)
+        _constant("zero", np.zeros((1, 1), np.float32)),
+        _constant("one_axis", np.array([1])),
+        _constant("ten", np.float32(10)),
+        _constant("one", np.ones((1, 1), np.float32)),
+        _constant("one_scalar", np.float32(1)),
+        _constant("zero_scalar", np.float32(0)),
+        _constant("tenth", np.float32(0.1)),
+        _constant("half", np.float32(0.5)),
+        _constant("low_confidence", np.int64(3)),
+        _constant("no_code", np.int64(0)),
+        _constant("no_stream", np.int64(1)),
+    ]
+    _save(
+        path,
+        nodes,
+        [_value(f"embedding_{n}", TensorProto.FLOAT, 3) for n in names] + [_value("present", TensorProto.BOOL, m)],
+        outputs,
+        constants,
+    )
 
 
 def write_bundle(directory: Path, modalities: dict[str, str] = CAMERA_AND_AUDIO) -> Path:
@@ -122,13 +166,24 @@ def write_bundle(directory: Path, modalities: dict[str, str] = CAMERA_AND_AUDIO)
         encoder = f"{name}_encoder.onnx"
         if kind == "image":
             write_image_encoder(directory / encoder)
-            specs.append({"name": name, "kind": kind, "encoder": encoder, "embedding_dim": 3, "height": SIDE, "width": SIDE})
+            specs.append(
+                {"name": name, "kind": kind, "encoder": encoder, "embedding_dim": 3, "height": SIDE, "width": SIDE}
+            )
         elif kind == "vector":
             write_vector_encoder(directory / encoder)
             specs.append({"name": name, "kind": kind, "encoder": encoder, "embedding_dim": 3, "dim": 3})
         else:
             write_audio_encoder(directory / encoder)
-            specs.append({"name": name, "kind": kind, "encoder": encoder, "embedding_dim": 3, "rate_hz": RATE_HZ, "window_s": WINDOW_S})
+            specs.append(
+                {
+                    "name": name,
+                    "kind": kind,
+                    "encoder": encoder,
+                    "embedding_dim": 3,
+                    "rate_hz": RATE_HZ,
+                    "window_s": WINDOW_S,
+                }
+            )
     write_head(directory / "head.onnx", list(modalities))
     write_tiny_manifest(directory, specs)
     return directory
@@ -138,18 +193,43 @@ def write_tiny_manifest(directory: Path, specs: list[dict]) -> None:
     """Write ``bundle.yaml`` for the graphs that lie in ``directory``, with their hashes as they are now."""
     names = [spec["name"] for spec in specs]
     subsets = ["+".join(n for i, n in enumerate(names) if pattern >> i & 1) for pattern in range(1, 2 ** len(names))]
-    write_manifest(Manifest.model_validate({
-        "format_version": 1, "name": "tiny", "labels": LABELS, "modalities": specs, "head": "head.onnx",
-        "calibration": {"method": "by hand", "coverage": 0.9, "subsets": dict.fromkeys(subsets, {"samples": 1, "temperature": 1, "set_threshold": 0.1})},
-        "training": {"data": [], "samples": {}, "seed": 0, "created": "2026-11-21", "aecf_ros_version": "0.1.0"}, "metrics": {},
-        "files": {path.name: sha256(path) for path in sorted(directory.glob("*.onnx"))}}), directory)
+    write_manifest(
+        Manifest.model_validate(
+            {
+                "format_version": 1,
+                "name": "tiny",
+                "labels": LABELS,
+                "modalities": specs,
+                "head": "head.onnx",
+                "calibration": {
+                    "method": "by hand",
+                    "coverage": 0.9,
+                    "subsets": dict.fromkeys(subsets, {"samples": 1, "temperature": 1, "set_threshold": 0.1}),
+                },
+                "training": {
+                    "data": [],
+                    "samples": {},
+                    "seed": 0,
+                    "created": "2026-11-21",
+                    "aecf_ros_version": "0.1.0",
+                },
+                "metrics": {},
+                "files": {path.name: sha256(path) for path in sorted(directory.glob("*.onnx"))},
+            }
+        ),
+        directory,
+    )
 
 
 @pytest.fixture
 def ray_on_two_cpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Ray on this machine, patient with a busy one; whoever connects uses it."""
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install aecf_ros[fleet]")
-    for name, value in (("USAGE_STATS_ENABLED", "0"), ("raylet_start_wait_time_s", "300"), ("worker_register_timeout_seconds", "300")):
+    for name, value in (
+        ("USAGE_STATS_ENABLED", "0"),
+        ("raylet_start_wait_time_s", "300"),
+        ("worker_register_timeout_seconds", "300"),
+    ):
         monkeypatch.setenv(f"RAY_{name}", value)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from aecf_ros.core.bundle import Bundle, Manifest, load_bundle
 from aecf_ros.fusion import AECF
 from aecf_ros.training.calibration.calibrate import Calibration, calibrate
-from aecf_ros.training.run.config import CalibrationConfig
-from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, ExportedHead, export_onnx, verify_head, write_bundle
-from aecf_ros.training.head.pairing import Pairs
 from aecf_ros.training.calibration.drift_reference import drift_reference
+from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, ExportedHead, export_onnx, verify_head, write_bundle
 from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, save_head
+from aecf_ros.training.head.pairing import Pairs
+from aecf_ros.training.run.config import CalibrationConfig
 from test.conftest import LABELS, RATE_HZ, SIDE, WINDOW_S, write_audio_encoder, write_image_encoder
 
 NAMES = ["camera", "audio"]
@@ -29,7 +29,10 @@ class Draw:
         self.clusters = np.repeat(np.arange(spans), MOMENTS)
         self.labels = rng.integers(0, 3, spans)[self.clusters]
         self.embeddings = [
-            (np.eye(3)[self.labels] + noise * (rng.normal(size=(spans, 3))[self.clusters] + 0.5 * rng.normal(size=(len(self.labels), 3)))).astype(np.float32)
+            (
+                np.eye(3)[self.labels]
+                + noise * (rng.normal(size=(spans, 3))[self.clusters] + 0.5 * rng.normal(size=(len(self.labels), 3)))
+            ).astype(np.float32)
             for _ in NAMES
         ]
         self.present = np.ones((len(self.labels), 2), bool)
@@ -48,7 +51,10 @@ def fitted(options: dict, seed: int = 0) -> tuple[AECF, Calibration]:
     inputs, targets = [torch.from_numpy(of) for of in train.embeddings], torch.from_numpy(train.labels)
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
     for _ in range(60):
-        experts = [F.cross_entropy(head.log_prior + expert(of), targets) for expert, of in zip(head.experts, inputs, strict=True)]
+        experts = [
+            F.cross_entropy(head.log_prior + expert(of), targets)
+            for expert, of in zip(head.experts, inputs, strict=True)
+        ]
         optimizer.zero_grad()
         sum(experts).backward()
         optimizer.step()
@@ -76,7 +82,10 @@ def write_model(directory: Path, options: dict, seed: int = 0) -> Bundle:
         "head.onnx": write_head,
         HEAD_WEIGHTS: lambda path: save_head(path, head, calibration, options),
     }
-    subsets = {f.name: {"samples": f.samples, "temperature": f.temperature, "set_threshold": f.set_threshold} for f in calibration.fits}
+    subsets = {
+        f.name: {"samples": f.samples, "temperature": f.temperature, "set_threshold": f.set_threshold}
+        for f in calibration.fits
+    }
     fields = {
         "format_version": 1, "name": directory.name, "labels": LABELS, "head": "head.onnx", "head_weights": HEAD_WEIGHTS,
         "modalities": [
@@ -89,5 +98,10 @@ def write_model(directory: Path, options: dict, seed: int = 0) -> Bundle:
                      "config": {"calibration": {"coverage": 0.9, "minimum_samples": 50}, "pairs": {"nothing_share": 0.0, "test": 300}}},
         "metrics": {},
     }  # fmt: skip
-    write_bundle(directory, files, "# drawn\n\nThe original card.\n", lambda hashes: Manifest.model_validate(fields | {"files": hashes}))
+    write_bundle(
+        directory,
+        files,
+        "# drawn\n\nThe original card.\n",
+        lambda hashes: Manifest.model_validate(fields | {"files": hashes}),
+    )
     return load_bundle(directory)

@@ -2,6 +2,7 @@
 
 ``fusion`` and ``runtime`` never meet; ``core`` knows nobody; torch stays in ``fusion`` and ``training``, rclpy in ``nodes``.
 """
+
 import ast
 import json
 import shutil
@@ -20,18 +21,46 @@ ALLOWED = {
     "health": {"core", "health", "modalities", "numpy"},
     "runtime": {"core", "modalities", "health", "runtime", "numpy", "onnxruntime"},
     "fusion": {"fusion", "torch"},
-    "training": {"core", "modalities", "health", "fusion", "training", "numpy", "torch", "onnx", "onnxruntime", "safetensors", "click", "rich", "matplotlib"} | YAML_RECORDS,
-    "replay": {"core", "modalities", "health", "runtime", "replay", "numpy", "rosbags", "matplotlib", "rich"} | YAML_RECORDS,
+    "training": {
+        "core",
+        "modalities",
+        "health",
+        "fusion",
+        "training",
+        "numpy",
+        "torch",
+        "onnx",
+        "onnxruntime",
+        "safetensors",
+        "click",
+        "rich",
+        "matplotlib",
+    }
+    | YAML_RECORDS,
+    "replay": {"core", "modalities", "health", "runtime", "replay", "numpy", "rosbags", "matplotlib", "rich"}
+    | YAML_RECORDS,
 }
 """Room -> rooms and third-party packages that any of its modules may import."""
 
 ALLOWED_IN_MODULE = {
-    "core.bundle": YAML_RECORDS, "core.ray_cluster": {"ray"}, "runtime.torch_backend": {"torch"},
-    "modalities.corruptions": {"torch"}, "modalities.image.corruptions": {"torch"}, "modalities.audio.corruptions": {"torch"},
-    "modalities.vector.corruptions": {"torch"}, "modalities.audio.files": {"soundfile"},
-    "replay.report.overlay": {"cv2"}, "replay.bag.writer": {"cv2"}, "replay.faults.message_edit": {"cv2"}, "replay.faults.content": {"cv2"},
-    "training.data.archives": {"soxr"}, "training.data.protocols": {"soxr"}, "training.data.table_probe": {"soundfile"},
-    "training.data.table_rows": {"pyarrow"}, "training.run.tune": {"optuna"}, "training.inspection.page": {"cv2"},
+    "core.bundle": YAML_RECORDS,
+    "core.ray_cluster": {"ray"},
+    "runtime.torch_backend": {"torch"},
+    "modalities.corruptions": {"torch"},
+    "modalities.image.corruptions": {"torch"},
+    "modalities.audio.corruptions": {"torch"},
+    "modalities.vector.corruptions": {"torch"},
+    "modalities.audio.files": {"soundfile"},
+    "replay.report.overlay": {"cv2"},
+    "replay.bag.writer": {"cv2"},
+    "replay.faults.message_edit": {"cv2"},
+    "replay.faults.content": {"cv2"},
+    "training.data.archives": {"soxr"},
+    "training.data.protocols": {"soxr"},
+    "training.data.table_probe": {"soundfile"},
+    "training.data.table_rows": {"pyarrow"},
+    "training.run.tune": {"optuna"},
+    "training.inspection.page": {"cv2"},
 }
 """Further packages that one module of a room may import."""
 
@@ -79,8 +108,15 @@ def imports_in_source(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             # `from aecf_ros import core` names its room in what it imports.
-            found |= {f"{module}.{alias.name}" for alias in node.names} if module == PACKAGE else {"." * node.level + module}
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module" and node.args and isinstance(node.args[0], ast.Constant):
+            found |= (
+                {f"{module}.{alias.name}" for alias in node.names} if module == PACKAGE else {"." * node.level + module}
+            )
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "attr", "") == "import_module"
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
             found.add(node.args[0].value)
     return found
 
@@ -88,8 +124,11 @@ def imports_in_source(file: Path) -> set[str]:
 def violations(room: str, importer: str, names: set[str]) -> list[str]:
     """The imports of a module (``room.module``) that its room may not have."""
     allowed = ALLOWED[room] | ALLOWED_IN_MODULE.get(importer, set())
-    return [f"{importer} imports {name}" for name in sorted(names)
-            if name.startswith(".") or (target(name) is not None and target(name) not in allowed)]
+    return [
+        f"{importer} imports {name}"
+        for name in sorted(names)
+        if name.startswith(".") or (target(name) is not None and target(name) not in allowed)
+    ]
 
 
 def violations_in_source(root: Path, room: str) -> list[str]:
@@ -103,8 +142,13 @@ def violations_in_source(root: Path, room: str) -> list[str]:
 
 def violations_while_importing(root: Path, room: str) -> list[str]:
     """Import every module of a room in a fresh interpreter: what they import themselves, and what comes along."""
-    done = subprocess.run([sys.executable, "-c", RECORDER, f"{PACKAGE}.{room}"], cwd=root, env={"PYTHONPATH": str(root), "PATH": ""},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RECORDER, f"{PACKAGE}.{room}"],
+        cwd=root,
+        env={"PYTHONPATH": str(root), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     recorded = json.loads(done.stdout)
     by_importer: dict[str, set[str]] = {}
@@ -139,7 +183,11 @@ def test_every_room_is_watched() -> None:
 
 
 def test_only_nodes_import_rclpy() -> None:
-    outside = [p for p in (ROOT / PACKAGE).rglob("*.py") if "nodes" not in p.parts and any(n.split(".")[0] == "rclpy" for n in imports_in_source(p))]
+    outside = [
+        p
+        for p in (ROOT / PACKAGE).rglob("*.py")
+        if "nodes" not in p.parts and any(n.split(".")[0] == "rclpy" for n in imports_in_source(p))
+    ]
     assert outside == []
 
 
@@ -152,32 +200,61 @@ def test_nodes_do_not_train() -> None:
 def test_the_command_line_imports_what_it_runs_only_when_it_runs() -> None:
     tree = ast.parse((ROOT / PACKAGE / "cli.py").read_text(encoding="utf-8"))
     at_the_top = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names} | {
-        node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+        node.module for node in tree.body if isinstance(node, ast.ImportFrom)
+    }
     assert {target(name) for name in at_the_top} - {None} == {"click"}
 
 
-@pytest.mark.parametrize(("room", "module", "line", "found"), [
-    ("core", "metrics/classification", "import torch", "core.metrics.classification imports torch"),
-    ("health", "monitor", "def f():\n    from aecf_ros.runtime import pipeline", "health.monitor imports aecf_ros.runtime"),
-    ("core", "drift", "import cv2", "core.drift imports cv2"),
-    ("core", "types", "from aecf_ros import replay", "core.types imports aecf_ros.replay"),
-    ("core", "types", "from . import decode", "core.types imports ."),
-    ("fusion", "layer", "from aecf_ros.runtime.pipeline import Pipeline", "fusion.layer imports aecf_ros.runtime.pipeline"),
-    ("runtime", "backends", "def f():\n    import aecf_ros.fusion.layer", "runtime.backends imports aecf_ros.fusion.layer"),
-    ("replay", "scoring/score", "import importlib\nimportlib.import_module('rclpy')", "replay.scoring.score imports rclpy"),
-])
-def test_a_forbidden_arrow_is_found_in_the_source(tmp_path: Path, room: str, module: str, line: str, found: str) -> None:
+@pytest.mark.parametrize(
+    ("room", "module", "line", "found"),
+    [
+        ("core", "metrics/classification", "import torch", "core.metrics.classification imports torch"),
+        (
+            "health",
+            "monitor",
+            "def f():\n    from aecf_ros.runtime import pipeline",
+            "health.monitor imports aecf_ros.runtime",
+        ),
+        ("core", "drift", "import cv2", "core.drift imports cv2"),
+        ("core", "types", "from aecf_ros import replay", "core.types imports aecf_ros.replay"),
+        ("core", "types", "from . import decode", "core.types imports ."),
+        (
+            "fusion",
+            "layer",
+            "from aecf_ros.runtime.pipeline import Pipeline",
+            "fusion.layer imports aecf_ros.runtime.pipeline",
+        ),
+        (
+            "runtime",
+            "backends",
+            "def f():\n    import aecf_ros.fusion.layer",
+            "runtime.backends imports aecf_ros.fusion.layer",
+        ),
+        (
+            "replay",
+            "scoring/score",
+            "import importlib\nimportlib.import_module('rclpy')",
+            "replay.scoring.score imports rclpy",
+        ),
+    ],
+)
+def test_a_forbidden_arrow_is_found_in_the_source(
+    tmp_path: Path, room: str, module: str, line: str, found: str
+) -> None:
     shutil.copytree(ROOT / PACKAGE, tmp_path / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / PACKAGE / room / f"{module}.py").open("a") as f:
         f.write(f"\n{line}\n")
     assert violations_in_source(tmp_path, room) == [found]
 
 
-@pytest.mark.parametrize(("line", "found"), [
-    ("import yaml", ["core.drift imports yaml"]),
-    ("from aecf_ros.runtime import trace", ["core.drift imports aecf_ros.runtime", "core loads aecf_ros.runtime"]),
-    ("import onnxruntime", ["core.drift imports onnxruntime", "core loads onnxruntime"]),
-])
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("import yaml", ["core.drift imports yaml"]),
+        ("from aecf_ros.runtime import trace", ["core.drift imports aecf_ros.runtime", "core loads aecf_ros.runtime"]),
+        ("import onnxruntime", ["core.drift imports onnxruntime", "core loads onnxruntime"]),
+    ],
+)
 def test_a_forbidden_arrow_is_found_while_importing(tmp_path: Path, line: str, found: list[str]) -> None:
     shutil.copytree(ROOT / PACKAGE, tmp_path / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / PACKAGE / "core" / "drift.py").open("a") as f:

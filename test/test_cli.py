@@ -1,4 +1,5 @@
 """`aecf`: every command is where the table says, and what cannot be had is said in one line."""
+
 import io
 
 import click
@@ -31,13 +32,22 @@ def test_a_misspelled_command_is_refused_with_the_nearest() -> None:
     assert "No such command 'x'" in CliRunner().invoke(main, ["x"]).output
 
 
-@pytest.mark.parametrize(("package", "module", "command", "words"), [
-    ("rclpy", "aecf_ros.commands.watch", "watch", "source the setup.bash of a ROS installation"),
-    ("torch", "aecf_ros.commands.train", "train", "pip install torch onnx onnxscript safetensors scikit-learn soundfile"),
-    ("rosbags", "aecf_ros.commands.replay", "replay", "pip install rosbags"),
-])
+@pytest.mark.parametrize(
+    ("package", "module", "command", "words"),
+    [
+        ("rclpy", "aecf_ros.commands.watch", "watch", "source the setup.bash of a ROS installation"),
+        (
+            "torch",
+            "aecf_ros.commands.train",
+            "train",
+            "pip install torch onnx onnxscript safetensors scikit-learn soundfile",
+        ),
+        ("rosbags", "aecf_ros.commands.replay", "replay", "pip install rosbags"),
+    ],
+)
 def test_a_package_that_is_not_there_is_named_with_how_to_get_it(
-        monkeypatch: pytest.MonkeyPatch, package: str, module: str, command: str, words: str) -> None:
+    monkeypatch: pytest.MonkeyPatch, package: str, module: str, command: str, words: str
+) -> None:
     def absent(name: str) -> None:
         assert name == module
         raise ModuleNotFoundError(name=package)

@@ -1,4 +1,5 @@
 """`aecf calibrate`: a bundle's calibration fitted again to labelled recordings of another robot."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,19 +13,19 @@ from rich.table import Table
 from aecf_ros.commands.recording import Reading, recording_options
 from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
-from aecf_ros.replay.bag.reader import AudioFormat, open_bag
-from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.samples import BagUnit, scan_recording
 from aecf_ros.replay.bag.discovery import find_recordings
-from aecf_ros.replay.scoring.label_spans import read_spans
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.bag.reader import AudioFormat, open_bag
+from aecf_ros.replay.samples import BagUnit, scan_recording
 from aecf_ros.replay.scoring.ground_truth import LabelError
+from aecf_ros.replay.scoring.label_spans import read_spans
 from aecf_ros.training.calibration.calibrate import CalibrationError
-from aecf_ros.training.run.config import CalibrationConfig, DataConfig
-from aecf_ros.training.export.head_graph import ExportError
-from aecf_ros.training.features.onnx_encoder import EncoderError, open_encoder
-from aecf_ros.training.evaluation.measure import specs_of, training_config
 from aecf_ros.training.calibration.recalibrate import Moments, RefitConfig
 from aecf_ros.training.calibration.recalibrate_bundle import refit_bundle, table
+from aecf_ros.training.evaluation.measure import specs_of, training_config
+from aecf_ros.training.export.head_graph import ExportError
+from aecf_ros.training.features.onnx_encoder import EncoderError, open_encoder
+from aecf_ros.training.run.config import CalibrationConfig, DataConfig
 
 BATCH = 32
 
@@ -63,15 +64,21 @@ def field_units(
             with open_bag(at) as bag:
                 scan = replace(scan, spans=read_spans(bag, labels, None))
         unknown |= {span.label for span in scan.spans} - set(classes)
-        unit = replace(scan, spans=[s for s in scan.spans if s.label in classes]).unit(specs, classes, data.stride_s, data.settle_s, data.max_age_s)
+        unit = replace(scan, spans=[s for s in scan.spans if s.label in classes]).unit(
+            specs, classes, data.stride_s, data.settle_s, data.max_age_s
+        )
         warnings += scan.losses
         if len(unit.labels):
             units.append(unit)
     if unknown:
-        warnings.append(f"labels {', '.join(sorted(unknown)[:5])} are none of the model's ({', '.join(manifest.labels)}); their spans are left out")
+        warnings.append(
+            f"labels {', '.join(sorted(unknown)[:5])} are none of the model's ({', '.join(manifest.labels)}); their spans are left out"
+        )
     if not units:
-        raise NoMoments(f"{path}: no labelled span that outlasts the settling after a change of label; label it by a topic or by --labels start_s,end_s,label"
-                        + "".join(f"; {line}" for line in warnings[-1:]))
+        raise NoMoments(
+            f"{path}: no labelled span that outlasts the settling after a change of label; label it by a topic or by --labels start_s,end_s,label"
+            + "".join(f"; {line}" for line in warnings[-1:])
+        )
     return units, warnings
 
 
@@ -96,25 +103,49 @@ def encode(bundle: Bundle, units: Sequence[BagUnit], advance: Callable[[int], No
             advance(len(batch.present))
         spans.append(first + unit.clusters)
         first = int(spans[-1].max()) + 1
-    return Moments([np.concatenate(of) for of in embeddings], np.concatenate(present), np.concatenate([u.labels for u in units]), np.concatenate(spans))
+    return Moments(
+        [np.concatenate(of) for of in embeddings],
+        np.concatenate(present),
+        np.concatenate([u.labels for u in units]),
+        np.concatenate(spans),
+    )
 
 
 def _asked(bundle: Bundle, coverage: float | None) -> RefitConfig:
     """What the trainer asked of the calibration part, with another coverage where one is given."""
     fields = bundle.manifest.training.config.get("calibration", {})
-    known = CalibrationConfig.model_validate({key: value for key, value in fields.items() if key in CalibrationConfig.model_fields})
-    return RefitConfig(coverage or bundle.manifest.calibration.coverage, known.minimum_samples, known.conflict_rate, known.outlier_rate)
+    known = CalibrationConfig.model_validate(
+        {key: value for key, value in fields.items() if key in CalibrationConfig.model_fields}
+    )
+    return RefitConfig(
+        coverage or bundle.manifest.calibration.coverage, known.minimum_samples, known.conflict_rate, known.outlier_rate
+    )
 
 
 @click.command("calibrate")
 @click.option("--model", required=True, type=PathArgument, help="Model bundle.")
 @click.option("--bag", required=True, type=PathArgument, help="Labelled recording of this robot, or a folder of them.")
-@click.option("--labels", type=PathArgument, default=None, help="CSV start_s,end_s,label; NAME.csv beside the recording or its label topic by default.")
+@click.option(
+    "--labels",
+    type=PathArgument,
+    default=None,
+    help="CSV start_s,end_s,label; NAME.csv beside the recording or its label topic by default.",
+)
 @recording_options
-@click.option("--coverage", type=click.FloatRange(0.5, 0.999), default=None, help="Of prediction sets; the bundle's by default. A lower one needs fewer spans.")
+@click.option(
+    "--coverage",
+    type=click.FloatRange(0.5, 0.999),
+    default=None,
+    help="Of prediction sets; the bundle's by default. A lower one needs fewer spans.",
+)
 @click.option("--out", required=True, type=PathArgument, help="Bundle directory to write.")
 def calibrate_command(
-    model: Path, bag: Path, labels: Path | None, reading: Reading, coverage: float | None, out: Path,
+    model: Path,
+    bag: Path,
+    labels: Path | None,
+    reading: Reading,
+    coverage: float | None,
+    out: Path,
 ) -> None:
     """Fit a bundle's calibration to labelled recordings of this robot; its weights and its test figures stay.
 
@@ -125,7 +156,9 @@ def calibrate_command(
     try:
         bundle = load_bundle(model)
         if bundle.manifest.task == "multilabel":
-            raise BundleError(f"{model}: its task is multilabel, and calibration is fitted again where a moment has one label; train it again with the new data")
+            raise BundleError(
+                f"{model}: its task is multilabel, and calibration is fitted again where a moment has one label; train it again with the new data"
+            )
         units, warnings = field_units(bundle, bag, labels, reading.topics, reading.audio_format)
         with bars_on_stderr() as bar:
             task = bar.add_task("encoding", total=sum(len(unit.labels) for unit in units))

@@ -1,4 +1,5 @@
 """`aecf compare`: is one model better than another, and is that more than luck."""
+
 from __future__ import annotations
 
 import json
@@ -10,30 +11,35 @@ from rich.table import Table
 from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.metrics.comparison import HEADER, Comparison, as_json, rows
+from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.faults.schedule import FaultError, load_faults
 from aecf_ros.replay.scoring.compare import compare_runs
 from aecf_ros.replay.scoring.driver import evaluate, read_truth, stream_kinds
-from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.faults.schedule import FaultError, load_faults
 from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.runtime.backends import BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 
 
-
 def _require_alike(first: Bundle, second: Bundle) -> None:
     several = next((bundle.directory for bundle in (first, second) if bundle.manifest.task == "multilabel"), None)
     if several is not None:
-        raise click.ClickException(f"{several}: its task is multilabel, and models are compared whose moments have one label; their cards have macro mAP")
+        raise click.ClickException(
+            f"{several}: its task is multilabel, and models are compared whose moments have one label; their cards have macro mAP"
+        )
     for what in ("names", "labels"):
         found = [getattr(bundle.manifest, what) for bundle in (first, second)]
         if found[0] != found[1]:
             kind = "modalities" if what == "names" else what
-            raise click.ClickException(f"{second.directory}: its {kind} are {', '.join(found[1])}, those of {first.directory} are {', '.join(found[0])}; "
-                                       f"give two models with the same {kind} in the same order")
+            raise click.ClickException(
+                f"{second.directory}: its {kind} are {', '.join(found[1])}, those of {first.directory} are {', '.join(found[0])}; "
+                f"give two models with the same {kind} in the same order"
+            )
 
 
-def _on_recording(first: Bundle, second: Bundle, bag_path: Path, faults_path: Path | None, labels: Path | None) -> dict[str, Comparison]:
+def _on_recording(
+    first: Bundle, second: Bundle, bag_path: Path, faults_path: Path | None, labels: Path | None
+) -> dict[str, Comparison]:
     faults = load_faults(faults_path, stream_kinds(first.manifest)) if faults_path else ()
     with open_bag(bag_path) as bag, bars_on_stderr() as bar:
         topics = bag.choose_topics(first.manifest)
@@ -51,12 +57,14 @@ def _on_data(first: Bundle, second: Bundle, data: Path) -> dict[str, Comparison]
     """Imported here: recordings are compared without torch."""
     try:
         from aecf_ros.commands.data import open_corpus
-        from aecf_ros.training.evaluation.compare import compare_on
         from aecf_ros.training.data.npy_dataset import DatasetError
-        from aecf_ros.training.features.onnx_encoder import EncoderError
+        from aecf_ros.training.evaluation.compare import compare_on
         from aecf_ros.training.evaluation.measure import specs_of, training_config
+        from aecf_ros.training.features.onnx_encoder import EncoderError
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"--data needs the package '{error.name}', as training does; or compare on a recording with --bag") from None
+        raise click.ClickException(
+            f"--data needs the package '{error.name}', as training does; or compare on a recording with --bag"
+        ) from None
     try:
         return compare_on(first, second, open_corpus(data, specs_of(first), training_config(first).data))
     except (DatasetError, EncoderError) as error:
@@ -68,10 +76,25 @@ def _on_data(first: Bundle, second: Bundle, data: Path) -> dict[str, Comparison]
 @click.argument("second", type=PathArgument)
 @click.option("--bag", type=PathArgument, default=None, help="Labelled recording: rosbag2 directory, .mcap or .db3.")
 @click.option("--faults", type=PathArgument, default=None, help="Faults file that both meet.")
-@click.option("--labels", type=PathArgument, default=None, help="CSV start_s,end_s,label; the recording's label topic by default.")
-@click.option("--data", type=PathArgument, default=None, help="Instead of a recording: data as for aecf train, whose test part counts.")
+@click.option(
+    "--labels", type=PathArgument, default=None, help="CSV start_s,end_s,label; the recording's label topic by default."
+)
+@click.option(
+    "--data",
+    type=PathArgument,
+    default=None,
+    help="Instead of a recording: data as for aecf train, whose test part counts.",
+)
 @click.option("--out", type=PathArgument, default=None, help="JSON file to write.")
-def compare_command(first: Path, second: Path, bag: Path | None, faults: Path | None, labels: Path | None, data: Path | None, out: Path | None) -> None:
+def compare_command(
+    first: Path,
+    second: Path,
+    bag: Path | None,
+    faults: Path | None,
+    labels: Path | None,
+    data: Path | None,
+    out: Path | None,
+) -> None:
     """Compare two bundles on the same samples, subset by subset.
 
     Differences are of the SECOND less the FIRST. Intervals are 95 %, by drawing labelled spans, because frames of one span are not independent;
@@ -95,6 +118,12 @@ def compare_command(first: Path, second: Path, bag: Path | None, faults: Path | 
     console.print(shown)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        record = {"first": str(first), "second": str(second), "on": str(bag or data), "faults": str(faults) if faults else None, "subsets": as_json(found)}
+        record = {
+            "first": str(first),
+            "second": str(second),
+            "on": str(bag or data),
+            "faults": str(faults) if faults else None,
+            "subsets": as_json(found),
+        }
         out.write_text(json.dumps(record, indent=1), encoding="utf-8")
         console.print(f"wrote {out}", soft_wrap=True)

@@ -1,31 +1,36 @@
 """Labelled data of any kind as a corpus: a dataset folder, a table, or recordings. What lies at a path decides which it is."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aecf_ros.commands.terminal import bars_on_stderr
-from aecf_ros.replay.bag.reader import AudioFormat
+from aecf_ros.replay.bag.discovery import find_recordings
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
 from aecf_ros.replay.bag.probe import Found, find_modalities
+from aecf_ros.replay.bag.reader import AudioFormat
 from aecf_ros.replay.samples import Scan, scan_recording
-from aecf_ros.replay.bag.discovery import find_recordings
 from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.training.data.archives import archives_corpus, archives_in
 from aecf_ros.training.data.classes import checked_corpus, naming_of
-from aecf_ros.training.run.config import DataConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DATASET, AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
 from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.data.split import SPLIT_PARTS, given_parts, split_recordings
 from aecf_ros.training.data.table import find_table, table_corpus
+from aecf_ros.training.run.config import DataConfig
 
 Advance = Callable[[int, int, str], None]
 """Told how many of how many recordings were looked over, and the name of the next."""
 
 
-def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = None, config: DataConfig = DataConfig(),
-                progress: Advance = lambda done, total, name: None) -> Corpus:
+def open_corpus(
+    path: Path | str,
+    modalities: Sequence[ModalitySpec] | None = None,
+    config: DataConfig = DataConfig(),
+    progress: Advance = lambda done, total, name: None,
+) -> Corpus:
     """Open labelled data, and divide it into parts that share no recording.
 
     Args:
@@ -37,9 +42,13 @@ def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = No
     """
     path = Path(path)
     if not path.exists():
-        raise DatasetError(f"{path}: no such file or folder; name a dataset folder, a table or a folder of recordings with --data")
+        raise DatasetError(
+            f"{path}: no such file or folder; name a dataset folder, a table or a folder of recordings with --data"
+        )
     if (path / DATASET).is_file() and config.task == "multilabel":
-        raise DatasetError(f"{path}: data.task is multilabel, and a dataset folder holds one label for each sample; give a table or recordings")
+        raise DatasetError(
+            f"{path}: data.task is multilabel, and a dataset folder holds one label for each sample; give a table or recordings"
+        )
     if (path / DATASET).is_file():
         return folder_corpus(path, modalities)
     if archives_in(path):
@@ -52,25 +61,40 @@ def open_corpus(path: Path | str, modalities: Sequence[ModalitySpec] | None = No
     if (table := find_table(path)) is not None:
         return table_corpus(table, modalities, config)
     held = ", ".join(sorted(p.name for p in path.iterdir())[:5]) if path.is_dir() else "one file"
-    raise DatasetError(f"{path}: neither {DATASET}, nor recordings (rosbag2 directories, .mcap, .db3), nor one table (.csv, .parquet); it holds {held or 'nothing'}")
+    raise DatasetError(
+        f"{path}: neither {DATASET}, nor recordings (rosbag2 directories, .mcap, .db3), nor one table (.csv, .parquet); it holds {held or 'nothing'}"
+    )
 
 
 def open_corpus_watched(path: Path | str, modalities: Sequence[ModalitySpec] | None, config: DataConfig) -> Corpus:
     """:func:`open_corpus` with a progress bar, where standard error is a terminal."""
     with bars_on_stderr() as bar:
         task = bar.add_task("looking over", total=None)
-        return open_corpus(path, modalities, config, lambda done, total, name: bar.update(task, completed=done, total=total, description=name))
+        return open_corpus(
+            path,
+            modalities,
+            config,
+            lambda done, total, name: bar.update(task, completed=done, total=total, description=name),
+        )
 
 
-def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[ModalitySpec] | None, config: DataConfig, progress: Advance) -> Corpus:
+def _recordings_corpus(
+    path: Path, found: dict[str, Path], modalities: Sequence[ModalitySpec] | None, config: DataConfig, progress: Advance
+) -> Corpus:
     topics = dict(config.topics)
-    audio_format = AudioFormat(config.audio_format, config.audio_rate_hz, config.audio_channels) if config.audio_format is not None else None
+    audio_format = (
+        AudioFormat(config.audio_format, config.audio_rate_hz, config.audio_channels)
+        if config.audio_format is not None
+        else None
+    )
     if modalities is None:
         held = find_modalities(found.values(), topics, audio_format)
         modalities = [_spec(of) for of in held]
         topics = {**{of.name: of.topic for of in held}, **topics}
         if not modalities:
-            raise DatasetError(f"{path}: no recording holds pictures, sound or vectors that can be read; `ros2 bag info` shows what they hold")
+            raise DatasetError(
+                f"{path}: no recording holds pictures, sound or vectors that can be read; `ros2 bag info` shows what they hold"
+            )
     scans: list[Scan] = []
     unreadable: list[str] = []
     for i, (name, at) in enumerate(found.items()):
@@ -86,8 +110,10 @@ def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[
     warnings += _missing_topics(path, scans, modalities)
     unlabelled = [scan for scan in scans if not scan.spans]
     if len(unlabelled) == len(scans):
-        raise DatasetError(f"{path}: no labels: no topic of type std_msgs/msg/String with 'label' in its name says any, and no recording has a CSV of "
-                           "start_s,end_s,label beside it (NAME.csv); write one, or name the topic with data.topics.label=/...")
+        raise DatasetError(
+            f"{path}: no labels: no topic of type std_msgs/msg/String with 'label' in its name says any, and no recording has a CSV of "
+            "start_s,end_s,label beside it (NAME.csv); write one, or name the topic with data.topics.label=/..."
+        )
     warnings += [f"{scan.path}: nothing in it is labelled; it is left out" for scan in unlabelled]
     naming = naming_of(str(path), (span.label for scan in scans for span in scan.spans), config)
     units = []
@@ -96,12 +122,19 @@ def _recordings_corpus(path: Path, found: dict[str, Path], modalities: Sequence[
         if len(unit.labels):
             units.append(unit)
         elif scan.spans:
-            warnings.append(f"{scan.path}: no span lasts longer than data.settle_s, so that no moment is left; it is left out")
+            warnings.append(
+                f"{scan.path}: no span lasts longer than data.settle_s, so that no moment is left; it is left out"
+            )
     if not units:
-        raise DatasetError(f"{path}: no labelled span lasts longer than the settling after a change of label; label longer, or lower data.settle_s")
+        raise DatasetError(
+            f"{path}: no labelled span lasts longer than the settling after a change of label; label longer, or lower data.settle_s"
+        )
     counts = {u.recording: naming.counts(u.labels) for u in units}
     parts = split_recordings(counts, config, given_parts(counts, config))
-    name, of_part = path.resolve().name, {part: [u for u in units if parts[u.recording] == part] for part in SPLIT_PARTS}
+    name, of_part = (
+        path.resolve().name,
+        {part: [u for u in units if parts[u.recording] == part] for part in SPLIT_PARTS},
+    )
     return checked_corpus(path, naming, modalities, of_part, [f"{name}: {len(units)} recordings"], warnings)
 
 
@@ -118,7 +151,9 @@ def _refuse_copies(scans: Sequence[Scan]) -> None:
     for scan in scans:
         other = first.setdefault(scan.content, scan)
         if other is not scan:
-            raise DatasetError(f"{scan.path} holds the same as {other.path}: in two parts a copy is leakage, and a model is tested on what it has seen; remove one")
+            raise DatasetError(
+                f"{scan.path} holds the same as {other.path}: in two parts a copy is leakage, and a model is tested on what it has seen; remove one"
+            )
 
 
 def _missing_topics(path: Path, scans: Sequence[Scan], modalities: Sequence[ModalitySpec]) -> list[str]:
@@ -127,14 +162,23 @@ def _missing_topics(path: Path, scans: Sequence[Scan], modalities: Sequence[Moda
         without = [scan for scan in scans if m.name in scan.missing]
         if len(without) == len(scans):
             held = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(scans[0].types.items()))
-            raise DatasetError(f"{path}: no recording has a topic for '{m.name}' ({m.kind}); name one with data.topics.{m.name}=/..., or leave that encoder out; "
-                               f"{scans[0].name} holds {held}")
+            raise DatasetError(
+                f"{path}: no recording has a topic for '{m.name}' ({m.kind}); name one with data.topics.{m.name}=/..., or leave that encoder out; "
+                f"{scans[0].name} holds {held}"
+            )
         silent = [scan for scan in scans if m.name in scan.undescribed]
         if len(without) + len(silent) == len(scans):
             topic = silent[0].topics.streams[m.name]
-            raise DatasetError(f"{path}: nothing says how to read the sound of '{m.name}': {silent[0].name} has {topic} without an AudioInfo; "
-                               "say it with data.audio_format=S16LE data.audio_rate_hz=... data.audio_channels=...")
-        warnings += [f"{scan.path}: nothing says how to read {scan.topics.streams[m.name]}, so that '{m.name}' is missing at all its moments; "
-                     "say it with data.audio_format=S16LE" for scan in silent]
-        warnings += [f"{scan.path}: has no topic for '{m.name}', which is missing at all its moments" for scan in without]
+            raise DatasetError(
+                f"{path}: nothing says how to read the sound of '{m.name}': {silent[0].name} has {topic} without an AudioInfo; "
+                "say it with data.audio_format=S16LE data.audio_rate_hz=... data.audio_channels=..."
+            )
+        warnings += [
+            f"{scan.path}: nothing says how to read {scan.topics.streams[m.name]}, so that '{m.name}' is missing at all its moments; "
+            "say it with data.audio_format=S16LE"
+            for scan in silent
+        ]
+        warnings += [
+            f"{scan.path}: has no topic for '{m.name}', which is missing at all its moments" for scan in without
+        ]
     return warnings

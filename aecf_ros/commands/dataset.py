@@ -1,4 +1,5 @@
 """`aecf dataset`: look at labelled data before training on it."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,11 +11,11 @@ from rich.table import Table
 
 from aecf_ros.commands.data import open_corpus_watched
 from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
-from aecf_ros.training.run.config import ConfigError, TrainConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.data.npy_dataset import DatasetError, ModalitySpec
 from aecf_ros.training.inspection.summary import Inspection, inspect_corpus
 from aecf_ros.training.inspection.tables import TextTable, headline, tables_of
+from aecf_ros.training.run.config import ConfigError, TrainConfig
+from aecf_ros.training.run.config_loader import load_config
 
 _SHOWN = 20
 
@@ -26,11 +27,19 @@ def dataset_command() -> None:
 
 @dataset_command.command("inspect")
 @click.argument("data", type=PathArgument)
-@click.option("--encoder", "encoders", multiple=True, metavar="NAME=PATH", help="A frozen encoder (.onnx), whose sizes then count. Repeatable.")
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="A frozen encoder (.onnx), whose sizes then count. Repeatable.",
+)
 @click.option("--config", "config_path", type=PathArgument, help="YAML configuration, as for aecf train.")
 @click.option("--out", type=PathArgument, default=Path("out/dataset"), show_default=True, help="Where the page goes.")
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-def inspect_command(data: Path, encoders: tuple[str, ...], config_path: Path | None, out: Path, overrides: tuple[str, ...]) -> None:
+def inspect_command(
+    data: Path, encoders: tuple[str, ...], config_path: Path | None, out: Path, overrides: tuple[str, ...]
+) -> None:
     """Show what DATA holds: classes, parts, recordings, what is missing, and examples to look at.
 
     DATA is a folder of recordings, a table (CSV or Parquet), or a folder that holds dataset.yaml. KEY=VALUE overrides the configuration:
@@ -42,7 +51,9 @@ def inspect_command(data: Path, encoders: tuple[str, ...], config_path: Path | N
         specs = _specs(config)
         corpus = open_corpus_watched(data, specs or None, config.data)
         with bars_on_stderr() as bar:
-            reading = bar.add_task("reading", total=sum(len(u.labels) for units in corpus.parts.values() for u in units))
+            reading = bar.add_task(
+                "reading", total=sum(len(u.labels) for units in corpus.parts.values() for u in units)
+            )
             found = inspect_corpus(corpus, lambda moments: bar.advance(reading, moments))
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
@@ -57,7 +68,9 @@ def inspect_command(data: Path, encoders: tuple[str, ...], config_path: Path | N
 def _encoder_override(text: str) -> str:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
-        raise click.BadParameter(f"'{text}' is not NAME=PATH, such as camera=camera_encoder.onnx", param_hint="--encoder")
+        raise click.BadParameter(
+            f"'{text}' is not NAME=PATH, such as camera=camera_encoder.onnx", param_hint="--encoder"
+        )
     return f"encoders.{name}.onnx='{path}'"
 
 

@@ -1,4 +1,5 @@
 """`aecf demo`: the fusion node on the bundle's recording, while its sensors fail."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,8 +8,8 @@ import click
 
 from aecf_ros.commands.terminal import PathArgument, in_one_line, wide_console
 from aecf_ros.core.bundle import BundleError
-from aecf_ros.nodes.tools.demo import DemoError, run_demo
 from aecf_ros.nodes.fusion.parameters import shipped, shipped_model
+from aecf_ros.nodes.tools.demo import DemoError, run_demo
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.faults.schedule import FaultError
 

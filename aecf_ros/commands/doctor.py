@@ -1,4 +1,5 @@
 """`aecf doctor`: whether this machine has what the nodes need."""
+
 from __future__ import annotations
 
 import click

@@ -1,4 +1,5 @@
 """`aecf evaluate` of many recordings: progress, one report, and what failed."""
+
 from __future__ import annotations
 
 import time
@@ -20,18 +21,26 @@ from aecf_ros import __version__
 from aecf_ros.commands.recording import Reading
 from aecf_ros.commands.terminal import say_warnings
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.replay.report.tables import summary_tables, text_table
-from aecf_ros.replay.scoring.driver import stream_kinds
 from aecf_ros.replay.faults.schedule import load_faults
-from aecf_ros.replay.scoring.batch import FleetError, Outcome, find_jobs, outcome_line, run_here, run_on_ray
 from aecf_ros.replay.report.batch import pooled_summary, recording_table, write_fleet
+from aecf_ros.replay.report.tables import summary_tables, text_table
+from aecf_ros.replay.scoring.batch import FleetError, Outcome, find_jobs, outcome_line, run_here, run_on_ray
+from aecf_ros.replay.scoring.driver import stream_kinds
 
 SHOWN = 20
 """Rows of the table on the terminal; the report has all."""
 
 
-def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path, faults: Path | None, reading: Reading, workers: int,
-                  ray_address: str | None) -> bool:
+def evaluate_many(
+    console: Console,
+    bags: Sequence[Path],
+    model: Path,
+    out: Path,
+    faults: Path | None,
+    reading: Reading,
+    workers: int,
+    ray_address: str | None,
+) -> bool:
     """Evaluate every recording and pool them; whether all of them could be.
 
     Args:
@@ -45,16 +54,35 @@ def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path
     """
     bundle = load_bundle(model)
     if bundle.manifest.task == "multilabel":
-        raise FleetError(f"{model}: its task is multilabel, and macro mAP is not pooled over recordings; evaluate one at a time")
+        raise FleetError(
+            f"{model}: its task is multilabel, and macro mAP is not pooled over recordings; evaluate one at a time"
+        )
     if faults is not None:
         load_faults(faults, stream_kinds(bundle.manifest))
-    jobs = find_jobs(bags, out, model=model.absolute(), faults=faults.absolute() if faults else None, topics=reading.topics,
-                     audio_format=reading.audio_format, version=__version__)
+    jobs = find_jobs(
+        bags,
+        out,
+        model=model.absolute(),
+        faults=faults.absolute() if faults else None,
+        topics=reading.topics,
+        audio_format=reading.audio_format,
+        version=__version__,
+    )
     started, outcomes, used = time.perf_counter(), {}, [workers]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"{len(jobs)} recordings", total=len(jobs))
-        stream = run_here(jobs, min(workers, len(jobs))) if ray_address is None else run_on_ray(jobs, ray_address or None, used.append)
+        stream = (
+            run_here(jobs, min(workers, len(jobs)))
+            if ray_address is None
+            else run_on_ray(jobs, ray_address or None, used.append)
+        )
         for outcome in stream:
             outcomes[outcome.name] = outcome
             bar.advance(task)
@@ -69,8 +97,11 @@ def evaluate_many(console: Console, bags: Sequence[Path], model: Path, out: Path
     console.print(text_table(title, [*header[:7], header[-1]], [[*row[:7], row[-1]] for row in rows]))
     fleet = summary["fleet"]
     pace = f"{fleet['realtime_factor']:.0f} times real time with {fleet['workers']} worker{'s' if fleet['workers'] > 1 else ''}"
-    console.print(f"{fleet['evaluated']} evaluated, {fleet['kept']} kept, {len(fleet['failed'])} failed; "
-                  f"{pace if fleet['evaluated'] else 'nothing was replayed'}; wrote " + " and ".join(map(str, paths)), soft_wrap=True)
+    console.print(
+        f"{fleet['evaluated']} evaluated, {fleet['kept']} kept, {len(fleet['failed'])} failed; "
+        f"{pace if fleet['evaluated'] else 'nothing was replayed'}; wrote " + " and ".join(map(str, paths)),
+        soft_wrap=True,
+    )
     return not fleet["failed"]
 
 

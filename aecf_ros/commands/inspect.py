@@ -1,4 +1,5 @@
 """`aecf inspect`: what a bundle holds."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,12 +23,16 @@ def inspect_command(model: Path) -> None:
     except (BundleError, BackendError) as error:
         raise in_one_line(error) from None
     manifest, console = bundle.manifest, wide_console()
-    console.print(f"[bold]{manifest.name}[/] {manifest.description}\nlabels: {', '.join(manifest.labels)}\n"
-                  f"task: {manifest.task}; calibration: {manifest.calibration.method}, sets cover {manifest.calibration.coverage:.0%}; trained {manifest.training.created}")
+    console.print(
+        f"[bold]{manifest.name}[/] {manifest.description}\nlabels: {', '.join(manifest.labels)}\n"
+        f"task: {manifest.task}; calibration: {manifest.calibration.method}, sets cover {manifest.calibration.coverage:.0%}; trained {manifest.training.created}"
+    )
     modalities = Table("modality", "kind", "input", "embedding", "encoder", header_style="dim")
     for m in manifest.modalities:
         modalities.add_row(m.name, m.kind, "x".join(map(str, m.input_shape)), str(m.embedding_dim), m.encoder)
     metrics = Table("held-out subset", "n", *SHOWN[manifest.task].values(), header_style="dim")
     for name, m in manifest.metrics.items():
         metrics.add_row(name, str(m["n"]), *(f"{m[k]:.3f}" if k in m else "-" for k in SHOWN[manifest.task]))
-    console.print(modalities, metrics, f"[green]verified[/]: {len(manifest.files)} files match their SHA-256 and the graphs load")
+    console.print(
+        modalities, metrics, f"[green]verified[/]: {len(manifest.files)} files match their SHA-256 and the graphs load"
+    )

@@ -1,4 +1,5 @@
 """`aecf replay`: a recording written again with what the node would have published, for viewers."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,19 +10,27 @@ from rich.progress import Progress
 from aecf_ros.commands.recording import Reading, recording_options
 from aecf_ros.commands.terminal import PathArgument, in_one_line, say_warnings, wide_console
 from aecf_ros.core.bundle import BundleError, load_bundle
-from aecf_ros.replay.bag.reader import open_bag
-from aecf_ros.replay.scoring.driver import stream_kinds
 from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.faults.schedule import FaultError, load_faults
+from aecf_ros.replay.bag.reader import open_bag
 from aecf_ros.replay.bag.writer import RecordError, record
+from aecf_ros.replay.faults.schedule import FaultError, load_faults
+from aecf_ros.replay.scoring.driver import stream_kinds
 from aecf_ros.runtime.backends import BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 
 
 @click.command("replay")
 @click.option("--model", type=PathArgument, required=True, help="Model bundle.")
-@click.option("--bag", "bag_path", type=PathArgument, required=True, help="Recording: rosbag2 directory, .mcap or .db3.")
-@click.option("--faults", "faults_path", type=PathArgument, default=None, help="Faults file: a YAML list of {stream, kind, start_s, end_s, ...}.")
+@click.option(
+    "--bag", "bag_path", type=PathArgument, required=True, help="Recording: rosbag2 directory, .mcap or .db3."
+)
+@click.option(
+    "--faults",
+    "faults_path",
+    type=PathArgument,
+    default=None,
+    help="Faults file: a YAML list of {stream, kind, start_s, end_s, ...}.",
+)
 @recording_options
 @click.option("--out", type=PathArgument, required=True, help="The .mcap to write.")
 def replay_command(model: Path, bag_path: Path, faults_path: Path | None, reading: Reading, out: Path) -> None:
@@ -35,8 +44,16 @@ def replay_command(model: Path, bag_path: Path, faults_path: Path | None, readin
             topics = bag.choose_topics(bundle.manifest, reading.topics)
             console.print(f"[dim]{topics.line(bag.types)}[/]", soft_wrap=True)
             task = bar.add_task("replaying", total=bag.duration_s)
-            counts = record(bag, topics, Pipeline(bundle.manifest, backend), out, backend.device, faults,
-                            reading.audio_format, lambda at_s: bar.update(task, completed=at_s))
+            counts = record(
+                bag,
+                topics,
+                Pipeline(bundle.manifest, backend),
+                out,
+                backend.device,
+                faults,
+                reading.audio_format,
+                lambda at_s: bar.update(task, completed=at_s),
+            )
             losses = bag.losses
     except (BundleError, BagError, BackendError, FaultError, RecordError) as error:
         raise in_one_line(error) from None

@@ -1,4 +1,5 @@
 """What the commands share at the terminal."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -15,17 +15,17 @@ from aecf_ros.core.metrics.multilabel import SHOWN
 from aecf_ros.core.ray_cluster import ClusterError
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.training.calibration.calibrate import CalibrationError
-from aecf_ros.training.run.config import ConfigError, TrainConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.evaluation.evaluate import Metrics
-from aecf_ros.training.export.head_graph import ExportError
-from aecf_ros.training.features.onnx_encoder import EncoderError
-from aecf_ros.training.run.preflight import given_specs
 from aecf_ros.training.evaluation.measure import specs_of, training_config
+from aecf_ros.training.export.head_graph import ExportError
 from aecf_ros.training.export.quantize import PRECISIONS, comparison, quantize
+from aecf_ros.training.features.onnx_encoder import EncoderError
 from aecf_ros.training.head.distributed import joined
+from aecf_ros.training.run.config import ConfigError, TrainConfig
+from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.run.preflight import given_specs
 from aecf_ros.training.run.train import train
 
 
@@ -36,22 +36,64 @@ def _errors_in_one_line() -> Iterator[None]:
         yield
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    except (DatasetError, EncoderError, CalibrationError, ExportError, BundleError, BagError, ClusterError, FloatingPointError) as error:
+    except (
+        DatasetError,
+        EncoderError,
+        CalibrationError,
+        ExportError,
+        BundleError,
+        BagError,
+        ClusterError,
+        FloatingPointError,
+    ) as error:
         raise click.ClickException(str(error)) from None
 
 
 @click.command("train")
-@click.option("--data", required=True, type=PathArgument, help="Folder of recordings, table (CSV, Parquet), or folder that holds dataset.yaml.")
+@click.option(
+    "--data",
+    required=True,
+    type=PathArgument,
+    help="Folder of recordings, table (CSV, Parquet), or folder that holds dataset.yaml.",
+)
 @click.option("--out", required=True, type=PathArgument, help="Bundle directory to write; its name is the model's.")
-@click.option("--config", "config_path", type=PathArgument, help="YAML configuration, for example config/av_digits.yaml.")
-@click.option("--run", type=PathArgument, help="Folder for checkpoints, features, losses and plots  [default: out/train/NAME]")
-@click.option("--ray", "ray_address", is_flag=False, flag_value="", default=None, metavar="[ADDRESS]",
-              help="Compute features over Ray: on this machine, or on the cluster at ADDRESS (auto finds one).")
-@click.option("--tune", "trials", type=click.IntRange(1), help="First search the head's settings in so many trials, on the calibration part.")
-@click.option("--quantize", "precisions", multiple=True, type=click.Choice(list(PRECISIONS)), help="Also write OUT-PRECISION, measured beside OUT. Repeatable.")
+@click.option(
+    "--config", "config_path", type=PathArgument, help="YAML configuration, for example config/av_digits.yaml."
+)
+@click.option(
+    "--run", type=PathArgument, help="Folder for checkpoints, features, losses and plots  [default: out/train/NAME]"
+)
+@click.option(
+    "--ray",
+    "ray_address",
+    is_flag=False,
+    flag_value="",
+    default=None,
+    metavar="[ADDRESS]",
+    help="Compute features over Ray: on this machine, or on the cluster at ADDRESS (auto finds one).",
+)
+@click.option(
+    "--tune",
+    "trials",
+    type=click.IntRange(1),
+    help="First search the head's settings in so many trials, on the calibration part.",
+)
+@click.option(
+    "--quantize",
+    "precisions",
+    multiple=True,
+    type=click.Choice(list(PRECISIONS)),
+    help="Also write OUT-PRECISION, measured beside OUT. Repeatable.",
+)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def train_command(
-    data: Path, out: Path, config_path: Path | None, run: Path | None, ray_address: str | None, trials: int | None, precisions: tuple[str, ...],
+    data: Path,
+    out: Path,
+    config_path: Path | None,
+    run: Path | None,
+    ray_address: str | None,
+    trials: int | None,
+    precisions: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> None:
     """Train a model bundle from labelled data.
@@ -88,9 +130,13 @@ def train_command(
             _say_comparison(*quantize(out, smaller, precision, corpus), smaller)
 
 
-def _tuned(corpus: Corpus, out: Path, config: TrainConfig, trials: int, run: Path | None, processes: int) -> TrainConfig:
+def _tuned(
+    corpus: Corpus, out: Path, config: TrainConfig, trials: int, run: Path | None, processes: int
+) -> TrainConfig:
     if processes > 1:
-        raise ConfigError("--tune works in one process; search without torchrun, then train with the run folder's tuned.yaml")
+        raise ConfigError(
+            "--tune works in one process; search without torchrun, then train with the run folder's tuned.yaml"
+        )
     try:
         from aecf_ros.training.run.tune import tune
     except ModuleNotFoundError as error:
@@ -98,13 +144,17 @@ def _tuned(corpus: Corpus, out: Path, config: TrainConfig, trials: int, run: Pat
             raise
         raise ConfigError("--tune needs the package optuna; pip install optuna") from None
     best, nll, given = tune(corpus, out, config, trials, run=run)
-    click.echo(f"NLL over all subsets on halves of the calibration part: {given:.4f} as configured, {nll:.4f} as in tuned.yaml")
+    click.echo(
+        f"NLL over all subsets on halves of the calibration part: {given:.4f} as configured, {nll:.4f} as in tuned.yaml"
+    )
     return best
 
 
 @click.command("quantize")
 @click.argument("model", type=PathArgument)
-@click.option("--precision", required=True, type=click.Choice(list(PRECISIONS)), help="Of the encoders; the head stays as it is.")
+@click.option(
+    "--precision", required=True, type=click.Choice(list(PRECISIONS)), help="Of the encoders; the head stays as it is."
+)
 @click.option("--data", required=True, type=PathArgument, help="What the bundle was trained on.")
 @click.option("--out", required=True, type=PathArgument, help="Bundle directory to write.")
 def quantize_command(model: Path, precision: str, data: Path, out: Path) -> None:
@@ -120,5 +170,10 @@ def _say_comparison(before: Metrics, after: Metrics, out: Path) -> None:
     rows = comparison(before, after)
     widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
+        click.echo(
+            "".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+        )
     click.echo(f"wrote {out}")

@@ -1,4 +1,5 @@
 """`aecf watch`: a running fusion node in the terminal."""
+
 from __future__ import annotations
 
 import click

@@ -3,6 +3,7 @@
 Nothing in a bundle is executable and nothing is unpickled. ``bundle.yaml`` is validated against :class:`Manifest`, and the
 SHA-256 of every file it names is compared before anything is opened.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -176,7 +177,11 @@ class Manifest(_Record):
             raise ValueError(f"modality names {names} repeat; give each its own")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels repeat; give each class its own")
-        for file in [self.head, *([self.head_weights] if self.head_weights else []), *(m.encoder for m in self.modalities)]:
+        for file in [
+            self.head,
+            *([self.head_weights] if self.head_weights else []),
+            *(m.encoder for m in self.modalities),
+        ]:
             if file not in self.files:
                 raise ValueError(f"'{file}' has no SHA-256 under 'files'")
         for file in self.files:
@@ -184,9 +189,13 @@ class Manifest(_Record):
                 raise ValueError(f"file name '{file}' leaves the bundle directory")
         due = set(self.subset_names) - {"none"}
         if set(self.calibration.subsets) != due:
-            raise ValueError(f"calibration.subsets names {sorted(self.calibration.subsets)} where {sorted(due)} are due")
+            raise ValueError(
+                f"calibration.subsets names {sorted(self.calibration.subsets)} where {sorted(due)} are due"
+            )
         if self.drift is not None and not set(self.drift.distances) == set(self.drift.confidence) == set(names):
-            raise ValueError(f"drift names {sorted(self.drift.distances)} and {sorted(self.drift.confidence)} where {sorted(names)} are due")
+            raise ValueError(
+                f"drift names {sorted(self.drift.distances)} and {sorted(self.drift.confidence)} where {sorted(names)} are due"
+            )
         return self
 
     @property
@@ -221,7 +230,11 @@ class Bundle:
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(f.read()).hexdigest()
+        return (
+            hashlib.file_digest(f, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(f.read()).hexdigest()
+        )
 
 
 def load_manifest(directory: Path | str) -> Manifest:
@@ -235,28 +248,40 @@ def load_manifest(directory: Path | str) -> Manifest:
     if directory.is_file():
         raise BundleError(f"{directory}: is a file; name the directory that holds {MANIFEST}")
     if not directory.is_dir():
-        raise BundleError(f"{directory}: no such model directory; name one that holds {MANIFEST}, for example models/av_digits")
+        raise BundleError(
+            f"{directory}: no such model directory; name one that holds {MANIFEST}, for example models/av_digits"
+        )
     if not path.is_file():
         raise BundleError(f"{directory}: no {MANIFEST} in it; a bundle is written by `aecf train`")
     try:
         text = path.read_text(encoding="utf-8")
         fields = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # PyYAML lets impossible dates and deep nesting through
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # PyYAML lets impossible dates and deep nesting through
         where = getattr(error, "problem_mark", None)
         line = f" (line {where.line + 1})" if where is not None else ""
         raise BundleError(f"{path}: not YAML{line}; restore it or train the bundle again") from None
     if not isinstance(fields, dict):
-        raise BundleError(f"{path}: holds {type(fields).__name__} where a mapping is due; restore it or train the bundle again")
+        raise BundleError(
+            f"{path}: holds {type(fields).__name__} where a mapping is due; restore it or train the bundle again"
+        )
     if fields.get("format_version") != FORMAT_VERSION:
-        raise BundleError(f"{path}: format_version {fields.get('format_version')!r} where this aecf_ros reads {FORMAT_VERSION}; "
-                          "export the bundle with a matching version")
+        raise BundleError(
+            f"{path}: format_version {fields.get('format_version')!r} where this aecf_ros reads {FORMAT_VERSION}; "
+            "export the bundle with a matching version"
+        )
     try:
         return Manifest.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "manifest"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise BundleError(f"{path}: {field}: {first['msg']}{more}; correct the manifest or train the bundle again") from None
+        raise BundleError(
+            f"{path}: {field}: {first['msg']}{more}; correct the manifest or train the bundle again"
+        ) from None
 
 
 def load_bundle(directory: Path | str) -> Bundle:
@@ -273,7 +298,9 @@ def load_bundle(directory: Path | str) -> Bundle:
             raise BundleError(f"{path}: missing, though {MANIFEST} names it; restore it or train the bundle again")
         found = sha256(path)
         if found != digest:
-            raise BundleError(f"{path}: SHA-256 is {found[:12]}..., {MANIFEST} says {digest[:12]}...; restore the file or train the bundle again")
+            raise BundleError(
+                f"{path}: SHA-256 is {found[:12]}..., {MANIFEST} says {digest[:12]}...; restore the file or train the bundle again"
+            )
     return Bundle(manifest, directory)
 
 
@@ -282,7 +309,9 @@ def write_manifest(manifest: Manifest, directory: Path | str) -> Path:
     path = Path(directory) / MANIFEST
     fields = manifest.model_dump(mode="json")
     # An aecf_ros that does not know what was added later reads it too.
-    fields = {key: value for key, value in fields.items() if value is not None and (key, value) != ("task", "multiclass")}
+    fields = {
+        key: value for key, value in fields.items() if value is not None and (key, value) != ("task", "multiclass")
+    }
     text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)
     path.write_text(text, encoding="utf-8")
     return path

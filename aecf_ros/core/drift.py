@@ -5,6 +5,7 @@ training, and how sure it is alone of what it recognizes at all. The second sees
 class whatever it is of. Of neighboring frames at most one in a second counts, and of those so many as their autocorrelation leaves
 independent. Drift is called where a binomial test leaves no doubt that the share beyond a percentile is more than a tolerated one.
 """
+
 from __future__ import annotations
 
 import math
@@ -45,7 +46,11 @@ class Drift:
 
     def line(self) -> str:
         """What to tell a person where it is called."""
-        beyond = f"beyond the {FAR * 100:.0f}th" if self.what == EMBEDDINGS else f"of what it recognizes below the {UNSURE * 100:.0f}th"
+        beyond = (
+            f"beyond the {FAR * 100:.0f}th"
+            if self.what == EMBEDDINGS
+            else f"of what it recognizes below the {UNSURE * 100:.0f}th"
+        )
         return f"{self.modality} {self.what} unlike training: {self.share:.0%} {beyond} percentile over {self.samples} s; refit with `aecf calibrate` or retrain"
 
 
@@ -178,8 +183,16 @@ def upper_tail(share: float, samples: int, tolerated: float) -> float:
     0.623
     """
     least = math.floor(share * samples + 1e-9)
-    return sum(math.exp(math.lgamma(samples + 1) - math.lgamma(k + 1) - math.lgamma(samples - k + 1) + k * math.log(tolerated)
-                        + (samples - k) * math.log1p(-tolerated)) for k in range(least, samples + 1))
+    return sum(
+        math.exp(
+            math.lgamma(samples + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(samples - k + 1)
+            + k * math.log(tolerated)
+            + (samples - k) * math.log1p(-tolerated)
+        )
+        for k in range(least, samples + 1)
+    )
 
 
 def _at(reference: DriftReference, of: Sequence[float], level: float) -> float:

@@ -1,4 +1,5 @@
 """Labels as they stand in data: one, or several of a moment."""
+
 from __future__ import annotations
 
 SEPARATOR = "|"

@@ -1,4 +1,5 @@
 """Ray, where it is installed: a cluster, or one that is started on this machine for as long as it is used."""
+
 from __future__ import annotations
 
 import os
@@ -32,7 +33,9 @@ def cluster(address: str | None) -> Iterator[Any]:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = str(error).splitlines()[0]
-        raise ClusterError(f"--ray {address or 'local'}: {line}; start a cluster with `ray start --head`, or leave the address out") from None
+        raise ClusterError(
+            f"--ray {address or 'local'}: {line}; start a cluster with `ray start --head`, or leave the address out"
+        ) from None
     try:
         yield ray
     finally:

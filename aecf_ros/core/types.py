@@ -5,6 +5,7 @@ Two clocks appear everywhere and are never mixed:
 * *node time* (``stamp_ns``, ``received_ns``): what header stamps are written in; under ``use_sim_time`` it is ``/clock``.
 * *steady time* (``now_ns``): only ever moves forward, measures silence. In a replay both are the bag's log time.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aecf_ros.fusion.objective.entropy import gate_entropy
 from aecf_ros.fusion.experts import make_expert
 from aecf_ros.fusion.masking import all_subsets, keep_present, masked_softmax, subset_index
+from aecf_ros.fusion.objective.entropy import gate_entropy
 from aecf_ros.fusion.output import FusionOutput
 from aecf_ros.fusion.statistics import energy
 
@@ -69,8 +69,7 @@ class MeanLogits(Baseline):
 
 
 class ProductOfExperts(Baseline):
-    """The product of temperature-scaled experts with the prior divided out; `temperature` [M] is fitted after training.
-    """
+    """The product of temperature-scaled experts with the prior divided out; `temperature` [M] is fitted after training."""
 
     def __init__(self, dims, classes, **options):
         super().__init__(dims, classes, **options)

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from aecf_ros.fusion.objective.entropy import gate_entropy
+from aecf_ros.fusion.calibration.monotone import lift_to_subsets
 from aecf_ros.fusion.experts import make_expert
 from aecf_ros.fusion.gates.gate import SchedulerGate, SoftmaxGate
-from aecf_ros.fusion.masking import keep_present
-from aecf_ros.fusion.calibration.monotone import lift_to_subsets
-from aecf_ros.fusion.output import FusionOutput
 from aecf_ros.fusion.gates.reliability import EvidenceGate
+from aecf_ros.fusion.masking import keep_present
+from aecf_ros.fusion.objective.entropy import gate_entropy
+from aecf_ros.fusion.output import FusionOutput
 
 GATES = ("evidence", "additive", "convex", "scheduler")
 
@@ -59,7 +59,9 @@ class AECF(nn.Module):
             raise ValueError("monotone confidence is defined for one label per sample; use monotone='off'")
         quality = [0] * len(dims) if quality is None else quality
         if len(quality) != len(dims):
-            raise ValueError(f"quality {list(quality)} does not fit {len(dims)} modalities; give one number for each, 0 for none")
+            raise ValueError(
+                f"quality {list(quality)} does not fit {len(dims)} modalities; give one number for each, 0 for none"
+            )
         self.multilabel, self.monotone, self.monotone_reach = multilabel, monotone, monotone_reach
         self.experts = nn.ModuleList(
             make_expert(width, classes, expert_hidden, dropout, direction=expert_direction, quality=measured)
@@ -86,8 +88,7 @@ class AECF(nn.Module):
         return clean, torch.stack([expert(e).float() for expert, e in zip(self.experts, clean)], dim=1)
 
     def fuse(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> FusionOutput:
-        """From experts' logits [B, M, C] to a prediction; `present` may be any subset of what the logits were made of.
-        """
+        """From experts' logits [B, M, C] to a prediction; `present` may be any subset of what the logits were made of."""
         evidence, weights = self.evidence(embeddings, logits, present)
         fused = self.log_prior + evidence.sum(1)
         if self.monotone != "off":
@@ -124,8 +125,7 @@ class AECF(nn.Module):
         return lambda subset: self.log_prior + torch.where((subset & present).unsqueeze(-1), evidence, nothing).sum(1)
 
     def _alone(self, evidence: Tensor, logits: Tensor, present: Tensor) -> Tensor:
-        """Evidence of each modality when it is the only one: [B, M, C]. A softmax gate gives a lone modality weight 1.
-        """
+        """Evidence of each modality when it is the only one: [B, M, C]. A softmax gate gives a lone modality weight 1."""
         if isinstance(self.gate, EvidenceGate):
             return evidence
         return torch.where(present.unsqueeze(-1), logits, torch.zeros_like(logits))

@@ -21,8 +21,7 @@ def predictive_entropy(logits: Tensor) -> Tensor:
 
 
 def energy(logits: Tensor) -> Tensor:
-    """Free energy -logsumexp(logits): [...] from [..., C]. Low where the expert has seen such inputs (Liu et al. 2020).
-    """
+    """Free energy -logsumexp(logits): [...] from [..., C]. Low where the expert has seen such inputs (Liu et al. 2020)."""
     return -torch.logsumexp(logits, dim=-1)
 
 
@@ -130,7 +129,9 @@ class ClassMoments:
 
     def without(self, part: "ClassMoments") -> "ClassMoments":
         """What is left when a part, with the same origin, is taken away."""
-        return ClassMoments(self.counts - part.counts, self.sums - part.sums, self.products - part.products, self.origin)
+        return ClassMoments(
+            self.counts - part.counts, self.sums - part.sums, self.products - part.products, self.origin
+        )
 
     def mean_and_scatter(self) -> tuple[Tensor, Tensor]:
         """Mean less the origin [D], and covariance [D, D]."""
@@ -144,7 +145,6 @@ class ClassMoments:
 
 
 def modality_statistics(embedding: Tensor, logits: Tensor, distance: EmbeddingDistance) -> Tensor:
-    """The columns named in STATISTICS, unstandardized: [B, K] from an embedding [B, D] and its expert's logits [B, C].
-    """
+    """The columns named in STATISTICS, unstandardized: [B, K] from an embedding [B, D] and its expert's logits [B, C]."""
     norm = torch.log1p(embedding.float().square().mean(-1))
     return torch.stack([predictive_entropy(logits), energy(logits), norm, *distance(embedding)], dim=-1)

@@ -1,4 +1,5 @@
 """How regularly messages come: the period learned from the stream itself, its rate, its losses and its jitter."""
+
 from __future__ import annotations
 
 import math
@@ -6,10 +7,10 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median_low
 
+from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.health.jitter import JitterScore
 from aecf_ros.health.packet_loss import LossScore
 from aecf_ros.health.thresholds import StreamThresholds
-from aecf_ros.core.types import NANOSECONDS
 
 ASSUMED_PERIOD_NS = NANOSECONDS // 5
 """Taken for the period of a camera until it is learned: the slowest that the defaults are made for."""
@@ -130,7 +131,11 @@ class Cadence:
         self._span_ns = span_ns
         if self._last_ns is not None:
             interval_ns = now_ns - self._last_ns
-            if stamp_ns is not None and self._last_stamp_ns is not None and 4 * interval_ns < stamp_ns - self._last_stamp_ns:
+            if (
+                stamp_ns is not None
+                and self._last_stamp_ns is not None
+                and 4 * interval_ns < stamp_ns - self._last_stamp_ns
+            ):
                 interval_ns = stamp_ns - self._last_stamp_ns  # a backlog that comes at once was not sent at once
             self._intervals_ns.append(interval_ns)
             if self._complaint is None or self._complaint[0] != "jitter":  # bursts say nothing of the period
@@ -154,8 +159,11 @@ class Cadence:
         # Messages that come in bursts have a median interval of nothing; their mean tells.
         found_ns = max(float(median_low(self._intervals_ns)), 0.8 * sum(self._intervals_ns) / len(self._intervals_ns))
         if self._span_ns and found_ns > 0.7 * self._span_ns:
-            found_ns = self._span_ns if self._nominal_ns is None or len(self._intervals_ns) < _LEARNED else \
-                self._nominal_ns + _FOLLOW * (self._span_ns - self._nominal_ns)
+            found_ns = (
+                self._span_ns
+                if self._nominal_ns is None or len(self._intervals_ns) < _LEARNED
+                else self._nominal_ns + _FOLLOW * (self._span_ns - self._nominal_ns)
+            )
             self._nominal_ns = found_ns
         elif self._nominal_ns is None or len(self._intervals_ns) < _LEARNED:
             self._nominal_ns = found_ns
@@ -183,10 +191,13 @@ class Cadence:
         self._recent.append(_Arrival(now_ns, stamp_ns, last.span_sum_ns + span_ns))
         self._unsteady = self._jitter.add(now_ns, later_ns, allowed_ns, period_ns)
         self._long_in_a_row = self._long_in_a_row + 1 if interval_ns > 1.5 * period_ns else 0
-        if self._complaint is not None and self._complaint[0] == "jitter":  # small changes come by chance, the usual transit time seldom does
+        if (
+            self._complaint is not None and self._complaint[0] == "jitter"
+        ):  # small changes come by chance, the usual transit time seldom does
             transit_ns = now_ns - stamp_ns - min(one.now_ns - one.stamp_ns for one in self._recent)
-        return interval_ns <= 1.5 * period_ns and stamp_ns - last.stamp_ns <= 1.5 * period_ns and \
-            transit_ns <= allowed_ns
+        return (
+            interval_ns <= 1.5 * period_ns and stamp_ns - last.stamp_ns <= 1.5 * period_ns and transit_ns <= allowed_ns
+        )
 
     def _allowed_jitter_ns(self, thresholds: StreamThresholds) -> float:
         return max(thresholds.max_jitter * self._usual_ns, JITTER_FLOOR_NS) if thresholds.max_jitter else math.inf

@@ -1,4 +1,5 @@
 """Whether messages take unsteady times to arrive: a cumulative sum over the changes of the transit time, and a count of delays."""
+
 from __future__ import annotations
 
 from collections import deque

@@ -5,18 +5,26 @@ so a test is a story and a replay is exact. Where several things are wrong, the 
 CLOCK_FAULT, FROZEN, DEGRADED, LATE. A state that does not feed the fusion ends with ``recover_samples`` good samples in a row
 (hysteresis), and a single undecodable message among good ones is counted but does not switch a stream off.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aecf_ros.core.types import NANOSECONDS, StreamState, StreamStatus
 from aecf_ros.health.cadence import Cadence
-from aecf_ros.modalities.content import Content
 from aecf_ros.health.stamps import GOOD, StampCheck, StampVerdict
 from aecf_ros.health.thresholds import StreamThresholds
-from aecf_ros.core.types import NANOSECONDS, StreamState, StreamStatus
+from aecf_ros.modalities.content import Content
 
-__all__ = ["PublishersMatched", "SampleReceived", "SampleRejected", "StreamEvent", "StreamMonitor", "StreamThresholds",
-           "TimePassed"]
+__all__ = [
+    "PublishersMatched",
+    "SampleReceived",
+    "SampleRejected",
+    "StreamEvent",
+    "StreamMonitor",
+    "StreamThresholds",
+    "TimePassed",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +166,19 @@ class StreamMonitor:
         """The status as of the last update, with the silence counted to ``now_ns``."""
         silent_s = None if self._last_good_ns is None else (now_ns - self._last_good_ns) / NANOSECONDS
         return StreamStatus(
-            name=self.name, state=self._state, reason=self._reason, silent_s=silent_s, rate_hz=self._cadence.rate_hz,
-            received=self._received, rejected=self._rejected, usual_rate_hz=self._cadence.nominal_hz, age_s=self._age_s,
-            stale_after_s=self.stale_after_ns / NANOSECONDS, dropped_after_s=self.dropped_after_ns / NANOSECONDS,
-            headless=self._headless)
+            name=self.name,
+            state=self._state,
+            reason=self._reason,
+            silent_s=silent_s,
+            rate_hz=self._cadence.rate_hz,
+            received=self._received,
+            rejected=self._rejected,
+            usual_rate_hz=self._cadence.nominal_hz,
+            age_s=self._age_s,
+            stale_after_s=self.stale_after_ns / NANOSECONDS,
+            dropped_after_s=self.dropped_after_ns / NANOSECONDS,
+            headless=self._headless,
+        )
 
     def is_live(self, now_ns: int) -> bool:
         """Whether good samples keep arriving, even while hysteresis still withholds trust."""
@@ -185,7 +202,9 @@ class StreamMonitor:
             # Messages do arrive; that they are unusable says more than that good ones are missing.
             if self._last_arrival_ns is None or now_ns - self._last_arrival_ns <= self.dropped_after_ns:
                 return
-            self._drop(_GONE if self._publisher_gone else f"no new sample for {self.dropped_after_ns / NANOSECONDS:.3g} s")
+            self._drop(
+                _GONE if self._publisher_gone else f"no new sample for {self.dropped_after_ns / NANOSECONDS:.3g} s"
+            )
             return
         if self._last_good_ns is None or now_ns - self._last_good_ns <= self.stale_after_ns:
             return
@@ -223,8 +242,13 @@ class StreamMonitor:
         repeats = sample.content.repeats if sample.content is not None else ""
         frozen = self._note_repetition(repeats, now_ns)
         self._last_arrival_ns = now_ns
-        self._verdict = GOOD if sample.headless else \
-            self._stamps.check(sample.stamp_ns, sample.received_ns, bool(repeats), self.thresholds.future_tolerance_s)
+        self._verdict = (
+            GOOD
+            if sample.headless
+            else self._stamps.check(
+                sample.stamp_ns, sample.received_ns, bool(repeats), self.thresholds.future_tolerance_s
+            )
+        )
         if self._verdict.fault:
             self._cadence.pause()
             self._fail(StreamState.CLOCK_FAULT, self._verdict.fault)
@@ -295,7 +319,9 @@ class StreamMonitor:
         for kind, complaint in found.items():
             suspicion = self._suspicions.setdefault(kind, _Suspicion(now_ns - sample.span_ns, complaint.text))
             suspicion.text, suspicion.clean = complaint.text, 0
-            suspicion.confirmed |= complaint.averaged or self._lasted_s(suspicion.since_ns, now_ns) >= self.thresholds.degraded_after_s
+            suspicion.confirmed |= (
+                complaint.averaged or self._lasted_s(suspicion.since_ns, now_ns) >= self.thresholds.degraded_after_s
+            )
 
     def _lasted_s(self, since_ns: int, now_ns: int) -> float:
         """Counted to half a period, so that a message which comes a little early or late does not decide."""

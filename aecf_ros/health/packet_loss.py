@@ -1,4 +1,5 @@
 """Whether messages are lost more often than now and then: a cumulative sum over the gaps in their stamps."""
+
 from __future__ import annotations
 
 import math

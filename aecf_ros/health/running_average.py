@@ -1,4 +1,5 @@
 """A stream's own normal."""
+
 from __future__ import annotations
 
 from typing import Generic, TypeVar

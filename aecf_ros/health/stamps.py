@@ -1,4 +1,5 @@
 """Whether header stamps can be believed: not zero, not from the future, never backward, not twice the same."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """When a stream counts as failing: one validated record of limits."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
@@ -60,12 +61,22 @@ class StreamThresholds:
 
     def __post_init__(self) -> None:
         if not 0 < self.stale_after_s <= self.dropped_after_s:
-            raise ValueError(f"stale_after_s {self.stale_after_s} and dropped_after_s {self.dropped_after_s}: "
-                             "need 0 < stale_after_s <= dropped_after_s")
+            raise ValueError(
+                f"stale_after_s {self.stale_after_s} and dropped_after_s {self.dropped_after_s}: "
+                "need 0 < stale_after_s <= dropped_after_s"
+            )
         if self.recover_samples < 1 or self.reject_after < 1:
-            raise ValueError(f"recover_samples {self.recover_samples} and reject_after {self.reject_after} "
-                             "must be at least 1")
-        for name in ("late_after_s", "too_old_after_s", "future_tolerance_s", "frozen_after_s", "degraded_after_s", "max_jitter"):
+            raise ValueError(
+                f"recover_samples {self.recover_samples} and reject_after {self.reject_after} must be at least 1"
+            )
+        for name in (
+            "late_after_s",
+            "too_old_after_s",
+            "future_tolerance_s",
+            "frozen_after_s",
+            "degraded_after_s",
+            "max_jitter",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 0")
         for name in _SHARES:
@@ -86,8 +97,17 @@ class StreamThresholds:
         return round(self.dropped_after_s * NANOSECONDS)
 
 
-_SHARES = ("min_rate_ratio", "max_lost", "dark_below", "overexposed_above", "blur_below", "noisy_above",
-           "clipped_above", "dc_above", "hum_above")
+_SHARES = (
+    "min_rate_ratio",
+    "max_lost",
+    "dark_below",
+    "overexposed_above",
+    "blur_below",
+    "noisy_above",
+    "clipped_above",
+    "dc_above",
+    "hum_above",
+)
 
 IMAGE_THRESHOLDS = StreamThresholds()
 AUDIO_THRESHOLDS = StreamThresholds(frozen_after_s=1.0)

@@ -3,6 +3,7 @@
 A watch measures, cheaply and as messages come; the measurement says what it repeats and what there is to complain about
 at given thresholds; ``StreamMonitor`` decides how long that must last. Memory is fixed.
 """
+
 from __future__ import annotations
 
 import math
@@ -14,12 +15,12 @@ from typing import Protocol
 
 import numpy as np
 
+from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.health.running_average import SlowAverage
-from aecf_ros.modalities.image.sharpness import edge_steepness
+from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.audio.noise_floor import NoiseFloor
 from aecf_ros.modalities.image.scene_change import SOFT, SoftScenes
-from aecf_ros.health.thresholds import StreamThresholds
-from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.modalities.image.sharpness import edge_steepness
 
 DIGEST_BYTES = 65_536
 REMEMBERED_CHUNKS = 256
@@ -128,8 +129,13 @@ class ImageWatch:
                 self._steepness.add(steepness, now_ns, unusual=soft)
             self._noise.add(noise, now_ns, unusual=usual_noise is not None and noise > 2.0 * usual_noise)
         return ImageContent(
-            repeats, highlight, overexposed, ratio if lens or not soft else None, noise,
-            noise / max(usual_noise, 0.5 / 255) if usual_noise is not None else None)
+            repeats,
+            highlight,
+            overexposed,
+            ratio if lens or not soft else None,
+            noise,
+            noise / max(usual_noise, 0.5 / 255) if usual_noise is not None else None,
+        )
 
     def _change(self, patch: np.ndarray) -> float:
         """Noise between this picture and the one before, in grey levels; a still scene without noise has none."""
@@ -146,7 +152,7 @@ def _luminance(image: np.ndarray) -> np.ndarray:
 
 def _middle(image: np.ndarray, side: int) -> np.ndarray:
     top, left = max(0, image.shape[0] - side) // 2, max(0, image.shape[1] - side) // 2
-    return image[top:top + side, left:left + side]
+    return image[top : top + side, left : left + side]
 
 
 def _median(values: np.ndarray) -> float:
@@ -198,10 +204,21 @@ class AudioContent:
         if thresholds.dc_above and abs(self.dc) > thresholds.dc_above:
             found.append(Complaint("dc", f"constant offset of {self.dc:+.0%} of full scale"))
         if thresholds.hum_above and self.hum > thresholds.hum_above:
-            found.append(Complaint("hum", f"hum: {self.hum:.0%} of the energy at multiples of {self.hum_hz} Hz", averaged=True))
-        if thresholds.noise_above_dbfs and self.floor_rise_db > NOISE_RISE_DB and self.floor_dbfs > thresholds.noise_above_dbfs:
-            found.append(Complaint("noisy", f"noisy: never below {self.floor_dbfs:.0f} dBFS, "
-                                            f"{self.floor_rise_db:.0f} dB above the usual", averaged=True))
+            found.append(
+                Complaint("hum", f"hum: {self.hum:.0%} of the energy at multiples of {self.hum_hz} Hz", averaged=True)
+            )
+        if (
+            thresholds.noise_above_dbfs
+            and self.floor_rise_db > NOISE_RISE_DB
+            and self.floor_dbfs > thresholds.noise_above_dbfs
+        ):
+            found.append(
+                Complaint(
+                    "noisy",
+                    f"noisy: never below {self.floor_dbfs:.0f} dBFS, {self.floor_rise_db:.0f} dB above the usual",
+                    averaged=True,
+                )
+            )
         return found
 
 
@@ -239,13 +256,21 @@ class AudioWatch:
             self._since_spectrum = 0
             self._hum = self._find_hum()
         newest = max(len(samples), round(self._SHORT_S * rate_hz))
-        recent = self._window[-min(newest, self._heard, len(self._window)):]
+        recent = self._window[-min(newest, self._heard, len(self._window)) :]
         mean = float(recent.mean())
         power = float(np.dot(recent, recent)) / len(recent)
         clipped = _clipped(recent)
-        return AudioContent(repeats, _dbfs(power - mean * mean), clipped,
-                            self._clipped_s(clipped, len(samples) / rate_hz, now_ns), mean, *self._hum,
-                            self._floor.floor_dbfs, self._floor.rise_db, self._floor.fall_db)
+        return AudioContent(
+            repeats,
+            _dbfs(power - mean * mean),
+            clipped,
+            self._clipped_s(clipped, len(samples) / rate_hz, now_ns),
+            mean,
+            *self._hum,
+            self._floor.floor_dbfs,
+            self._floor.rise_db,
+            self._floor.fall_db,
+        )
 
     def _clipped_s(self, clipped: float, lasts_s: float, now_ns: int) -> float:
         if clipped > 0.01:
@@ -279,8 +304,8 @@ class AudioWatch:
             self._floor = NoiseFloor(rate_hz)
         size = len(self._window)
         count = min(len(samples), size)
-        self._window[:size - count] = self._window[count:]
-        self._window[size - count:] = samples[len(samples) - count:]
+        self._window[: size - count] = self._window[count:]
+        self._window[size - count :] = samples[len(samples) - count :]
         self._heard = min(size, self._heard + count)
         self._since_spectrum += len(samples)
 

@@ -3,12 +3,13 @@
 The functions look at field names only, so the same code serves rclpy's messages in the node and rosbags' in a replay. No
 decisions are made here and no data is copied.
 """
+
 from __future__ import annotations
 
 from typing import Any
 
-from aecf_ros.modalities.image.decode import SAMPLE_BYTES
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
+from aecf_ros.modalities.image.decode import SAMPLE_BYTES
 
 
 class FormatUnknown(ValueError):
@@ -22,14 +23,31 @@ def stamp_to_ns(stamp: Any) -> int:
 
 def read_image(message: Any, received_ns: int) -> RawImage:
     """The record of a ``sensor_msgs/Image``."""
-    return RawImage(stamp_to_ns(message.header.stamp), received_ns, message.encoding, message.height, message.width, message.step,
-                    message.data, bool(message.is_bigendian), message.header.frame_id)
+    return RawImage(
+        stamp_to_ns(message.header.stamp),
+        received_ns,
+        message.encoding,
+        message.height,
+        message.width,
+        message.step,
+        message.data,
+        bool(message.is_bigendian),
+        message.header.frame_id,
+    )
 
 
 def read_compressed_image(message: Any, received_ns: int) -> RawImage:
     """The record of a ``sensor_msgs/CompressedImage``."""
-    return RawImage(stamp_to_ns(message.header.stamp), received_ns, message.format, 0, 0, 0, message.data,
-                    frame_id=message.header.frame_id)
+    return RawImage(
+        stamp_to_ns(message.header.stamp),
+        received_ns,
+        message.format,
+        0,
+        0,
+        0,
+        message.data,
+        frame_id=message.header.frame_id,
+    )
 
 
 def read_stamped_audio(message: Any, info: Any | None, received_ns: int) -> RawAudio:
@@ -50,35 +68,73 @@ def read_plain_audio(message: Any, info: Any | None, received_ns: int) -> RawAud
     raw = _read_pcm(received_ns, message.data, info, received_ns)
     block = max(1, raw.channels) * SAMPLE_BYTES.get(raw.sample_format, 1)
     duration_ns = len(message.data) // block * NANOSECONDS // max(1, raw.rate_hz)
-    return RawAudio(received_ns - duration_ns, received_ns, raw.sample_format, raw.rate_hz, raw.channels, raw.data, raw.coding,
-                    headless=True)
+    return RawAudio(
+        received_ns - duration_ns,
+        received_ns,
+        raw.sample_format,
+        raw.rate_hz,
+        raw.channels,
+        raw.data,
+        raw.coding,
+        headless=True,
+    )
 
 
 def _read_pcm(stamp_ns: int, data: Any, info: Any | None, received_ns: int) -> RawAudio:
     if info is None:
-        raise FormatUnknown("no AudioInfo has arrived; publish it latched, or say how to read the sound: parameter sample_format, aecf --audio-format")
-    return RawAudio(stamp_ns, received_ns, info.sample_format, info.sample_rate, info.channels, data, info.coding_format)
+        raise FormatUnknown(
+            "no AudioInfo has arrived; publish it latched, or say how to read the sound: parameter sample_format, aecf --audio-format"
+        )
+    return RawAudio(
+        stamp_ns, received_ns, info.sample_format, info.sample_rate, info.channels, data, info.coding_format
+    )
 
 
-PORTAUDIO_FIELDS = {1: ("F32LE", "float32_data"), 2: ("S32LE", "int32_data"), 8: ("S16LE", "int16_data"), 16: ("S8", "int8_data"),
-                    32: ("U8", "uint8_data")}
+PORTAUDIO_FIELDS = {
+    1: ("F32LE", "float32_data"),
+    2: ("S32LE", "int32_data"),
+    8: ("S16LE", "int16_data"),
+    16: ("S8", "int8_data"),
+    32: ("U8", "uint8_data"),
+}
 """PortAudio's code of a sample format -> its name here, and the field of the other dialect's ``AudioData`` that holds the samples."""
 
-_FOXGLOVE_FORMATS = {"pcm-s16": "S16LE", "pcm-s24": "S24LE", "pcm-s32": "S32LE", "pcm-f32": "F32LE", "pcm-u8": "U8", "pcm-s8": "S8"}
+_FOXGLOVE_FORMATS = {
+    "pcm-s16": "S16LE",
+    "pcm-s24": "S24LE",
+    "pcm-s32": "S32LE",
+    "pcm-f32": "F32LE",
+    "pcm-u8": "U8",
+    "pcm-s8": "S8",
+}
 
 
 def read_audio_stamped(message: Any, received_ns: int) -> RawAudio:
     """The record of an ``AudioStamped`` of the other ``audio_common_msgs``, which says itself how to read it."""
     info = message.audio.info
     name, field = PORTAUDIO_FIELDS.get(info.format, (f"PortAudio {info.format}", "uint8_data"))
-    return RawAudio(stamp_to_ns(message.header.stamp), received_ns, name, info.rate, info.channels, getattr(message.audio.audio_data, field))
+    return RawAudio(
+        stamp_to_ns(message.header.stamp),
+        received_ns,
+        name,
+        info.rate,
+        info.channels,
+        getattr(message.audio.audio_data, field),
+    )
 
 
 def read_foxglove_audio(message: Any, received_ns: int) -> RawAudio:
     """The record of a ``foxglove_msgs/RawAudio``; a format that is not PCM is taken for a coding."""
     name = _FOXGLOVE_FORMATS.get(message.format, message.format)
-    return RawAudio(stamp_to_ns(message.timestamp), received_ns, name, message.sample_rate, message.number_of_channels, message.data,
-                    coding="wave" if message.format in _FOXGLOVE_FORMATS else message.format)
+    return RawAudio(
+        stamp_to_ns(message.timestamp),
+        received_ns,
+        name,
+        message.sample_rate,
+        message.number_of_channels,
+        message.data,
+        coding="wave" if message.format in _FOXGLOVE_FORMATS else message.format,
+    )
 
 
 def read_audio(message: Any, info: Any | None, received_ns: int) -> RawAudio:
@@ -91,4 +147,8 @@ def read_audio(message: Any, info: Any | None, received_ns: int) -> RawAudio:
         return read_foxglove_audio(message, received_ns)
     if not hasattr(message, "audio"):
         return read_plain_audio(message, info, received_ns)
-    return read_audio_stamped(message, received_ns) if hasattr(message.audio, "audio_data") else read_stamped_audio(message, info, received_ns)
+    return (
+        read_audio_stamped(message, received_ns)
+        if hasattr(message.audio, "audio_data")
+        else read_stamped_audio(message, info, received_ns)
+    )

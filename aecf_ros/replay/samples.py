@@ -1,4 +1,5 @@
 """Labelled moments of a recording, for a trainer: what the pipeline would have seen and heard at each of them."""
+
 from __future__ import annotations
 
 import hashlib
@@ -12,13 +13,13 @@ import numpy as np
 
 from aecf_ros.core.labeled_samples import Batch
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.replay.bag.reader import AudioFormat, Bag, open_bag
-from aecf_ros.replay.bag.message_types import STREAM_TYPES, UNDESCRIBED_TYPES
 from aecf_ros.replay.bag.discovery import content_digest
-from aecf_ros.replay.senses import SENSES, Modality
-from aecf_ros.replay.scoring.label_spans import Span, label_file, read_spans
+from aecf_ros.replay.bag.message_types import STREAM_TYPES, UNDESCRIBED_TYPES
+from aecf_ros.replay.bag.reader import AudioFormat, Bag, open_bag
 from aecf_ros.replay.bag.topics import NO_TOPIC, Topics, choose_topics
 from aecf_ros.replay.scoring.ground_truth import SETTLING_MARGIN_S
+from aecf_ros.replay.scoring.label_spans import Span, label_file, read_spans
+from aecf_ros.replay.senses import SENSES, Modality
 
 _SIZES = {"image": ("height", "width"), "audio": ("rate_hz", "window_s"), "vector": ("dim",)}
 _VERSION = 1
@@ -56,7 +57,11 @@ class BagUnit:
 
     def only(self, name: str) -> BagUnit:
         """The same moments with one modality, so that only its messages are read."""
-        topics = Topics({n: of for n, of in self.topics.streams.items() if n == name}, {n: of for n, of in self.topics.infos.items() if n == name}, None)
+        topics = Topics(
+            {n: of for n, of in self.topics.streams.items() if n == name},
+            {n: of for n, of in self.topics.infos.items() if n == name},
+            None,
+        )
         return replace(self, topics=topics, modalities=[m for m in self.modalities if m.name == name])
 
     def batches(self, size: int) -> Iterator[Batch]:
@@ -87,7 +92,11 @@ class BagUnit:
             for at_ns in self.moments_ns[i:]:
                 if (batch := gathered.add(bag, int(at_ns))) is not None:
                     yield batch
-            refused = [f"{self.path}: {line}" for name, topic in self.topics.streams.items() for line in senses[name].refused.line(topic)]
+            refused = [
+                f"{self.path}: {line}"
+                for name, topic in self.topics.streams.items()
+                for line in senses[name].refused.line(topic)
+            ]
             self.losses = [*(line for line in bag.losses if line not in self.known), *refused]
         if (batch := gathered.rest()) is not None:
             yield batch
@@ -118,8 +127,10 @@ class _Gathered:
         """What there is, ``None`` if nothing."""
         if not self._present:
             return None
-        inputs = {name: np.stack(samples) if (samples := self._samples[name]) else np.zeros((0, *sense.shape), sense.dtype)
-                  for name, sense in self._senses.items()}
+        inputs = {
+            name: np.stack(samples) if (samples := self._samples[name]) else np.zeros((0, *sense.shape), sense.dtype)
+            for name, sense in self._senses.items()
+        }
         batch = Batch(inputs, np.array(self._present, bool))
         self._clear()
         return batch
@@ -144,7 +155,14 @@ class Scan:
     losses: Sequence[str] = ()
     audio_format: AudioFormat | None = None
 
-    def unit(self, modalities: Sequence[Modality], classes: Mapping[str, int], stride_s: float, settle_s: float | None, max_age_s: float) -> BagUnit:
+    def unit(
+        self,
+        modalities: Sequence[Modality],
+        classes: Mapping[str, int],
+        stride_s: float,
+        settle_s: float | None,
+        max_age_s: float,
+    ) -> BagUnit:
         """Its moments: every ``stride_s`` of each span from ``settle_s`` after its start on.
 
         Args:
@@ -158,20 +176,46 @@ class Scan:
         counts = [len(of) for of in of_spans]
         moments_ns = np.concatenate(of_spans) if of_spans else np.zeros(0, np.int64)
         labels = np.repeat(np.array([classes[s.label] for s in self.spans], np.int64), counts)
-        settings = {"version": _VERSION, "content": self.content, "max_age_s": max_age_s, "topics": [dict(self.topics.streams), dict(self.topics.infos)],
-                    "audio_format": None if self.audio_format is None else asdict(self.audio_format),
-                    "modalities": [[m.name, m.kind, *_sizes(m)] for m in modalities]}
+        settings = {
+            "version": _VERSION,
+            "content": self.content,
+            "max_age_s": max_age_s,
+            "topics": [dict(self.topics.streams), dict(self.topics.infos)],
+            "audio_format": None if self.audio_format is None else asdict(self.audio_format),
+            "modalities": [[m.name, m.kind, *_sizes(m)] for m in modalities],
+        }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(moments_ns.tobytes())
-        return BagUnit(self.name, self.name, digest.hexdigest(), labels, np.repeat(np.arange(len(counts)), counts), [], self.path,
-                       self.topics, tuple(modalities), moments_ns, max_age_s, self.duration_s, self.audio_format, tuple(self.missing), tuple(self.losses))
+        return BagUnit(
+            self.name,
+            self.name,
+            digest.hexdigest(),
+            labels,
+            np.repeat(np.arange(len(counts)), counts),
+            [],
+            self.path,
+            self.topics,
+            tuple(modalities),
+            moments_ns,
+            max_age_s,
+            self.duration_s,
+            self.audio_format,
+            tuple(self.missing),
+            tuple(self.losses),
+        )
 
 
 def _sizes(modality: Any) -> tuple[float, ...]:
     return tuple(getattr(modality, name) for name in _SIZES[modality.kind])
 
 
-def scan_recording(name: str, path: Path, modalities: Sequence[Modality], named: Mapping[str, str], audio_format: AudioFormat | None = None) -> Scan:
+def scan_recording(
+    name: str,
+    path: Path,
+    modalities: Sequence[Modality],
+    named: Mapping[str, str],
+    audio_format: AudioFormat | None = None,
+) -> Scan:
     """Look a recording over.
 
     Args:
@@ -187,17 +231,35 @@ def scan_recording(name: str, path: Path, modalities: Sequence[Modality], named:
         named, missing = dict(named), []
         for m in modalities:
             types = STREAM_TYPES[m.kind]
-            if (named[m.name] not in bag.types) if m.name in named else not any(kind in types for kind in bag.types.values()):
+            if (
+                (named[m.name] not in bag.types)
+                if m.name in named
+                else not any(kind in types for kind in bag.types.values())
+            ):
                 named[m.name] = NO_TOPIC
                 missing.append(m.name)
         for other in [n for n in named if n.removesuffix("_info") in missing or n == "label"]:
             if other not in missing and named[other] not in bag.types:
                 named[other] = NO_TOPIC
         topics = choose_topics(bag.path, bag.types, modalities, named, option="data.topics.")
-        undescribed = [n for n, topic in topics.streams.items() if bag.types[topic] in UNDESCRIBED_TYPES and n not in topics.infos and audio_format is None]
+        undescribed = [
+            n
+            for n, topic in topics.streams.items()
+            if bag.types[topic] in UNDESCRIBED_TYPES and n not in topics.infos and audio_format is None
+        ]
         empty = bag.end_ns < bag.start_ns
         spans = [] if empty else read_spans(bag, label_file(path), topics.label)
         losses = [*bag.losses, *([f"{path}: holds no message"] if empty else [])]
-        return Scan(name, path, content_digest(path), topics, bag.types, spans, 0.0 if empty else bag.duration_s, missing, undescribed, losses, audio_format)
-
-
+        return Scan(
+            name,
+            path,
+            content_digest(path),
+            topics,
+            bag.types,
+            spans,
+            0.0 if empty else bag.duration_s,
+            missing,
+            undescribed,
+            losses,
+            audio_format,
+        )

@@ -2,6 +2,7 @@
 
 Frames are decoded when a moment asks for them; sound is laid into the pipeline's own window as it comes.
 """
+
 from __future__ import annotations
 
 import math
@@ -10,16 +11,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
+from aecf_ros.health.stamps import StampCheck
+from aecf_ros.modalities.audio.resample import resample_window
 from aecf_ros.modalities.audio.window import AudioWindow
 from aecf_ros.modalities.image.decode import DecodeError, decode_audio, decode_image, resize_image
 from aecf_ros.modalities.messages import FormatUnknown
-from aecf_ros.health.stamps import StampCheck
-from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.modalities.vector.messages import RawVector, decode_vector
-from aecf_ros.replay.bag.reader import Bag, Recorded
 from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.bag.reader import Bag, Recorded
 from aecf_ros.replay.faults.message_edit import raw_record
-from aecf_ros.modalities.audio.resample import resample_window
 
 RECEIVED_SHARE = 0.9
 """Share of an audio window that must have been received: an encoder has to hear more of the label than of the gap."""

@@ -4,6 +4,7 @@ The device really in use is asserted and named: asking for a GPU that the runtim
 fall back. A GPU that fails while it runs is given up for the CPU, and the backend says so from then on. The head runs on
 the CPU on every device: its hundred small operators would take longer to start on a GPU than to run here.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,8 +39,16 @@ class HeadOutput:
     does not say, as those exported before drift was watched."""
 
 
-HEAD_OUTPUTS = ("probabilities", "confidence", "gate_weights", "gate_entropy", "agreement", "modality_probabilities", "prediction_set",
-                "abstain_code")
+HEAD_OUTPUTS = (
+    "probabilities",
+    "confidence",
+    "gate_weights",
+    "gate_entropy",
+    "agreement",
+    "modality_probabilities",
+    "prediction_set",
+    "abstain_code",
+)
 DISTANCES = "distances"
 """A head may also have this output."""
 
@@ -92,12 +101,19 @@ class Head:
         _check_head(bundle, self._session)
         self._binding = self._session.io_binding()
         self._held: list[ort.OrtValue] = []  # what is bound must live as long as the binding
-        inputs = {node.name: self._bound(node, self._binding.bind_ortvalue_input) for node in self._session.get_inputs()}
+        inputs = {
+            node.name: self._bound(node, self._binding.bind_ortvalue_input) for node in self._session.get_inputs()
+        }
         self._embeddings = {m.name: inputs[f"embedding_{m.name}"] for m in bundle.manifest.modalities}
         self._present = inputs["present"]
         given = {node.name: node for node in self._session.get_outputs()}
-        self._outputs = [self._bound(given[name], self._binding.bind_ortvalue_output)[0, ...]  # an array, also where it is one number
-                         for name in (*HEAD_OUTPUTS, DISTANCES) if name in given]
+        self._outputs = [
+            self._bound(given[name], self._binding.bind_ortvalue_output)[
+                0, ...
+            ]  # an array, also where it is one number
+            for name in (*HEAD_OUTPUTS, DISTANCES)
+            if name in given
+        ]
 
     def _bound(self, node: ort.NodeArg, bind: Callable[[str, ort.OrtValue], None]) -> np.ndarray:
         """An array for a batch of one, which the graph reads or writes from now on."""
@@ -112,8 +128,20 @@ class Head:
             bound[0] = embeddings[name] if used else 0.0
         self._present[0] = present
         self._session.run_with_iobinding(self._binding)
-        probabilities, confidence, weights, entropy, agreement, alone, members, code, *distances = (array.copy() for array in self._outputs)
-        return HeadOutput(probabilities, float(confidence), weights, float(entropy), float(agreement), alone, members, int(code), *distances)
+        probabilities, confidence, weights, entropy, agreement, alone, members, code, *distances = (
+            array.copy() for array in self._outputs
+        )
+        return HeadOutput(
+            probabilities,
+            float(confidence),
+            weights,
+            float(entropy),
+            float(agreement),
+            alone,
+            members,
+            int(code),
+            *distances,
+        )
 
 
 class OnnxBackend:
@@ -126,8 +154,10 @@ class OnnxBackend:
 
     def __init__(self, bundle: Bundle, options: BackendOptions = BackendOptions()) -> None:
         if options.half or options.cuda_graphs:
-            raise BackendError("half and cuda_graphs are options of the torch backend; export the bundle in half precision with `aecf quantize`, "
-                               "or set backend: torch")
+            raise BackendError(
+                "half and cuda_graphs are options of the torch backend; export the bundle in half precision with `aecf quantize`, "
+                "or set backend: torch"
+            )
         self.fault = ""
         self.device, self._encoders = _open_encoders(bundle, options.device, options.threads)
         self._head = Head(bundle, options.threads)
@@ -216,7 +246,9 @@ def _encoders_on(device: str, bundle: Bundle, threads: int) -> dict[str, Encoder
     try:
         return {m.name: BoundEncoder(sessions[m.encoder], m) for m in modalities}
     except Exception as error:  # onnxruntime has private types for a device without memory
-        raise BackendError(f"device '{device}': no memory for the encoders' inputs ({first_line(error)}); free some, or set device: cpu") from None
+        raise BackendError(
+            f"device '{device}': no memory for the encoders' inputs ({first_line(error)}); free some, or set device: cpu"
+        ) from None
 
 
 def _session(bundle: Bundle, file: str, device: str, threads: int) -> ort.InferenceSession:
@@ -230,11 +262,15 @@ def _session(bundle: Bundle, file: str, device: str, threads: int) -> ort.Infere
     try:
         session = ort.InferenceSession(str(bundle.path(file)), options, providers=[wanted, *fallback])
     except Exception as error:  # onnxruntime raises many private types for a broken graph
-        raise BundleError(f"{bundle.path(file)}: onnxruntime cannot load it ({first_line(error)}); train or export the bundle again") from None
+        raise BundleError(
+            f"{bundle.path(file)}: onnxruntime cannot load it ({first_line(error)}); train or export the bundle again"
+        ) from None
     session.disable_fallback()  # Python's wrapper would go on on the CPU after an error, and say so nowhere
     if session.get_providers()[0] != wanted:
-        raise BackendError(f"device '{device}' was asked for, but onnxruntime fell back to {session.get_providers()[0]}; "
-                           "check the driver and the CUDA libraries, or set device: cpu")
+        raise BackendError(
+            f"device '{device}' was asked for, but onnxruntime fell back to {session.get_providers()[0]}; "
+            "check the driver and the CUDA libraries, or set device: cpu"
+        )
     return session
 
 
@@ -244,33 +280,50 @@ def _candidates(device: str) -> list[str]:
     if device == "auto":
         return [name for name in ("tensorrt", "cuda", "cpu") if _PROVIDERS[name] in available]
     if _PROVIDERS[device] not in available:
-        raise BackendError(f"device '{device}' is not in this onnxruntime, which has {', '.join(available)}; install onnxruntime-gpu or set device: cpu")
+        raise BackendError(
+            f"device '{device}' is not in this onnxruntime, which has {', '.join(available)}; install onnxruntime-gpu or set device: cpu"
+        )
     return [device]
 
 
 _ORT_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)", "bool": "tensor(bool)", "int64": "tensor(int64)"}
 
 
-def _check(bundle: Bundle, file: str, what: str, nodes: Sequence[ort.NodeArg], due: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+def _check(
+    bundle: Bundle, file: str, what: str, nodes: Sequence[ort.NodeArg], due: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> None:
     found = {node.name: node for node in nodes}
     for name, (dtype, shape) in due.items():
         if name not in found:
-            raise BundleError(f"{bundle.path(file)}: no {what} named '{name}' (it has {', '.join(sorted(found))}); export the bundle again")
+            raise BundleError(
+                f"{bundle.path(file)}: no {what} named '{name}' (it has {', '.join(sorted(found))}); export the bundle again"
+            )
         node = found[name]
-        if node.type != _ORT_TYPES[dtype] or len(node.shape) != len(shape) + 1 or any(
-                isinstance(a, int) and a != b for a, b in zip(node.shape, (1, *shape), strict=True)):
-            raise BundleError(f"{bundle.path(file)}: {what} '{name}' is {node.type} {list(node.shape)} where bundle.yaml promises "
-                              f"{_ORT_TYPES[dtype]} {['batch', *shape]}; export the bundle again")
+        if (
+            node.type != _ORT_TYPES[dtype]
+            or len(node.shape) != len(shape) + 1
+            or any(isinstance(a, int) and a != b for a, b in zip(node.shape, (1, *shape), strict=True))
+        ):
+            raise BundleError(
+                f"{bundle.path(file)}: {what} '{name}' is {node.type} {list(node.shape)} where bundle.yaml promises "
+                f"{_ORT_TYPES[dtype]} {['batch', *shape]}; export the bundle again"
+            )
     extra = sorted(set(found) - set(due))
     if extra and what == "input":
-        raise BundleError(f"{bundle.path(file)}: wants the input{'s' if len(extra) > 1 else ''} {', '.join(extra)}, which nothing feeds; "
-                          "export the bundle again")
+        raise BundleError(
+            f"{bundle.path(file)}: wants the input{'s' if len(extra) > 1 else ''} {', '.join(extra)}, which nothing feeds; "
+            "export the bundle again"
+        )
 
 
 def _check_encoder(bundle: Bundle, modality: Modality, session: ort.InferenceSession) -> None:
     dtype = "uint8" if modality.kind == "image" else "float32"
-    _check(bundle, modality.encoder, "input", session.get_inputs(), {modality.input_name: (dtype, modality.input_shape)})
-    _check(bundle, modality.encoder, "output", session.get_outputs(), {"embedding": ("float32", (modality.embedding_dim,))})
+    _check(
+        bundle, modality.encoder, "input", session.get_inputs(), {modality.input_name: (dtype, modality.input_shape)}
+    )
+    _check(
+        bundle, modality.encoder, "output", session.get_outputs(), {"embedding": ("float32", (modality.embedding_dim,))}
+    )
 
 
 def _check_head(bundle: Bundle, session: ort.InferenceSession) -> None:
@@ -278,10 +331,22 @@ def _check_head(bundle: Bundle, session: ort.InferenceSession) -> None:
     modalities, classes = len(manifest.modalities), len(manifest.labels)
     inputs = {f"embedding_{m.name}": ("float32", (m.embedding_dim,)) for m in manifest.modalities}
     _check(bundle, manifest.head, "input", session.get_inputs(), inputs | {"present": ("bool", (modalities,))})
-    _check(bundle, manifest.head, "output", session.get_outputs(), {
-        "probabilities": ("float32", (classes,)), "confidence": ("float32", ()), "gate_weights": ("float32", (modalities,)),
-        "gate_entropy": ("float32", ()), "agreement": ("float32", ()), "modality_probabilities": ("float32", (modalities, classes)),
-        "prediction_set": ("bool", (classes,)), "abstain_code": ("int64", ())})
+    _check(
+        bundle,
+        manifest.head,
+        "output",
+        session.get_outputs(),
+        {
+            "probabilities": ("float32", (classes,)),
+            "confidence": ("float32", ()),
+            "gate_weights": ("float32", (modalities,)),
+            "gate_entropy": ("float32", ()),
+            "agreement": ("float32", ()),
+            "modality_probabilities": ("float32", (modalities, classes)),
+            "prediction_set": ("bool", (classes,)),
+            "abstain_code": ("int64", ()),
+        },
+    )
     if DISTANCES in {node.name for node in session.get_outputs()}:
         _check(bundle, manifest.head, "output", session.get_outputs(), {DISTANCES: ("float32", (modalities,))})
 
@@ -296,7 +361,9 @@ def _torch(bundle: Bundle, options: BackendOptions) -> Backend:
 BACKENDS: dict[str, Callable[[Bundle, BackendOptions], Backend]] = {"onnxruntime": OnnxBackend, "torch": _torch}
 
 
-def make_backend(name: str, bundle: Bundle, device: str = "auto", threads: int = 1, *, half: bool = False, cuda_graphs: bool = False) -> Backend:
+def make_backend(
+    name: str, bundle: Bundle, device: str = "auto", threads: int = 1, *, half: bool = False, cuda_graphs: bool = False
+) -> Backend:
     """Make a backend by name; on a GPU one that survives the GPU.
 
     Raises:

@@ -3,6 +3,7 @@
 The loop around it reads a message, calls :meth:`Pipeline.observe`, and when that says a prediction is due calls
 :meth:`Pipeline.step` and publishes. :meth:`Pipeline.next_due_ns` says when to call ``step`` though no message came.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,11 +13,11 @@ from time import perf_counter_ns
 import numpy as np
 
 from aecf_ros.core.bundle import ABSTAIN_REASONS, Manifest, Modality
-from aecf_ros.modalities.image.decode import DecodeError
 from aecf_ros.core.drift import DriftWatch
+from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState, StreamStatus
 from aecf_ros.health.monitor import PublishersMatched, SampleRejected, StreamMonitor, TimePassed
 from aecf_ros.health.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
-from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState, StreamStatus
+from aecf_ros.modalities.image.decode import DecodeError
 from aecf_ros.runtime.backends import Backend, HeadOutput
 from aecf_ros.runtime.sources import SOURCES, Raw, Source
 from aecf_ros.runtime.trace import Trace
@@ -89,7 +90,9 @@ class Pipeline:
         self.trace = Trace()
         self.drift = DriftWatch(manifest.drift, manifest.names, config.drift_window_s)
         self._streams = {
-            m.name: _Stream(m, StreamMonitor(m.name, self._thresholds(m)), SOURCES[m.kind](m, self.trace)) for m in manifest.modalities}
+            m.name: _Stream(m, StreamMonitor(m.name, self._thresholds(m)), SOURCES[m.kind](m, self.trace))
+            for m in manifest.modalities
+        }
         self._last_step_ns: int | None = None
 
     def warm_up(self) -> int:
@@ -98,8 +101,10 @@ class Pipeline:
         Returns:
             Nanoseconds that all of them together take: the least of some runs, because the first ones also allocate.
         """
-        samples = {name: np.zeros(s.modality.input_shape, np.uint8 if s.modality.kind == "image" else np.float32)
-                   for name, s in self._streams.items()}
+        samples = {
+            name: np.zeros(s.modality.input_shape, np.uint8 if s.modality.kind == "image" else np.float32)
+            for name, s in self._streams.items()
+        }
         took_ns: list[int] = []
         while len(took_ns) < WARM_UP_RUNS or len(took_ns) < WARM_UP_MOST_RUNS and sum(took_ns) < WARM_UP_NS:
             started_ns = perf_counter_ns()
@@ -260,12 +265,31 @@ class Pipeline:
         labels = self.manifest.labels
         class_id = int(head.probabilities.argmax())
         best_alone = head.modality_probabilities.argmax(axis=1).tolist()
-        reports = tuple([
-            ModalityReport(name, stream.state, used, weight, stream.source.stamp_ns, labels[best] if used else "", float(alone[best]) if used else 0.0)
-            for (name, stream), used, weight, best, alone in zip(self._streams.items(), present, head.gate_weights.tolist(), best_alone,
-                                                                 head.modality_probabilities, strict=True)])
+        reports = tuple(
+            [
+                ModalityReport(
+                    name,
+                    stream.state,
+                    used,
+                    weight,
+                    stream.source.stamp_ns,
+                    labels[best] if used else "",
+                    float(alone[best]) if used else 0.0,
+                )
+                for (name, stream), used, weight, best, alone in zip(
+                    self._streams.items(),
+                    present,
+                    head.gate_weights.tolist(),
+                    best_alone,
+                    head.modality_probabilities,
+                    strict=True,
+                )
+            ]
+        )
         stamps = [r.evidence_stamp_ns for r in reports if r.used and r.evidence_stamp_ns is not None]
-        reason = ABSTAIN_REASONS[head.abstain_code] or ("low confidence" if head.confidence < self.config.min_confidence else "")
+        reason = ABSTAIN_REASONS[head.abstain_code] or (
+            "low confidence" if head.confidence < self.config.min_confidence else ""
+        )
         return Prediction(
             stamp_ns=max(stamps, default=node_time_ns),
             model=self.manifest.name,
@@ -279,4 +303,5 @@ class Pipeline:
             gate_entropy=head.gate_entropy,
             abstain=bool(reason),
             abstain_reason=reason,
-            modalities=reports)
+            modalities=reports,
+        )

@@ -4,6 +4,7 @@ Everything that touches a pipeline is submitted here, so that one thread owns it
 nothing changes threads. A worker keeps the loop free while they do not: sound, services and shutdown are served during inference, and of the frames
 that wait only the newest is ever decoded.
 """
+
 from __future__ import annotations
 
 import threading
@@ -93,7 +94,9 @@ class Worker:
             if slot is not None:
                 for index, (taken, _) in enumerate(self._waiting):
                     if taken == slot:
-                        del self._waiting[index]  # the newer one goes to the end: work stays in the order of its arrival
+                        del self._waiting[
+                            index
+                        ]  # the newer one goes to the end: work stays in the order of its arrival
                         self.dropped[slot] += 1
                         break
             self._waiting.append((slot, work))

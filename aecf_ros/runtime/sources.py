@@ -1,4 +1,5 @@
 """What the pipeline holds of each stream: its newest evidence, decoded, measured, and of the size that its encoder takes."""
+
 from __future__ import annotations
 
 import math
@@ -9,14 +10,21 @@ from typing import Protocol
 
 import numpy as np
 
-from aecf_ros.modalities.audio.window import AudioWindow
 from aecf_ros.core.bundle import AudioModality, ImageModality, VectorModality
-from aecf_ros.modalities.content import SAME_PICTURE, AudioWatch, ImageContent, ImageWatch, digest
-from aecf_ros.modalities.image.decode import DecodeError, as_bytes, decode_audio, decode_image, is_compressed, resize_image
-from aecf_ros.health.monitor import SampleReceived
 from aecf_ros.core.types import AudioChunk, RawAudio, RawImage
-from aecf_ros.modalities.vector.messages import RawVector, VectorWatch, decode_vector
+from aecf_ros.health.monitor import SampleReceived
 from aecf_ros.modalities.audio.resample import resample_window
+from aecf_ros.modalities.audio.window import AudioWindow
+from aecf_ros.modalities.content import SAME_PICTURE, AudioWatch, ImageContent, ImageWatch, digest
+from aecf_ros.modalities.image.decode import (
+    DecodeError,
+    as_bytes,
+    decode_audio,
+    decode_image,
+    is_compressed,
+    resize_image,
+)
+from aecf_ros.modalities.vector.messages import RawVector, VectorWatch, decode_vector
 from aecf_ros.runtime.trace import Trace
 
 CHECK_PERIOD_NS = 90_000_000
@@ -55,7 +63,9 @@ class ImageSource:
 
     def __init__(self, modality: ImageModality, trace: Trace) -> None:
         self._size = (modality.height, modality.width)
-        self._decode, self._preprocess, self._check = (f"{stage} {modality.name}" for stage in ("decode", "preprocess", "check"))
+        self._decode, self._preprocess, self._check = (
+            f"{stage} {modality.name}" for stage in ("decode", "preprocess", "check")
+        )
         self.trace = trace
         self._watch = ImageWatch()
         self._content: ImageContent | None = None
@@ -119,7 +129,9 @@ class AudioSource:
 
     def __init__(self, modality: AudioModality, trace: Trace) -> None:
         self._modality = modality
-        self._decode, self._preprocess, self._check = (f"{stage} {modality.name}" for stage in ("decode", "preprocess", "check"))
+        self._decode, self._preprocess, self._check = (
+            f"{stage} {modality.name}" for stage in ("decode", "preprocess", "check")
+        )
         self.trace = trace
         self._window = AudioWindow(modality.rate_hz, modality.window_samples)
         self._watch = AudioWatch()
@@ -156,7 +168,9 @@ class AudioSource:
 
     def sample(self) -> np.ndarray:
         started_ns = perf_counter_ns()
-        window = resample_window(self._window.read(), self._window.rate_hz, self._modality.rate_hz, self._modality.window_samples)
+        window = resample_window(
+            self._window.read(), self._window.rate_hz, self._modality.rate_hz, self._modality.window_samples
+        )
         self.trace.add(self._preprocess, perf_counter_ns() - started_ns)
         return window
 

@@ -3,6 +3,7 @@
 A bundle that has them holds ``NAME.pt2`` beside each ``NAME.onnx``, hashed in its manifest like every file (``aecf train`` writes them where
 ``programs`` is set). The head is the ONNX graph in both backends. torch is imported when a backend is made.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -43,11 +44,19 @@ class TorchBackend:
         try:
             import torch
         except ModuleNotFoundError:
-            raise BackendError("backend 'torch' was asked for, but torch is not installed; pip install torch, or set backend: onnxruntime") from None
-        lacking = [program_file(m.encoder) for m in bundle.manifest.modalities if program_file(m.encoder) not in bundle.manifest.files]
+            raise BackendError(
+                "backend 'torch' was asked for, but torch is not installed; pip install torch, or set backend: onnxruntime"
+            ) from None
+        lacking = [
+            program_file(m.encoder)
+            for m in bundle.manifest.modalities
+            if program_file(m.encoder) not in bundle.manifest.files
+        ]
         if lacking:
-            raise BackendError(f"{bundle.directory}: no {', '.join(lacking)} for backend 'torch'; set backend: onnxruntime, "
-                               "or train with programs=true, for which aecf train must train every encoder itself: frozen ones and vectors have no program")
+            raise BackendError(
+                f"{bundle.directory}: no {', '.join(lacking)} for backend 'torch'; set backend: onnxruntime, "
+                "or train with programs=true, for which aecf train must train every encoder itself: frozen ones and vectors have no program"
+            )
         self.fault = ""
         self.device = _device(options.device, torch.cuda.is_available())
         if options.cuda_graphs and self.device != "cuda":
@@ -67,7 +76,9 @@ def _device(wanted: str, has_cuda: bool) -> str:
     if wanted == "tensorrt":
         raise BackendError("device 'tensorrt' is for backend onnxruntime; set device: cuda, or backend: onnxruntime")
     if wanted == "cuda" and not has_cuda:
-        raise BackendError("device 'cuda' was asked for, but this torch finds no CUDA device; check the driver and torch's build, or set device: cpu")
+        raise BackendError(
+            "device 'cuda' was asked for, but this torch finds no CUDA device; check the driver and torch's build, or set device: cpu"
+        )
     return "cuda" if wanted in ("auto", "cuda") and has_cuda else "cpu"
 
 
@@ -78,11 +89,17 @@ def _encoder(bundle: Bundle, modality: Modality, device: str, options: BackendOp
     try:
         module = torch.export.load(path).module()
     except Exception as error:  # torch raises many types for a file that is not its own
-        raise BundleError(f"{path}: torch cannot load it ({type(error).__name__}); export the bundle again with this torch") from None
+        raise BundleError(
+            f"{path}: torch cannot load it ({type(error).__name__}); export the bundle again with this torch"
+        ) from None
     module = module.to(device)
-    held = torch.zeros((1, *modality.input_shape), dtype=torch.uint8 if modality.kind == "image" else torch.float32, device=device)
+    held = torch.zeros(
+        (1, *modality.input_shape), dtype=torch.uint8 if modality.kind == "image" else torch.float32, device=device
+    )
     staging = torch.zeros_like(held, device="cpu").pin_memory() if device == "cuda" else held
-    half = torch.autocast(device, torch.float16 if device == "cuda" else torch.bfloat16) if options.half else nullcontext()
+    half = (
+        torch.autocast(device, torch.float16 if device == "cuda" else torch.bfloat16) if options.half else nullcontext()
+    )
 
     @torch.inference_mode()
     def run() -> torch.Tensor:
@@ -92,7 +109,9 @@ def _encoder(bundle: Bundle, modality: Modality, device: str, options: BackendOp
     forward = _captured(run) if options.cuda_graphs else run
     found = tuple(forward().shape)
     if found != (1, modality.embedding_dim):
-        raise BundleError(f"{path}: its embedding is {list(found)} where bundle.yaml promises {[1, modality.embedding_dim]}; export the bundle again")
+        raise BundleError(
+            f"{path}: its embedding is {list(found)} where bundle.yaml promises {[1, modality.embedding_dim]}; export the bundle again"
+        )
 
     def encode(sample: np.ndarray) -> np.ndarray:
         staging.copy_(torch.from_numpy(np.require(sample[None], requirements="W")))

@@ -1,4 +1,5 @@
 """How long each stage took, from stamp to publication: the last durations of every stage, and their medians."""
+
 from __future__ import annotations
 
 from collections import deque

@@ -95,8 +95,7 @@ class Features:
         return Pairs(**arrays, image_row=image_row) if paired else Pool(**arrays, image_row=image_row)
 
     def pairs(self, variant: str, part: str) -> Pairs:
-        """Fixed pairs of `calibration` or `test`. The variant may carry other kinds: field+development, field+unseen.
-        """
+        """Fixed pairs of `calibration` or `test`. The variant may carry other kinds: field+development, field+unseen."""
         arrays = self._cached(f"{variant}-{part}", lambda: self._part(variant, part))
         return Pairs(**arrays, image_row=np.arange(len(arrays["image"])))
 
@@ -280,7 +279,9 @@ class Features:
     def _field_images(self, rows: np.ndarray, kinds, rng) -> tuple[np.ndarray, np.ndarray]:
         kind, severity = rng.integers(0, len(kinds), len(rows)), rng.integers(0, 6, len(rows))
         images = image_kinds.apply(self.degrade_images("clean", rows), kinds, kind, severity, rng)
-        return self._embed(self.image_encoder("clean"), images[:, None]), np.where(severity > 0, kind, -1).astype(np.int16)
+        return self._embed(self.image_encoder("clean"), images[:, None]), np.where(severity > 0, kind, -1).astype(
+            np.int16
+        )
 
     def _field_sounds(self, sounds: np.ndarray, kinds, rng) -> tuple[np.ndarray, np.ndarray]:
         kind, severity = rng.integers(0, len(kinds), len(sounds)), rng.integers(0, 6, len(sounds))

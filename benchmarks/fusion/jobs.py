@@ -103,7 +103,9 @@ def run(job: Job) -> Path:
 
 def _beside(quality: SoundQuality | None, of: Pool | Pairs, variant: str, part: str) -> Pool | Pairs:
     """The same samples with the quality of each sound behind its embedding."""
-    return of if quality is None else replace(of, sound=np.concatenate([of.sound, quality.sound(variant, part)], axis=1))
+    return (
+        of if quality is None else replace(of, sound=np.concatenate([of.sound, quality.sound(variant, part)], axis=1))
+    )
 
 
 @torch.no_grad()

@@ -50,8 +50,7 @@ def measure(features: Features, seed: int) -> dict[str, dict[str, float]]:
 
 
 def collages(sides, moments, count: int, rng: np.random.Generator) -> tuple[list[Tensor], Tensor]:
-    """Embeddings (2 x float32 [count, D]) and labels float32 [count, 10] of collages of 1 to 3 digits, equally often.
-    """
+    """Embeddings (2 x float32 [count, D]) and labels float32 [count, 10] of collages of 1 to 3 digits, equally often."""
     truth = np.zeros((count, 10), dtype=np.float32)
     for row, size in zip(truth, rng.integers(1, 4, count)):
         row[rng.choice(10, size, replace=False)] = 1.0

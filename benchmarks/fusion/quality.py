@@ -40,7 +40,10 @@ def measure(sounds: np.ndarray) -> np.ndarray:
     spectrum = np.abs(np.fft.rfft(sounds * np.hanning(sounds.shape[1]))) ** 2
     hz = np.fft.rfftfreq(sounds.shape[1], 1 / SOUND_RATE_HZ)
     total = spectrum.sum(1) + 1e-12
-    bands = [_db(spectrum[:, (hz >= low_hz) & (hz < high_hz)].sum(1) / total, 1e-6) for low_hz, high_hz in itertools.pairwise(BAND_EDGES_HZ)]
+    bands = [
+        _db(spectrum[:, (hz >= low_hz) & (hz < high_hz)].sum(1) / total, 1e-6)
+        for low_hz, high_hz in itertools.pairwise(BAND_EDGES_HZ)
+    ]
     smooth = spectrum[:, 1:].reshape(len(sounds), -1, 20).mean(2) + 1e-12
     columns = [
         rms,

@@ -24,11 +24,11 @@ from aecf_ros.fusion import (
     settle,
 )
 from aecf_ros.fusion import baselines as base
-from aecf_ros.fusion.calibration.temperature import fit_temperature
 from aecf_ros.fusion.calibration.crossfit import FREE
-from aecf_ros.fusion.masking import random_subsets
 from aecf_ros.fusion.calibration.monotone import choose_reach
+from aecf_ros.fusion.calibration.temperature import fit_temperature
 from aecf_ros.fusion.gates.mwam import modality_weights
+from aecf_ros.fusion.masking import random_subsets
 from benchmarks.fusion.training import Budget, Samples, Training
 
 PLAIN = {"expert_hidden": (256, 256), "expert_direction": False}
@@ -91,7 +91,9 @@ class Context:
         layer = AECF(self.training.dims, self.training.classes, quality=self.training.quality, **options)
         with np.load(path, allow_pickle=False) as archive:
             self.remembered_s[name] = float(archive["cpu_s"])
-            layer.experts.load_state_dict({key: torch.from_numpy(archive[key]) for key in archive.files if key != "cpu_s"})
+            layer.experts.load_state_dict(
+                {key: torch.from_numpy(archive[key]) for key in archive.files if key != "cpu_s"}
+            )
         return layer.eval()
 
     def _once(self, name: str, make: Callable[[], nn.Module]) -> nn.Module:
@@ -315,7 +317,9 @@ def without_quality(context: Context) -> nn.Module:
 
 def plain_experts(context: Context) -> nn.Module:
     """The gate without measured quality on the experts of the baselines."""
-    return ours(context, context.settled(context.fit_gate(context.experts, NO_QUALITY, with_kinds=True)), monotone="off")
+    return ours(
+        context, context.settled(context.fit_gate(context.experts, NO_QUALITY, with_kinds=True)), monotone="off"
+    )
 
 
 def evidence_with_cec(context: Context) -> nn.Module:

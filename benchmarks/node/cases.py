@@ -1,4 +1,5 @@
 """What is measured: one case is an encoder, a camera, and what the sensors do."""
+
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass

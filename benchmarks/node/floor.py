@@ -3,6 +3,7 @@
 Frames are taken as serialized bytes and the pixels read where they lie, then resized bilinearly, because the encoder needs its size. No
 state of streams, no fusion, no checks of any kind.
 """
+
 from __future__ import annotations
 
 import struct
@@ -13,12 +14,12 @@ import cv2
 import numpy as np
 import onnxruntime as ort
 import rclpy
-from aecf_msgs.msg import FusedPrediction
 from audio_common_msgs.msg import AudioDataStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import Manifest, load_bundle
 from aecf_ros.nodes.ros.process import ros_process, spin
 
@@ -41,7 +42,9 @@ def pixels(raw: bytes, jpeg: bool) -> np.ndarray:
     if jpeg:
         at = _behind_text(raw, at)
         (size,) = struct.unpack_from("<I", raw, at)
-        return cv2.cvtColor(cv2.imdecode(np.frombuffer(raw, np.uint8, size, at + 4), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return cv2.cvtColor(
+            cv2.imdecode(np.frombuffer(raw, np.uint8, size, at + 4), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+        )
     height, width = struct.unpack_from("<II", raw, at)
     at = _behind_text(raw, at + 8, then=1)  # encoding, then is_bigendian
     _, size = struct.unpack_from("<II", raw, at)
@@ -75,15 +78,21 @@ def main(model: str, jpeg: bool, lead: str) -> None:
 
         def on_audio(message: AudioDataStamped) -> None:
             samples = np.frombuffer(message.audio.data, "<i2")
-            window[0, :-len(samples)] = window[0, len(samples):]
-            window[0, -len(samples):] = samples * np.float32(1 / 32768)
+            window[0, : -len(samples)] = window[0, len(samples) :]
+            window[0, -len(samples) :] = samples * np.float32(1 / 32768)
             embedding = hear.run(("embedding",), {"samples": window})[0]
             if lead == "audio":
-                end_ns = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec + len(samples) * 10**9 // audio.rate_hz
+                end_ns = (
+                    message.header.stamp.sec * 10**9
+                    + message.header.stamp.nanosec
+                    + len(samples) * 10**9 // audio.rate_hz
+                )
                 answer(divmod(end_ns, 10**9), embedding)
 
         node.create_subscription(CompressedImage if jpeg else Image, "camera/image", on_frame, NEWEST, raw=True)
-        node.create_subscription(AudioDataStamped, "audio", on_audio, QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT))
+        node.create_subscription(
+            AudioDataStamped, "audio", on_audio, QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
+        )
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         spin(executor, stopping)

@@ -1,4 +1,5 @@
 """One case: every system in turn, some repetitions, medians."""
+
 from __future__ import annotations
 
 import time
@@ -76,8 +77,16 @@ def greet(system: System, traffic: Traffic, sensors: Sensors, sink: Sink) -> Non
         sensors.answer()
 
 
-def run_case(case: Case, model: Path, names: Sequence[str], repetitions: int, warm_s: float, window_s: float, logs: Path,
-             advance: Callable[[], None]) -> dict[str, dict]:
+def run_case(
+    case: Case,
+    model: Path,
+    names: Sequence[str],
+    repetitions: int,
+    warm_s: float,
+    window_s: float,
+    logs: Path,
+    advance: Callable[[], None],
+) -> dict[str, dict]:
     """Figures of every system, the median of its repetitions; systems take turns, so that a slow minute hits them all."""
     logs.mkdir(parents=True, exist_ok=True)
     systems = start(case, model, names, logs)
@@ -85,7 +94,7 @@ def run_case(case: Case, model: Path, names: Sequence[str], repetitions: int, wa
     found: dict[str, list[dict]] = {name: [] for name in names}
     with running(systems, sensors, case.traffic) as sink:
         for repetition in range(repetitions):
-            for system in (systems if repetition % 2 == 0 else systems[::-1]):
+            for system in systems if repetition % 2 == 0 else systems[::-1]:
                 found[system.name].append(window(system, case.traffic, sensors, sink, warm_s, window_s))
                 advance()
     return {name: _medians(of) for name, of in found.items()}
@@ -104,9 +113,13 @@ def window(system: System, traffic: Traffic, sensors: Sensors, sink: Sink, warm_
     sent = sensors.answer()
     sink.spin_for(0.2)
     answers = sink.received[system.name]
-    return {**_latency(answers, sent["camera"] or sent["audio"], warm_s, window_s), "cpu": cpu_s / window_s,
-            "predictions_per_s": (to_answer - from_answer) / window_s, "rss_mb": system.rss_mb(),
-            "stages_ms": _stages(sink, system.name) if system.name == NODE else {}}
+    return {
+        **_latency(answers, sent["camera"] or sent["audio"], warm_s, window_s),
+        "cpu": cpu_s / window_s,
+        "predictions_per_s": (to_answer - from_answer) / window_s,
+        "rss_mb": system.rss_mb(),
+        "stages_ms": _stages(sink, system.name) if system.name == NODE else {},
+    }
 
 
 def _latency(answers: Sequence[tuple[int, int]], stamps: Sequence[int], warm_s: float, window_s: float) -> dict:
@@ -119,7 +132,12 @@ def _latency(answers: Sequence[tuple[int, int]], stamps: Sequence[int], warm_s: 
     answered = len(took_ms) / len(due)
     if not len(took_ms):
         return {"p50_ms": None, "p99_ms": None, "max_ms": None, "answered": 0.0}
-    return {"p50_ms": float(np.median(took_ms)), "p99_ms": float(np.quantile(took_ms, 0.99)), "max_ms": float(took_ms.max()), "answered": answered}
+    return {
+        "p50_ms": float(np.median(took_ms)),
+        "p99_ms": float(np.quantile(took_ms, 0.99)),
+        "max_ms": float(took_ms.max()),
+        "answered": answered,
+    }
 
 
 def _stages(sink: Sink, name: str) -> dict[str, float]:
@@ -127,7 +145,11 @@ def _stages(sink: Sink, name: str) -> dict[str, float]:
     for _, message in reversed(sink.diagnostics):
         for status in message.status:
             if status.name.endswith(": inference"):
-                stages = {v.key.removeprefix(STAGES).removesuffix(" (ms)"): float(v.value) for v in status.values if v.key.startswith(STAGES)}
+                stages = {
+                    v.key.removeprefix(STAGES).removesuffix(" (ms)"): float(v.value)
+                    for v in status.values
+                    if v.key.startswith(STAGES)
+                }
                 if stages:
                     return stages
     return {}

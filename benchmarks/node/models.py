@@ -1,4 +1,5 @@
 """Bundles to measure with: encoders of known size with random weights, the shipped audio encoder, and AECF's default head."""
+
 from __future__ import annotations
 
 import hashlib
@@ -15,10 +16,10 @@ from aecf_ros.core.bundle import FORMAT_VERSION, Manifest, load_bundle, sha256, 
 from aecf_ros.fusion import AECF
 from aecf_ros.fusion.masking import all_subsets
 from aecf_ros.training.calibration import calibrate
-from aecf_ros.training.export import head_graph as export
+from aecf_ros.training.calibration.calibrate import Calibration
 from aecf_ros.training.export import fast_head as lean
 from aecf_ros.training.export import fast_head_weights as lean_weights
-from aecf_ros.training.calibration.calibrate import Calibration
+from aecf_ros.training.export import head_graph as export
 from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, ExportedHead, export_onnx
 from benchmarks.fusion.overhead import resnet18
 
@@ -34,20 +35,37 @@ class SqueezeExcite(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         inner = max(8, int(width / 4 + 4) // 8 * 8)
-        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, inner, 1), nn.ReLU(), nn.Conv2d(inner, width, 1), nn.Hardsigmoid())
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, inner, 1), nn.ReLU(), nn.Conv2d(inner, width, 1), nn.Hardsigmoid()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(x)
 
 
-def _convolution(width_in: int, width: int, kernel: int, stride: int, groups: int, activation: nn.Module) -> list[nn.Module]:
-    return [nn.Conv2d(width_in, width, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(width), activation]
+def _convolution(
+    width_in: int, width: int, kernel: int, stride: int, groups: int, activation: nn.Module
+) -> list[nn.Module]:
+    return [
+        nn.Conv2d(width_in, width, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(width),
+        activation,
+    ]
 
 
 class InvertedResidual(nn.Module):
     """The bottleneck of Howard et al. 2019, figure 4."""
 
-    def __init__(self, width_in: int, kernel: int, expanded: int, width: int, attends: bool, activation: type[nn.Module], stride: int) -> None:
+    def __init__(
+        self,
+        width_in: int,
+        kernel: int,
+        expanded: int,
+        width: int,
+        attends: bool,
+        activation: type[nn.Module],
+        stride: int,
+    ) -> None:
         super().__init__()
         layers = _convolution(width_in, expanded, 1, 1, 1, activation()) if expanded != width_in else []
         layers += _convolution(expanded, expanded, kernel, stride, expanded, activation())
@@ -60,10 +78,18 @@ class InvertedResidual(nn.Module):
 
 
 MOBILENET_V3_SMALL = (
-    (3, 16, 16, True, nn.ReLU, 2), (3, 72, 24, False, nn.ReLU, 2), (3, 88, 24, False, nn.ReLU, 1), (5, 96, 40, True, nn.Hardswish, 2),
-    (5, 240, 40, True, nn.Hardswish, 1), (5, 240, 40, True, nn.Hardswish, 1), (5, 120, 48, True, nn.Hardswish, 1),
-    (5, 144, 48, True, nn.Hardswish, 1), (5, 288, 96, True, nn.Hardswish, 2), (5, 576, 96, True, nn.Hardswish, 1),
-    (5, 576, 96, True, nn.Hardswish, 1))
+    (3, 16, 16, True, nn.ReLU, 2),
+    (3, 72, 24, False, nn.ReLU, 2),
+    (3, 88, 24, False, nn.ReLU, 1),
+    (5, 96, 40, True, nn.Hardswish, 2),
+    (5, 240, 40, True, nn.Hardswish, 1),
+    (5, 240, 40, True, nn.Hardswish, 1),
+    (5, 120, 48, True, nn.Hardswish, 1),
+    (5, 144, 48, True, nn.Hardswish, 1),
+    (5, 288, 96, True, nn.Hardswish, 2),
+    (5, 576, 96, True, nn.Hardswish, 1),
+    (5, 576, 96, True, nn.Hardswish, 1),
+)
 """Howard et al. 2019, table 2: kernel, expanded width, width, squeeze-and-excite, activation, stride."""
 
 
@@ -74,7 +100,9 @@ def mobilenet_v3_small() -> nn.Sequential:
     for kernel, expanded, width_out, attends, activation, stride in MOBILENET_V3_SMALL:
         layers.append(InvertedResidual(width, kernel, expanded, width_out, attends, activation, stride))
         width = width_out
-    return nn.Sequential(*layers, *_convolution(width, 576, 1, 1, 1, nn.Hardswish()), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(
+        *layers, *_convolution(width, 576, 1, 1, 1, nn.Hardswish()), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
 
 
 class Camera(nn.Module):
@@ -107,20 +135,54 @@ def write_bundle(directory: Path, encoder: str, cameras: int = 1, microphones: i
         load_bundle(directory)
         return directory
     directory.mkdir(parents=True, exist_ok=True)
-    shutil.copy(_camera_encoder(directory.parent / f"{encoder}_{side}.onnx", encoder, side), directory / "camera_encoder.onnx")
+    shutil.copy(
+        _camera_encoder(directory.parent / f"{encoder}_{side}.onnx", encoder, side), directory / "camera_encoder.onnx"
+    )
     shutil.copy(SHIPPED / "audio_encoder.onnx", directory)
     audio = load_bundle(SHIPPED).manifest.modalities[1]
-    modalities = [{"name": _numbered("camera", i, cameras), "kind": "image", "encoder": "camera_encoder.onnx", "embedding_dim": EMBEDDING_DIM, "height": side,
-                   "width": side} for i in range(cameras)]
+    modalities = [
+        {
+            "name": _numbered("camera", i, cameras),
+            "kind": "image",
+            "encoder": "camera_encoder.onnx",
+            "embedding_dim": EMBEDDING_DIM,
+            "height": side,
+            "width": side,
+        }
+        for i in range(cameras)
+    ]
     modalities += [audio.model_dump() | {"name": _numbered("audio", i, microphones)} for i in range(microphones)]
     _write_head(directory / "head.onnx", [m["name"] for m in modalities], [m["embedding_dim"] for m in modalities])
-    subsets = ["+".join(m["name"] for m, used in zip(modalities, pattern, strict=True) if used) for pattern in all_subsets(len(modalities))]
-    write_manifest(Manifest.model_validate({
-        "format_version": FORMAT_VERSION, "name": f"bench_{encoder}", "labels": LABELS, "modalities": modalities, "head": "head.onnx",
-        "calibration": {"method": "none, random weights", "coverage": 0.9,
-                        "subsets": dict.fromkeys(subsets, {"samples": 0, "temperature": 1.0, "set_threshold": 0.05})},
-        "training": {"data": [], "samples": {}, "seed": 0, "created": date.today().isoformat(), "aecf_ros_version": "bench"}, "metrics": {},
-        "files": {path.name: sha256(path) for path in sorted(directory.glob("*.onnx"))}}), directory)
+    subsets = [
+        "+".join(m["name"] for m, used in zip(modalities, pattern, strict=True) if used)
+        for pattern in all_subsets(len(modalities))
+    ]
+    write_manifest(
+        Manifest.model_validate(
+            {
+                "format_version": FORMAT_VERSION,
+                "name": f"bench_{encoder}",
+                "labels": LABELS,
+                "modalities": modalities,
+                "head": "head.onnx",
+                "calibration": {
+                    "method": "none, random weights",
+                    "coverage": 0.9,
+                    "subsets": dict.fromkeys(subsets, {"samples": 0, "temperature": 1.0, "set_threshold": 0.05}),
+                },
+                "training": {
+                    "data": [],
+                    "samples": {},
+                    "seed": 0,
+                    "created": date.today().isoformat(),
+                    "aecf_ros_version": "bench",
+                },
+                "metrics": {},
+                "files": {path.name: sha256(path) for path in sorted(directory.glob("*.onnx"))},
+            }
+        ),
+        directory,
+    )
     load_bundle(directory)
     return directory
 
@@ -137,7 +199,13 @@ def _camera_encoder(path: Path, encoder: str, side: int) -> Path:
     if not path.is_file():
         torch.manual_seed(0)
         make_body, width = BODIES[encoder]
-        export_onnx(Camera(make_body(), width), [torch.zeros(2, side, side, 3, dtype=torch.uint8)], ["image"], ["embedding"], path)
+        export_onnx(
+            Camera(make_body(), width),
+            [torch.zeros(2, side, side, 3, dtype=torch.uint8)],
+            ["image"],
+            ["embedding"],
+            path,
+        )
     return path
 
 
@@ -150,9 +218,22 @@ def _write_head(path: Path, names: list[str], widths: list[int]) -> None:
     head = AECF(widths, len(LABELS), monotone="soft" if len(widths) == 2 else "off")
     patterns = 2 ** len(names)
     calibration = Calibration(
-        coverage=0.9, temperatures=np.ones(patterns, np.float32), set_thresholds=np.full(patterns, 0.05, np.float32), conflict_below=0.05,
-        abstain_below=0.5, centers=[np.zeros((len(LABELS) + 1, w), np.float32) for w in widths],
-        whiteners=[np.eye(w, dtype=np.float32) for w in widths], outlier_above=np.full(len(names), 1e9, np.float32), fits=[])
+        coverage=0.9,
+        temperatures=np.ones(patterns, np.float32),
+        set_thresholds=np.full(patterns, 0.05, np.float32),
+        conflict_below=0.05,
+        abstain_below=0.5,
+        centers=[np.zeros((len(LABELS) + 1, w), np.float32) for w in widths],
+        whiteners=[np.eye(w, dtype=np.float32) for w in widths],
+        outlier_above=np.full(len(names), 1e9, np.float32),
+        fits=[],
+    )
     sample = [torch.randn(2, w) for w in widths]
     present = torch.ones(2, len(names), dtype=torch.bool)
-    export_onnx(ExportedHead(head, calibration), [*sample, present], [*(f"embedding_{n}" for n in names), "present"], HEAD_OUTPUTS, path)
+    export_onnx(
+        ExportedHead(head, calibration),
+        [*sample, present],
+        [*(f"embedding_{n}" for n in names), "present"],
+        HEAD_OUTPUTS,
+        path,
+    )

@@ -4,6 +4,7 @@
 from its public documentation: a queue of ``queue_size`` messages for each input, a set is passed on when all stamps lie within ``slop``, and the
 messages of a set are not used again.
 """
+
 from __future__ import annotations
 
 import sys
@@ -14,12 +15,12 @@ from typing import Any
 import cv2
 import numpy as np
 import rclpy
-from aecf_msgs.msg import FusedPrediction
 from audio_common_msgs.msg import AudioDataStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.nodes.ros.process import ros_process
 from benchmarks.node.floor import session
@@ -60,8 +61,10 @@ class ApproximateTimeSynchronizer:
 def synchronize(node: Node, image_type: type, callback: Callable[[Any, Any], None]) -> None:
     """Call ``callback(image, audio)`` for each set of messages."""
     if message_filters is not None:
-        inputs = [message_filters.Subscriber(node, kind, topic, qos_profile=qos_profile_sensor_data)
-                  for kind, topic in ((image_type, "camera/image"), (AudioDataStamped, "audio"))]
+        inputs = [
+            message_filters.Subscriber(node, kind, topic, qos_profile=qos_profile_sensor_data)
+            for kind, topic in ((image_type, "camera/image"), (AudioDataStamped, "audio"))
+        ]
         node.synchronizer = message_filters.ApproximateTimeSynchronizer(inputs, QUEUE_SIZE, SLOP_S)
         node.synchronizer.registerCallback(callback)
         return
@@ -80,7 +83,9 @@ def to_picture(message: Any) -> np.ndarray:
 def main(model: str, jpeg: bool, threads: int) -> None:
     bundle = load_bundle(model)
     camera, audio = bundle.manifest.modalities
-    see, hear, fuse = (session(str(bundle.path(f)), threads) for f in (camera.encoder, audio.encoder, bundle.manifest.head))
+    see, hear, fuse = (
+        session(str(bundle.path(f)), threads) for f in (camera.encoder, audio.encoder, bundle.manifest.head)
+    )
     window = np.zeros((1, audio.window_samples), np.float32)
     with ros_process() as stopping:
         node = rclpy.create_node("naive")
@@ -90,11 +95,18 @@ def main(model: str, jpeg: bool, threads: int) -> None:
             picture = cv2.resize(to_picture(image), (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
             samples = np.frombuffer(sound.audio.data, "<i2")
             window[0] = np.roll(window[0], -len(samples))
-            window[0, -len(samples):] = samples / np.float32(32768)
-            probabilities = fuse.run(("probabilities",), {
-                "embedding_camera": see.run(None, {"image": picture[None]})[0], "embedding_audio": hear.run(None, {"samples": window})[0],
-                "present": np.ones((1, 2), bool)})[0][0]
-            message = FusedPrediction(class_id=int(probabilities.argmax()), probabilities=array("f", probabilities.tobytes()))
+            window[0, -len(samples) :] = samples / np.float32(32768)
+            probabilities = fuse.run(
+                ("probabilities",),
+                {
+                    "embedding_camera": see.run(None, {"image": picture[None]})[0],
+                    "embedding_audio": hear.run(None, {"samples": window})[0],
+                    "present": np.ones((1, 2), bool),
+                },
+            )[0][0]
+            message = FusedPrediction(
+                class_id=int(probabilities.argmax()), probabilities=array("f", probabilities.tobytes())
+            )
             message.header = image.header
             publisher.publish(message)
 

@@ -1,4 +1,5 @@
 """The processes under test, what they cost, and what they answer."""
+
 from __future__ import annotations
 
 import json
@@ -10,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rclpy
-from aecf_msgs.msg import FusedPrediction
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.nodes.ros.process import stop_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -29,8 +30,13 @@ class BenchmarkError(RuntimeError):
 def environment(domain: int) -> dict[str, str]:
     """What every process has besides this one's: the shipped Fast DDS profile, a domain of its own on this host, this repository."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE), "FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE), "ROS_DOMAIN_ID": str(domain),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "PYTHONPATH": os.pathsep.join(paths)}
+    return {
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE),
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE),
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
 
 
 class System:
@@ -41,7 +47,9 @@ class System:
         self.topic = topic
         self.log = log
         with log.open("w") as sink:
-            self.process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=sink, stderr=subprocess.STDOUT, cwd=REPOSITORY)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments], stdout=sink, stderr=subprocess.STDOUT, cwd=REPOSITORY
+            )
 
     def cpu_s(self) -> float:
         """Seconds of CPU used so far by all threads: exact where the kernel counts them, else in ticks."""
@@ -59,7 +67,11 @@ class System:
     def rss_mb(self) -> float:
         """Resident memory, without what is shared with other processes by Fast DDS."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        kilobytes = {key: int(rest.split()[0]) for key, _, rest in (line.partition(":") for line in status.splitlines()) if key.startswith("Rss")}
+        kilobytes = {
+            key: int(rest.split()[0])
+            for key, _, rest in (line.partition(":") for line in status.splitlines())
+            if key.startswith("Rss")
+        }
         return (kilobytes.get("RssAnon", 0) + kilobytes.get("RssFile", 0)) / 1024
 
     def stop(self) -> None:
@@ -70,10 +82,23 @@ class System:
 class Sensors:
     """The publisher's process and its two pipes."""
 
-    def __init__(self, namespaces: Sequence[str], jpeg: bool, cameras: Sequence[str] = ("camera",), microphones: Sequence[str] = ("audio",)) -> None:
-        self._process = subprocess.Popen([sys.executable, "-m", "benchmarks.node.publisher"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                         cwd=REPOSITORY)
-        self._send({"namespaces": list(namespaces), "jpeg": jpeg, "cameras": list(cameras), "microphones": list(microphones)})
+    def __init__(
+        self,
+        namespaces: Sequence[str],
+        jpeg: bool,
+        cameras: Sequence[str] = ("camera",),
+        microphones: Sequence[str] = ("audio",),
+    ) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.node.publisher"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+        self._send(
+            {"namespaces": list(namespaces), "jpeg": jpeg, "cameras": list(cameras), "microphones": list(microphones)}
+        )
 
     def wait_ready(self) -> None:
         """Until everybody listens to every sensor."""
@@ -114,8 +139,15 @@ class Sink:
         self.received: dict[str, list[tuple[int, int]]] = {s.name: [] for s in systems}
         self.diagnostics: list[tuple[int, DiagnosticArray]] = []
         for s in systems:
-            self._node.create_subscription(FusedPrediction, s.topic, self._receiver(self.received[s.name]), QoSProfile(depth=50))
-        self._node.create_subscription(DiagnosticArray, "/diagnostics", lambda m: self.diagnostics.append((time.time_ns(), m)), QoSProfile(depth=10))
+            self._node.create_subscription(
+                FusedPrediction, s.topic, self._receiver(self.received[s.name]), QoSProfile(depth=50)
+            )
+        self._node.create_subscription(
+            DiagnosticArray,
+            "/diagnostics",
+            lambda m: self.diagnostics.append((time.time_ns(), m)),
+            QoSProfile(depth=10),
+        )
 
     @staticmethod
     def _receiver(received: list[tuple[int, int]]):

@@ -1,4 +1,5 @@
 """The node's part of docs/benchmarks.md, from out/bench/node.json and nothing else."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,7 +9,12 @@ from benchmarks.node.cases import AUDIO_STOPPED, DELIVERY, NOMINAL, OVERLOAD
 from benchmarks.node.measure import stages_of
 
 BEGIN, END = "<!-- node tables: written by `python -m benchmarks node --docs` -->", "<!-- end of node tables -->"
-NAMES = {"floor": "floor", "naive_default": "usual, default threads", "naive_1thread": "usual, one thread", "node": "**fusion_node**"}
+NAMES = {
+    "floor": "floor",
+    "naive_default": "usual, default threads",
+    "naive_1thread": "usual, one thread",
+    "node": "**fusion_node**",
+}
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
@@ -17,7 +23,11 @@ def _ratio(a: float | None, b: float | None) -> float | None:
 
 def ratios(cases: dict[str, dict]) -> dict[str, float | None]:
     """p50 of the node over that of the floor, by case."""
-    return {name: _ratio(case["node"]["p50_ms"], case["floor"]["p50_ms"]) for name, case in cases.items() if {"node", "floor"} <= set(case)}
+    return {
+        name: _ratio(case["node"]["p50_ms"], case["floor"]["p50_ms"])
+        for name, case in cases.items()
+        if {"node", "floor"} <= set(case)
+    }
 
 
 def head_shares(cases: dict[str, dict]) -> dict[str, float | None]:
@@ -40,7 +50,13 @@ def targets(results: dict) -> list[dict]:
     cases, found = results["cases"], []
 
     def check(text: str, value: float | None, holds: Callable[[float], bool], shown: str) -> None:
-        found.append({"target": text, "measured": "nothing" if value is None else shown.format(value), "met": value is not None and holds(value)})
+        found.append(
+            {
+                "target": text,
+                "measured": "nothing" if value is None else shown.format(value),
+                "met": value is not None and holds(value),
+            }
+        )
 
     if NOMINAL in cases:
         of = cases[NOMINAL]
@@ -50,21 +66,55 @@ def targets(results: dict) -> list[dict]:
         check("node beyond transport and graphs <= 1.0 ms", beyond_ms(node), lambda x: x <= 1.0, "{:.2f} ms")
         check("CPU <= 1.3 x the floor", _ratio(node["cpu"], floor["cpu"]), lambda x: x <= 1.3, "{:.2f} x")
         check("every frame answered", node["answered"], lambda x: x >= 0.999, "{:.1%}")
-        check("one prediction a frame", _ratio(node["predictions_per_s"], 30), lambda x: 0.98 <= x <= 1.02, "{:.2f} a frame")
-        check("p50 >= 5 x below the usual design", _ratio(naive["p50_ms"], node["p50_ms"]), lambda x: x >= 5, "{:.1f} x")
-        check("predictions >= 3 x the usual design", _ratio(node["predictions_per_s"], naive["predictions_per_s"]), lambda x: x >= 2.95, "{:.2f} x")
-        check("CPU >= 5 x below the usual design (default threads)", _ratio(naive["cpu"], node["cpu"]), lambda x: x >= 5, "{:.2f} x")
+        check(
+            "one prediction a frame",
+            _ratio(node["predictions_per_s"], 30),
+            lambda x: 0.98 <= x <= 1.02,
+            "{:.2f} a frame",
+        )
+        check(
+            "p50 >= 5 x below the usual design", _ratio(naive["p50_ms"], node["p50_ms"]), lambda x: x >= 5, "{:.1f} x"
+        )
+        check(
+            "predictions >= 3 x the usual design",
+            _ratio(node["predictions_per_s"], naive["predictions_per_s"]),
+            lambda x: x >= 2.95,
+            "{:.2f} x",
+        )
+        check(
+            "CPU >= 5 x below the usual design (default threads)",
+            _ratio(naive["cpu"], node["cpu"]),
+            lambda x: x >= 5,
+            "{:.2f} x",
+        )
     if DELIVERY in cases:
-        check("1920x1080 raw at 30 Hz, best effort: every frame delivered and answered", cases[DELIVERY]["node"]["answered"], lambda x: x >= 0.999, "{:.1%}")
+        check(
+            "1920x1080 raw at 30 Hz, best effort: every frame delivered and answered",
+            cases[DELIVERY]["node"]["answered"],
+            lambda x: x >= 0.999,
+            "{:.1%}",
+        )
     if AUDIO_STOPPED in cases:
         of = cases[AUDIO_STOPPED]
         check("audio stopped: every frame answered", of["node"]["answered"], lambda x: x >= 0.999, "{:.1%}")
-        check("audio stopped: the usual design answers", of["naive_default"]["predictions_per_s"], lambda x: x == 0, "{:.1f} a second")
+        check(
+            "audio stopped: the usual design answers",
+            of["naive_default"]["predictions_per_s"],
+            lambda x: x == 0,
+            "{:.1f} a second",
+        )
     if OVERLOAD in cases:
         node = cases[OVERLOAD]["node"]
-        check("overload: p50 <= 1.5 encoder times", _ratio(node["p50_ms"], stages_of(node, "encoder camera")), lambda x: x <= 1.5, "{:.2f} encoder times")
+        check(
+            "overload: p50 <= 1.5 encoder times",
+            _ratio(node["p50_ms"], stages_of(node, "encoder camera")),
+            lambda x: x <= 1.5,
+            "{:.2f} encoder times",
+        )
     if "resnet18 640x480" in cases:
-        check("head < 1 % of ResNet-18, in place", results["head_share"]["resnet18 640x480"], lambda x: x < 0.01, "{:.2%}")
+        check(
+            "head < 1 % of ResNet-18, in place", results["head_share"]["resnet18 640x480"], lambda x: x < 0.01, "{:.2%}"
+        )
     if "soak" in results:
         text = f"memory: under 1 MB/h after warm-up, {results['soak']['minutes']:g} min at 30 Hz"
         check(text, results["soak"]["slope_mb_per_h"], lambda x: x < 1.0, "{:.2f} MB/h")
@@ -83,21 +133,44 @@ def write_tables(results: dict, path: Path) -> None:
 def tables(results: dict) -> str:
     """All tables as Markdown."""
     run = next(iter(results["runs"].values()))
-    lines = [f"Measured {run['date']} on {run['machine']}, medians of the repetitions. The usual design's synchronizer: {run['synchronizer']}.",
-             "", "| target | measured | met |", "|---|---|---|"]
+    lines = [
+        f"Measured {run['date']} on {run['machine']}, medians of the repetitions. The usual design's synchronizer: {run['synchronizer']}.",
+        "",
+        "| target | measured | met |",
+        "|---|---|---|",
+    ]
     lines += [f"| {t['target']} | {t['measured']} | {'yes' if t['met'] else '**no**'} |" for t in results["targets"]]
     for name, case in results["cases"].items():
         run = results["runs"][name]
-        lines += ["", f"### {name}", "", f"{run['repetitions']} repetitions of {run['window_s']:g} s; {run['load_before']:.1f} processes were running before.", "",
-                  "| | p50 ms (range) | p99 ms | max ms | frames answered | predictions/s | CPU % of a core | RSS MB |",
-                  "|---|---|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"### {name}",
+            "",
+            f"{run['repetitions']} repetitions of {run['window_s']:g} s; {run['load_before']:.1f} processes were running before.",
+            "",
+            "| | p50 ms (range) | p99 ms | max ms | frames answered | predictions/s | CPU % of a core | RSS MB |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
         lines += [_row(NAMES[system], figures) for system, figures in case.items()]
-        ratio, share, stages = results["ratio_p50_to_floor"].get(name), results["head_share"].get(name), case["node"]["stages_ms"]
-        notes = [f"p50 {ratio:.2f} times the floor" if ratio else "", f"head {share:.1%} of the encoder" if share else ""]
+        ratio, share, stages = (
+            results["ratio_p50_to_floor"].get(name),
+            results["head_share"].get(name),
+            case["node"]["stages_ms"],
+        )
+        notes = [
+            f"p50 {ratio:.2f} times the floor" if ratio else "",
+            f"head {share:.1%} of the encoder" if share else "",
+        ]
         if (rest := beyond_ms(case["node"])) is not None:
             notes.append(f"node beyond transport and graphs {rest:.2f} ms")
-        lines += ["", "; ".join(n for n in notes if n) + (". " if any(notes) else "") + "Stages (ms): "
-                  + ", ".join(f"{stage} {ms:.2f}" for stage, ms in stages.items()) + "."]
+        lines += [
+            "",
+            "; ".join(n for n in notes if n)
+            + (". " if any(notes) else "")
+            + "Stages (ms): "
+            + ", ".join(f"{stage} {ms:.2f}" for stage, ms in stages.items())
+            + ".",
+        ]
     if "streams" in results:
         lines += ["", "### One to eight cameras", "", *_streams(results["streams"])]
     return "\n".join(lines)
@@ -113,7 +186,16 @@ def _row(name: str, f: dict) -> str:
 
 
 def _streams(streams: dict) -> list[str]:
-    lines = [f"320x240 raw at {streams['rate_hz']:g} Hz, MobileNetV3-small on each. Each further camera: {100 * streams['cpu']['per_stream']:.1f} % of a core "
-             f"(R² {streams['cpu']['r2']:.3f}), {streams['total_ms']['per_stream']:.2f} ms a prediction (R² {streams['total_ms']['r2']:.3f}).", "",
-             "![Cost against the number of cameras](images/node-streams.png)", "", "| cameras | CPU % of a core | a prediction, ms | RSS MB |", "|---|---|---|---|"]
-    return lines + [f"| {p['streams']} | {100 * p['cpu']:.1f} | {p['total_ms']:.2f} | {p['rss_mb']:.0f} |" for p in streams["points"]]
+    lines = [
+        f"320x240 raw at {streams['rate_hz']:g} Hz, MobileNetV3-small on each. Each further camera: {100 * streams['cpu']['per_stream']:.1f} % of a core "
+        f"(R² {streams['cpu']['r2']:.3f}), {streams['total_ms']['per_stream']:.2f} ms a prediction (R² {streams['total_ms']['r2']:.3f}).",
+        "",
+        "![Cost against the number of cameras](images/node-streams.png)",
+        "",
+        "| cameras | CPU % of a core | a prediction, ms | RSS MB |",
+        "|---|---|---|---|",
+    ]
+    return lines + [
+        f"| {p['streams']} | {100 * p['cpu']:.1f} | {p['total_ms']:.2f} | {p['rss_mb']:.0f} |"
+        for p in streams["points"]
+    ]

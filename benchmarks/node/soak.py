@@ -1,4 +1,5 @@
 """Whether memory stays flat: one node, the nominal traffic, minute after minute."""
+
 from __future__ import annotations
 
 import time
@@ -34,5 +35,11 @@ def soak(model: Path, minutes: float, logs: Path, advance: Callable[[float], Non
         sent = len(sensors.answer()["camera"])
     kept = np.array(at_s) >= WARM_UP_SHARE * 60 * minutes
     slope = float(np.polyfit(np.array(at_s)[kept] / 3600, np.array(rss_mb)[kept], 1)[0])
-    return {"minutes": minutes, "slope_mb_per_h": slope, "first_mb": float(np.array(rss_mb)[kept][0]), "last_mb": rss_mb[-1], "predictions": answers,
-            "frames": sent}
+    return {
+        "minutes": minutes,
+        "slope_mb_per_h": slope,
+        "first_mb": float(np.array(rss_mb)[kept][0]),
+        "last_mb": rss_mb[-1],
+        "predictions": answers,
+        "frames": sent,
+    }

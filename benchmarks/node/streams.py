@@ -1,4 +1,5 @@
 """What a further camera costs: the node with one to eight of them."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -20,7 +21,15 @@ COUNTS = (1, 2, 3, 4, 5, 6, 7, 8)
 TRAFFIC = Traffic(320, 240, camera_hz=10, audio_hz=0)
 
 
-def measure(counts: tuple[int, ...], cache: Path, repetitions: int, warm_s: float, window_s: float, logs: Path, advance: Callable[[], None]) -> dict:
+def measure(
+    counts: tuple[int, ...],
+    cache: Path,
+    repetitions: int,
+    warm_s: float,
+    window_s: float,
+    logs: Path,
+    advance: Callable[[], None],
+) -> dict:
     """CPU of the node's process and the time of a prediction by the number of cameras, MobileNetV3-small on each, 10 Hz."""
     logs.mkdir(parents=True, exist_ok=True)
     found = []
@@ -28,8 +37,13 @@ def measure(counts: tuple[int, ...], cache: Path, repetitions: int, warm_s: floa
         model = models.write_bundle(cache / f"mobilenet_{count}", "mobilenet", cameras=count, microphones=0)
         cameras = [m.name for m in models.load_bundle(model).manifest.modalities]
         parameters = [f"model:={model}", *(f"{name}.transport:=raw" for name in cameras)]
-        system = System(NODE, f"/{NODE}/fusion_node/prediction", "aecf_ros.nodes.fusion.node",
-                        ["--ros-args", "-r", f"__ns:=/{NODE}", *(part for p in parameters for part in ("-p", p))], logs / f"streams{count}.log")
+        system = System(
+            NODE,
+            f"/{NODE}/fusion_node/prediction",
+            "aecf_ros.nodes.fusion.node",
+            ["--ros-args", "-r", f"__ns:=/{NODE}", *(part for p in parameters for part in ("-p", p))],
+            logs / f"streams{count}.log",
+        )
         sensors = Sensors([NODE], jpeg=False, cameras=cameras, microphones=())
         windows = []
         with running([system], sensors, TRAFFIC) as sink:
@@ -37,8 +51,15 @@ def measure(counts: tuple[int, ...], cache: Path, repetitions: int, warm_s: floa
                 windows.append(window(system, TRAFFIC, sensors, sink, warm_s, window_s))
                 advance()
         stages = [total for w in windows if (total := stages_of(w, "total")) is not None]
-        found.append({"streams": count, "cpu": median(w["cpu"] for w in windows), "total_ms": median(stages) if stages else float("nan"), "rss_mb": median(w["rss_mb"] for w in windows),
-                      "answered": median(w["answered"] for w in windows)})
+        found.append(
+            {
+                "streams": count,
+                "cpu": median(w["cpu"] for w in windows),
+                "total_ms": median(stages) if stages else float("nan"),
+                "rss_mb": median(w["rss_mb"] for w in windows),
+                "answered": median(w["answered"] for w in windows),
+            }
+        )
     return {"rate_hz": TRAFFIC.camera_hz, "points": found, **{key: fitted(found, key) for key in ("cpu", "total_ms")}}
 
 
@@ -55,7 +76,10 @@ def draw(streams: dict, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(1, 2, figsize=(7, 2.8))
     x = [point["streams"] for point in streams["points"]]
-    for axis, key, factor, label in ((axes[0], "cpu", 100, f"CPU at {streams['rate_hz']:g} Hz (% of a core)"), (axes[1], "total_ms", 1, "a prediction (ms)")):
+    for axis, key, factor, label in (
+        (axes[0], "cpu", 100, f"CPU at {streams['rate_hz']:g} Hz (% of a core)"),
+        (axes[1], "total_ms", 1, "a prediction (ms)"),
+    ):
         line = streams[key]
         axis.plot(x, [factor * point[key] for point in streams["points"]], "o", color="#1f6f8b")
         axis.plot(x, [factor * (line["at_zero"] + line["per_stream"] * n) for n in x], color="#c9d6df")

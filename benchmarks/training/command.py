@@ -16,7 +16,9 @@ MODEL = Path(__file__).parents[2] / "models" / "av_digits"
 
 def main(arguments: list[str]) -> int:
     """0 done, 2 wrong usage."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks training", description="Rates of feature extraction, seconds of training a head.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks training", description="Rates of feature extraction, seconds of training a head."
+    )
     parser.add_argument("--recording", type=Path, default=MODEL / "demo.mcap", help="with a camera and sound")
     parser.add_argument("--stride", type=float, default=0.1, help="seconds between two moments")
     parser.add_argument("--repeats", type=int, default=3)
@@ -31,7 +33,10 @@ def main(arguments: list[str]) -> int:
         f"({extraction['lowest']:.1%} to {extraction['highest']:.1%} in {options.repeats} neighboring pairs)"
     )
     head = measure_head(options.moments, 512, 2, options.threads)
-    console.print(f"head on {options.moments} cached x 2 x 512: " + ", ".join(f"{name} {value:.1f} s" for name, value in head.items()))
+    console.print(
+        f"head on {options.moments} cached x 2 x 512: "
+        + ", ".join(f"{name} {value:.1f} s" for name, value in head.items())
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps({"extraction": extraction, "head": head}, indent=1))
     return 0

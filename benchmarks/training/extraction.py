@@ -13,8 +13,8 @@ from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.replay.samples import BagUnit, scan_recording
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.export.head_graph import export_onnx
-from aecf_ros.training.features.onnx_encoder import INPUTS, OUTPUT, FrozenEncoder, open_encoder
 from aecf_ros.training.features.cache import extract
+from aecf_ros.training.features.onnx_encoder import INPUTS, OUTPUT, FrozenEncoder, open_encoder
 
 WIDTHS = (64, 64, 128, 256, 512)
 SIDE = 224
@@ -45,8 +45,17 @@ def measure_extraction(recording: Path, audio_encoder: Path, stride_s: float, re
         ``lowest`` and ``highest`` of the shares of neighboring runs.
     """
     with tempfile.TemporaryDirectory() as folder:
-        export_onnx(StandIn(), [torch.zeros((2, SIDE, SIDE, 3), dtype=torch.uint8)], [INPUTS["image"]], [OUTPUT], Path(folder) / "camera.onnx")
-        encoders = {"camera": open_encoder(Path(folder) / "camera.onnx", "camera"), "audio": open_encoder(audio_encoder, "audio")}
+        export_onnx(
+            StandIn(),
+            [torch.zeros((2, SIDE, SIDE, 3), dtype=torch.uint8)],
+            [INPUTS["image"]],
+            [OUTPUT],
+            Path(folder) / "camera.onnx",
+        )
+        encoders = {
+            "camera": open_encoder(Path(folder) / "camera.onnx", "camera"),
+            "audio": open_encoder(audio_encoder, "audio"),
+        }
         specs = [of.spec for of in encoders.values()]
         scan = scan_recording(recording.stem, recording, specs, {})
         classes = {label: k for k, label in enumerate(sorted({span.label for span in scan.spans}))} or {"": NOTHING}

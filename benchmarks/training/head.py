@@ -11,12 +11,12 @@ import torch
 
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import calibrate
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.head.batch_sampler import draws_of
-from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
-from aecf_ros.training.head.train_head import fit_experts, new_head
-from aecf_ros.training.head.pairing import same_moments
 from aecf_ros.training.head.feature_tables import Part, Table
+from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
+from aecf_ros.training.head.pairing import same_moments
+from aecf_ros.training.head.train_head import fit_experts, new_head
+from aecf_ros.training.run.config import TrainConfig
 
 CLASSES, SPAN = 10, 20
 """Labels, and moments of each labelled span."""

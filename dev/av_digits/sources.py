@@ -17,9 +17,9 @@ import numpy as np
 import soxr
 from sklearn.datasets import load_digits
 
+from aecf_ros.training.data.npy_dataset import PARTS as BENCHMARK_PARTS
 from aecf_ros.training.data.protocols import DIGITS as LABELS
 from aecf_ros.training.data.protocols import PROTOCOLS, RATE_HZ, image_rows, recording_rows, trim
-from aecf_ros.training.data.npy_dataset import PARTS as BENCHMARK_PARTS
 
 PARTS = (*BENCHMARK_PARTS, "demo")
 ESPEAK_RATE_HZ = 22050

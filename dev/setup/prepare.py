@@ -248,7 +248,9 @@ def build_interfaces(distribution: str | None) -> None:
 def build_other_dialect() -> None:
     """Build the messages of the other `audio_common_msgs` into a prefix of their own, for the tests."""
     with LOG.open("a") as log:
-        messages.build_messages(OTHER_DIALECT, VENV, OTHER_DIALECT_PREFIX, BUILD / "other_dialect", os.cpu_count() or 1, log)
+        messages.build_messages(
+            OTHER_DIALECT, VENV, OTHER_DIALECT_PREFIX, BUILD / "other_dialect", os.cpu_count() or 1, log
+        )
 
 
 def install_project() -> None:
@@ -311,7 +313,9 @@ def prepare(profile: str) -> int:
 
 def main() -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(description="Prepare this checkout for make demo, aecf train, make test or make bench.")
+    parser = argparse.ArgumentParser(
+        description="Prepare this checkout for make demo, aecf train, make test or make bench."
+    )
     parser.add_argument("profile", choices=PROFILES)
     profile = parser.parse_args().profile
     BUILD.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,4 @@
-"""Three lines replace a concatenation in someone else's model. Run it: `python docs/examples/replace_concatenation.py`.
-"""
+"""Three lines replace a concatenation in someone else's model. Run it: `python docs/examples/replace_concatenation.py`."""
 
 import torch
 from torch import nn

@@ -1,4 +1,5 @@
 """The quick form of the node benchmark writes a result of the documented schema, with figures that can be true."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +20,9 @@ FIGURES = {"p50_ms", "p99_ms", "cpu", "predictions_per_s", "rss_mb", "stages_ms"
 
 
 def test_the_quick_benchmark_measures_every_system_and_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in command.environment(0).items():  # the command sets these for its processes; after the test they are as before
+    for name, value in command.environment(
+        0
+    ).items():  # the command sets these for its processes; after the test they are as before
         monkeypatch.setenv(name, value)
     assert command.main(["--quick", "--out", str(tmp_path), "--cache", str(tmp_path / "cache")]) == 0
     results = json.loads((tmp_path / "node.json").read_text())
@@ -33,16 +36,28 @@ def test_the_quick_benchmark_measures_every_system_and_stage(tmp_path: Path, mon
                 assert 0 < figures["p50_ms"] <= figures["p99_ms"] <= figures["max_ms"]
         assert case["floor"]["answered"] > 0.5 and case["node"]["answered"] > 0.5
         stages = case["node"]["stages_ms"]
-        assert {"transport camera", "decode camera", "preprocess camera", "encoder camera", "head", "publish", "total"} <= set(stages)
+        assert {
+            "transport camera",
+            "decode camera",
+            "preprocess camera",
+            "encoder camera",
+            "head",
+            "publish",
+            "total",
+        } <= set(stages)
         assert stages["encoder camera"] + stages["head"] < stages["total"]
     assert "encoder audio" in results["cases"][NOMINAL]["node"]["stages_ms"]
     for naive in ("naive_default", "naive_1thread"):  # needs both, and has half of them
         assert results["cases"][NOMINAL][naive]["predictions_per_s"] > 0
         assert results["cases"]["audio stopped"][naive]["predictions_per_s"] == 0
     assert set(results["ratio_p50_to_floor"]) == set(results["head_share"]) == set(results["cases"])
-    assert {t["target"] for t in results["targets"]} >= {"p50 <= 1.10 x the floor", "audio stopped: every frame answered"}
+    assert {t["target"] for t in results["targets"]} >= {
+        "p50 <= 1.10 x the floor",
+        "audio stopped: every frame answered",
+    }
     assert results["cases"][NOMINAL]["node"]["p50_ms"] == pytest.approx(
-        results["ratio_p50_to_floor"][NOMINAL] * results["cases"][NOMINAL]["floor"]["p50_ms"])
+        results["ratio_p50_to_floor"][NOMINAL] * results["cases"][NOMINAL]["floor"]["p50_ms"]
+    )
     page = tmp_path / "benchmarks.md"
     page.write_text(f"# Benchmarks\n\nbefore\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n")
     report.write_tables(results, page)
@@ -53,9 +68,15 @@ def test_the_quick_benchmark_measures_every_system_and_stage(tmp_path: Path, mon
 def test_cost_that_grows_linearly_is_told_from_cost_that_does_not(tmp_path: Path) -> None:
     points = [{"streams": n, "cpu": 0.05 + 0.02 * n, "total_ms": float(n * n)} for n in streams.COUNTS]
     linear, square = streams.fitted(points, "cpu"), streams.fitted(points, "total_ms")
-    assert linear["per_stream"] == pytest.approx(0.02) and linear["at_zero"] == pytest.approx(0.05) and linear["r2"] == pytest.approx(1)
+    assert (
+        linear["per_stream"] == pytest.approx(0.02)
+        and linear["at_zero"] == pytest.approx(0.05)
+        and linear["r2"] == pytest.approx(1)
+    )
     assert square["r2"] < 0.96
-    streams.draw({"rate_hz": 10, "points": points, "cpu": linear, "total_ms": square}, tmp_path / "images" / "streams.png")
+    streams.draw(
+        {"rate_hz": 10, "points": points, "cpu": linear, "total_ms": square}, tmp_path / "images" / "streams.png"
+    )
     assert (tmp_path / "images" / "streams.png").stat().st_size > 5000
 
 

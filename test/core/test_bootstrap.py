@@ -1,4 +1,5 @@
 """Intervals of paired differences: as wide as clusters make them, and around the truth as often as they promise."""
+
 import numpy as np
 import pytest
 
@@ -25,7 +26,9 @@ def test_estimates_are_the_differences_of_the_metrics() -> None:
     first, second, labels, clusters = two_models(0, sharper=2.0)
     found = paired_differences(first, second, labels, clusters)
     assert found["accuracy"].estimate == pytest.approx(accuracy(second, labels) - accuracy(first, labels))
-    assert found["nll"].estimate == pytest.approx(negative_log_likelihood(second, labels) - negative_log_likelihood(first, labels))
+    assert found["nll"].estimate == pytest.approx(
+        negative_log_likelihood(second, labels) - negative_log_likelihood(first, labels)
+    )
     ece = [expected_calibration_error(of.max(1), of.argmax(1) == labels) for of in (first, second)]
     assert found["ece"].estimate == pytest.approx(ece[1] - ece[0])
     assert all(of.low <= of.estimate <= of.high for of in (found["accuracy"], found["nll"]))

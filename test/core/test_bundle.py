@@ -1,4 +1,5 @@
 """A bundle is refused unless everything in it verifies, and each refusal is one line that names the file."""
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +17,48 @@ def directory(tmp_path: Path) -> Path:
     for name, data in FILES.items():
         (tmp_path / name).write_bytes(data)
     subset = {"samples": 10, "temperature": 1.1, "set_threshold": 0.9}
-    (tmp_path / "bundle.yaml").write_text(yaml.safe_dump({
-        "format_version": 1, "name": "tiny", "labels": ["a", "b"], "head": "head.onnx",
-        "modalities": [{"name": "camera", "kind": "image", "encoder": "eye.onnx", "embedding_dim": 4, "height": 8, "width": 8},
-                       {"name": "audio", "kind": "audio", "encoder": "ear.onnx", "embedding_dim": 4, "rate_hz": 800, "window_s": 0.5}],
-        "calibration": {"method": "none", "coverage": 0.9, "subsets": {"camera+audio": subset, "camera": subset, "audio": subset}},
-        "training": {"data": ["made up"], "samples": {"test": 10}, "seed": 0, "created": "2026-11-21", "aecf_ros_version": "0.1.0"},
-        "metrics": {"camera": {"n": 0}}, "files": {name: sha256(tmp_path / name) for name in FILES}}))
+    (tmp_path / "bundle.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "format_version": 1,
+                "name": "tiny",
+                "labels": ["a", "b"],
+                "head": "head.onnx",
+                "modalities": [
+                    {
+                        "name": "camera",
+                        "kind": "image",
+                        "encoder": "eye.onnx",
+                        "embedding_dim": 4,
+                        "height": 8,
+                        "width": 8,
+                    },
+                    {
+                        "name": "audio",
+                        "kind": "audio",
+                        "encoder": "ear.onnx",
+                        "embedding_dim": 4,
+                        "rate_hz": 800,
+                        "window_s": 0.5,
+                    },
+                ],
+                "calibration": {
+                    "method": "none",
+                    "coverage": 0.9,
+                    "subsets": {"camera+audio": subset, "camera": subset, "audio": subset},
+                },
+                "training": {
+                    "data": ["made up"],
+                    "samples": {"test": 10},
+                    "seed": 0,
+                    "created": "2026-11-21",
+                    "aecf_ros_version": "0.1.0",
+                },
+                "metrics": {"camera": {"n": 0}},
+                "files": {name: sha256(tmp_path / name) for name in FILES},
+            }
+        )
+    )
     return tmp_path
 
 
@@ -79,7 +115,9 @@ def test_a_file_that_is_not_the_one_that_was_hashed(directory: Path, file: str) 
     assert file in (line := refusal(directory)) and "SHA-256" in line
 
 
-@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- x", "a: 2026-13-45", "a: " + "[" * 3000, "!!python/object/apply:os.getcwd []"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "a: b: c", "\t- x", "a: 2026-13-45", "a: " + "[" * 3000, "!!python/object/apply:os.getcwd []"]
+)
 def test_a_manifest_that_is_not_yaml(directory: Path, text: str) -> None:
     (directory / "bundle.yaml").write_text(text)
     assert "not YAML" in refusal(directory)
@@ -106,32 +144,37 @@ def _break_modality(**changes: object) -> Callable[[dict], None]:
     return lambda m: m["modalities"][0].update(changes)
 
 
-@pytest.mark.parametrize(("field", "change"), [
-    ("labels", lambda m: m.update(labels="abc")),
-    ("labels", lambda m: m.update(labels=["only"])),
-    ("labels", lambda m: m.update(labels=["twice", "twice"])),
-    ("name", lambda m: m.update(name=7)),
-    ("head", lambda m: m.pop("head")),
-    ("modalities", lambda m: m.update(modalities=[])),
-    ("height", _break_modality(height=0)),
-    ("height", _break_modality(height="tall")),
-    ("embedding_dim", _break_modality(embedding_dim=-4)),
-    ("name", _break_modality(name="Front Camera")),
-    ("kind", _break_modality(kind="lidar")),
-    ("modality names", _break_modality(name="audio")),
-    ("window_s", lambda m: m["modalities"][1].update(window_s=-1)),
-    ("coverage", lambda m: m["calibration"].update(coverage=90)),
-    ("temperature", lambda m: m["calibration"]["subsets"]["audio"].update(temperature=0)),
-    ("calibration.subsets", lambda m: m["calibration"]["subsets"].pop("audio")),
-    ("files", lambda m: m["files"].update({"head.onnx": "not a hash"})),
-    ("head.onnx", lambda m: m["files"].pop("head.onnx")),
-])
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("labels", lambda m: m.update(labels="abc")),
+        ("labels", lambda m: m.update(labels=["only"])),
+        ("labels", lambda m: m.update(labels=["twice", "twice"])),
+        ("name", lambda m: m.update(name=7)),
+        ("head", lambda m: m.pop("head")),
+        ("modalities", lambda m: m.update(modalities=[])),
+        ("height", _break_modality(height=0)),
+        ("height", _break_modality(height="tall")),
+        ("embedding_dim", _break_modality(embedding_dim=-4)),
+        ("name", _break_modality(name="Front Camera")),
+        ("kind", _break_modality(kind="lidar")),
+        ("modality names", _break_modality(name="audio")),
+        ("window_s", lambda m: m["modalities"][1].update(window_s=-1)),
+        ("coverage", lambda m: m["calibration"].update(coverage=90)),
+        ("temperature", lambda m: m["calibration"]["subsets"]["audio"].update(temperature=0)),
+        ("calibration.subsets", lambda m: m["calibration"]["subsets"].pop("audio")),
+        ("files", lambda m: m["files"].update({"head.onnx": "not a hash"})),
+        ("head.onnx", lambda m: m["files"].pop("head.onnx")),
+    ],
+)
 def test_a_wrong_field_is_named(directory: Path, field: str, change: Callable[[dict], None]) -> None:
     edit(directory, change)
     assert field in refusal(directory)
 
 
-@pytest.mark.parametrize("change", [lambda m: m.update(extra=1), _break_modality(widht=8), lambda m: m["training"].update(pickle="x.pkl")])
+@pytest.mark.parametrize(
+    "change", [lambda m: m.update(extra=1), _break_modality(widht=8), lambda m: m["training"].update(pickle="x.pkl")]
+)
 def test_an_unknown_field(directory: Path, change: Callable[[dict], None]) -> None:
     edit(directory, change)
     assert "Extra inputs" in refusal(directory)
@@ -159,11 +202,16 @@ def test_manifests_cannot_be_changed_after_they_verified(directory: Path) -> Non
         load_manifest(directory).name = "other"
 
 
-DRIFT = {"levels": [0.05, 0.95], "distances": {"camera": [0.1, 0.9], "audio": [0.1, 0.8]},
-         "confidence": {"camera": [0.6, 1.0], "audio": [0.6, 1.0]}}
+DRIFT = {
+    "levels": [0.05, 0.95],
+    "distances": {"camera": [0.1, 0.9], "audio": [0.1, 0.8]},
+    "confidence": {"camera": [0.6, 1.0], "audio": [0.6, 1.0]},
+}
 
 
-def test_what_was_added_later_is_optional_and_is_not_written_where_it_is_missing(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_what_was_added_later_is_optional_and_is_not_written_where_it_is_missing(
+    directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     added = {"head_weights", "drift", "refit"}
     without = load_manifest(directory)
     assert all(getattr(without, field) is None for field in added)
@@ -176,11 +224,18 @@ def test_what_was_added_later_is_optional_and_is_not_written_where_it_is_missing
     assert load_manifest(write_manifest(found, tmp_path_factory.mktemp("with")).parent) == found
 
 
-@pytest.mark.parametrize(("change", "named"), [
-    (lambda f: f.update(head_weights="head.safetensors"), "head.safetensors"),
-    (lambda f: f.update(drift=DRIFT | {"distances": {"camera": [0.1, 0.9]}}), "drift names"),
-    (lambda f: f.update(drift=DRIFT | {"confidence": {key: [1.0, 0.4] for key in DRIFT["confidence"]}}), "rising order"),
-    (lambda f: f.update(drift=DRIFT | {"levels": [0.05, 0.5, 0.95]}), "rising order")])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda f: f.update(head_weights="head.safetensors"), "head.safetensors"),
+        (lambda f: f.update(drift=DRIFT | {"distances": {"camera": [0.1, 0.9]}}), "drift names"),
+        (
+            lambda f: f.update(drift=DRIFT | {"confidence": {key: [1.0, 0.4] for key in DRIFT["confidence"]}}),
+            "rising order",
+        ),
+        (lambda f: f.update(drift=DRIFT | {"levels": [0.05, 0.5, 0.95]}), "rising order"),
+    ],
+)
 def test_what_was_added_later_is_checked_too(directory: Path, change: Callable[[dict], object], named: str) -> None:
     edit(directory, change)
     assert named in refusal(directory)

@@ -1,4 +1,5 @@
 """Drift is called where what is live is unlike training beyond doubt, not by chance, and not by one scene that is seen often."""
+
 import numpy as np
 import pytest
 
@@ -8,7 +9,9 @@ from aecf_ros.core.types import NANOSECONDS
 
 LEVELS = [0.05, 0.25, 0.5, 0.75, 0.95]
 SURE = [0.5, 0.8, 0.9, 0.95, 1.0]
-REFERENCE = DriftReference(levels=LEVELS, distances={"camera": LEVELS, "audio": LEVELS}, confidence={"camera": SURE, "audio": SURE})
+REFERENCE = DriftReference(
+    levels=LEVELS, distances={"camera": LEVELS, "audio": LEVELS}, confidence={"camera": SURE, "audio": SURE}
+)
 """Distances that are uniform in [0, 1] are those of training; a quarter of the confidence is below 0.8."""
 FRAME_S = 0.25
 
@@ -24,14 +27,18 @@ class Live:
         self.watch = DriftWatch(REFERENCE, ("camera", "audio"), window_s)
         self.at_s, self.called, self.doubtful = 0.0, [], 0.6
 
-    def run(self, seconds: float, far: float = 0.05, unsure: float = 0.25, scene_s: float = 1.0, used: tuple = (True, True)) -> None:
+    def run(
+        self, seconds: float, far: float = 0.05, unsure: float = 0.25, scene_s: float = 1.0, used: tuple = (True, True)
+    ) -> None:
         beyond, sure, until = False, True, self.at_s
         for _ in range(round(seconds / FRAME_S)):
             if self.at_s >= until:
                 beyond, sure, until = self.rng.random() < far, self.rng.random() >= unsure, self.at_s + scene_s
             self.at_s += FRAME_S
             distance = 0.96 if beyond else 0.5
-            self.watch.take(self.now_ns, used, np.array([distance, 0.5]), np.array([0.99 if sure else self.doubtful, 0.99]))
+            self.watch.take(
+                self.now_ns, used, np.array([distance, 0.5]), np.array([0.99 if sure else self.doubtful, 0.99])
+            )
             if self.at_s % 1.0 == 0 and (line := warning(self.watch.findings(self.now_ns))):
                 self.called.append((self.at_s, line))
 
@@ -58,7 +65,12 @@ def test_what_is_unlike_training_is_called_by_name_and_ends_when_it_is_over() ->
     live.run(300, far=0.62)
     first_s, line = live.called[0]
     assert 300 < first_s < 420
-    assert line.startswith("camera embeddings unlike training: ") and "95th percentile" in line and "`aecf calibrate`" in line and "audio" not in line
+    assert (
+        line.startswith("camera embeddings unlike training: ")
+        and "95th percentile" in line
+        and "`aecf calibrate`" in line
+        and "audio" not in line
+    )
     live.run(130)
     assert warning(live.watch.findings(live.now_ns)) == ""
 
@@ -66,7 +78,9 @@ def test_what_is_unlike_training_is_called_by_name_and_ends_when_it_is_over() ->
 def test_confidence_is_compared_where_something_is_recognized() -> None:
     live = Live()
     live.run(200, unsure=0.9)
-    assert live.called[0][1].startswith("camera confidence unlike training: ") and "25th percentile" in live.called[0][1]
+    assert (
+        live.called[0][1].startswith("camera confidence unlike training: ") and "25th percentile" in live.called[0][1]
+    )
     assert live.found()["camera", CONFIDENCE].share > 0.8 and not live.found()["camera", EMBEDDINGS].called
     idle = Live()
     idle.doubtful = 0.2  # an empty scene: nothing is recognized
@@ -105,10 +119,14 @@ def test_diagnostics_have_a_number_for_each() -> None:
     live = Live()
     live.run(10.0, far=1.0, unsure=0.0)
     shares = {"camera embeddings": "100", "camera confidence": "0", "audio embeddings": "0", "audio confidence": "0"}
-    assert values(live.watch.findings(live.now_ns)) == {f"drift {name} (% of 10 samples)": share for name, share in shares.items()}
+    assert values(live.watch.findings(live.now_ns)) == {
+        f"drift {name} (% of 10 samples)": share for name, share in shares.items()
+    }
 
 
-@pytest.mark.parametrize("watch", [DriftWatch(None, ("camera",), 120.0), DriftWatch(REFERENCE, ("camera", "audio"), 0.0)])
+@pytest.mark.parametrize(
+    "watch", [DriftWatch(None, ("camera",), 120.0), DriftWatch(REFERENCE, ("camera", "audio"), 0.0)]
+)
 def test_nothing_is_watched_without_a_reference_or_a_window(watch: DriftWatch) -> None:
     for second in range(200):
         watch.take(second * NANOSECONDS, (True, True), np.array([9.0, 9.0]), np.array([0.6, 0.6]))

@@ -1,4 +1,5 @@
 """Metrics against other people's implementations and hand-computed numbers."""
+
 import doctest
 
 import numpy as np
@@ -8,7 +9,6 @@ from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from aecf_ros.core import types
-
 from aecf_ros.core.metrics import classification as metrics
 
 
@@ -35,7 +35,9 @@ def test_the_examples_in_docstrings_hold(module: object) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_ece_equals_torchmetrics(seed: int) -> None:
     probabilities, labels = random_answers(3000, seed=seed)
-    due = MulticlassCalibrationError(num_classes=10, n_bins=15, norm="l1")(torch.tensor(probabilities), torch.tensor(labels)).item()
+    due = MulticlassCalibrationError(num_classes=10, n_bins=15, norm="l1")(
+        torch.tensor(probabilities), torch.tensor(labels)
+    ).item()
     ours = metrics.expected_calibration_error(probabilities.max(1), probabilities.argmax(1) == labels)
     assert ours == pytest.approx(due, abs=1e-6)
     assert ours > 0.05
@@ -54,7 +56,9 @@ def test_ece_within_a_bin_cancels_and_between_bins_does_not() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_nll_equals_scikit_learn(seed: int) -> None:
     probabilities, labels = random_answers(1000, seed=seed)
-    assert metrics.negative_log_likelihood(probabilities, labels) == pytest.approx(log_loss(labels, probabilities, labels=range(10)), rel=1e-9)
+    assert metrics.negative_log_likelihood(probabilities, labels) == pytest.approx(
+        log_loss(labels, probabilities, labels=range(10)), rel=1e-9
+    )
 
 
 def test_nll_of_an_impossible_label_is_large_and_finite() -> None:
@@ -67,13 +71,18 @@ def test_brier_equals_scikit_learn(classes: int) -> None:
     one_hot = np.eye(classes)[labels]
     assert metrics.brier_score(probabilities, labels) == pytest.approx(((probabilities - one_hot) ** 2).sum(1).mean())
     if classes == 2:
-        assert metrics.brier_score(probabilities, labels) == pytest.approx(2 * brier_score_loss(labels, probabilities[:, 1]))
+        assert metrics.brier_score(probabilities, labels) == pytest.approx(
+            2 * brier_score_loss(labels, probabilities[:, 1])
+        )
 
 
 def test_the_noise_floor_is_what_a_perfectly_calibrated_model_shows() -> None:
     probabilities, _ = random_answers(4000)
     confidence = probabilities.max(1)
-    shown = [metrics.expected_calibration_error(confidence, probabilities.argmax(1) == truthful_labels(probabilities, seed)) for seed in range(60)]
+    shown = [
+        metrics.expected_calibration_error(confidence, probabilities.argmax(1) == truthful_labels(probabilities, seed))
+        for seed in range(60)
+    ]
     assert metrics.ece_noise_floor(confidence) == pytest.approx(np.mean(shown), rel=0.1)
 
 
@@ -102,7 +111,17 @@ def test_the_record_of_a_subset() -> None:
     labels = np.array([0, 2, 2, 1])
     sets = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 1, 0]], bool)
     record = metrics.subset_metrics(probabilities, labels, sets)
-    assert set(record) == {"n", "accuracy", "nll", "ece", "ece_noise_floor", "brier", "mean_confidence", "coverage", "set_size"}
+    assert set(record) == {
+        "n",
+        "accuracy",
+        "nll",
+        "ece",
+        "ece_noise_floor",
+        "brier",
+        "mean_confidence",
+        "coverage",
+        "set_size",
+    }
     assert record["n"] == 4
     assert record["accuracy"] == 0.5
     assert record["nll"] == pytest.approx(-np.log([0.7, 0.3, 0.6, 0.3]).mean())

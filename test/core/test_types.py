@@ -1,4 +1,5 @@
 """The records between the rooms, and the reading of messages into them."""
+
 import dataclasses
 from types import SimpleNamespace as Message
 
@@ -6,8 +7,15 @@ import numpy as np
 import pytest
 
 from aecf_ros.core import types
-from aecf_ros.modalities.messages import FormatUnknown, read_compressed_image, read_image, read_plain_audio, read_stamped_audio, stamp_to_ns
 from aecf_ros.core.types import AudioChunk, ModalityReport, Prediction, StreamState, subset_name
+from aecf_ros.modalities.messages import (
+    FormatUnknown,
+    read_compressed_image,
+    read_image,
+    read_plain_audio,
+    read_stamped_audio,
+    stamp_to_ns,
+)
 
 HEADER = Message(stamp=Message(sec=5, nanosec=250_000_000), frame_id="lens")
 INFO = Message(channels=2, sample_rate=8000, sample_format="S16LE", bitrate=0, coding_format="wave")
@@ -20,7 +28,17 @@ def test_every_record_is_frozen() -> None:
 
 
 def test_the_numbers_of_the_states_are_those_of_the_message() -> None:
-    assert [s.name for s in StreamState] == ["WAITING", "OK", "LATE", "DEGRADED", "STALE", "DROPPED", "FROZEN", "REJECTED", "CLOCK_FAULT"]
+    assert [s.name for s in StreamState] == [
+        "WAITING",
+        "OK",
+        "LATE",
+        "DEGRADED",
+        "STALE",
+        "DROPPED",
+        "FROZEN",
+        "REJECTED",
+        "CLOCK_FAULT",
+    ]
     assert [int(s) for s in StreamState] == list(range(9))
 
 
@@ -37,7 +55,9 @@ def test_a_chunk_ends_when_its_last_sample_has_sounded() -> None:
 
 
 def test_a_prediction_names_the_modalities_that_fed_it() -> None:
-    reports = tuple(ModalityReport(n, StreamState.OK, used, 0.5, None, "", 0) for n, used in (("camera", False), ("audio", True)))
+    reports = tuple(
+        ModalityReport(n, StreamState.OK, used, 0.5, None, "", 0) for n, used in (("camera", False), ("audio", True))
+    )
     prediction = Prediction(0, "m", "a", 0, 1.0, np.ones(1), ("a",), 0.9, 0, 0, False, "", reports)
     assert prediction.subset == "audio"
 
@@ -47,8 +67,19 @@ def test_stamps_before_the_epoch_count_backward() -> None:
 
 
 def test_an_image_message() -> None:
-    raw = read_image(Message(header=HEADER, encoding="rgb8", height=2, width=3, step=9, is_bigendian=1, data=b"x" * 18), 77)
-    assert (raw.stamp_ns, raw.received_ns, raw.encoding, raw.height, raw.width, raw.step, raw.big_endian, raw.frame_id) == (5_250_000_000, 77, "rgb8", 2, 3, 9, True, "lens")
+    raw = read_image(
+        Message(header=HEADER, encoding="rgb8", height=2, width=3, step=9, is_bigendian=1, data=b"x" * 18), 77
+    )
+    assert (
+        raw.stamp_ns,
+        raw.received_ns,
+        raw.encoding,
+        raw.height,
+        raw.width,
+        raw.step,
+        raw.big_endian,
+        raw.frame_id,
+    ) == (5_250_000_000, 77, "rgb8", 2, 3, 9, True, "lens")
 
 
 def test_a_compressed_image_message() -> None:
@@ -58,7 +89,14 @@ def test_a_compressed_image_message() -> None:
 
 def test_a_stamped_audio_message() -> None:
     raw = read_stamped_audio(Message(header=HEADER, audio=Message(data=b"abcd")), INFO, 77)
-    assert (raw.stamp_ns, raw.rate_hz, raw.channels, raw.sample_format, raw.coding, raw.data) == (5_250_000_000, 8000, 2, "S16LE", "wave", b"abcd")
+    assert (raw.stamp_ns, raw.rate_hz, raw.channels, raw.sample_format, raw.coding, raw.data) == (
+        5_250_000_000,
+        8000,
+        2,
+        "S16LE",
+        "wave",
+        b"abcd",
+    )
 
 
 def test_audio_without_a_header_ended_when_it_arrived() -> None:
@@ -68,7 +106,9 @@ def test_audio_without_a_header_ended_when_it_arrived() -> None:
 
 @pytest.mark.parametrize("change", [{"sample_rate": 0}, {"channels": 0}, {"sample_format": "S24LE"}])
 def test_audio_without_a_header_is_read_even_where_its_info_makes_no_sense(change: dict) -> None:
-    assert read_plain_audio(Message(data=bytes(10)), Message(**(vars(INFO) | change)), 0).stamp_ns <= 0  # decoding then refuses it
+    assert (
+        read_plain_audio(Message(data=bytes(10)), Message(**(vars(INFO) | change)), 0).stamp_ns <= 0
+    )  # decoding then refuses it
 
 
 @pytest.mark.parametrize("read", [read_stamped_audio, read_plain_audio])

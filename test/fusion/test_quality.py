@@ -30,7 +30,9 @@ def fitted(kinds_are_known=True, config=CONFIG):
     torch.manual_seed(0)
     layer = AECF([WIDTH + MEASURED, WIDTH], CLASSES, quality=(MEASURED, 0), expert_hidden=(16,))
     groups = kind if kinds_are_known else torch.full_like(kind, -1)
-    fit_reliability(layer, 0, embeddings, label, groups, torch.arange(len(label)), config, torch.Generator().manual_seed(0))
+    fit_reliability(
+        layer, 0, embeddings, label, groups, torch.arange(len(label)), config, torch.Generator().manual_seed(0)
+    )
     return layer.eval(), embeddings[kind < 0]
 
 

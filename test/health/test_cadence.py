@@ -1,4 +1,5 @@
 """Losses and jitter told from chance: what each score says of messages drawn from a known distribution."""
+
 import random
 
 import pytest
@@ -52,7 +53,9 @@ def test_losses_long_ago_are_forgotten_and_zero_switches_it_off() -> None:
     assert not any(score.add(5, 0.0) for _ in range(100))
 
 
-def transit(score: JitterScore, later_ms: list[float], allowed_ns: float = ALLOWED_NS, period_ns: float = PERIOD_NS) -> list[bool]:
+def transit(
+    score: JitterScore, later_ms: list[float], allowed_ns: float = ALLOWED_NS, period_ns: float = PERIOD_NS
+) -> list[bool]:
     now_ns, said = 0, []
     for later in later_ms:
         now_ns += round(period_ns + later * 1e6)

@@ -1,4 +1,5 @@
 """Stories of one stream: what arrives, when, and what its health is then. Times are in seconds of steady time."""
+
 import os
 import random
 from collections.abc import Callable, Iterable
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aecf_ros.modalities.content import AudioWatch, Complaint, ImageWatch, digest
+from aecf_ros.core.types import NANOSECONDS, StreamState
 from aecf_ros.health.monitor import (
     PublishersMatched,
     SampleReceived,
@@ -18,7 +19,7 @@ from aecf_ros.health.monitor import (
     StreamThresholds,
     TimePassed,
 )
-from aecf_ros.core.types import NANOSECONDS, StreamState
+from aecf_ros.modalities.content import AudioWatch, Complaint, ImageWatch, digest
 
 WAITING, OK, LATE, DEGRADED, STALE, DROPPED, FROZEN, REJECTED, CLOCK_FAULT = StreamState
 EPOCH_S = 1000.0  # node time is steady time plus this
@@ -57,11 +58,19 @@ class Story:
             self.reasons.append(self.status.reason)
         return self.status.state
 
-    def sample(self, at_s: float, stamp_s: float | None = None, span_s: float = 0.0, headless: bool = False,
-               content: Said | None = None) -> StreamState:
+    def sample(
+        self,
+        at_s: float,
+        stamp_s: float | None = None,
+        span_s: float = 0.0,
+        headless: bool = False,
+        content: Said | None = None,
+    ) -> StreamState:
         """One message; its stamp is where its data ends 5 ms before it arrives, unless told."""
         stamp_s = at_s - span_s - 0.005 if stamp_s is None else stamp_s
-        return self._tell(SampleReceived(ns(EPOCH_S + stamp_s), ns(EPOCH_S + at_s), ns(span_s), headless, content), at_s)
+        return self._tell(
+            SampleReceived(ns(EPOCH_S + stamp_s), ns(EPOCH_S + at_s), ns(span_s), headless, content), at_s
+        )
 
     def good(self, *times_s: float) -> StreamState:
         return [self.sample(t) for t in times_s][-1]
@@ -118,13 +127,19 @@ def test_silence_is_stale_then_dropped_and_three_good_samples_bring_it_back() ->
     assert story.good(60.3) is OK and story.status.reason == ""
 
 
-@pytest.mark.parametrize(("period_s", "stale_s", "dropped_s"), [
-    (1 / 60, 0.35, 1.0), (1 / 30, 0.35, 1.0), (0.1, 0.5, 1.0), (0.2, 1.0, 2.0), (0.5, 2.5, 5.0), (3.0, 5.0, 10.0)])
-def test_the_silence_allowed_grows_with_the_period_that_was_learned(period_s: float, stale_s: float, dropped_s: float) -> None:
+@pytest.mark.parametrize(
+    ("period_s", "stale_s", "dropped_s"),
+    [(1 / 60, 0.35, 1.0), (1 / 30, 0.35, 1.0), (0.1, 0.5, 1.0), (0.2, 1.0, 2.0), (0.5, 2.5, 5.0), (3.0, 5.0, 10.0)],
+)
+def test_the_silence_allowed_grows_with_the_period_that_was_learned(
+    period_s: float, stale_s: float, dropped_s: float
+) -> None:
     story = Story()
     story.camera(0, 10 * period_s, period_s)
     last_s = 9 * period_s
-    assert story.status.stale_after_s == pytest.approx(stale_s) and story.status.dropped_after_s == pytest.approx(dropped_s)
+    assert story.status.stale_after_s == pytest.approx(stale_s) and story.status.dropped_after_s == pytest.approx(
+        dropped_s
+    )
     assert [story.at(last_s + stale_s - 1e-3), story.at(last_s + stale_s + 1e-3)] == [OK, STALE]
     assert [story.at(last_s + dropped_s - 1e-3), story.at(last_s + dropped_s + 1e-3)] == [STALE, DROPPED]
 
@@ -371,8 +386,10 @@ def test_one_stamp_on_two_different_frames_is_a_clock_fault_and_on_the_same_fram
 
 def test_messages_without_a_header_take_the_time_of_arrival_and_say_so() -> None:
     story = Story()
-    states = {story.sample(t, stamp_s=t - 0.1 if i % 2 else t - 0.3, span_s=0.1, headless=True)
-              for i, t in enumerate(every(0.1, 0, 10))}
+    states = {
+        story.sample(t, stamp_s=t - 0.1 if i % 2 else t - 0.3, span_s=0.1, headless=True)
+        for i, t in enumerate(every(0.1, 0, 10))
+    }
     assert states == {OK}
     assert story.status.headless and story.status.age_s is None
 
@@ -443,7 +460,9 @@ def test_data_older_than_allowed_is_late_after_three_samples_and_feeds_on() -> N
 def test_a_single_late_frame_is_no_late_stream() -> None:
     story = Story(late_after_s=0.05, max_jitter=0)
     story.camera(0, 1)
-    assert {story.sample(t, stamp_s=t - (0.06 if i % 3 == 0 else 0.03)) for i, t in enumerate(every(0.04, 1.04, 5))} == {OK}
+    assert {
+        story.sample(t, stamp_s=t - (0.06 if i % 3 == 0 else 0.03)) for i, t in enumerate(every(0.04, 1.04, 5))
+    } == {OK}
 
 
 def test_the_age_of_a_chunk_counts_from_its_end() -> None:
@@ -512,7 +531,10 @@ def test_messages_lost_at_random_are_counted_by_their_stamps(span_s: float) -> N
         if rng.random() > 0.5:
             story.sample(t, span_s=span_s)
     assert DEGRADED in story.seen()
-    reasons = [story.sample(t, span_s=span_s) and story.status.reason for t in every(2 * period_s, 121 * period_s, 122 * period_s)]
+    reasons = [
+        story.sample(t, span_s=span_s) and story.status.reason
+        for t in every(2 * period_s, 121 * period_s, 122 * period_s)
+    ]
     assert story.seen()[0] is OK and all("lost" in r or not r for r in reasons)
 
 
@@ -563,9 +585,20 @@ NOMINAL_HOURS = float(os.environ.get("AECF_NOMINAL_HOURS", "0"))
 
 @pytest.mark.parametrize("timing", ["uniform", "late", "gauss"])
 @pytest.mark.parametrize(("period_s", "span_s"), NOMINAL, ids=lambda v: f"{v:.3g}")
-def test_a_fifth_of_jitter_and_a_hundredth_of_loss_raise_no_alarm_at_any_rate(period_s: float, span_s: float, timing: str) -> None:
-    rng, monitor, period_ns, span_ns = random.Random(7), StreamMonitor("x", StreamThresholds()), ns(period_s), ns(span_s)
-    draw = {"uniform": lambda: rng.uniform(-0.2, 0.2), "late": lambda: rng.uniform(0.0, 0.2), "gauss": lambda: min(max(rng.gauss(0, 0.2), -1), 1)}[timing]
+def test_a_fifth_of_jitter_and_a_hundredth_of_loss_raise_no_alarm_at_any_rate(
+    period_s: float, span_s: float, timing: str
+) -> None:
+    rng, monitor, period_ns, span_ns = (
+        random.Random(7),
+        StreamMonitor("x", StreamThresholds()),
+        ns(period_s),
+        ns(span_s),
+    )
+    draw = {
+        "uniform": lambda: rng.uniform(-0.2, 0.2),
+        "late": lambda: rng.uniform(0.0, 0.2),
+        "gauss": lambda: min(max(rng.gauss(0, 0.2), -1), 1),
+    }[timing]
     alarms, arrives_ns = [], 0
     for i in range(round(NOMINAL_HOURS * 3600 / period_s) or 8000):
         if rng.random() < 0.01:
@@ -610,10 +643,22 @@ def test_only_ok_late_and_degraded_feed_the_fusion() -> None:
     assert {s.name for s in StreamState if s.feeds_fusion} == {"OK", "LATE", "DEGRADED"}
 
 
-@pytest.mark.parametrize("wrong", [
-    {"stale_after_s": 0}, {"stale_after_s": -1}, {"stale_after_s": 2, "dropped_after_s": 1}, {"recover_samples": 0},
-    {"reject_after": 0}, {"stale_after_s": float("nan")}, {"late_after_s": -1}, {"frozen_after_s": float("nan")},
-    {"max_lost": 1.5}, {"hum_above": -0.1}, {"silent_below_dbfs": 3}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stale_after_s": 0},
+        {"stale_after_s": -1},
+        {"stale_after_s": 2, "dropped_after_s": 1},
+        {"recover_samples": 0},
+        {"reject_after": 0},
+        {"stale_after_s": float("nan")},
+        {"late_after_s": -1},
+        {"frozen_after_s": float("nan")},
+        {"max_lost": 1.5},
+        {"hum_above": -0.1},
+        {"silent_below_dbfs": 3},
+    ],
+)
 def test_senseless_thresholds_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="need|must be"):
         StreamThresholds(**wrong)
@@ -630,16 +675,26 @@ class Played:
     def at(self, now_ns: int) -> object:
         sample = SampleReceived(now_ns + ns(self.offset_s), now_ns, content=self.content)
         events: dict[str, Callable[[], object]] = {
-            "sample": lambda: sample, "rejected": lambda: SampleRejected("bad"), "time": TimePassed,
-            "found": lambda: PublishersMatched(1), "gone": lambda: PublishersMatched(0)}
+            "sample": lambda: sample,
+            "rejected": lambda: SampleRejected("bad"),
+            "time": TimePassed,
+            "found": lambda: PublishersMatched(1),
+            "gone": lambda: PublishersMatched(0),
+        }
         return events[self.kind]()
 
 
 thresholds = st.tuples(st.floats(0.001, 10), st.floats(1.0, 5.0)).map(lambda p: StreamThresholds(p[0], p[0] * p[1]))
 contents = st.sampled_from([None, Said(), Said(repeats="again"), Said(kinds=("dark",))])
 samples = st.builds(Played, st.just("sample"), st.sampled_from([0.0, -0.01, -0.6, 5.0, -100.0]), contents)
-events = st.lists(st.tuples(st.one_of(st.floats(0, 3), st.floats(0.03, 0.05)), st.one_of(
-    samples, samples, st.builds(Played, st.sampled_from(["rejected", "time", "found", "gone"])))), min_size=1, max_size=40)
+events = st.lists(
+    st.tuples(
+        st.one_of(st.floats(0, 3), st.floats(0.03, 0.05)),
+        st.one_of(samples, samples, st.builds(Played, st.sampled_from(["rejected", "time", "found", "gone"]))),
+    ),
+    min_size=1,
+    max_size=40,
+)
 
 
 def _play(monitor: StreamMonitor, story: Iterable[tuple[float, Played]]) -> int:
@@ -685,7 +740,9 @@ def test_a_loop_that_sleeps_until_the_next_change_ends_dropped(limits: StreamThr
 
 @settings(max_examples=300, deadline=None)
 @given(thresholds, events)
-def test_the_state_depends_on_events_and_not_on_how_often_it_is_asked_for(limits: StreamThresholds, story: list) -> None:
+def test_the_state_depends_on_events_and_not_on_how_often_it_is_asked_for(
+    limits: StreamThresholds, story: list
+) -> None:
     asked, left_alone = StreamMonitor("camera", limits), StreamMonitor("camera", limits)
     now_ns = 10**18
     for wait_s, event in story:
@@ -702,25 +759,37 @@ LENS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], StreamStat
     "dark": (lambda image, noise: image * 0.05 + 0.2 * np.abs(noise), DEGRADED),
     "overexposed": (lambda image, noise: image * 6 + 80, DEGRADED),
     "noisy": (lambda image, noise: image + 10 * noise, DEGRADED),
-    "frozen": (lambda image, noise: np.full_like(image, 77), FROZEN)}
+    "frozen": (lambda image, noise: np.full_like(image, 77), FROZEN),
+}
 EAR: dict[str, tuple[Callable[[np.ndarray], np.ndarray], StreamState]] = {
     "near-silent": (lambda sound: sound * 1e-3, DEGRADED),
     "clipped": (lambda sound: np.clip(sound, -0.04, 0.04), DEGRADED),
     "offset": (lambda sound: sound + 0.2, DEGRADED),
-    "frozen": (lambda sound: sound * 0 + 0.1, FROZEN)}
+    "frozen": (lambda sound: sound * 0 + 0.1, FROZEN),
+}
 
 
 @pytest.mark.parametrize("rate_hz", [5, 15, 30])
 @pytest.mark.parametrize("kind", LENS)
-def test_a_camera_fault_of_clear_strength_shows_within_a_second_and_ends_with_three_good_frames(kind: str, rate_hz: float) -> None:
+def test_a_camera_fault_of_clear_strength_shows_within_a_second_and_ends_with_three_good_frames(
+    kind: str, rate_hz: float
+) -> None:
     change, state = LENS[kind]
     for seed in range(3):
-        story, rng, watch, start_s, end_s = Story(), np.random.default_rng(seed), ImageWatch(), 5.0 + seed / 10, 8.0 + seed / 10
+        story, rng, watch, start_s, end_s = (
+            Story(),
+            np.random.default_rng(seed),
+            ImageWatch(),
+            5.0 + seed / 10,
+            8.0 + seed / 10,
+        )
         room = rng.uniform(20, 200, (12, 16, 1)).repeat(4, 0).repeat(4, 1)
         for i in range(round(10 * rate_hz)):
             at_s = (i + rng.uniform(-0.2, 0.2)) / rate_hz + 1
             noise = rng.normal(0, 2, (48, 64, 3))
-            image = np.clip(change(room + noise, noise) if start_s <= at_s < end_s else room + noise, 0, 255).astype(np.uint8)
+            image = np.clip(change(room + noise, noise) if start_s <= at_s < end_s else room + noise, 0, 255).astype(
+                np.uint8
+            )
             story.sample(at_s, content=watch.look(digest(image.ravel(), False), image, ns(at_s)))
         assert story.seen()[0] is OK and story.changes[1][0] >= start_s
         assert story.since(state) - start_s <= (1.0 if rate_hz > 5 else 1.3)

@@ -1,11 +1,12 @@
 """The audio window: sound laid down by its stamps. Rate 1000 Hz, so that a sample is a millisecond."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aecf_ros.modalities.audio.window import STAMP_TOLERANCE_S, AudioWindow
 from aecf_ros.core.types import NANOSECONDS, AudioChunk
+from aecf_ros.modalities.audio.window import STAMP_TOLERANCE_S, AudioWindow
 
 RATE_HZ = 1000
 START_NS = 1_700_000_000 * NANOSECONDS

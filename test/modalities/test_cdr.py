@@ -1,4 +1,5 @@
 """Images are read from their bytes as a library reads them."""
+
 from __future__ import annotations
 
 import struct
@@ -9,24 +10,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rosbags.typesys import Stores, get_typestore
 
-from aecf_ros.modalities.messages import read_image
 from aecf_ros.modalities.image.cdr import read_serialized_image
+from aecf_ros.modalities.messages import read_image
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 IMAGE = "sensor_msgs/msg/Image"
 
 
-def serialized(stamp: tuple[int, int], frame_id: str, encoding: str, size: tuple[int, int, int], big_endian: int, pixels: bytes,
-               little: bool = True) -> bytes:
+def serialized(
+    stamp: tuple[int, int],
+    frame_id: str,
+    encoding: str,
+    size: tuple[int, int, int],
+    big_endian: int,
+    pixels: bytes,
+    little: bool = True,
+) -> bytes:
     Header, Time, Image = (STORE.types[name] for name in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time", IMAGE))
-    message = Image(Header(Time(*stamp), frame_id), *size[:2], encoding, big_endian, size[2], np.frombuffer(pixels, np.uint8))
+    message = Image(
+        Header(Time(*stamp), frame_id), *size[:2], encoding, big_endian, size[2], np.frombuffer(pixels, np.uint8)
+    )
     return bytes(STORE.serialize_cdr(message, IMAGE, little_endian=little))
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.tuples(st.integers(-2**31, 2**31 - 1), st.integers(0, 2**32 - 1)),
-       st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9),
-       st.text("abcdefgh8", max_size=9), st.tuples(*[st.integers(0, 2**32 - 1)] * 3), st.integers(0, 1), st.binary(max_size=40), st.booleans())
+@given(
+    st.tuples(st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1)),
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9),
+    st.text("abcdefgh8", max_size=9),
+    st.tuples(*[st.integers(0, 2**32 - 1)] * 3),
+    st.integers(0, 1),
+    st.binary(max_size=40),
+    st.booleans(),
+)
 def test_every_field_is_what_the_library_reads(stamp, frame_id, encoding, size, big_endian, pixels, little) -> None:
     data = serialized(stamp, frame_id, encoding, size, big_endian, pixels, little)
     ours, theirs = read_serialized_image(data, 5), read_image(STORE.deserialize_cdr(data, IMAGE), 5)

@@ -1,4 +1,5 @@
 """What the watches measure: synthetic faults of graded strength, and scenes and sounds that are none."""
+
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -7,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from aecf_ros.modalities.content import AudioContent, AudioWatch, ImageContent, ImageWatch, digest
-from aecf_ros.health.thresholds import AUDIO_THRESHOLDS, IMAGE_THRESHOLDS
 from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.health.thresholds import AUDIO_THRESHOLDS, IMAGE_THRESHOLDS
+from aecf_ros.modalities.content import AudioContent, AudioWatch, ImageContent, ImageWatch, digest
 
 HEIGHT, WIDTH, RATE_HZ = 48, 64, 16_000
 FRAME_NS = NANOSECONDS // 30
@@ -22,12 +23,20 @@ def scene(rng: np.random.Generator, contrast: float = 100.0, base: float = 100.0
     image = np.full((HEIGHT, WIDTH, 3), base)
     for _ in range(25):
         top, left = rng.integers(0, HEIGHT - 6), rng.integers(0, WIDTH - 6)
-        image[top:top + rng.integers(4, 20), left:left + rng.integers(4, 20)] = base + contrast * rng.uniform(-0.9, 1.2)
+        image[top : top + rng.integers(4, 20), left : left + rng.integers(4, 20)] = base + contrast * rng.uniform(
+            -0.9, 1.2
+        )
     return image
 
 
-def frames(count: int, change: Picture = lambda image: image, noise: float = 2.0, after: int = 150, seed: int = 0,
-           **look: float) -> Iterator[ImageContent]:
+def frames(
+    count: int,
+    change: Picture = lambda image: image,
+    noise: float = 2.0,
+    after: int = 150,
+    seed: int = 0,
+    **look: float,
+) -> Iterator[ImageContent]:
     """Measurements of ``count`` frames of one scene, of which those from ``after`` on are changed."""
     rng, watch = np.random.default_rng(seed), ImageWatch()
     still = scene(rng, **look)
@@ -84,19 +93,31 @@ def test_an_ordinary_scene_is_not_complained_about(seed: int) -> None:
     assert all(not kinds(c) for c in frames(300, seed=seed))
 
 
-@pytest.mark.parametrize(("change", "kind"), [
-    (lambda image: image * 0.1, "dark"), (lambda image: image * 0.02, "dark"), (lambda image: image * 0.0, "dark"),
-    (lambda image: image * 6 + 60, "overexposed"), (lambda image: image * 0 + 255, "overexposed"),
-    (blur(1.2), "blurred"), (blur(2.5), "blurred"), (blur(5), "blurred"),
-    (noise(15), "noisy"), (noise(30), "noisy")])
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda image: image * 0.1, "dark"),
+        (lambda image: image * 0.02, "dark"),
+        (lambda image: image * 0.0, "dark"),
+        (lambda image: image * 6 + 60, "overexposed"),
+        (lambda image: image * 0 + 255, "overexposed"),
+        (blur(1.2), "blurred"),
+        (blur(2.5), "blurred"),
+        (blur(5), "blurred"),
+        (noise(15), "noisy"),
+        (noise(30), "noisy"),
+    ],
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_fault_of_clear_strength_is_named(change: Picture, kind: str, seed: int) -> None:
     assert last_kinds(frames(170, change, seed=seed)) == {kind}
 
 
-@pytest.mark.parametrize("change", [
-    lambda image: image * 0.5, lambda image: image + 40, blur(0.4), noise(3), lambda image: image[:, ::-1]],
-    ids=["half the light", "brighter", "slightly soft", "a little noise", "mirrored"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda image: image * 0.5, lambda image: image + 40, blur(0.4), noise(3), lambda image: image[:, ::-1]],
+    ids=["half the light", "brighter", "slightly soft", "a little noise", "mirrored"],
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_a_mild_change_is_not(change: Picture, seed: int) -> None:
     assert last_kinds(frames(170, change, seed=seed)) == set()
@@ -168,10 +189,13 @@ def speech(seconds: float, seed: int = 0) -> np.ndarray:
         pitch_hz = rng.uniform(85, 240) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(1, 4) * time_s + rng.uniform(0, 6)))
         phase = 2 * np.pi * np.cumsum(pitch_hz) / RATE_HZ
         formants_hz = rng.uniform(300, 800), rng.uniform(900, 2200)
-        voice = sum(np.sin(k * phase) * sum(np.exp(-((k * pitch_hz.mean() - f) / 250) ** 2) for f in formants_hz) for k in range(1, 25))
+        voice = sum(
+            np.sin(k * phase) * sum(np.exp(-(((k * pitch_hz.mean() - f) / 250) ** 2)) for f in formants_hz)
+            for k in range(1, 25)
+        )
         voice *= np.hanning(len(voice)) * 0.15 / max(np.abs(voice).max(), 1e-9)
         start = round(at * RATE_HZ)
-        sound[start:start + len(voice)] += voice
+        sound[start : start + len(voice)] += voice
         at += len(voice) / RATE_HZ + rng.uniform(0.1, 0.8)
     return sound
 
@@ -193,18 +217,25 @@ def heard(sound: np.ndarray, chunk_s: float = 0.1, rate_hz: int = RATE_HZ) -> It
     """Measurements of a sound that came as S16 chunks."""
     watch, size = AudioWatch(), round(chunk_s * rate_hz)
     for i in range(len(sound) // size):
-        pcm = np.clip(np.round(sound[i * size:(i + 1) * size] * 32767), -32768, 32767).astype("<i2")
-        yield watch.listen(pcm.view(np.uint8), (pcm / 32768).astype(np.float32), rate_hz, round(i * chunk_s * NANOSECONDS))
+        pcm = np.clip(np.round(sound[i * size : (i + 1) * size] * 32767), -32768, 32767).astype("<i2")
+        yield watch.listen(
+            pcm.view(np.uint8), (pcm / 32768).astype(np.float32), rate_hz, round(i * chunk_s * NANOSECONDS)
+        )
 
 
 def hum(sound: np.ndarray, mains_hz: float, level: float) -> np.ndarray:
     time_s = np.arange(len(sound)) / RATE_HZ
-    return sound + level * (np.sin(2 * np.pi * mains_hz * time_s) + 0.5 * np.sin(4 * np.pi * mains_hz * time_s + 1)
-                            + 0.3 * np.sin(6 * np.pi * mains_hz * time_s + 2))
+    return sound + level * (
+        np.sin(2 * np.pi * mains_hz * time_s)
+        + 0.5 * np.sin(4 * np.pi * mains_hz * time_s + 1)
+        + 0.3 * np.sin(6 * np.pi * mains_hz * time_s + 2)
+    )
 
 
 @pytest.mark.parametrize("chunk_s", [0.01, 0.032, 0.1, 0.5])
-@pytest.mark.parametrize("sound", [room, speech, music, lambda s, seed: room(s, -68, seed)], ids=["room", "speech", "music", "quiet room"])
+@pytest.mark.parametrize(
+    "sound", [room, speech, music, lambda s, seed: room(s, -68, seed)], ids=["room", "speech", "music", "quiet room"]
+)
 def test_ordinary_sound_is_not_complained_about(sound: Callable, chunk_s: float) -> None:
     for seed in range(3):
         for content in heard(sound(12, seed=seed), chunk_s):
@@ -226,7 +257,7 @@ def test_a_chunk_that_is_held_and_renewed_is_old_sound_until_new_ones_follow_one
     held = new.copy()
     size = RATE_HZ // 10
     for i in range(10, 25):  # each chunk three times
-        held[i * size:(i + 1) * size] = new[i // 3 * 3 * size:(i // 3 * 3 + 1) * size]
+        held[i * size : (i + 1) * size] = new[i // 3 * 3 * size : (i // 3 * 3 + 1) * size]
     repeats = [bool(c.repeats) for c in heard(held)]
     assert not any(repeats[:10]) and all(repeats[10:25]) and not any(repeats[25:])
 
@@ -256,7 +287,7 @@ def test_speech_driven_into_a_limit_is_clipped_in_its_words(gain: float, ceiling
 
 def test_a_door_that_slams_is_clipped_for_too_short_to_count() -> None:
     sound = room(2)
-    sound[RATE_HZ:RATE_HZ + 800] += 3 * np.sin(2 * np.pi * 80 * np.arange(800) / RATE_HZ)
+    sound[RATE_HZ : RATE_HZ + 800] += 3 * np.sin(2 * np.pi * 80 * np.arange(800) / RATE_HZ)
     complaints = [x for c in heard(sound) for x in c.complaints(AUDIO_THRESHOLDS) if x.kind == "clipped"]
     assert len(complaints) == 1 and not complaints[0].averaged
 
@@ -305,7 +336,7 @@ def onset(contents: list[AudioContent], kind: str, after: int) -> int | None:
 
 def test_a_microphone_turned_down_by_30_db_is_near_silent_in_its_words_too() -> None:
     sound = speech(12)
-    sound[6 * RATE_HZ:9 * RATE_HZ] *= 10 ** (-30 / 20)
+    sound[6 * RATE_HZ : 9 * RATE_HZ] *= 10 ** (-30 / 20)
     contents = list(heard(sound))
     assert onset(contents, "silent", 60) <= 9 and all("silent" not in kinds(c) for c in contents[:60] + contents[92:])
 
@@ -313,7 +344,7 @@ def test_a_microphone_turned_down_by_30_db_is_near_silent_in_its_words_too() -> 
 @pytest.mark.parametrize("level_dbfs", [-36, -28, -20])
 def test_noise_over_speech_is_named_within_a_second_and_while_it_lasts(level_dbfs: float) -> None:
     sound = speech(12)
-    sound[6 * RATE_HZ:] += room(6, level_dbfs, seed=9)
+    sound[6 * RATE_HZ :] += room(6, level_dbfs, seed=9)
     contents = list(heard(sound))
     assert onset(contents, "noisy", 60) <= 9
     assert all("noisy" not in kinds(c) for c in contents[:60])

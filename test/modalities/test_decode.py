@@ -1,12 +1,13 @@
 """Wire bytes to arrays: right pixels, right samples, and one line for everything that is wrong."""
+
 import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
 
-from aecf_ros.modalities.image.decode import DecodeError, decode_audio, decode_image, resize_image
 from aecf_ros.core.types import AudioChunk, RawAudio, RawImage
+from aecf_ros.modalities.image.decode import DecodeError, decode_audio, decode_image, resize_image
 
 RED, GREEN = (255, 0, 0), (10, 200, 30)
 
@@ -15,8 +16,18 @@ def raw_image(encoding: str, data: bytes, height: int = 0, width: int = 0, step:
     return RawImage(stamp_ns=7, received_ns=9, encoding=encoding, height=height, width=width, step=step, data=data)
 
 
-def raw_audio(data: bytes, sample_format: str = "S16LE", rate_hz: int = 16000, channels: int = 1, coding: str = "wave") -> RawAudio:
-    return RawAudio(stamp_ns=7, received_ns=9, sample_format=sample_format, rate_hz=rate_hz, channels=channels, data=data, coding=coding)
+def raw_audio(
+    data: bytes, sample_format: str = "S16LE", rate_hz: int = 16000, channels: int = 1, coding: str = "wave"
+) -> RawAudio:
+    return RawAudio(
+        stamp_ns=7,
+        received_ns=9,
+        sample_format=sample_format,
+        rate_hz=rate_hz,
+        channels=channels,
+        data=data,
+        coding=coding,
+    )
 
 
 def picture(height: int = 48, width: int = 64) -> np.ndarray:
@@ -40,16 +51,21 @@ def message_of(raw: RawImage | RawAudio) -> str:
     return line
 
 
-@pytest.mark.parametrize(("encoding", "pixels", "due"), [
-    ("rgb8", [*RED, *GREEN], [RED, GREEN]),
-    ("bgr8", [0, 0, 255, 30, 200, 10], [RED, GREEN]),
-    ("8UC3", [0, 0, 255, 30, 200, 10], [RED, GREEN]),
-    ("rgba8", [*RED, 0, *GREEN, 99], [RED, GREEN]),
-    ("bgra8", [0, 0, 255, 0, 30, 200, 10, 99], [RED, GREEN]),
-    ("mono8", [3, 250], [(3, 3, 3), (250, 250, 250)]),
-    ("8UC1", [3, 250], [(3, 3, 3), (250, 250, 250)]),
-])
-def test_every_raw_encoding_becomes_these_rgb_pixels(encoding: str, pixels: list[int], due: list[tuple[int, int, int]]) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "due"),
+    [
+        ("rgb8", [*RED, *GREEN], [RED, GREEN]),
+        ("bgr8", [0, 0, 255, 30, 200, 10], [RED, GREEN]),
+        ("8UC3", [0, 0, 255, 30, 200, 10], [RED, GREEN]),
+        ("rgba8", [*RED, 0, *GREEN, 99], [RED, GREEN]),
+        ("bgra8", [0, 0, 255, 0, 30, 200, 10, 99], [RED, GREEN]),
+        ("mono8", [3, 250], [(3, 3, 3), (250, 250, 250)]),
+        ("8UC1", [3, 250], [(3, 3, 3), (250, 250, 250)]),
+    ],
+)
+def test_every_raw_encoding_becomes_these_rgb_pixels(
+    encoding: str, pixels: list[int], due: list[tuple[int, int, int]]
+) -> None:
     frame = decode_image(raw_image(encoding, bytes(pixels), 1, 2, len(pixels)))
     assert frame.image.dtype == np.uint8 and frame.image.flags.c_contiguous
     np.testing.assert_array_equal(frame.image, [due])
@@ -63,7 +79,7 @@ def mosaic(order: str) -> np.ndarray:
     """What a Bayer sensor with this color order sees of ORANGE: uint8 (8, 8)."""
     seen = np.zeros((8, 8), np.uint8)
     for i, color in enumerate(order):
-        seen[i // 2::2, i % 2::2] = ORANGE[0, 0]["rgb".index(color)]
+        seen[i // 2 :: 2, i % 2 :: 2] = ORANGE[0, 0]["rgb".index(color)]
     return seen
 
 
@@ -84,9 +100,15 @@ def packed(order: str) -> np.ndarray:
 WIDER = {
     **{f"bayer_{order}8": (mosaic(order), 8) for order in ("rggb", "bggr", "gbrg", "grbg")},
     **{f"bayer_{order}16": (mosaic(order).astype("<u2") << 8, 16) for order in ("rggb", "bggr", "gbrg", "grbg")},
-    "nv12": (planes(), 8), "nv21": (planes(swap=True), 8),
-    "uyvy": (packed("uyvy"), 16), "yuv422": (packed("uyvy"), 16), "yuyv": (packed("yuyv"), 16), "yuv422_yuy2": (packed("yuyv"), 16),
-    "rgb16": (ORANGE.astype("<u2") << 8, 48), "bgr16": (ORANGE[..., ::-1].astype("<u2") << 8, 48), "8UC4": (np.dstack([ORANGE[..., ::-1], ORANGE[..., :1]]), 32),
+    "nv12": (planes(), 8),
+    "nv21": (planes(swap=True), 8),
+    "uyvy": (packed("uyvy"), 16),
+    "yuv422": (packed("uyvy"), 16),
+    "yuyv": (packed("yuyv"), 16),
+    "yuv422_yuy2": (packed("yuyv"), 16),
+    "rgb16": (ORANGE.astype("<u2") << 8, 48),
+    "bgr16": (ORANGE[..., ::-1].astype("<u2") << 8, 48),
+    "8UC4": (np.dstack([ORANGE[..., ::-1], ORANGE[..., :1]]), 32),
 }
 
 
@@ -125,14 +147,20 @@ def test_padding_at_the_end_of_rows_is_skipped(encoding: str) -> None:
     pixel_bytes = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}[encoding]
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, pixel_bytes), dtype=np.uint8)
     padded = np.full((5, 3 * pixel_bytes + 7), 171, np.uint8)
-    padded[:, :3 * pixel_bytes] = pixels.reshape(5, -1)
+    padded[:, : 3 * pixel_bytes] = pixels.reshape(5, -1)
     tight = decode_image(raw_image(encoding, pixels.tobytes(), 5, 3, 3 * pixel_bytes))
-    np.testing.assert_array_equal(decode_image(raw_image(encoding, padded.tobytes(), 5, 3, padded.shape[1])).image, tight.image)
+    np.testing.assert_array_equal(
+        decode_image(raw_image(encoding, padded.tobytes(), 5, 3, padded.shape[1])).image, tight.image
+    )
     without_last_padding = padded.tobytes()[:-7]
-    np.testing.assert_array_equal(decode_image(raw_image(encoding, without_last_padding, 5, 3, padded.shape[1])).image, tight.image)
+    np.testing.assert_array_equal(
+        decode_image(raw_image(encoding, without_last_padding, 5, 3, padded.shape[1])).image, tight.image
+    )
 
 
-@pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview, lambda b: np.frombuffer(b, np.uint8), lambda b: np.frombuffer(b, np.int8)])
+@pytest.mark.parametrize(
+    "wrap", [bytes, bytearray, memoryview, lambda b: np.frombuffer(b, np.uint8), lambda b: np.frombuffer(b, np.int8)]
+)
 def test_any_buffer_is_taken(wrap: type) -> None:
     np.testing.assert_array_equal(decode_image(raw_image("rgb8", wrap(bytes(RED)), 1, 1, 3)).image, [[RED]])
 
@@ -188,7 +216,7 @@ def test_a_small_file_that_claims_billions_of_pixels_allocates_nothing(suffix: s
         data[16:24] = (65535).to_bytes(4, "big") * 2
     else:
         at = data.index(b"\xff\xc0") + 5
-        data[at:at + 4] = b"\xff\xff\xff\xff"
+        data[at : at + 4] = b"\xff\xff\xff\xff"
     tracemalloc.start()
     try:
         assert "65535x65535" in message_of(raw_image(suffix[1:].replace("jpg", "jpeg"), data))
@@ -200,7 +228,9 @@ def test_a_small_file_that_claims_billions_of_pixels_allocates_nothing(suffix: s
 
 @pytest.mark.parametrize("kind", [b"IHDR", b"IDAT"])
 @pytest.mark.parametrize("most_significant", [0xFF, 0x7F, 0x01])
-def test_a_png_whose_chunk_claims_gigabytes_never_reaches_the_decoder(kind: bytes, most_significant: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_png_whose_chunk_claims_gigabytes_never_reaches_the_decoder(
+    kind: bytes, most_significant: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = bytearray(encoded(".png", picture()))
     data[data.index(kind) - 4] = most_significant  # of the length in front of its type
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("OpenCV takes the memory that a chunk claims"))
@@ -223,21 +253,25 @@ def test_a_progressive_jpeg() -> None:
 @pytest.mark.parametrize("tail", [b"\0", bytes(100), bytes(100_000), b"\xff" * 50])
 def test_a_jpeg_with_bytes_behind_its_end(tail: bytes) -> None:
     data = encoded(".jpg", picture())
-    np.testing.assert_array_equal(decode_image(raw_image("jpeg", data + tail)).image, decode_image(raw_image("jpeg", data)).image)
+    np.testing.assert_array_equal(
+        decode_image(raw_image("jpeg", data + tail)).image, decode_image(raw_image("jpeg", data)).image
+    )
 
 
 def test_a_jpeg_with_fill_bytes_and_a_large_header() -> None:
     data = encoded(".jpg", picture())
     profile = b"\xff\xe2" + (65000).to_bytes(2, "big") + bytes(64998)
     inflated = data[:2] + b"\xff\xff" + profile + profile + data[2:]
-    np.testing.assert_array_equal(decode_image(raw_image("jpeg", inflated)).image, decode_image(raw_image("jpeg", data)).image)
+    np.testing.assert_array_equal(
+        decode_image(raw_image("jpeg", inflated)).image, decode_image(raw_image("jpeg", data)).image
+    )
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
 @pytest.mark.parametrize("progressive", [0, 1])
 def test_a_truncated_jpeg(kept: float, progressive: int) -> None:
     data = encoded(".jpg", picture(), cv2.IMWRITE_JPEG_PROGRESSIVE, progressive)
-    line = message_of(raw_image("jpeg", data[:int(len(data) * kept)]))
+    line = message_of(raw_image("jpeg", data[: int(len(data) * kept)]))
     assert "truncated" in line or "no size" in line
 
 
@@ -249,8 +283,19 @@ def test_a_truncated_jpeg_with_a_whole_thumbnail_in_its_header() -> None:
     assert "truncated" in message_of(raw_image("jpeg", whole[:-200]))
 
 
-@pytest.mark.parametrize("data", [b"\xff\xd8", b"\xff\xd8\xff\xd9", b"\xff\xd8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\xff\xd8" + b"\xff\xe0\x00\x00" * 50,
-                                  b"\x89PNG", b"\x89PNG\r\n\x1a\n" + bytes(30), b"<html>404</html>", b"\0"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8",
+        b"\xff\xd8\xff\xd9",
+        b"\xff\xd8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\xff\xd8" + b"\xff\xe0\x00\x00" * 50,
+        b"\x89PNG",
+        b"\x89PNG\r\n\x1a\n" + bytes(30),
+        b"<html>404</html>",
+        b"\0",
+    ],
+)
 def test_things_that_are_no_picture(data: bytes) -> None:
     message_of(raw_image("jpeg", data))
 
@@ -267,7 +312,9 @@ def test_a_png_is_lossless_and_rgb() -> None:
 
 def test_a_gray_png_becomes_rgb() -> None:
     gray = picture()[:, :, 0]
-    np.testing.assert_array_equal(decode_image(raw_image("png", encoded(".png", gray))).image, np.repeat(gray[:, :, None], 3, axis=2))
+    np.testing.assert_array_equal(
+        decode_image(raw_image("png", encoded(".png", gray))).image, np.repeat(gray[:, :, None], 3, axis=2)
+    )
 
 
 def test_a_16_bit_png_keeps_its_high_bytes() -> None:
@@ -308,9 +355,19 @@ def test_resizing_gives_the_size_asked_for_and_takes_read_only_frames(size: tupl
     assert resize_image(frame.image, *size).shape == (*size, 3)
 
 
-@pytest.mark.parametrize(("sample_format", "dtype", "scale", "middle"), [
-    ("U8", "u1", 128, 128), ("S8", "i1", 128, 0), ("S16LE", "<i2", 32768, 0), ("S16BE", ">i2", 32768, 0), ("S32LE", "<i4", 2**31, 0),
-    ("S32BE", ">i4", 2**31, 0), ("F32LE", "<f4", 1, 0), ("F32BE", ">f4", 1, 0)])
+@pytest.mark.parametrize(
+    ("sample_format", "dtype", "scale", "middle"),
+    [
+        ("U8", "u1", 128, 128),
+        ("S8", "i1", 128, 0),
+        ("S16LE", "<i2", 32768, 0),
+        ("S16BE", ">i2", 32768, 0),
+        ("S32LE", "<i4", 2**31, 0),
+        ("S32BE", ">i4", 2**31, 0),
+        ("F32LE", "<f4", 1, 0),
+        ("F32BE", ">f4", 1, 0),
+    ],
+)
 def test_every_pcm_format_comes_back_as_it_was(sample_format: str, dtype: str, scale: int, middle: int) -> None:
     sound = np.array([-1.0, -0.5, 0.0, 0.25, 0.5])
     wire = (sound * scale + middle).astype(dtype)

@@ -1,10 +1,11 @@
 """What is taken for noise, and what only sounds like it for a moment."""
+
 import numpy as np
 import pytest
 
-from aecf_ros.modalities.content import MUTED_FALL_DB, NOISE_RISE_DB
-from aecf_ros.modalities.audio.noise_floor import NoiseFloor
 from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.modalities.audio.noise_floor import NoiseFloor
+from aecf_ros.modalities.content import MUTED_FALL_DB, NOISE_RISE_DB
 
 RATE_HZ = 16_000
 RNG = np.random.default_rng(0)
@@ -25,7 +26,9 @@ def vowel(seconds: float, pitch_hz: float) -> np.ndarray:
 
 def words(seconds: float) -> np.ndarray:
     """'six' again and again, with next to no pause: a hiss above 3 kHz, a vowel, a hiss, for ever."""
-    one = np.concatenate([hiss(0.25, -28, 3000), vowel(0.15, 130), hiss(0.2, -28, 3000), np.zeros(round(0.06 * RATE_HZ))])
+    one = np.concatenate(
+        [hiss(0.25, -28, 3000), vowel(0.15, 130), hiss(0.2, -28, 3000), np.zeros(round(0.06 * RATE_HZ))]
+    )
     return np.resize(one, round(seconds * RATE_HZ)) + hiss(seconds, -55)
 
 
@@ -34,7 +37,7 @@ def followed(sound: np.ndarray, chunk_s: float = 0.1) -> list[tuple[float, float
     floor, size = NoiseFloor(RATE_HZ), round(chunk_s * RATE_HZ)
     found = []
     for i in range(len(sound) // size):
-        floor.hear(sound[i * size:(i + 1) * size].astype(np.float32), round(i * chunk_s * NANOSECONDS), learn=True)
+        floor.hear(sound[i * size : (i + 1) * size].astype(np.float32), round(i * chunk_s * NANOSECONDS), learn=True)
         found.append((floor.floor_dbfs, floor.rise_db, floor.fall_db))
     return found
 
@@ -43,9 +46,9 @@ def followed(sound: np.ndarray, chunk_s: float = 0.1) -> list[tuple[float, float
 def test_white_noise_has_its_level_and_its_rise_within_the_second(chunk_s: float) -> None:
     found = followed(hiss(12, -50) + np.concatenate([np.zeros(6 * RATE_HZ), hiss(6, -35)]), chunk_s)
     at = round(6 / chunk_s)
-    levels = np.array([f for f, _, _ in found[:at]][round(1 / chunk_s):])
+    levels = np.array([f for f, _, _ in found[:at]][round(1 / chunk_s) :])
     assert np.abs(levels + 52.5).max() < 2.5  # the least of 16 is some 2 dB below the mean
-    assert all(rise > 12 for _, rise, _ in found[at + round(0.9 / chunk_s):])
+    assert all(rise > 12 for _, rise, _ in found[at + round(0.9 / chunk_s) :])
     assert all(rise < 1.5 for _, rise, _ in found[:at])
 
 
@@ -55,13 +58,13 @@ def test_hissing_words_without_pauses_are_not_noise() -> None:
 
 def test_a_second_of_sustained_vowel_in_a_quiet_room_is_not_noise() -> None:
     sound = hiss(12, -60)
-    sound[6 * RATE_HZ:8 * RATE_HZ] += vowel(2, 140)
+    sound[6 * RATE_HZ : 8 * RATE_HZ] += vowel(2, 140)
     assert max(rise for _, rise, _ in followed(sound)) < NOISE_RISE_DB
 
 
 def test_a_microphone_turned_down_by_30_db_is_quieter_than_its_pauses_ever_were_and_back_at_once() -> None:
     sound = words(20)
-    sound[8 * RATE_HZ:12 * RATE_HZ] *= 10 ** (-30 / 20)
+    sound[8 * RATE_HZ : 12 * RATE_HZ] *= 10 ** (-30 / 20)
     falls = [fall for _, _, fall in followed(sound)]
     assert max(falls[:80]) < MUTED_FALL_DB and max(falls[80:90]) > MUTED_FALL_DB and max(falls[122:]) < MUTED_FALL_DB
 
@@ -69,7 +72,7 @@ def test_a_microphone_turned_down_by_30_db_is_quieter_than_its_pauses_ever_were_
 def test_a_dropout_of_a_tenth_of_a_second_is_not_a_muted_microphone() -> None:
     sound = words(20)
     for at_s in (8, 11, 14):
-        sound[at_s * RATE_HZ:at_s * RATE_HZ + RATE_HZ // 10] = 0
+        sound[at_s * RATE_HZ : at_s * RATE_HZ + RATE_HZ // 10] = 0
     assert max(fall for _, _, fall in followed(sound)) < MUTED_FALL_DB
 
 

@@ -1,12 +1,13 @@
 """A soft scene is told from a soft lens by what else changed."""
+
 import cv2
 import numpy as np
 import pytest
 
+from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.health.thresholds import IMAGE_THRESHOLDS
 from aecf_ros.modalities.content import ImageWatch, digest
 from aecf_ros.modalities.image.scene_change import SoftScenes
-from aecf_ros.health.thresholds import IMAGE_THRESHOLDS
-from aecf_ros.core.types import NANOSECONDS
 
 RNG = np.random.default_rng(0)
 
@@ -16,10 +17,10 @@ def printed(seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     image = np.full((48, 64), 120.0)
     left, top = rng.integers(5, 30), rng.integers(4, 16)
-    image[top:top + 28, left:left + 26] = 210
+    image[top : top + 28, left : left + 26] = 210
     for _ in range(5):
         y, x = top + rng.integers(3, 20), left + rng.integers(3, 18)
-        image[y:y + 5, x:x + 5] = 30
+        image[y : y + 5, x : x + 5] = 30
     return image
 
 
@@ -34,7 +35,14 @@ def complaints(pictures: list[np.ndarray], each: int = 30) -> list[set[str]]:
     for i, picture in enumerate(p for p in pictures for _ in range(each)):
         image = np.clip(np.round(picture + RNG.normal(0, 1, picture.shape)), 0, 255).astype(np.uint8)
         frame = np.repeat(image[..., None], 3, axis=2)
-        found.append({c.kind for c in watch.look(digest(frame.ravel(), False), frame, i * NANOSECONDS // 15).complaints(IMAGE_THRESHOLDS)})
+        found.append(
+            {
+                c.kind
+                for c in watch.look(digest(frame.ravel(), False), frame, i * NANOSECONDS // 15).complaints(
+                    IMAGE_THRESHOLDS
+                )
+            }
+        )
     return found
 
 
@@ -67,5 +75,8 @@ def test_pictures_of_any_size_are_judged(shape: tuple[int, int]) -> None:
 def test_a_scene_that_softens_by_and_by_after_it_came_is_still_another_scene() -> None:
     scenes = SoftScenes()
     before, after = (np.round(picture).astype(np.int16) for picture in (printed(1), cloth(9)))
-    assert [scenes.blames_lens(picture, sharpness) for picture, sharpness in ((before, 1.0), (after, 0.7), (after, 0.6), (after, 0.5))] == [False] * 4
+    assert [
+        scenes.blames_lens(picture, sharpness)
+        for picture, sharpness in ((before, 1.0), (after, 0.7), (after, 0.6), (after, 0.5))
+    ] == [False] * 4
     assert [scenes.blames_lens(before, sharpness) for sharpness in (1.0, 0.5, 0.65)] == [False, True, True]

@@ -1,4 +1,5 @@
 """Steepness of edges follows the lens and not what is shown."""
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ def card(rng: np.random.Generator, edges: int, contrast: float) -> np.ndarray:
     image = np.full((48, 64), 100.0)
     for _ in range(edges):
         top, left = rng.integers(2, 34), rng.integers(2, 46)
-        image[top:top + rng.integers(6, 12), left:left + rng.integers(6, 14)] = 100 + contrast * rng.choice([-1, 1])
+        image[top : top + rng.integers(6, 12), left : left + rng.integers(6, 14)] = 100 + contrast * rng.choice([-1, 1])
     return image
 
 
@@ -49,7 +50,9 @@ def test_noise_is_not_taken_for_blur_and_does_not_hide_it() -> None:
     assert all(seen(image, 1.6, noise=sigma) < 0.6 for sigma in (0.5, 2, 5))
 
 
-@pytest.mark.parametrize("image", [np.full((48, 64), 128.0), np.tile(np.linspace(60, 120, 64), (48, 1))], ids=["plain", "gradient"])
+@pytest.mark.parametrize(
+    "image", [np.full((48, 64), 128.0), np.tile(np.linspace(60, 120, 64), (48, 1))], ids=["plain", "gradient"]
+)
 def test_a_picture_without_edges_says_nothing(image: np.ndarray) -> None:
     assert seen(image) is None
 

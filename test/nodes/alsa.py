@@ -1,4 +1,5 @@
 """A microphone for tests: an ALSA device of type `file` that reads a FIFO, which a thread fills in real time."""
+
 from __future__ import annotations
 
 import fcntl
@@ -31,7 +32,9 @@ class AlsaMicrophone:
         fcntl.fcntl(fifo, fcntl.F_SETPIPE_SZ, 4096)  # as a sound card holds little
         self._thread = threading.Thread(target=self._feed, args=(fifo, self._running))
         self._thread.start()
-        self._list(f'pcm.{NAME} {{ type file\n slave.pcm {{ type null }}\n file "/dev/null"\n infile "{self._fifo}"\n format "raw"\n hint.show on }}\n')
+        self._list(
+            f'pcm.{NAME} {{ type file\n slave.pcm {{ type null }}\n file "/dev/null"\n infile "{self._fifo}"\n format "raw"\n hint.show on }}\n'
+        )
 
     def unplug(self) -> None:
         self._list("")
@@ -43,7 +46,7 @@ class AlsaMicrophone:
 
     def _list(self, pcm: str) -> None:
         new = self.config.with_suffix(".new")
-        new.write_text('pcm.default { type null }\n' + pcm)
+        new.write_text("pcm.default { type null }\n" + pcm)
         new.replace(self.config)
 
     def _feed(self, fifo: int, ended: threading.Event) -> None:
@@ -53,7 +56,7 @@ class AlsaMicrophone:
             if self.stalled:
                 continue
             try:
-                os.write(fifo, self.recording[position:position + CHUNK].tobytes())
+                os.write(fifo, self.recording[position : position + CHUNK].tobytes())
             except BlockingIOError:  # nobody reads
                 continue
             position = (position + CHUNK) % len(self.recording)

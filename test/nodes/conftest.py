@@ -1,4 +1,5 @@
 """Real nodes over real DDS: each test has its own domain on this host, bounded waits and no fixed sleeps."""
+
 from __future__ import annotations
 
 import itertools
@@ -101,8 +102,12 @@ class FusionProcess:
         self.log = log
         overrides = [part for p in parameters for part in ("-p", p)]
         with log.open("w") as sink:
-            self.process = subprocess.Popen([sys.executable, "-m", "aecf_ros.nodes.fusion.node", "--ros-args", *overrides],
-                                            stdout=sink, stderr=subprocess.STDOUT, cwd=ROOT)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "aecf_ros.nodes.fusion.node", "--ros-args", *overrides],
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+            )
 
     def output(self) -> str:
         return self.log.read_text()
@@ -113,12 +118,17 @@ class FusionProcess:
         return self.process.wait(WAIT_S)
 
 
-UNPACED = tuple(f"{stream}.{check}:=0.0" for stream in ("camera", "audio") for check in ("min_rate_ratio", "max_lost", "max_jitter"))
+UNPACED = tuple(
+    f"{stream}.{check}:=0.0" for stream in ("camera", "audio") for check in ("min_rate_ratio", "max_lost", "max_jitter")
+)
 """Parameters that switch the checks of pace off, for tests of something else whose sensors are paced by a busy machine."""
 
 
-PATIENT = tuple(f"{stream}.{limit}" for stream in ("camera", "audio") for limit in (
-    "stale_after_s:=60.0", "dropped_after_s:=60.0", "late_after_s:=0.0", "too_old_after_s:=0.0"))
+PATIENT = tuple(
+    f"{stream}.{limit}"
+    for stream in ("camera", "audio")
+    for limit in ("stale_after_s:=60.0", "dropped_after_s:=60.0", "late_after_s:=0.0", "too_old_after_s:=0.0")
+)
 """Parameters with which a pause of the test is no fault: a busy machine needs long from one message to the next."""
 
 

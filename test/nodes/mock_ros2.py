@@ -4,14 +4,15 @@
 
 After each picture it waits for the fusion node's answer, and so does /clock: a busy machine plays the recording more slowly and loses nothing.
 """
+
 from __future__ import annotations
 
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import rclpy
-from aecf_msgs.msg import FusedPrediction
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -19,8 +20,7 @@ from rclpy.time import Time
 from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
 
-from pathlib import Path
-
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.nodes.fusion.inputs import IMAGE_TYPES, load_type
 
 PATIENCE_S = 5.0
@@ -53,10 +53,13 @@ def main() -> None:
     with AnyReader([args.bag_path]) as reader:
         publishers = {}
         for connection in reader.connections:
-            latched = any(profile.durability.name == "TRANSIENT_LOCAL" for profile in connection.ext.offered_qos_profiles)
+            latched = any(
+                profile.durability.name == "TRANSIENT_LOCAL" for profile in connection.ext.offered_qos_profiles
+            )
             durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
             publishers[connection.id] = node.create_publisher(
-                load_type(connection.msgtype), connection.topic, QoSProfile(depth=10, durability=durability))
+                load_type(connection.msgtype), connection.topic, QoSProfile(depth=10, durability=durability)
+            )
         time.sleep(args.delay)
         wait_for(executor, lambda: all(p.get_subscription_count() for p in publishers.values()))
         started_s, period_ns = time.monotonic(), int(1e9 / args.clock)

@@ -1,4 +1,5 @@
 """A node as its own process, with its output and its shared memory."""
+
 from __future__ import annotations
 
 import os
@@ -9,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from .conftest import ROOT, WAIT_S, private_environment
-
 from aecf_ros.nodes.ros.process import stop_process  # noqa: E402
 from aecf_ros.nodes.ros.shared_memory import SHARED_MEMORY, files_of  # noqa: E402
+
+from .conftest import ROOT, WAIT_S, private_environment
 
 
 class NodeProcess:
@@ -23,8 +24,13 @@ class NodeProcess:
         self._there_before = set(SHARED_MEMORY.iterdir())
         overrides = [part for p in parameters for part in ("-p", p)]
         with log.open("w") as sink:
-            self.process = subprocess.Popen([sys.executable, "-m", module, "--ros-args", *overrides], stdout=sink, stderr=subprocess.STDOUT,
-                                            cwd=ROOT, env=environment)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, "--ros-args", *overrides],
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=environment,
+            )
 
     def output(self) -> str:
         return self.log.read_text()
@@ -44,10 +50,16 @@ class NodeProcess:
 
 
 @contextmanager
-def started_together(module: str, folder: Path, each: Iterable[tuple[str, ...]], environment: Mapping[str, str] = {}) -> Iterator[dict[tuple[str, ...], NodeProcess]]:
+def started_together(
+    module: str, folder: Path, each: Iterable[tuple[str, ...]], environment: Mapping[str, str] = {}
+) -> Iterator[dict[tuple[str, ...], NodeProcess]]:
     """One node for each set of parameters, all at once: they are to end by themselves, which takes no longer together than alone."""
-    nodes = {parameters: NodeProcess(module, folder / f"{i}.log", *parameters, environment={**private_environment(), **environment})
-             for i, parameters in enumerate(each)}
+    nodes = {
+        parameters: NodeProcess(
+            module, folder / f"{i}.log", *parameters, environment={**private_environment(), **environment}
+        )
+        for i, parameters in enumerate(each)
+    }
     try:
         yield nodes
     finally:

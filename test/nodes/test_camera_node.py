@@ -1,4 +1,5 @@
 """The camera node over real OpenCV: video files, and an MJPEG stream over HTTP whose server dies and comes back. No V4L2 device is used."""
+
 from __future__ import annotations
 
 import http.server
@@ -12,10 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-
-from .conftest import ROOT, WAIT_S, Peer
-from .processes import NodeProcess, started_together
-
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
@@ -24,6 +21,9 @@ from aecf_ros.nodes.drivers.camera import Camera, CameraSettings, asked_of_a_dev
 from aecf_ros.nodes.drivers.camera_node import CAMERA  # noqa: E402
 from aecf_ros.nodes.ros.shared_memory import orphans  # noqa: E402
 
+from .conftest import ROOT, WAIT_S, Peer
+from .processes import NodeProcess, started_together
+
 HEIGHT, WIDTH, RATE_HZ, FRAMES = 120, 160, 20.0, 40
 
 
@@ -31,14 +31,14 @@ def picture(number: int) -> np.ndarray:
     """A frame that says its number: three fields of gray levels far enough apart to survive JPEG, and a red corner."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     for digit in range(3):
-        image[:, digit * 48:(digit + 1) * 48] = 40 + (number // 4 ** digit % 4) * 50
+        image[:, digit * 48 : (digit + 1) * 48] = 40 + (number // 4**digit % 4) * 50
     image[:30, 144:] = (0, 0, 255)
     return image
 
 
 def number_of(image: np.ndarray) -> int:
     """The number that ``picture`` drew; BGR or RGB."""
-    return sum(round((float(image[60:, d * 48 + 8:d * 48 + 40].mean()) - 40) / 50) * 4 ** d for d in range(3))
+    return sum(round((float(image[60:, d * 48 + 8 : d * 48 + 40].mean()) - 40) / 50) * 4**d for d in range(3))
 
 
 @pytest.fixture
@@ -56,7 +56,9 @@ def start(domain: int, tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     started: list[NodeProcess] = []
 
     def start_one(*parameters: str) -> NodeProcess:
-        started.append(NodeProcess("aecf_ros.nodes.drivers.camera_node", tmp_path / f"camera{len(started)}.log", *parameters))
+        started.append(
+            NodeProcess("aecf_ros.nodes.drivers.camera_node", tmp_path / f"camera{len(started)}.log", *parameters)
+        )
         return started[-1]
 
     yield start_one
@@ -83,7 +85,13 @@ class Viewer:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            self.diagnostics.append({"message": status.message, "level": str(int.from_bytes(status.level, "big")), **{v.key: v.value for v in status.values}})
+            self.diagnostics.append(
+                {
+                    "message": status.message,
+                    "level": str(int.from_bytes(status.level, "big")),
+                    **{v.key: v.value for v in status.values},
+                }
+            )
 
     def wait_for_images(self, more: int) -> list:
         start = len(self.images)
@@ -92,21 +100,37 @@ class Viewer:
 
 
 def pixels(message: Image) -> np.ndarray:
-    return np.frombuffer(bytes(message.data), np.uint8).reshape(message.height, message.step)[:, :3 * message.width].reshape(message.height, message.width, 3)
+    return (
+        np.frombuffer(bytes(message.data), np.uint8)
+        .reshape(message.height, message.step)[:, : 3 * message.width]
+        .reshape(message.height, message.width, 3)
+    )
 
 
-def test_frames_of_a_file_come_in_order_at_its_pace_and_are_stamped_when_grabbed(start, peer: Peer, video: Path) -> None:
+def test_frames_of_a_file_come_in_order_at_its_pace_and_are_stamped_when_grabbed(
+    start, peer: Peer, video: Path
+) -> None:
     viewer = Viewer(peer)
     start(f"source:={video}", "loop:=true", "frame_id:=front")
     images = viewer.wait_for_images(FRAMES + 10)  # longer than the file, so that it has started again
     first = images[0]
-    assert (first.encoding, first.height, first.width, first.step, first.header.frame_id) == ("bgr8", HEIGHT, WIDTH, 3 * WIDTH, "front")
+    assert (first.encoding, first.height, first.width, first.step, first.header.frame_id) == (
+        "bgr8",
+        HEIGHT,
+        WIDTH,
+        3 * WIDTH,
+        "front",
+    )
     steps = np.diff([number_of(pixels(m)) for m in images]) % FRAMES
     stamps = np.array([stamp_to_ns(m.header.stamp) for m in images])
     assert (np.diff(stamps) > 0).all()
-    assert (steps > 0).all() and (steps <= np.diff(stamps) / 1e9 * RATE_HZ + 2).all(), steps  # in order; a busy machine may drop some
-    assert (stamps[-1] - stamps[0]) / 1e9 > 0.8 * steps.sum() / RATE_HZ  # never faster than its pace; a busy machine may be slower
-    assert (np.array(viewer.received_ns[-len(images):]) > stamps).all()
+    assert (steps > 0).all() and (steps <= np.diff(stamps) / 1e9 * RATE_HZ + 2).all(), (
+        steps
+    )  # in order; a busy machine may drop some
+    assert (
+        stamps[-1] - stamps[0]
+    ) / 1e9 > 0.8 * steps.sum() / RATE_HZ  # never faster than its pace; a busy machine may be slower
+    assert (np.array(viewer.received_ns[-len(images) :]) > stamps).all()
     assert pixels(first)[10, 150, 2] > 150 and pixels(first)[10, 150, 0] < 100  # the corner is red
 
 
@@ -135,7 +159,10 @@ def test_a_file_that_is_not_looped_ends_the_node_with_0(start, peer: Peer, video
 def test_diagnostics_say_rate_size_and_drops(start, peer: Peer, video: Path) -> None:
     viewer = Viewer(peer)
     start(f"source:={video}", "loop:=true")
-    peer.wait_for(lambda: viewer.diagnostics and int(viewer.diagnostics[-1]["grabbed (frames)"]) > 20, "diagnostics after 20 frames")
+    peer.wait_for(
+        lambda: viewer.diagnostics and int(viewer.diagnostics[-1]["grabbed (frames)"]) > 20,
+        "diagnostics after 20 frames",
+    )
     told = viewer.diagnostics[-1]
     assert told["level"] == "0" and told["size (pixels)"] == f"{WIDTH}x{HEIGHT}" and told["source"] == str(video)
     assert 0.0 < max(float(d["grabbed (Hz)"]) for d in viewer.diagnostics) < 2 * RATE_HZ
@@ -156,7 +183,9 @@ class MjpegServer:
                 number = 0
                 while not going.wait(0.05):
                     jpeg = cv2.imencode(".jpg", picture(number % FRAMES))[1].tobytes()
-                    self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(jpeg), jpeg))
+                    self.wfile.write(
+                        b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(jpeg), jpeg)
+                    )
                     number += 1
 
             def log_message(self, *_: object) -> None:
@@ -186,18 +215,24 @@ def test_a_stream_whose_server_dies_is_opened_again_when_it_is_back(start, peer:
     try:
         viewer.wait_for_images(5)
         server.die()
-        peer.wait_for(lambda: viewer.diagnostics and viewer.diagnostics[-1]["level"] == "2", "diagnostics to be an ERROR")
+        peer.wait_for(
+            lambda: viewer.diagnostics and viewer.diagnostics[-1]["level"] == "2", "diagnostics to be an ERROR"
+        )
         server = MjpegServer(server.port)
         viewer.wait_for_images(5)
         peer.wait_for(lambda: viewer.diagnostics[-1]["level"] == "0", "diagnostics to be well again")
     finally:
         server.die()
     assert int(viewer.diagnostics[-1]["opened (times)"]) >= 2
-    assert node.output().count("trying to open it again") >= 1 and node.output().count("is back after") == 1, node.output()
+    assert node.output().count("trying to open it again") >= 1 and node.output().count("is back after") == 1, (
+        node.output()
+    )
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(how: signal.Signals, start, domain: int, video: Path) -> None:
+def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(
+    how: signal.Signals, start, domain: int, video: Path
+) -> None:
     peer = Peer(domain)
     viewer = Viewer(peer)
     node = start(f"source:={video}", "loop:=true")
@@ -226,15 +261,31 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str
 
 
 @pytest.mark.parametrize("parameters", REFUSED, ids=" ".join)
-def test_a_node_that_cannot_start_says_why_in_one_line(parameters: tuple[str, ...], refused: dict[tuple[str, ...], NodeProcess]) -> None:
+def test_a_node_that_cannot_start_says_why_in_one_line(
+    parameters: tuple[str, ...], refused: dict[tuple[str, ...], NodeProcess]
+) -> None:
     node = refused[parameters]
     assert node.process.wait(WAIT_S) == 1
     assert len(node.output().splitlines()) == 1 and REFUSED[parameters] in node.output(), node.output()
 
 
 def settings(source: Path, **changes: object) -> CameraSettings:
-    return CameraSettings(**({"source": str(source), "fourcc": "", "width": 0, "height": 0, "rate_hz": 200.0, "loop": True, "silent_after_s": 1.0,
-                              "reopen_after_s": 0.05, "reopen_at_most_s": 0.1} | changes))
+    return CameraSettings(
+        **(
+            {
+                "source": str(source),
+                "fourcc": "",
+                "width": 0,
+                "height": 0,
+                "rate_hz": 200.0,
+                "loop": True,
+                "silent_after_s": 1.0,
+                "reopen_after_s": 0.05,
+                "reopen_at_most_s": 0.1,
+            }
+            | changes
+        )
+    )
 
 
 def test_one_who_takes_slowly_gets_the_newest_frame_and_the_rest_is_counted(video: Path) -> None:
@@ -257,8 +308,12 @@ def test_one_who_takes_slowly_gets_the_newest_frame_and_the_rest_is_counted(vide
 
 def test_a_device_is_asked_for_its_pixel_format_before_size_and_rate(video: Path) -> None:
     asked = asked_of_a_device(settings(video, fourcc="MJPG", width=1280, height=720, rate_hz=30.0))
-    assert asked == [(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG")), (cv2.CAP_PROP_FRAME_WIDTH, 1280), (cv2.CAP_PROP_FRAME_HEIGHT, 720),
-                     (cv2.CAP_PROP_FPS, 30.0)]
+    assert asked == [
+        (cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG")),
+        (cv2.CAP_PROP_FRAME_WIDTH, 1280),
+        (cv2.CAP_PROP_FRAME_HEIGHT, 720),
+        (cv2.CAP_PROP_FPS, 30.0),
+    ]
     assert asked_of_a_device(settings(video, rate_hz=0.0)) == []
 
 

@@ -1,4 +1,5 @@
 """The demo end to end: node, player and watcher in three processes over DDS, on the first seconds of the shipped recording."""
+
 from __future__ import annotations
 
 import json
@@ -58,7 +59,10 @@ def test_every_loss_and_every_recovery_was_noticed(demo) -> None:
     faults = [fault for stream in summary["streams"].values() for fault in stream["faults"]]
     assert len(faults) == 4
     for fault in faults:
-        assert fault["detected_after_s"] is not None and 0.0 < fault["detected_after_s"] < fault["end_s"] - fault["start_s"]
+        assert (
+            fault["detected_after_s"] is not None
+            and 0.0 < fault["detected_after_s"] < fault["end_s"] - fault["start_s"]
+        )
         assert fault["recovered_after_s"] is not None
 
 
@@ -87,7 +91,9 @@ def test_summary_is_as_the_contract_says(demo) -> None:
     _, out, _ = demo
     if not CHECK_SUMMARY.is_file():
         pytest.skip("../shared/check_summary.py is absent: the contract's checker is not part of the repository")
-    result = subprocess.run([sys.executable, str(CHECK_SUMMARY), str(out / "summary.json")], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, str(CHECK_SUMMARY), str(out / "summary.json")], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout
 
 
@@ -95,12 +101,14 @@ def test_report_is_one_self_contained_page(demo) -> None:
     _, out, printed = demo
     page = (out / "report.html").read_text()
     assert "data:image/png;base64," in page
-    assert "src=\"http" not in page and "href=\"http" not in page
+    assert 'src="http' not in page and 'href="http' not in page
     assert json.loads((out / "summary.json").read_text())["model"] in page
     assert "camera+audio" in printed and "detected after" in printed
 
 
-def test_a_node_that_cannot_start_is_reported_in_one_line(tmp_path: Path, short_recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_cannot_start_is_reported_in_one_line(
+    tmp_path: Path, short_recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faults = tmp_path / "faults.yaml"
     faults.write_text("[]")
     monkeypatch.setattr("aecf_ros.nodes.tools.demo.NODE_MODULE", "aecf_ros.nodes.no_such_node")

@@ -1,4 +1,5 @@
 """What a stream's diagnostics say of messages that were not served."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,8 +13,20 @@ from aecf_ros.nodes.fusion.diagnostics import LOST_OF, MAX_LOST_SHARE, LostShare
 
 
 def status(state: StreamState, reason: str = "") -> StreamStatus:
-    return StreamStatus(name="camera", state=state, reason=reason, silent_s=0.1, rate_hz=5.0, received=10, rejected=0, usual_rate_hz=5.0, age_s=0.0,
-                        stale_after_s=1.0, dropped_after_s=2.0, headless=False)
+    return StreamStatus(
+        name="camera",
+        state=state,
+        reason=reason,
+        silent_s=0.1,
+        rate_hz=5.0,
+        received=10,
+        rejected=0,
+        usual_rate_hz=5.0,
+        age_s=0.0,
+        stale_after_s=1.0,
+        dropped_after_s=2.0,
+        headless=False,
+    )
 
 
 def test_a_stream_that_loses_as_much_from_its_first_message_on_is_a_warning_though_its_state_is_ok() -> None:

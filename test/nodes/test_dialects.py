@@ -2,6 +2,7 @@
 
 An environment has one of the two packages of that name. Set-up builds the other into a prefix of its own, which these processes put before it.
 """
+
 from __future__ import annotations
 
 import os
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aecf_msgs.msg import FusedPrediction
 from diagnostic_msgs.msg import DiagnosticArray
 
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.types import StreamState
 
 from .alsa import NAME, RATE_HZ, AlsaMicrophone
@@ -22,7 +23,10 @@ from .conftest import MODEL, RECORDING, ROOT, Peer
 from .processes import NodeProcess
 
 PREFIX = Path(sys.prefix) / "other_dialect"
-pytestmark = pytest.mark.skipif(not PREFIX.is_dir(), reason="the other audio_common_msgs is not built; `make test` builds it where ROS 2 is not installed")
+pytestmark = pytest.mark.skipif(
+    not PREFIX.is_dir(),
+    reason="the other audio_common_msgs is not built; `make test` builds it where ROS 2 is not installed",
+)
 
 SEND = """
 import array, random, sys, time, rclpy
@@ -48,7 +52,11 @@ while True:
 @pytest.fixture
 def environment(domain: int) -> dict[str, str]:
     packages = PREFIX / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    return {**os.environ, "PYTHONPATH": f"{packages}:{ROOT}", "LD_LIBRARY_PATH": f"{PREFIX / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{packages}:{ROOT}",
+        "LD_LIBRARY_PATH": f"{PREFIX / 'lib'}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+    }
 
 
 class Watcher:
@@ -72,7 +80,9 @@ def fusion(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[...
     started = []
 
     def start(*parameters: str) -> NodeProcess:
-        started.append(NodeProcess("aecf_ros.nodes.fusion.node", tmp_path / "fusion.log", *parameters, environment=environment))
+        started.append(
+            NodeProcess("aecf_ros.nodes.fusion.node", tmp_path / "fusion.log", *parameters, environment=environment)
+        )
         return started[-1]
 
     yield start
@@ -81,7 +91,9 @@ def fusion(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[...
 
 
 @pytest.mark.parametrize("kind", ["dialect", "foxglove"])
-def test_sound_in_another_message_is_found_and_heard(kind: str, fusion, peer: Peer, environment: dict[str, str]) -> None:
+def test_sound_in_another_message_is_found_and_heard(
+    kind: str, fusion, peer: Peer, environment: dict[str, str]
+) -> None:
     watcher = Watcher(peer)
     fusion()
     sender = subprocess.Popen([sys.executable, "-c", SEND, kind], env=environment)
@@ -95,15 +107,27 @@ def test_sound_in_another_message_is_found_and_heard(kind: str, fusion, peer: Pe
     peer.wait_for(lambda: watcher.state is StreamState.DROPPED, "the sound to be DROPPED when its sender is gone")
 
 
-def test_the_microphone_node_speaks_the_dialect_that_is_installed(fusion, peer: Peer, environment: dict[str, str], tmp_path: Path) -> None:
-    pytest.importorskip("sounddevice", reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice", exc_type=OSError)
+def test_the_microphone_node_speaks_the_dialect_that_is_installed(
+    fusion, peer: Peer, environment: dict[str, str], tmp_path: Path
+) -> None:
+    pytest.importorskip(
+        "sounddevice",
+        reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice",
+        exc_type=OSError,
+    )
     watcher = Watcher(peer)
     microphone = AlsaMicrophone(tmp_path, np.random.default_rng(5).integers(-8000, 8000, 20 * RATE_HZ, dtype=np.int16))
-    driver = NodeProcess("aecf_ros.nodes.drivers.microphone_node", tmp_path / "microphone.log", f"device:={NAME}",
-                         environment={**environment, **{k: v for k, v in microphone.environment.items() if k.startswith("ALSA")}})
+    driver = NodeProcess(
+        "aecf_ros.nodes.drivers.microphone_node",
+        tmp_path / "microphone.log",
+        f"device:={NAME}",
+        environment={**environment, **{k: v for k, v in microphone.environment.items() if k.startswith("ALSA")}},
+    )
     try:
         fusion("audio.message:=dialect")
-        peer.wait_for(lambda: watcher.state is StreamState.OK, f"sound to be OK; it is {watcher.state}; {driver.output()}")
+        peer.wait_for(
+            lambda: watcher.state is StreamState.OK, f"sound to be OK; it is {watcher.state}; {driver.output()}"
+        )
         assert driver.stop() == 0, driver.output()
     finally:
         driver.end()
@@ -118,8 +142,28 @@ def test_a_message_type_that_is_not_installed_is_said_in_one_line(kind: str, nam
     assert f"parameter audio.message is '{kind}', but audio_common_msgs/msg/{name} is not installed" in node.output()
 
 
-def test_a_recording_in_a_message_that_is_not_installed_is_not_played(environment: dict[str, str], tmp_path: Path) -> None:
-    played = subprocess.run([sys.executable, "-m", "aecf_ros.nodes.tools.player_node", "--bag", str(RECORDING), "--model", str(MODEL),
-                             "--log", str(tmp_path / "played.json")], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+def test_a_recording_in_a_message_that_is_not_installed_is_not_played(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    played = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "aecf_ros.nodes.tools.player_node",
+            "--bag",
+            str(RECORDING),
+            "--model",
+            str(MODEL),
+            "--log",
+            str(tmp_path / "played.json"),
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert played.returncode == 1
-    assert "the recording holds audio_common_msgs/msg/AudioDataStamped, which is not installed here" in played.stderr, played.stderr
+    assert "the recording holds audio_common_msgs/msg/AudioDataStamped, which is not installed here" in played.stderr, (
+        played.stderr
+    )

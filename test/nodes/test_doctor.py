@@ -1,4 +1,5 @@
 """`aecf doctor`: run for real on this machine, and each verdict on made-up ones."""
+
 from __future__ import annotations
 
 import json
@@ -12,25 +13,47 @@ from types import SimpleNamespace
 
 import pytest
 
-from .conftest import ROOT
-
+from aecf_ros.nodes.ros.shared_memory import SHARED_MEMORY  # noqa: E402
 from aecf_ros.nodes.tools import doctor  # noqa: E402
 from aecf_ros.nodes.tools.doctor import Finding  # noqa: E402
-from aecf_ros.nodes.ros.shared_memory import SHARED_MEMORY  # noqa: E402
+
+from .conftest import ROOT
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "aecf_ros.cli", "doctor", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120,
-                          env={**os.environ, **environment})
+    return subprocess.run(
+        [sys.executable, "-m", "aecf_ros.cli", "doctor", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
 
 
 def test_real_run_prints_the_same_findings_as_text_and_as_json() -> None:
     told = run("--json")
     report = json.loads(told.stdout)
     findings = {f["check"]: f for f in report["findings"]}
-    assert {"python", "ros", "middleware", "messages", "audio messages", "fast dds profile", "shared memory", "leaked segments", "model", "inference",
-            "onnxruntime", "torch", "microphones", "cameras"} <= set(findings)
-    assert findings["python"]["verdict"] == "OK" and findings["inference"]["found"].endswith(("cpu", "cuda", "tensorrt"))
+    assert {
+        "python",
+        "ros",
+        "middleware",
+        "messages",
+        "audio messages",
+        "fast dds profile",
+        "shared memory",
+        "leaked segments",
+        "model",
+        "inference",
+        "onnxruntime",
+        "torch",
+        "microphones",
+        "cameras",
+    } <= set(findings)
+    assert findings["python"]["verdict"] == "OK" and findings["inference"]["found"].endswith(
+        ("cpu", "cuda", "tensorrt")
+    )
     assert all(f["do"] for f in report["findings"] if f["verdict"] != "OK")
     assert told.returncode == (0 if report["ok"] else 1)
     text = run()
@@ -78,20 +101,29 @@ def loader(*missing: str):
     return load
 
 
-@pytest.mark.parametrize(("missing", "verdicts", "do"), [
-    ((), ["OK", "OK"], ""),
-    (("vision_msgs",), ["OK", "WARN", "OK"], "apt install ros-$ROS_DISTRO-vision-msgs"),
-    (("aecf_msgs",), ["FAIL", "OK"], "colcon"),
-    (("audio_common_msgs",), ["FAIL"], "apt install ros-$ROS_DISTRO-audio-common-msgs"),
-])
+@pytest.mark.parametrize(
+    ("missing", "verdicts", "do"),
+    [
+        ((), ["OK", "OK"], ""),
+        (("vision_msgs",), ["OK", "WARN", "OK"], "apt install ros-$ROS_DISTRO-vision-msgs"),
+        (("aecf_msgs",), ["FAIL", "OK"], "colcon"),
+        (("audio_common_msgs",), ["FAIL"], "apt install ros-$ROS_DISTRO-audio-common-msgs"),
+    ],
+)
 def test_message_packages(missing: tuple[str, ...], verdicts: list[str], do: str) -> None:
     findings = doctor.check_messages(loader(*missing))
     assert [f.verdict for f in findings] == verdicts
     assert do in " ".join(f.do for f in findings)
 
 
-@pytest.mark.parametrize(("names", "verdict", "says"), [({"AudioData", "AudioDataStamped", "AudioInfo"}, "OK", "as apt ships it"),
-                                                        ({"Audio", "AudioStamped"}, "WARN", "other origin"), ({"Noise"}, "FAIL", "neither")])
+@pytest.mark.parametrize(
+    ("names", "verdict", "says"),
+    [
+        ({"AudioData", "AudioDataStamped", "AudioInfo"}, "OK", "as apt ships it"),
+        ({"Audio", "AudioStamped"}, "WARN", "other origin"),
+        ({"Noise"}, "FAIL", "neither"),
+    ],
+)
 def test_dialect_of_audio_messages(names: set[str], verdict: str, says: str) -> None:
     found = doctor.audio_dialect(names)
     assert found.verdict == verdict and says in found.found
@@ -105,19 +137,23 @@ def test_the_other_dialect_is_said_to_do_for_microphone_node() -> None:
 FAST_DDS_2, FAST_DDS_3 = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"
 
 
-@pytest.mark.parametrize(("distro", "named", "verdict", "says"), [
-    ("jazzy", [], "WARN", f"not set: {FAST_DDS_2}, which jazzy reads:"),
-    ("jazzy", [FAST_DDS_2], "OK", f"{FAST_DDS_2}="),
-    ("jazzy", [FAST_DDS_3], "WARN", f"not set: {FAST_DDS_2}, which jazzy reads; set: {FAST_DDS_3}="),
-    ("humble", [FAST_DDS_3], "WARN", f"not set: {FAST_DDS_2}, which humble reads; set:"),
-    ("kilted", [FAST_DDS_2], "WARN", f"not set: {FAST_DDS_3}, which kilted reads; set:"),
-    ("kilted", [FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
-    ("jazzy", [FAST_DDS_2, FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
-    ("", [FAST_DDS_2], "WARN", f"not set: {FAST_DDS_3} (ROS_DISTRO does not say which is read); set:"),
-    ("", [FAST_DDS_2, FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
-])
-def test_profile_is_right_under_the_name_that_the_distribution_reads(distro: str, named: list[str], verdict: str, says: str, tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("distro", "named", "verdict", "says"),
+    [
+        ("jazzy", [], "WARN", f"not set: {FAST_DDS_2}, which jazzy reads:"),
+        ("jazzy", [FAST_DDS_2], "OK", f"{FAST_DDS_2}="),
+        ("jazzy", [FAST_DDS_3], "WARN", f"not set: {FAST_DDS_2}, which jazzy reads; set: {FAST_DDS_3}="),
+        ("humble", [FAST_DDS_3], "WARN", f"not set: {FAST_DDS_2}, which humble reads; set:"),
+        ("kilted", [FAST_DDS_2], "WARN", f"not set: {FAST_DDS_3}, which kilted reads; set:"),
+        ("kilted", [FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
+        ("jazzy", [FAST_DDS_2, FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
+        ("", [FAST_DDS_2], "WARN", f"not set: {FAST_DDS_3} (ROS_DISTRO does not say which is read); set:"),
+        ("", [FAST_DDS_2, FAST_DDS_3], "OK", f"{FAST_DDS_3}="),
+    ],
+)
+def test_profile_is_right_under_the_name_that_the_distribution_reads(
+    distro: str, named: list[str], verdict: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(doctor, "_version", lambda distribution: "")
     profile = tmp_path / "profile.xml"
     profile.write_text("<dds/>")
@@ -135,7 +171,11 @@ def test_profile_that_is_no_file(tmp_path: Path) -> None:
 def test_small_and_missing_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.check_shared_memory(tmp_path / "shm")[0].verdict == "FAIL"
     for free_mib, verdict in ((64, "WARN"), (4096, "OK")):
-        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder, mib=free_mib: SimpleNamespace(total=mib * 2**20, free=mib * 2**20))
+        monkeypatch.setattr(
+            doctor.shutil,
+            "disk_usage",
+            lambda folder, mib=free_mib: SimpleNamespace(total=mib * 2**20, free=mib * 2**20),
+        )
         assert doctor.check_shared_memory(tmp_path)[0].verdict == verdict
 
 
@@ -147,7 +187,12 @@ def test_a_segment_that_nobody_has_mapped_is_leaked_and_one_in_use_is_not() -> N
         (folder / "fastrtps_used").write_bytes(bytes(100))
         with (folder / "fastrtps_used").open("r+b") as file, mmap.mmap(file.fileno(), 100):
             found = doctor.leaked_segments(folder)
-            assert found.verdict == "WARN" and ": 1 of Fast DDS" in found.found and "fastrtps_left" in found.found and "fastdds shm clean" in found.do
+            assert (
+                found.verdict == "WARN"
+                and ": 1 of Fast DDS" in found.found
+                and "fastrtps_left" in found.found
+                and "fastdds shm clean" in found.do
+            )
             (folder / "fastrtps_left").unlink()
             assert doctor.leaked_segments(folder).found == "none; 1 in use"
     finally:
@@ -161,7 +206,9 @@ def test_a_model_that_does_not_verify_fails(tmp_path: Path) -> None:
 CPU, CUDA = ["AzureExecutionProvider", "CPUExecutionProvider"], ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
-@pytest.mark.parametrize(("providers", "gpu", "verdict"), [(CPU, "", "OK"), (CUDA, "/dev/nvidia0", "OK"), (CPU, "/dev/nvidia0", "WARN")])
+@pytest.mark.parametrize(
+    ("providers", "gpu", "verdict"), [(CPU, "", "OK"), (CUDA, "/dev/nvidia0", "OK"), (CPU, "/dev/nvidia0", "WARN")]
+)
 def test_a_gpu_that_onnxruntime_cannot_use_is_a_warning(providers: list[str], gpu: str, verdict: str) -> None:
     found = doctor.judge_providers(providers, gpu, "1.20")
     assert found.verdict == verdict
@@ -192,11 +239,18 @@ def test_microphones_of_a_machine_are_listed(tmp_path: Path) -> None:
     assert found["verdict"] == "OK" and "'robot_mic'" in found["found"]
 
 
-@pytest.mark.parametrize(("program", "says", "do"), [
-    ("pass", "PortAudio finds no input device", "plug a microphone in"),
-    ("import os; os.abort()", "listing them ended with -6", "ALSA configuration"),
-    ("raise SystemExit('sounddevice is not installed; pip install sounddevice')", "sounddevice is not installed", "only microphone_node needs it"),
-])
+@pytest.mark.parametrize(
+    ("program", "says", "do"),
+    [
+        ("pass", "PortAudio finds no input device", "plug a microphone in"),
+        ("import os; os.abort()", "listing them ended with -6", "ALSA configuration"),
+        (
+            "raise SystemExit('sounddevice is not installed; pip install sounddevice')",
+            "sounddevice is not installed",
+            "only microphone_node needs it",
+        ),
+    ],
+)
 def test_no_microphone_a_broken_alsa_and_no_portaudio_are_told_apart(program: str, says: str, do: str) -> None:
     (found,) = doctor.check_microphones(program)
     assert found.verdict == "WARN" and says in found.found and do in found.do

@@ -1,4 +1,5 @@
 """A recording played to the running node and scored there: what replay.launch.py starts, without `launch`. `ros2 bag play` is a mock, the rest is real."""
+
 from __future__ import annotations
 
 import json
@@ -18,7 +19,18 @@ SECONDS = 9.0
 
 def evaluated(recording: Path, out: Path) -> dict:
     """The summary that `aecf evaluate` writes."""
-    command = [sys.executable, "-m", "aecf_ros.cli", "evaluate", "--model", str(MODEL), "--bag", str(recording), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "aecf_ros.cli",
+        "evaluate",
+        "--model",
+        str(MODEL),
+        "--bag",
+        str(recording),
+        "--out",
+        str(out),
+    ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return json.loads((out / "summary.json").read_text())
 
@@ -36,13 +48,36 @@ def same_as_evaluated(played: dict, exact: dict) -> None:
 def test_a_recording_played_to_the_node_is_scored_with_the_summary_of_evaluate(domain: int, tmp_path: Path) -> None:
     recording = first_seconds(SECONDS, tmp_path / "bag")
     fusion = NodeProcess("aecf_ros.nodes.fusion.node", tmp_path / "fusion.log", "use_sim_time:=true")
-    evaluator = NodeProcess("aecf_ros.nodes.tools.evaluator_node", tmp_path / "evaluator.log", "use_sim_time:=true", f"out:={tmp_path / 'out'}")
+    evaluator = NodeProcess(
+        "aecf_ros.nodes.tools.evaluator_node",
+        tmp_path / "evaluator.log",
+        "use_sim_time:=true",
+        f"out:={tmp_path / 'out'}",
+    )
     peer = Peer(domain)
     try:
         exact = evaluated(recording, tmp_path / "exact")
         peer.wait_for(lambda: "ready to score av_digits" in evaluator.output(), "the evaluator to be ready")
-        subprocess.run([sys.executable, "-m", "test.nodes.mock_ros2", "bag", "play", str(recording), "--clock", "100", "--rate", "1.0",
-                        "--delay", "1.0"], cwd=ROOT, env=os.environ, check=True, timeout=2 * WAIT_S)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "test.nodes.mock_ros2",
+                "bag",
+                "play",
+                str(recording),
+                "--clock",
+                "100",
+                "--rate",
+                "1.0",
+                "--delay",
+                "1.0",
+            ],
+            cwd=ROOT,
+            env=os.environ,
+            check=True,
+            timeout=2 * WAIT_S,
+        )
         assert evaluator.stop() == 0, evaluator.output()
         assert fusion.stop() == 0, fusion.output()
     finally:

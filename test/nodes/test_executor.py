@@ -1,4 +1,5 @@
 """The executor of the fusion node: messages by the short way, everything else as rclpy serves it."""
+
 from __future__ import annotations
 
 import itertools
@@ -63,6 +64,7 @@ class Served:
 
     def listen(self, topic: str, take: Take) -> Publisher:
         """Subscribe; rclpy's own way, which serves what is there when something else is too, does the same."""
+
         def by_the_short_way(data: bytes, info: Any) -> None:
             self.by_the_short_way += 1
             take(data, info)
@@ -99,7 +101,9 @@ def test_messages_come_in_order_with_what_the_middleware_says(served: Served) ->
         publisher.publish(String(data=f"{next(sent):04}"))
 
     served.until(lambda: served.by_the_short_way > 5, publish)
-    texts, numbers = zip(*[(data[8:12].decode(), info["publication_sequence_number"]) for data, info in served.heard], strict=True)
+    texts, numbers = zip(
+        *[(data[8:12].decode(), info["publication_sequence_number"]) for data, info in served.heard], strict=True
+    )
     assert list(texts) == sorted(texts)
     assert [number - numbers[0] for number in numbers] == [int(text) - int(texts[0]) for text in texts]
 
@@ -122,7 +126,9 @@ def test_a_timer_a_service_and_another_subscription_are_served_beside_messages(s
     served.until(lambda: answer.done() and len(ticks) > 3 and len(others) > 3 and len(served.heard) > 3, publish)
 
 
-def test_while_messages_come_others_messages_and_tasks_do_not_wait_for_the_next_look(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_messages_come_others_messages_and_tasks_do_not_wait_for_the_next_look(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publisher = served.listen("a", lambda data, info: served.heard.append(data))
     others: list[String] = []
     served.node.create_subscription(String, "b", others.append, 10)
@@ -187,7 +193,9 @@ def test_an_exception_ends_the_spinning(served: Served) -> None:
         served.until(lambda: False, lambda: publisher.publish(String(data="x")))
 
 
-def test_a_request_that_makes_a_service_raise_is_named_and_the_next_one_is_answered(served: Served, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_request_that_makes_a_service_raise_is_named_and_the_next_one_is_answered(
+    served: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
     """rclpy's own parameter service raises at a type that does not exist."""
     client = served.node.create_client(SetParameters, "served/set_parameters")
     served.until(client.service_is_ready)
@@ -207,8 +215,9 @@ def test_a_request_that_makes_a_service_raise_is_named_and_the_next_one_is_answe
     served.until(lambda: answers, ask)
 
 
-def test_with_an_rclpy_whose_wait_sets_differ_messages_take_its_own_way(served: Served, monkeypatch: pytest.MonkeyPatch,
-                                                                        capfd: pytest.CaptureFixture[str]) -> None:
+def test_with_an_rclpy_whose_wait_sets_differ_messages_take_its_own_way(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def refuse(*of: Any) -> None:
         raise TypeError("incompatible constructor arguments")
 

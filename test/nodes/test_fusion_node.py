@@ -1,4 +1,5 @@
 """The node as a robot meets it: its own process, real DDS, messages good and bad."""
+
 from __future__ import annotations
 
 import re
@@ -9,20 +10,20 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from aecf_msgs.msg import FusedPrediction
-from aecf_msgs.msg import ModalityReport as ReportMsg
 from audio_common_msgs.msg import AudioData, AudioDataStamped, AudioInfo
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from aecf_msgs.msg import FusedPrediction
+from aecf_msgs.msg import ModalityReport as ReportMsg
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import NANOSECONDS, StreamState, subset_name
 from aecf_ros.nodes.fusion.diagnostics import LOG_PERIOD_NS
-from aecf_ros.nodes.fusion.node import PREDICTION_QOS
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS
+from aecf_ros.nodes.fusion.node import PREDICTION_QOS
 from aecf_ros.nodes.ros.shared_memory import files_of, orphans
 
 from .conftest import MODEL, PATIENT, ROOT, UNPACED, FusionProcess, Peer
@@ -55,12 +56,19 @@ class Robot:
         return Header(stamp=self.peer.node.get_clock().now().to_msg(), frame_id=frame_id)
 
     def image(self, **changes: object) -> Image:
-        fields = {"header": self.header(), "encoding": "rgb8", "height": 120, "width": 160, "step": 480, "data": card().tobytes()}
+        fields = {
+            "header": self.header(),
+            "encoding": "rgb8",
+            "height": 120,
+            "width": 160,
+            "step": 480,
+            "data": card().tobytes(),
+        }
         return Image(**(fields | changes))
 
     def jpeg(self, cut: int = 0) -> CompressedImage:
         data = cv2.imencode(".jpg", card())[1].tobytes()
-        return CompressedImage(header=self.header(), format="jpeg", data=data[:len(data) - cut])
+        return CompressedImage(header=self.header(), format="jpeg", data=data[: len(data) - cut])
 
     def chunk(self, size: int = 3200) -> AudioDataStamped:
         message = AudioDataStamped(header=self.header("head_microphone"))
@@ -69,7 +77,11 @@ class Robot:
         return message
 
     def tell_format(self, **changes: object) -> None:
-        self.audio_info.publish(AudioInfo(**({"channels": 1, "sample_rate": 16000, "sample_format": "S16LE", "coding_format": "wave"} | changes)))
+        self.audio_info.publish(
+            AudioInfo(
+                **({"channels": 1, "sample_rate": 16000, "sample_format": "S16LE", "coding_format": "wave"} | changes)
+            )
+        )
 
     def state(self, name: str) -> StreamState | None:
         """State of a stream in the newest prediction."""
@@ -86,7 +98,9 @@ class Robot:
         return ""
 
     def until(self, name: str, state: StreamState, between) -> None:
-        self.peer.wait_for(lambda: self.state(name) is state, f"{name} to become {state.name}; it is {self.state(name)}", between)
+        self.peer.wait_for(
+            lambda: self.state(name) is state, f"{name} to become {state.name}; it is {self.state(name)}", between
+        )
 
 
 @pytest.fixture
@@ -111,7 +125,9 @@ def test_every_frame_delivered_gets_one_prediction_of_its_own(start_node, robot:
     for _ in range(20):
         message = robot.image()
         robot.images.publish(message)
-        robot.peer.wait_for(lambda: any(p.header.stamp == message.header.stamp for p in robot.predictions), "the prediction of a frame")  # noqa: B023
+        robot.peer.wait_for(
+            lambda: any(p.header.stamp == message.header.stamp for p in robot.predictions), "the prediction of a frame"
+        )  # noqa: B023
     stamps = [(p.header.stamp.sec, p.header.stamp.nanosec) for p in robot.predictions if p.modalities[0].used]
     assert len(set(stamps)) >= 20
 
@@ -141,12 +157,17 @@ def test_a_prediction_is_complete_and_consistent(start_node, robot: Robot) -> No
     assert set(prediction.prediction_set) <= set(manifest.labels)
 
 
-def test_microphone_alone_keeps_predictions_coming_and_its_loss_leaves_an_abstaining_prior(start_node, robot: Robot) -> None:
+def test_microphone_alone_keeps_predictions_coming_and_its_loss_leaves_an_abstaining_prior(
+    start_node, robot: Robot
+) -> None:
     start_node()
     robot.tell_format()
     robot.until("audio", StreamState.OK, lambda: robot.audio.publish(robot.chunk()))
-    robot.peer.wait_for(lambda: [m.used for m in robot.predictions[-1].modalities] == [False, True], "a prediction of audio alone",
-                        lambda: robot.audio.publish(robot.chunk()))
+    robot.peer.wait_for(
+        lambda: [m.used for m in robot.predictions[-1].modalities] == [False, True],
+        "a prediction of audio alone",
+        lambda: robot.audio.publish(robot.chunk()),
+    )
     robot.until("audio", StreamState.DROPPED, lambda: None)
     last = robot.predictions[-1]
     assert last.abstain and last.abstain_reason == "no usable stream"
@@ -156,11 +177,15 @@ def test_microphone_alone_keeps_predictions_coming_and_its_loss_leaves_an_abstai
 
 
 def test_a_publisher_that_goes_away_is_noticed_at_once_and_its_successor_is_taken(start_node, robot: Robot) -> None:
-    start_node("camera.stale_after_s:=60.0", "camera.dropped_after_s:=60.0")  # so that silence cannot be what is noticed
+    start_node(
+        "camera.stale_after_s:=60.0", "camera.dropped_after_s:=60.0"
+    )  # so that silence cannot be what is noticed
     robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))
     robot.peer.node.destroy_publisher(robot.images)
     robot.until("camera", StreamState.DROPPED, lambda: None)
-    robot.peer.wait_for(lambda: "last publisher is gone" in robot.diagnosis("camera"), "diagnostics to say that the publisher is gone")
+    robot.peer.wait_for(
+        lambda: "last publisher is gone" in robot.diagnosis("camera"), "diagnostics to say that the publisher is gone"
+    )
     robot.images = robot.peer.node.create_publisher(Image, "camera/image", 5)
     robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))
 
@@ -176,11 +201,17 @@ BAD_FORMATS = {
 }
 
 
-def assert_rejected_and_recovered(robot: Robot, node: FusionProcess, name: str, reason: str, send_bad, send_good) -> None:
+def assert_rejected_and_recovered(
+    robot: Robot, node: FusionProcess, name: str, reason: str, send_bad, send_good
+) -> None:
     """Bad messages make the stream REJECTED, a log line every five seconds says why, diagnostics say why, and good ones end it."""
     robot.until(name, StreamState.OK, send_good)
     robot.until(name, StreamState.REJECTED, send_bad)
-    robot.peer.wait_for(lambda: reason in robot.diagnosis(name), f"diagnostics to say '{reason}'; they say '{robot.diagnosis(name)}'", send_bad)
+    robot.peer.wait_for(
+        lambda: reason in robot.diagnosis(name),
+        f"diagnostics to say '{reason}'; they say '{robot.diagnosis(name)}'",
+        send_bad,
+    )
     assert robot.diagnosis(name).startswith(str(int.from_bytes(DiagnosticStatus.ERROR, "big")))
     before = len(robot.predictions)
     robot.peer.wait_for(lambda: len(robot.predictions) > before + 2, "predictions to go on", send_bad)
@@ -193,19 +224,37 @@ def assert_rejected_and_recovered(robot: Robot, node: FusionProcess, name: str, 
 @pytest.mark.parametrize("case", BAD_IMAGES)
 def test_bad_image_is_named_once_and_nothing_dies(case: str, start_node, robot: Robot) -> None:
     changes, reason = BAD_IMAGES[case]
-    assert_rejected_and_recovered(robot, start_node(), "camera", reason, lambda: robot.images.publish(robot.image(**changes)),
-                                  lambda: robot.images.publish(robot.image()))
+    assert_rejected_and_recovered(
+        robot,
+        start_node(),
+        "camera",
+        reason,
+        lambda: robot.images.publish(robot.image(**changes)),
+        lambda: robot.images.publish(robot.image()),
+    )
 
 
 def test_truncated_jpeg_is_named_once_and_nothing_dies(start_node, phone: Robot) -> None:
-    assert_rejected_and_recovered(phone, start_node("camera.transport:=compressed"), "camera", "is truncated",
-                                  lambda: phone.images.publish(phone.jpeg(cut=100)), lambda: phone.images.publish(phone.jpeg()))
+    assert_rejected_and_recovered(
+        phone,
+        start_node("camera.transport:=compressed"),
+        "camera",
+        "is truncated",
+        lambda: phone.images.publish(phone.jpeg(cut=100)),
+        lambda: phone.images.publish(phone.jpeg()),
+    )
 
 
 def test_odd_length_pcm_is_named_once_and_nothing_dies(start_node, robot: Robot) -> None:
     robot.tell_format()
-    assert_rejected_and_recovered(robot, start_node(), "audio", "is not a whole number of 2-byte samples",
-                                  lambda: robot.audio.publish(robot.chunk(size=3201)), lambda: robot.audio.publish(robot.chunk()))
+    assert_rejected_and_recovered(
+        robot,
+        start_node(),
+        "audio",
+        "is not a whole number of 2-byte samples",
+        lambda: robot.audio.publish(robot.chunk(size=3201)),
+        lambda: robot.audio.publish(robot.chunk()),
+    )
 
 
 @pytest.mark.parametrize("case", BAD_FORMATS)
@@ -233,16 +282,23 @@ def test_audio_without_a_header_is_found_and_its_stamps_said_to_be_arrivals(star
     robot.tell_format()
     noise = np.random.default_rng(0)
     start_node()
-    robot.until("audio", StreamState.OK,
-                lambda: robot.audio.publish(AudioData(data=noise.integers(-2000, 2000, 1600, np.int16).tobytes())))
+    robot.until(
+        "audio",
+        StreamState.OK,
+        lambda: robot.audio.publish(AudioData(data=noise.integers(-2000, 2000, 1600, np.int16).tobytes())),
+    )
 
 
 def test_a_publisher_whose_qos_does_not_fit_is_named_with_both_profiles(start_node, robot: Robot) -> None:
     robot.peer.node.destroy_publisher(robot.audio_info)
     node = start_node()
     robot.peer.wait_for(lambda: robot.predictions, "the node")
-    robot.peer.node.create_publisher(AudioInfo, "audio_info", QoSProfile(depth=1))  # volatile, where a latched one is asked for
-    robot.peer.wait_for(lambda: "/audio_info: the publisher's QoS does not fit" in node.output(), "a line that names the profiles")
+    robot.peer.node.create_publisher(
+        AudioInfo, "audio_info", QoSProfile(depth=1)
+    )  # volatile, where a latched one is asked for
+    robot.peer.wait_for(
+        lambda: "/audio_info: the publisher's QoS does not fit" in node.output(), "a line that names the profiles"
+    )
     (line,) = [line for line in node.output().splitlines() if "does not fit" in line]
     assert "we ask for reliability RELIABLE, durability TRANSIENT_LOCAL" in line
     assert "it offers " in line and ": reliability RELIABLE, durability VOLATILE" in line
@@ -250,7 +306,9 @@ def test_a_publisher_whose_qos_does_not_fit_is_named_with_both_profiles(start_no
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_the_node_cleanly_with_nothing_left_in_shared_memory(how: signal.Signals, start_node, domain: int) -> None:
+def test_signals_end_the_node_cleanly_with_nothing_left_in_shared_memory(
+    how: signal.Signals, start_node, domain: int
+) -> None:
     peer = Peer(domain)
     robot = Robot(peer, Image)
     node = start_node()
@@ -281,7 +339,9 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str
 
 
 @pytest.mark.parametrize("parameters", REFUSED, ids=" ".join)
-def test_a_node_that_cannot_start_says_why_in_one_line(parameters: tuple[str, ...], refused: dict[tuple[str, ...], NodeProcess]) -> None:
+def test_a_node_that_cannot_start_says_why_in_one_line(
+    parameters: tuple[str, ...], refused: dict[tuple[str, ...], NodeProcess]
+) -> None:
     if parameters == ("device:=cuda",):
         import onnxruntime
 
@@ -304,4 +364,6 @@ def test_the_shipped_parameter_file_holds_the_declared_defaults() -> None:
 
 
 def test_states_have_the_numbers_of_the_message() -> None:
-    assert {state.name: getattr(ReportMsg, state.name) for state in StreamState} == {state.name: int(state) for state in StreamState}
+    assert {state.name: getattr(ReportMsg, state.name) for state in StreamState} == {
+        state.name: int(state) for state in StreamState
+    }

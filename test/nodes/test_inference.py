@@ -1,4 +1,5 @@
 """Where inference runs, what it drops and what it says of itself: worker and inline, overload, several sensors, a GPU that fails."""
+
 from __future__ import annotations
 
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from aecf_msgs.msg import FusedPrediction
+import rclpy
 from audio_common_msgs.msg import AudioDataStamped, AudioInfo
 from lifecycle_msgs.msg import Transition
 from rclpy.context import Context
@@ -21,11 +22,11 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-import rclpy
-from aecf_ros.modalities.messages import stamp_to_ns
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.types import StreamState
-from aecf_ros.nodes.fusion.node import FusionNode, start
+from aecf_ros.modalities.messages import stamp_to_ns
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, Inputs
+from aecf_ros.nodes.fusion.node import FusionNode, start
 from aecf_ros.runtime import backends
 from aecf_ros.runtime.backends import BoundEncoder
 
@@ -55,7 +56,9 @@ def answered(robot: Robot, message: Image) -> bool:
 
 
 @pytest.mark.parametrize("scheduling", ["inline", "worker"])
-def test_every_frame_is_answered_stages_are_published_and_the_node_ends_cleanly(scheduling: str, start_node, robot: Robot) -> None:
+def test_every_frame_is_answered_stages_are_published_and_the_node_ends_cleanly(
+    scheduling: str, start_node, robot: Robot
+) -> None:
     node = start_node(*PATIENT, f"scheduling:={scheduling}")
     robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))
     for _ in range(10):
@@ -67,7 +70,9 @@ def test_every_frame_is_answered_stages_are_published_and_the_node_ends_cleanly(
     assert said["scheduling"] == scheduling and said["device"] == "cpu"
     assert all(float(said[f"stage {stage} (ms)"]) > 0 for stage in STAGES)
     assert float(said["stage encoder camera (ms)"]) < float(said["stage total (ms)"])
-    assert any(key.startswith("drift camera embeddings (% of ") and 0 <= float(value) <= 100 for key, value in said.items())
+    assert any(
+        key.startswith("drift camera embeddings (% of ") and 0 <= float(value) <= 100 for key, value in said.items()
+    )
     assert node.stop(signal.SIGINT) == 0 and "Traceback" not in node.output()
 
 
@@ -84,7 +89,9 @@ def test_silence_is_noticed_and_the_lifecycle_is_gone_through_with_a_worker(star
 
 
 @pytest.mark.parametrize("scheduling", ["inline", "worker"])
-def test_frames_that_cannot_be_served_are_dropped_undecoded_and_counted(scheduling: str, start_node, robot: Robot) -> None:
+def test_frames_that_cannot_be_served_are_dropped_undecoded_and_counted(
+    scheduling: str, start_node, robot: Robot
+) -> None:
     start_node(*PATIENT, f"scheduling:={scheduling}")
     robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))
 
@@ -106,7 +113,10 @@ def test_frames_that_cannot_be_served_are_dropped_undecoded_and_counted(scheduli
 
         robot.peer.wait_for(lambda: again_s and answered(robot, sent[-1]), "the prediction of a frame", send_one)
         answered_ns = robot.peer.node.get_clock().now().nanoseconds
-        robot.peer.wait_for(lambda: robot.diagnostics and stamp_to_ns(robot.diagnostics[-1].header.stamp) > answered_ns, "a diagnosis made after that")
+        robot.peer.wait_for(
+            lambda: robot.diagnostics and stamp_to_ns(robot.diagnostics[-1].header.stamp) > answered_ns,
+            "a diagnosis made after that",
+        )
         said = values(robot, "camera")
         return int(said["received (messages)"]), int(said["not served (messages)"])
 
@@ -134,7 +144,9 @@ class Ring:
     def play(self) -> None:
         now_ns = self._peer.node.get_clock().now().nanoseconds
         for camera in self.cameras:
-            picture = np.clip(np.array([230, 20, 20]) + self._rng.integers(-9, 10, (60, 80, 3)), 0, 255).astype(np.uint8)
+            picture = np.clip(np.array([230, 20, 20]) + self._rng.integers(-9, 10, (60, 80, 3)), 0, 255).astype(
+                np.uint8
+            )
             message = Image(encoding="rgb8", height=60, width=80, step=240, data=picture.tobytes())
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(now_ns, 10**9)
             camera.publish(message)
@@ -152,13 +164,18 @@ def test_two_cameras_and_two_microphones_are_fused(start_node, peer: Peer, make_
     predictions: list[FusedPrediction] = []
     peer.node.create_subscription(FusedPrediction, "/fusion_node/prediction", predictions.append, 10)
     ring = Ring(peer, np.random.default_rng(0))
-    peer.wait_for(lambda: predictions and all(m.used for m in predictions[-1].modalities), "a prediction of all four", ring.play)
+    peer.wait_for(
+        lambda: predictions and all(m.used for m in predictions[-1].modalities), "a prediction of all four", ring.play
+    )
     fused = predictions[-1]
     assert [m.name for m in fused.modalities] == ["front", "rear", "left", "right"]
     assert fused.label == "red" and {m.label for m in fused.modalities[:2]} == {"red"}
     peer.node.destroy_publisher(ring.cameras.pop(0))
-    peer.wait_for(lambda: [m.used for m in predictions[-1].modalities] == [False, True, True, True], "a prediction of the three that are left",
-                  ring.play)
+    peer.wait_for(
+        lambda: [m.used for m in predictions[-1].modalities] == [False, True, True, True],
+        "a prediction of the three that are left",
+        ring.play,
+    )
 
 
 class FailingGpuSession:
@@ -187,8 +204,13 @@ _REAL_SESSION = ort.InferenceSession
 @pytest.fixture
 def node_on_a_gpu(domain: int, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SingleThreadedExecutor]:
     """A fusion node in this process whose GPU is a FailingGpuSession; the executor that spins it."""
+
     def session(path: str, options: ort.SessionOptions, providers: list[str]) -> object:
-        return _REAL_SESSION(path, options, providers=providers) if providers == ["CPUExecutionProvider"] else FailingGpuSession(path, options)
+        return (
+            _REAL_SESSION(path, options, providers=providers)
+            if providers == ["CPUExecutionProvider"]
+            else FailingGpuSession(path, options)
+        )
 
     monkeypatch.setattr(FailingGpuSession, "broken", False)
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
@@ -197,7 +219,10 @@ def node_on_a_gpu(domain: int, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatc
     context = Context()
     rclpy.init(context=context, domain_id=domain)
     limits = [Parameter(name, value=float(value)) for name, _, value in (limit.partition(":=") for limit in PATIENT)]
-    node = FusionNode(context=context, parameter_overrides=[Parameter("model", value=str(tiny_bundle)), Parameter("device", value="cuda"), *limits])
+    node = FusionNode(
+        context=context,
+        parameter_overrides=[Parameter("model", value=str(tiny_bundle)), Parameter("device", value="cuda"), *limits],
+    )
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     assert start(node)
@@ -207,7 +232,9 @@ def node_on_a_gpu(domain: int, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatc
     context.try_shutdown()
 
 
-def test_a_gpu_that_fails_costs_no_prediction_and_is_an_error_in_diagnostics(node_on_a_gpu: SingleThreadedExecutor, robot: Robot) -> None:
+def test_a_gpu_that_fails_costs_no_prediction_and_is_an_error_in_diagnostics(
+    node_on_a_gpu: SingleThreadedExecutor, robot: Robot
+) -> None:
     def spin_node() -> None:
         node_on_a_gpu.spin_once(timeout_sec=0.01)
 
@@ -216,14 +243,22 @@ def test_a_gpu_that_fails_costs_no_prediction_and_is_an_error_in_diagnostics(nod
         spin_node()
 
     robot.until("camera", StreamState.OK, send)
-    robot.peer.wait_for(lambda: values(robot, "inference").get("device") == "cuda", "diagnostics to name the device", spin_node)
+    robot.peer.wait_for(
+        lambda: values(robot, "inference").get("device") == "cuda", "diagnostics to name the device", spin_node
+    )
     assert robot.diagnosis("inference") == "0 active on cuda"
     FailingGpuSession.broken = True
     for _ in range(5):
         message = robot.image()
         robot.images.publish(message)
-        robot.peer.wait_for(lambda: answered(robot, message), "the prediction of a frame, the one at which the GPU failed too", spin_node)  # noqa: B023
-    robot.peer.wait_for(lambda: values(robot, "inference").get("device") == "cpu", "diagnostics to name the device", spin_node)
+        robot.peer.wait_for(
+            lambda: answered(robot, message),
+            "the prediction of a frame, the one at which the GPU failed too",
+            spin_node,
+        )  # noqa: B023
+    robot.peer.wait_for(
+        lambda: values(robot, "inference").get("device") == "cpu", "diagnostics to name the device", spin_node
+    )
     assert re.match(r"2 cuda failed and was given up for the CPU \(CUDA failure 719", robot.diagnosis("inference"))
     assert robot.predictions[-1].modalities[0].used
 
@@ -243,7 +278,9 @@ def unconfigured(domain: int, tiny_bundle: Path) -> Iterator[FusionNode]:
     context.try_shutdown()
 
 
-def test_what_nobody_foresaw_goes_through_the_error_state_with_a_reason(unconfigured: FusionNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_foresaw_goes_through_the_error_state_with_a_reason(
+    unconfigured: FusionNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("aecf_ros.nodes.fusion.node.make_backend", out_of_memory)
         assert unconfigured.trigger_configure() == TransitionCallbackReturn.ERROR
@@ -257,7 +294,9 @@ def test_what_nobody_foresaw_goes_through_the_error_state_with_a_reason(unconfig
     assert unconfigured.failure == ""
 
 
-def test_a_reload_that_breaks_is_answered_and_the_model_stays(node_on_a_gpu: SingleThreadedExecutor, robot: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reload_that_breaks_is_answered_and_the_model_stays(
+    node_on_a_gpu: SingleThreadedExecutor, robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("aecf_ros.nodes.fusion.node.make_backend", out_of_memory)
     client = robot.peer.node.create_client(Trigger, "/fusion_node/reload_model")
 

@@ -1,4 +1,5 @@
 """The launch files under the real launch system, where that is installed."""
+
 from __future__ import annotations
 
 import json
@@ -14,15 +15,17 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("launch_ros", reason="`launch_ros` cannot be imported: it is not on PyPI, only in an installed ROS 2")
+pytest.importorskip(
+    "launch_ros", reason="`launch_ros` cannot be imported: it is not on PyPI, only in an installed ROS 2"
+)
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
-from aecf_msgs.msg import EmbeddingStamped, FusedPrediction  # noqa: E402
 from lifecycle_msgs.msg import State  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
+from aecf_msgs.msg import EmbeddingStamped, FusedPrediction  # noqa: E402
 from aecf_ros.nodes.fusion.parameters import AUDIO, IMAGE, NODE  # noqa: E402
 from test.conftest import write_bundle  # noqa: E402
 
@@ -51,7 +54,9 @@ class Launched:
     def __init__(self, log: Path, *arguments: str) -> None:
         self._log = log
         with log.open("w") as sink:
-            self.process = subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=sink, stderr=subprocess.STDOUT, env=os.environ)
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", RUN, *arguments], stdout=sink, stderr=subprocess.STDOUT, env=os.environ
+            )
 
     def output(self) -> str:
         return self._log.read_text()
@@ -95,13 +100,17 @@ def wait_until_active(peer: Peer, name: str = "/fusion_node") -> None:
         nonlocal asked_s
         if client.service_is_ready() and time.monotonic() > asked_s + 1.0:
             asked_s = time.monotonic()
-            client.call_async(GetState.Request()).add_done_callback(lambda future: states.append(future.result().current_state.id))
+            client.call_async(GetState.Request()).add_done_callback(
+                lambda future: states.append(future.result().current_state.id)
+            )
 
     peer.wait_for(lambda: State.PRIMARY_STATE_ACTIVE in states, "the node to be active", ask)
 
 
 @pytest.mark.parametrize(("arguments", "name"), [([], "/fusion_node"), (["namespace:=robot"], "/robot/fusion_node")])
-def test_fusion_launch_brings_the_node_to_active(arguments: list[str], name: str, peer: Peer, launch: Callable[..., Launched]) -> None:
+def test_fusion_launch_brings_the_node_to_active(
+    arguments: list[str], name: str, peer: Peer, launch: Callable[..., Launched]
+) -> None:
     launch("fusion.launch.py", *arguments)
     wait_until_active(peer, name)
 
@@ -118,8 +127,9 @@ PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
 
 
 @pytest.mark.parametrize("named", ["", *PROFILES])
-def test_both_names_have_the_users_profile_or_else_the_shipped_one(named: str, peer: Peer, launch: Callable[..., Launched],
-                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_names_have_the_users_profile_or_else_the_shipped_one(
+    named: str, peer: Peer, launch: Callable[..., Launched], monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = str(ROOT / "config" / "fastdds_shared_memory.xml")
     for variable in PROFILES:
         monkeypatch.delenv(variable, raising=False)
@@ -133,12 +143,20 @@ def test_both_names_have_the_users_profile_or_else_the_shipped_one(named: str, p
         assert inherited == dict.fromkeys(PROFILES, own)
     else:
         assert set(inherited) == set(PROFILES)
-        assert all(value.endswith("share/aecf_ros/config/fastdds_shared_memory.xml") and value != own for value in inherited.values())
+        assert all(
+            value.endswith("share/aecf_ros/config/fastdds_shared_memory.xml") and value != own
+            for value in inherited.values()
+        )
 
 
-def test_drivers_are_started_on_what_the_arguments_name_and_feed_the_node(peer: Peer, launch: Callable[..., Launched], tmp_path: Path,
-                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("sounddevice", reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice", exc_type=OSError)
+def test_drivers_are_started_on_what_the_arguments_name_and_feed_the_node(
+    peer: Peer, launch: Callable[..., Launched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(
+        "sounddevice",
+        reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice",
+        exc_type=OSError,
+    )
     video = tmp_path / "video.avi"
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 20.0, (160, 120))
     noise = np.random.default_rng(0)
@@ -152,15 +170,27 @@ def test_drivers_are_started_on_what_the_arguments_name_and_feed_the_node(peer: 
     predictions: list[FusedPrediction] = []
     peer.node.create_subscription(FusedPrediction, "/robot/fusion_node/prediction", predictions.append, 10)
     try:
-        launched = launch("fusion.launch.py", "namespace:=robot", "camera_topic:=front/image_raw", "start_camera:=true", f"camera_source:={video}",
-                          f"camera_params_file:={camera}", "start_microphone:=true", f"microphone_device:={NAME}")
-        peer.wait_for(lambda: predictions and all(m.used for m in predictions[-1].modalities), "a prediction from both drivers")
+        launched = launch(
+            "fusion.launch.py",
+            "namespace:=robot",
+            "camera_topic:=front/image_raw",
+            "start_camera:=true",
+            f"camera_source:={video}",
+            f"camera_params_file:={camera}",
+            "start_microphone:=true",
+            f"microphone_device:={NAME}",
+        )
+        peer.wait_for(
+            lambda: predictions and all(m.used for m in predictions[-1].modalities), "a prediction from both drivers"
+        )
         assert peer.node.get_publishers_info_by_topic("/robot/front/image_raw"), launched.output()
     finally:
         microphone.unplug()
 
 
-def test_a_stream_of_vectors_is_heard_on_the_topic_that_remap_names(peer: Peer, launch: Callable[..., Launched], tmp_path: Path) -> None:
+def test_a_stream_of_vectors_is_heard_on_the_topic_that_remap_names(
+    peer: Peer, launch: Callable[..., Launched], tmp_path: Path
+) -> None:
     bundle = write_bundle(tmp_path / "told", {"camera": "image", "text": "vector"})
     heard: list[FusedPrediction] = []
     peer.node.create_subscription(FusedPrediction, "/fusion_node/prediction", heard.append, 10)
@@ -172,27 +202,40 @@ def test_a_stream_of_vectors_is_heard_on_the_topic_that_remap_names(peer: Peer, 
         says.publish(EmbeddingStamped(header=header, values=np.eye(3)[1] + numbers.normal(0, 0.01, 3)))
 
     launch("fusion.launch.py", f"model:={bundle}", "remap:=text:=/sentence/embedding rear/image:=/rear/image_raw")
-    peer.wait_for(lambda: heard and [m.name for m in heard[-1].modalities if m.used] == ["text"], "an answer from vectors alone", say)
+    peer.wait_for(
+        lambda: heard and [m.name for m in heard[-1].modalities if m.used] == ["text"],
+        "an answer from vectors alone",
+        say,
+    )
 
 
 @pytest.mark.parametrize("file", [("fusion.launch.py",), ("replay.launch.py", "bag:=/nowhere")])
-def test_a_remapping_that_names_no_topic_is_refused(launch: Callable[..., Launched], tmp_path: Path, file: tuple[str, ...]) -> None:
+def test_a_remapping_that_names_no_topic_is_refused(
+    launch: Callable[..., Launched], tmp_path: Path, file: tuple[str, ...]
+) -> None:
     launched = Launched(tmp_path / "launch.log", *file, "remap:=text:=/sentence rear")
     assert launched.process.wait(WAIT_S) == 1
     assert "remap: 'rear' is not NAME:=TOPIC" in launched.output() and "process started" not in launched.output()
 
 
-def test_a_parameter_of_the_file_holds_where_its_argument_is_not_given(launch: Callable[..., Launched], peer: Peer, tmp_path: Path) -> None:
+def test_a_parameter_of_the_file_holds_where_its_argument_is_not_given(
+    launch: Callable[..., Launched], peer: Peer, tmp_path: Path
+) -> None:
     file = tmp_path / "robot.yaml"
     file.write_text("/**: {ros__parameters: {model: /nowhere/of/the/file, device: cpu}}")
     launched = launch("fusion.launch.py", f"params_file:={file}", "respawn:=false")
-    peer.wait_for(lambda: "/nowhere/of/the/file: no such model directory" in launched.output(), "the file's model to be refused")
+    peer.wait_for(
+        lambda: "/nowhere/of/the/file: no such model directory" in launched.output(), "the file's model to be refused"
+    )
 
 
 def test_an_argument_that_is_no_choice_is_refused_by_launch(launch: Callable[..., Launched], tmp_path: Path) -> None:
     launched = Launched(tmp_path / "launch.log", "fusion.launch.py", "device:=abacus")
     assert launched.process.wait(WAIT_S) == 1
-    assert 'Argument "device" provided value "abacus" is not valid' in launched.output() and "process started" not in launched.output()
+    assert (
+        'Argument "device" provided value "abacus" is not valid' in launched.output()
+        and "process started" not in launched.output()
+    )
 
 
 def test_the_choices_of_the_launch_file_are_those_of_the_parameters(launch: Callable[..., Launched]) -> None:
@@ -200,7 +243,11 @@ def test_the_choices_of_the_launch_file_are_those_of_the_parameters(launch: Call
 
     choices = runpy.run_path(get_package_share_directory("aecf_ros") + "/launch/fusion.launch.py")["CHOICES"]
     declared = {p.name: p.choices for p in (*NODE, *IMAGE, *AUDIO)}
-    expected = {"device": declared["device"], "camera_transport": declared["transport"], "audio_message": declared["message"]}
+    expected = {
+        "device": declared["device"],
+        "camera_transport": declared["transport"],
+        "audio_message": declared["message"],
+    }
     assert {name: tuple(choices[name][1:]) for name in expected} == expected
 
 
@@ -211,8 +258,9 @@ def test_autostart_false_leaves_the_node_unconfigured(peer: Peer, launch: Callab
 
 
 @pytest.mark.parametrize("raw", [False, True])
-def test_replay_launch_plays_scores_and_ends_by_itself(raw: bool, domain: int, launch: Callable[..., Launched], tmp_path: Path,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_launch_plays_scores_and_ends_by_itself(
+    raw: bool, domain: int, launch: Callable[..., Launched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recording = first_seconds(SECONDS, tmp_path / "bag", raw)
     mock = tmp_path / "bin" / "ros2"  # stands in for the real command, which is no Python package
     mock.parent.mkdir()
@@ -221,10 +269,14 @@ def test_replay_launch_plays_scores_and_ends_by_itself(raw: bool, domain: int, l
     monkeypatch.setenv("PATH", str(mock.parent), prepend=os.pathsep)
     launched = launch("replay.launch.py", f"bag:={recording}", f"out:={tmp_path / 'out'}", "rate:=1.0")
     assert launched.process.wait(2 * WAIT_S) == 0, launched.output()
-    same_as_evaluated(json.loads((tmp_path / "out" / "summary.json").read_text()), evaluated(recording, tmp_path / "exact"))
+    same_as_evaluated(
+        json.loads((tmp_path / "out" / "summary.json").read_text()), evaluated(recording, tmp_path / "exact")
+    )
 
 
-def test_replay_launch_ends_with_the_reason_when_the_model_is_bad(launch: Callable[..., Launched], tmp_path: Path) -> None:
+def test_replay_launch_ends_with_the_reason_when_the_model_is_bad(
+    launch: Callable[..., Launched], tmp_path: Path
+) -> None:
     launched = launch("replay.launch.py", "bag:=/nowhere", "model:=/nowhere", f"out:={tmp_path / 'out'}")
     assert launched.process.wait(WAIT_S) == 0, launched.output()
     assert "/nowhere: no such model directory" in launched.output()

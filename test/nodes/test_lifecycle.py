@@ -1,4 +1,5 @@
 """Lifecycle, services and live parameters of the fusion node, over DDS."""
+
 from __future__ import annotations
 
 import json
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aecf_msgs.msg import FusedPrediction
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -19,6 +19,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState, StreamStatus
 from aecf_ros.nodes.fusion.diagnostics import status_to_diagnostic
@@ -31,7 +32,11 @@ from .processes import NodeProcess
 from .test_fusion_node import Robot
 
 UNKNOWN_TRANSITION = 255
-UNCONFIGURED, INACTIVE, ACTIVE = State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_ACTIVE
+UNCONFIGURED, INACTIVE, ACTIVE = (
+    State.PRIMARY_STATE_UNCONFIGURED,
+    State.PRIMARY_STATE_INACTIVE,
+    State.PRIMARY_STATE_ACTIVE,
+)
 
 
 @pytest.fixture
@@ -51,7 +56,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         peer = Peer(int(environment["ROS_DOMAIN_ID"]))
-    node = NodeProcess("aecf_ros.nodes.fusion.node", tmp_path_factory.mktemp("running") / "log", environment=environment)
+    node = NodeProcess(
+        "aecf_ros.nodes.fusion.node", tmp_path_factory.mktemp("running") / "log", environment=environment
+    )
     yield Robot(peer, Image)
     node.end()
     peer.close()
@@ -76,9 +83,14 @@ def state(peer: Peer) -> int:
 
 
 def set_parameter(peer: Peer, name: str, value: float | str) -> object:
-    kind = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value) if isinstance(value, float) else \
-        ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
-    return call(peer, SetParameters, "set_parameters", SetParameters.Request(parameters=[Parameter(name=name, value=kind)])).results[0]
+    kind = (
+        ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+        if isinstance(value, float)
+        else ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
+    )
+    return call(
+        peer, SetParameters, "set_parameters", SetParameters.Request(parameters=[Parameter(name=name, value=kind)])
+    ).results[0]
 
 
 def test_a_node_that_is_not_to_start_itself_goes_through_every_state_on_request(start_node, robot: Robot) -> None:
@@ -106,7 +118,9 @@ def test_a_transition_that_is_not_possible_is_refused_and_the_node_goes_on(runni
     peer.wait_for(lambda: len(running.predictions) > before, "predictions that go on")
 
 
-def test_a_bad_model_leaves_the_node_unconfigured_with_a_reason_and_a_good_one_then_works(start_node, robot: Robot, tmp_path: Path) -> None:
+def test_a_bad_model_leaves_the_node_unconfigured_with_a_reason_and_a_good_one_then_works(
+    start_node, robot: Robot, tmp_path: Path
+) -> None:
     node = start_node("autostart:=false", f"model:={tmp_path / 'nothing'}")
     peer = robot.peer
     assert not change(peer, Transition.TRANSITION_CONFIGURE)
@@ -137,12 +151,19 @@ def test_reloading_swaps_the_model_and_keeps_the_streams(start_node, robot: Robo
     assert answer.success, answer.message
     message = robot.image()
     robot.images.publish(message)
-    peer.wait_for(lambda: any(p.header.stamp == message.header.stamp for p in robot.predictions), "a prediction by the new model")
+    peer.wait_for(
+        lambda: any(p.header.stamp == message.header.stamp for p in robot.predictions), "a prediction by the new model"
+    )
     assert robot.state("camera") is StreamState.OK
 
 
-EVERY_FRAME = (*PATIENT, "scheduling:=inline", "qos_overrides./camera/image.subscription.reliability:=reliable",
-               "qos_overrides./camera/image.subscription.depth:=100", "qos_overrides./fusion_node/prediction.publisher.depth:=1000")
+EVERY_FRAME = (
+    *PATIENT,
+    "scheduling:=inline",
+    "qos_overrides./camera/image.subscription.reliability:=reliable",
+    "qos_overrides./camera/image.subscription.depth:=100",
+    "qos_overrides./fusion_node/prediction.publisher.depth:=1000",
+)
 """So that no frame is lost to a busy machine: what is missing then was missed by the node."""
 
 
@@ -150,7 +171,12 @@ def test_no_frame_goes_unanswered_while_the_model_is_reloaded_at_30_hz(start_nod
     peer, sent, answered, reloads = robot.peer, [], set(), []
     peer.node.destroy_publisher(robot.images)
     robot.images = peer.node.create_publisher(Image, "camera/image", 100)
-    peer.node.create_subscription(FusedPrediction, "/fusion_node/prediction", lambda m: answered.add((m.header.stamp.sec, m.header.stamp.nanosec)), 1000)
+    peer.node.create_subscription(
+        FusedPrediction,
+        "/fusion_node/prediction",
+        lambda m: answered.add((m.header.stamp.sec, m.header.stamp.nanosec)),
+        1000,
+    )
     start_node(*EVERY_FRAME)
     robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))
     peer.wait_for(lambda: answered, "an answer", lambda: robot.images.publish(robot.image()))
@@ -172,7 +198,9 @@ def test_no_frame_goes_unanswered_while_the_model_is_reloaded_at_30_hz(start_nod
         before = len(sent)
         peer.wait_for(lambda: reloads[-1].done() and len(sent) >= before + 30, "a reload, and a second of frames", play)  # noqa: B023
     assert all(r.result().success for r in reloads)
-    peer.wait_for(lambda: answered.issuperset(sent), f"every answer; {len(set(sent) - answered)} of {len(sent)} are missing")
+    peer.wait_for(
+        lambda: answered.issuperset(sent), f"every answer; {len(set(sent) - answered)} of {len(sent)} are missing"
+    )
 
 
 def test_disabling_holds_predictions_back_and_enabling_brings_them(start_node, robot: Robot) -> None:
@@ -209,8 +237,15 @@ def test_the_least_confidence_changes_live(start_node, robot: Robot, tiny_bundle
         robot.images.publish(robot.image(data=red.tobytes()))
 
     def until(reason: str) -> None:
-        peer.wait_for(lambda: robot.predictions and robot.predictions[-1].modalities[0].used and robot.predictions[-1].abstain_reason == reason,
-                      f"a prediction of the camera with the abstain_reason '{reason}'", feed)
+        peer.wait_for(
+            lambda: (
+                robot.predictions
+                and robot.predictions[-1].modalities[0].used
+                and robot.predictions[-1].abstain_reason == reason
+            ),
+            f"a prediction of the camera with the abstain_reason '{reason}'",
+            feed,
+        )
 
     until("")
     assert not set_parameter(peer, "min_confidence", 1.5).successful
@@ -231,14 +266,24 @@ def test_thresholds_change_live_and_contradictions_are_refused_with_a_reason(sta
     assert not refused.successful and "use one of" in refused.reason
     assert set_parameter(peer, "camera.dropped_after_s", 60.0).successful
     assert set_parameter(peer, "camera.stale_after_s", 50.0).successful
-    robot.until("camera", StreamState.OK, lambda: robot.images.publish(robot.image()))  # it may have been silent for too long before
+    robot.until(
+        "camera", StreamState.OK, lambda: robot.images.publish(robot.image())
+    )  # it may have been silent for too long before
     before = len(robot.predictions)
-    peer.wait_for(lambda: len(robot.predictions) >= before + 10, "ten predictions without a frame, which take longer than the old threshold")
+    peer.wait_for(
+        lambda: len(robot.predictions) >= before + 10,
+        "ten predictions without a frame, which take longer than the old threshold",
+    )
     assert robot.state("camera") is StreamState.OK
 
 
 def test_parameters_describe_themselves(running: Robot) -> None:
-    answer = call(running.peer, DescribeParameters, "describe_parameters", DescribeParameters.Request(names=["camera.stale_after_s", "device"]))
+    answer = call(
+        running.peer,
+        DescribeParameters,
+        "describe_parameters",
+        DescribeParameters.Request(names=["camera.stale_after_s", "device"]),
+    )
     stale, device = answer.descriptors
     assert "[s]" in stale.description and "takes effect at once" in stale.description
     assert stale.floating_point_range[0].from_value > 0
@@ -274,7 +319,11 @@ def test_classification_has_every_label_best_first(running: Robot) -> None:
     scores = [result.score for result in heard[0].results]
     assert scores == sorted(scores, reverse=True)
     assert {result.class_id for result in heard[0].results} == set(load_bundle(MODEL).manifest.labels)
-    robot.peer.wait_for(lambda: heard[-1].header.frame_id == "front_camera", "the camera's frame", lambda: robot.images.publish(robot.image()))
+    robot.peer.wait_for(
+        lambda: heard[-1].header.frame_id == "front_camera",
+        "the camera's frame",
+        lambda: robot.images.publish(robot.image()),
+    )
 
 
 def test_label_info_is_latched_and_numbers_the_labels(running: Robot) -> None:
@@ -282,11 +331,15 @@ def test_label_info_is_latched_and_numbers_the_labels(running: Robot) -> None:
     heard: list = []
     running.peer.node.create_subscription(vision.LabelInfo, "/fusion_node/label_info", heard.append, LATCHED_QOS)
     running.peer.wait_for(lambda: heard, "the latched label info")
-    assert [(c.class_id, c.class_name) for c in heard[0].class_map] == list(enumerate(load_bundle(MODEL).manifest.labels))
+    assert [(c.class_id, c.class_name) for c in heard[0].class_map] == list(
+        enumerate(load_bundle(MODEL).manifest.labels)
+    )
 
 
 def test_the_page_of_parameters_is_current() -> None:
-    assert (ROOT / "docs" / "parameters.md").read_text() == page(), "run: python -m aecf_ros.nodes.fusion.parameters_page > docs/parameters.md"
+    assert (ROOT / "docs" / "parameters.md").read_text() == page(), (
+        "run: python -m aecf_ros.nodes.fusion.parameters_page > docs/parameters.md"
+    )
 
 
 def test_the_page_of_parameters_begins_with_how_to_set_one_by_names_that_there_are() -> None:

@@ -3,6 +3,7 @@
 What is not real: the kernel driver. The device vanishes by leaving ALSA's configuration and by the end of its FIFO, on which ALSA delivers
 zeros without end; a USB microphone ends the stream with an error instead, which `test_pulseaudio_server_dies` has.
 """
+
 from __future__ import annotations
 
 import os
@@ -21,15 +22,19 @@ from .alsa import CHUNK, CHUNK_S, NAME, RATE_HZ, AlsaMicrophone
 from .conftest import ROOT, WAIT_S, Peer
 from .processes import NodeProcess
 
-pytest.importorskip("sounddevice", reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice", exc_type=OSError)
+pytest.importorskip(
+    "sounddevice",
+    reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice",
+    exc_type=OSError,
+)
 
 from audio_common_msgs.msg import AudioDataStamped, AudioInfo  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 
 from aecf_ros.modalities.messages import stamp_to_ns  # noqa: E402
 from aecf_ros.nodes.drivers.devices import Backoff, DeviceError, InputDevice, SampleClock, choose_device  # noqa: E402
-from aecf_ros.nodes.fusion.inputs import LATCHED_QOS  # noqa: E402
 from aecf_ros.nodes.drivers.microphone_node import MICROPHONE  # noqa: E402
+from aecf_ros.nodes.fusion.inputs import LATCHED_QOS  # noqa: E402
 from aecf_ros.nodes.ros.shared_memory import orphans  # noqa: E402
 
 MODULE = "aecf_ros.nodes.drivers.microphone_node"
@@ -53,7 +58,13 @@ class Listener:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            self.diagnostics.append({"message": status.message, "level": str(int.from_bytes(status.level, "big")), **{v.key: v.value for v in status.values}})
+            self.diagnostics.append(
+                {
+                    "message": status.message,
+                    "level": str(int.from_bytes(status.level, "big")),
+                    **{v.key: v.value for v in status.values},
+                }
+            )
 
     def wait_for_chunks(self, more: int) -> list[tuple[AudioDataStamped, int]]:
         start = len(self.chunks)
@@ -83,7 +94,11 @@ def start(microphone: AlsaMicrophone, tmp_path: Path) -> Iterator:
     started: list[NodeProcess] = []
 
     def start_one(*parameters: str) -> NodeProcess:
-        started.append(NodeProcess(MODULE, tmp_path / f"microphone{len(started)}.log", *parameters, environment=microphone.environment))
+        started.append(
+            NodeProcess(
+                MODULE, tmp_path / f"microphone{len(started)}.log", *parameters, environment=microphone.environment
+            )
+        )
         return started[-1]
 
     yield start_one
@@ -96,7 +111,9 @@ def listener(peer: Peer) -> Listener:
     return Listener(peer)
 
 
-def test_what_is_published_are_the_samples_of_the_device_and_stamps_count_them(start, listener: Listener, recording: np.ndarray) -> None:
+def test_what_is_published_are_the_samples_of_the_device_and_stamps_count_them(
+    start, listener: Listener, recording: np.ndarray
+) -> None:
     node = start(f"device:={NAME}", "frame_id:=head_mic")
     listener.wait_for_chunks(3)  # the first ones show what the pipe held before anybody listened
     chunks = listener.wait_for_chunks(15)
@@ -108,18 +125,28 @@ def test_what_is_published_are_the_samples_of_the_device_and_stamps_count_them(s
 
     stamps = np.array([stamp_to_ns(m.header.stamp) for m, _ in chunks])
     advance_s = np.diff(stamps) / 1e9
-    assert np.median(np.abs(advance_s - CHUNK_S)) < 0.02, advance_s  # a busy machine may feed the pipe late now and then
+    assert np.median(np.abs(advance_s - CHUNK_S)) < 0.02, (
+        advance_s
+    )  # a busy machine may feed the pipe late now and then
     age_s = np.array([received - stamp for (_, received), stamp in zip(chunks, stamps, strict=True)]) / 1e9
     assert age_s.min() > 0.0  # a chunk is never stamped in the future
     assert np.median(age_s) < WAIT_S, age_s  # and of this clock
     assert {m.header.frame_id for m, _ in chunks} == {"head_mic"}
 
 
-def test_format_is_latched_and_diagnostics_say_device_rate_and_level(start, listener: Listener, recording: np.ndarray) -> None:
+def test_format_is_latched_and_diagnostics_say_device_rate_and_level(
+    start, listener: Listener, recording: np.ndarray
+) -> None:
     start(f"device:={NAME}", "diagnostics_period_s:=0.5")
     listener.wait_for_chunks(12)
     info = listener.infos[-1]
-    assert (info.channels, info.sample_rate, info.sample_format, info.coding_format, info.bitrate) == (1, RATE_HZ, "S16LE", "wave", 256000)
+    assert (info.channels, info.sample_rate, info.sample_format, info.coding_format, info.bitrate) == (
+        1,
+        RATE_HZ,
+        "S16LE",
+        "wave",
+        256000,
+    )
     listener.peer.wait_for(lambda: len(listener.diagnostics) > 3, "diagnostics")
     told = listener.diagnostics[-1]
     expected_dbfs = 20 * np.log10(np.sqrt(np.mean((recording / 32768.0) ** 2)))
@@ -131,7 +158,9 @@ def test_unplugged_and_replugged_microphone_is_recovered(start, listener: Listen
     node = start(f"device:={NAME}")
     listener.wait_for_chunks(5)
     microphone.unplug()
-    listener.peer.wait_for(lambda: listener.diagnostics and listener.diagnostics[-1]["level"] == "2", "diagnostics to be an ERROR")
+    listener.peer.wait_for(
+        lambda: listener.diagnostics and listener.diagnostics[-1]["level"] == "2", "diagnostics to be an ERROR"
+    )
     listener.peer.wait_for(lambda: "no microphone named" in listener.diagnostics[-1]["message"], "the reason")
     chunks, told = len(listener.chunks), len(listener.diagnostics)
     listener.peer.wait_for(lambda: len(listener.diagnostics) > told + 1, "two more diagnoses")
@@ -149,12 +178,23 @@ def test_unplugged_and_replugged_microphone_is_recovered(start, listener: Listen
     assert node.stop() == 0
 
 
-def test_lost_input_is_counted_and_warned_of_once(microphone: AlsaMicrophone, listener: Listener, tmp_path: Path) -> None:
-    node = NodeProcess("test.nodes.mock_overflow", tmp_path / "log", f"device:={NAME}", "diagnostics_period_s:=0.3", environment=microphone.environment)
+def test_lost_input_is_counted_and_warned_of_once(
+    microphone: AlsaMicrophone, listener: Listener, tmp_path: Path
+) -> None:
+    node = NodeProcess(
+        "test.nodes.mock_overflow",
+        tmp_path / "log",
+        f"device:={NAME}",
+        "diagnostics_period_s:=0.3",
+        environment=microphone.environment,
+    )
     try:
         listener.peer.wait_for(lambda: listener.diagnostics and listener.chunks, "sound")
         node.process.send_signal(signal.SIGUSR1)
-        listener.peer.wait_for(lambda: any(d["level"] == "0" and d["overflows"] == "2" for d in listener.diagnostics), "two overflows, then well again")
+        listener.peer.wait_for(
+            lambda: any(d["level"] == "0" and d["overflows"] == "2" for d in listener.diagnostics),
+            "two overflows, then well again",
+        )
         warned = [d for d in listener.diagnostics if d["level"] == "1"]
         assert warned and all("sound was lost because this machine is too busy" in d["message"] for d in warned)
         assert sum(int(d["message"].split()[0]) for d in warned) == 2
@@ -163,7 +203,9 @@ def test_lost_input_is_counted_and_warned_of_once(microphone: AlsaMicrophone, li
         node.end()
 
 
-def test_device_that_never_returns_from_closing_ends_the_node_with_1(start, listener: Listener, microphone: AlsaMicrophone) -> None:
+def test_device_that_never_returns_from_closing_ends_the_node_with_1(
+    start, listener: Listener, microphone: AlsaMicrophone
+) -> None:
     node = start(f"device:={NAME}", "silent_after_s:=0.5")
     listener.wait_for_chunks(3)
     microphone.stalled = True  # ALSA's file device now blocks in read() for ever
@@ -192,11 +234,14 @@ def test_signals_end_the_node_with_0_and_nothing_in_shared_memory(how: signal.Si
     assert mapped and not orphans(mapped)
 
 
-@pytest.mark.parametrize(("parameters", "says"), [
-    (("device:=robot_mike",), "no microphone named 'robot_mike'; did you mean 'robot_mic'? input devices: "),
-    ((f"device:={NAME}", "channels:=0"), "channels is 0; give a value of type int from 1 to 64"),
-    ((f"device:={NAME}", "rate_hz:=fast"), "rate_hz is 'fast'; give a value of type int"),
-])
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        (("device:=robot_mike",), "no microphone named 'robot_mike'; did you mean 'robot_mic'? input devices: "),
+        ((f"device:={NAME}", "channels:=0"), "channels is 0; give a value of type int from 1 to 64"),
+        ((f"device:={NAME}", "rate_hz:=fast"), "rate_hz is 'fast'; give a value of type int"),
+    ],
+)
 def test_a_node_that_cannot_start_says_why_in_one_line(parameters: tuple[str, ...], says: str, start) -> None:
     node = start(*parameters)
     assert node.process.wait(WAIT_S) == 1
@@ -204,19 +249,39 @@ def test_a_node_that_cannot_start_says_why_in_one_line(parameters: tuple[str, ..
     assert "Traceback" not in node.output()
 
 
-@pytest.mark.skipif(not (shutil.which("pulseaudio") and shutil.which("pactl")), reason="pulseaudio and pactl are not installed")
+@pytest.mark.skipif(
+    not (shutil.which("pulseaudio") and shutil.which("pactl")), reason="pulseaudio and pactl are not installed"
+)
 def test_pulseaudio_server_dies_and_comes_back(tmp_path: Path, listener: Listener) -> None:
     runtime = tmp_path / "pulse"
     runtime.mkdir(mode=0o700)
     rc = tmp_path / "asoundrc"
-    rc.write_text(f'pcm.default {{ type null }}\npcm.{NAME} {{ type pulse\n server "unix:{runtime}/native"\n device "hall.monitor"\n hint.show on }}\n')
-    environment = {**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(runtime), "ALSA_CONFIG_PATH": str(rc),
-                   "PULSE_SERVER": f"unix:{runtime}/native"}
+    rc.write_text(
+        f'pcm.default {{ type null }}\npcm.{NAME} {{ type pulse\n server "unix:{runtime}/native"\n device "hall.monitor"\n hint.show on }}\n'
+    )
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "XDG_RUNTIME_DIR": str(runtime),
+        "ALSA_CONFIG_PATH": str(rc),
+        "PULSE_SERVER": f"unix:{runtime}/native",
+    }
 
     def server() -> subprocess.Popen:
-        return subprocess.Popen(["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--log-target=null",
-                                 "-L", "module-null-sink sink_name=hall rate=16000 channels=1", "-L",
-                                 f"module-native-protocol-unix auth-anonymous=1 socket={runtime}/native"], env=environment)
+        return subprocess.Popen(
+            [
+                "pulseaudio",
+                "-n",
+                "--daemonize=no",
+                "--exit-idle-time=-1",
+                "--log-target=null",
+                "-L",
+                "module-null-sink sink_name=hall rate=16000 channels=1",
+                "-L",
+                f"module-native-protocol-unix auth-anonymous=1 socket={runtime}/native",
+            ],
+            env=environment,
+        )
 
     pulse = server()
     try:
@@ -229,7 +294,9 @@ def test_pulseaudio_server_dies_and_comes_back(tmp_path: Path, listener: Listene
             pulse.kill()
             pulse.wait()
             (runtime / "native").unlink()
-            listener.peer.wait_for(lambda: listener.diagnostics and listener.diagnostics[-1]["level"] == "2", "diagnostics to be an ERROR")
+            listener.peer.wait_for(
+                lambda: listener.diagnostics and listener.diagnostics[-1]["level"] == "2", "diagnostics to be an ERROR"
+            )
             pulse = server()
             listener.wait_for_chunks(5)
             assert node.output().count("is back after") == 1, node.output()
@@ -243,17 +310,28 @@ def test_pulseaudio_server_dies_and_comes_back(tmp_path: Path, listener: Listene
 
 # --- the parts without hardware --------------------------------------------------------------------------------------------------
 
-DEVICES = [InputDevice(0, "HDA Intel PCH: ALC257 Analog (hw:0,0)", 2, 44100.0), InputDevice(3, "USB Audio: Camera (hw:1,0)", 1, 16000.0),
-           InputDevice(4, "USB Audio: Array (hw:2,0)", 6, 16000.0)]
+DEVICES = [
+    InputDevice(0, "HDA Intel PCH: ALC257 Analog (hw:0,0)", 2, 44100.0),
+    InputDevice(3, "USB Audio: Camera (hw:1,0)", 1, 16000.0),
+    InputDevice(4, "USB Audio: Array (hw:2,0)", 6, 16000.0),
+]
 
 
-@pytest.mark.parametrize(("wanted", "index"), [("3", 3), ("alc257", 0), ("Array", 4), ("USB Audio: Camera (hw:1,0)", 3)])
+@pytest.mark.parametrize(
+    ("wanted", "index"), [("3", 3), ("alc257", 0), ("Array", 4), ("USB Audio: Camera (hw:1,0)", 3)]
+)
 def test_a_device_is_found_by_index_name_or_part_of_it(wanted: str, index: int) -> None:
     assert choose_device(DEVICES, wanted).index == index
 
 
-@pytest.mark.parametrize(("wanted", "says"), [("usb", "give more of the name"), ("7", "no microphone named '7'; input devices: 0 'HDA"),
-                                              ("USB Audio: Camara (hw:1,0)", "did you mean 'USB Audio: Camera (hw:1,0)'?")])
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ("usb", "give more of the name"),
+        ("7", "no microphone named '7'; input devices: 0 'HDA"),
+        ("USB Audio: Camara (hw:1,0)", "did you mean 'USB Audio: Camera (hw:1,0)'?"),
+    ],
+)
 def test_a_name_that_fits_none_or_several_is_answered_with_the_list(wanted: str, says: str) -> None:
     with pytest.raises(DeviceError, match="input devices: 0") as error:
         choose_device(DEVICES, wanted)

@@ -1,15 +1,16 @@
 """Under `use_sim_time` silence is measured on /clock: a recording that is paused raises no alarm, one that goes on without its camera does."""
+
 from __future__ import annotations
 
 import time
 
-from aecf_msgs.msg import FusedPrediction
 from rclpy.qos import QoSProfile
 from rclpy.time import Time
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.types import StreamState
 from aecf_ros.nodes.fusion.node import PREDICTION_QOS
 
@@ -28,7 +29,9 @@ class Simulation:
         self.predictions: list[FusedPrediction] = []
         self.clock = peer.node.create_publisher(Clock, "/clock", QoSProfile(depth=10))
         self.images = peer.node.create_publisher(Image, "camera/image", 5)
-        peer.node.create_subscription(FusedPrediction, "/fusion_node/prediction", self.predictions.append, PREDICTION_QOS)
+        peer.node.create_subscription(
+            FusedPrediction, "/fusion_node/prediction", self.predictions.append, PREDICTION_QOS
+        )
 
     def stamp(self):
         return Time(nanoseconds=self.now_ns).to_msg()
@@ -41,14 +44,25 @@ class Simulation:
         self.tell_time()
 
     def show(self) -> None:
-        self.images.publish(Image(header=Header(stamp=self.stamp()), encoding="rgb8", height=120, width=160, step=480, data=card().tobytes()))
+        self.images.publish(
+            Image(
+                header=Header(stamp=self.stamp()),
+                encoding="rgb8",
+                height=120,
+                width=160,
+                step=480,
+                data=card().tobytes(),
+            )
+        )
 
     def frame(self) -> None:
         """One tick and its frame, answered: a busy machine only makes this slower."""
         self.tick()
         stamp = self.stamp()
         self.show()
-        self.peer.wait_for(lambda: any(p.header.stamp == stamp for p in self.predictions), "the answer to a frame", self.tell_time)
+        self.peer.wait_for(
+            lambda: any(p.header.stamp == stamp for p in self.predictions), "the answer to a frame", self.tell_time
+        )
 
     def states(self) -> set[StreamState]:
         return {StreamState(p.modalities[0].state) for p in self.predictions}

@@ -1,4 +1,5 @@
 """What every process of ours has in common."""
+
 from __future__ import annotations
 
 import mmap
@@ -30,13 +31,20 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def pages_taken_anew(how: str) -> int:
-    return int(subprocess.run([sys.executable, "-c", TAKE_AND_FREE, how], cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    return int(
+        subprocess.run(
+            [sys.executable, "-c", TAKE_AND_FREE, how], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout
+    )
 
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-@pytest.mark.skipif(HUGE_PAGES.is_file() and "[always]" in HUGE_PAGES.read_text(), reason="with huge pages for everything there are too few to count")
+@pytest.mark.skipif(
+    HUGE_PAGES.is_file() and "[always]" in HUGE_PAGES.read_text(),
+    reason="with huge pages for everything there are too few to count",
+)
 def test_the_memory_of_a_large_frame_is_kept_for_the_next_one() -> None:
     pages = FRAMES * FRAME_BYTES // mmap.PAGESIZE
     assert pages_taken_anew("given back") > ROUNDS * pages / 2 > 2 * pages > pages_taken_anew("kept")

@@ -1,4 +1,5 @@
 """Every topic of every running node is as docs/topics.md says, and its quality of service can be overridden."""
+
 from __future__ import annotations
 
 import re
@@ -32,8 +33,16 @@ def topics_of(peer: Peer, name: str) -> dict[tuple[str, str], str]:
     """Of a running node, as far as it has been discovered: ``(in|out, topic)`` -> its type."""
     if name not in peer.node.get_node_names():
         return {}
-    published, read = peer.node.get_publisher_names_and_types_by_node(name, "/"), peer.node.get_subscriber_names_and_types_by_node(name, "/")
-    return {(way, topic): kind for way, listed in (("out", published), ("in", read)) for topic, (kind,) in listed if not topic.endswith(ROS_OWN)}
+    published, read = (
+        peer.node.get_publisher_names_and_types_by_node(name, "/"),
+        peer.node.get_subscriber_names_and_types_by_node(name, "/"),
+    )
+    return {
+        (way, topic): kind
+        for way, listed in (("out", published), ("in", read))
+        for topic, (kind,) in listed
+        if not topic.endswith(ROS_OWN)
+    }
 
 
 def qos_of(peer: Peer, name: str, way: str, topic: str) -> str:
@@ -45,21 +54,30 @@ def qos_of(peer: Peer, name: str, way: str, topic: str) -> str:
 
     peer.wait_for(profiles, f"the QoS of {name} on {topic}")
     (qos,) = profiles()
-    return qos.reliability.name.lower().replace("_", " ") + (", latched" if qos.durability is DurabilityPolicy.TRANSIENT_LOCAL else "")
+    return qos.reliability.name.lower().replace("_", " ") + (
+        ", latched" if qos.durability is DurabilityPolicy.TRANSIENT_LOCAL else ""
+    )
 
 
 def topics_without_overrides(peer: Peer, name: str, topics: Iterable[tuple[str, str]]) -> set[str]:
     """Those for which a running node has no parameters ``qos_overrides.TOPIC.*``."""
     names = ask(peer, ListParameters, f"/{name}/list_parameters").result.names
     called = [f"qos_overrides.{topic}.{'publisher' if way == 'out' else 'subscription'}" for way, topic in topics]
-    return {entity for entity in called if not all(f"{entity}.{policy}" in names for policy in ("depth", "history", "reliability", "durability"))}
+    return {
+        entity
+        for entity in called
+        if not all(f"{entity}.{policy}" in names for policy in ("depth", "history", "reliability", "durability"))
+    }
 
 
 def page_of(name: str) -> dict[tuple[str, str], tuple[str, str]]:
     """The rows of a node in docs/topics.md: ``(in|out|service, name)`` -> type, QoS."""
     section = re.search(rf"(?ms)^## `{name}`$(.*?)(?=^## |\Z)", PAGE)[1]
     rows = re.findall(r"(?m)^\| (in|out|service) \| `(\S+)` \| (.*?) \| (.*?) \|", section)
-    return {(way, topic.replace("~", f"/{name}") if topic[0] in "/~" else f"/{topic}"): (kind, qos) for way, topic, kind, qos in rows}
+    return {
+        (way, topic.replace("~", f"/{name}") if topic[0] in "/~" else f"/{topic}"): (kind, qos)
+        for way, topic, kind, qos in rows
+    }
 
 
 def check(peer: Peer, name: str) -> None:
@@ -69,7 +87,10 @@ def check(peer: Peer, name: str) -> None:
     topics = topics_of(peer, name)
     assert topics.keys() == page.keys()
     for entry, kind in topics.items():
-        assert f"`{kind}`" in page[entry][0] and qos_of(peer, name, *entry) == page[entry][1].rpartition(",")[0], (entry, kind)
+        assert f"`{kind}`" in page[entry][0] and qos_of(peer, name, *entry) == page[entry][1].rpartition(",")[0], (
+            entry,
+            kind,
+        )
     assert topics_without_overrides(peer, name, topics) == set()
 
 
@@ -84,7 +105,9 @@ def test_every_topic_of_the_fusion_node(start_node, robot: Robot) -> None:
         return {name: kind for name, (kind,) in listed if kind.startswith("std_srvs")}
 
     robot.peer.wait_for(lambda: len(services()) > 1, "its services")
-    assert services() == {name: kind.strip("`") for (way, name), (kind, _) in page_of("fusion_node").items() if way == "service"}
+    assert services() == {
+        name: kind.strip("`") for (way, name), (kind, _) in page_of("fusion_node").items() if way == "service"
+    }
 
 
 def test_every_topic_of_the_camera_node(peer: Peer, tmp_path: Path) -> None:
@@ -100,9 +123,18 @@ def test_every_topic_of_the_camera_node(peer: Peer, tmp_path: Path) -> None:
 
 
 def test_every_topic_of_the_microphone_node(peer: Peer, tmp_path: Path) -> None:
-    pytest.importorskip("sounddevice", reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice", exc_type=OSError)
+    pytest.importorskip(
+        "sounddevice",
+        reason="PortAudio is not installed: apt install libportaudio2, pip install sounddevice",
+        exc_type=OSError,
+    )
     microphone = AlsaMicrophone(tmp_path, np.random.default_rng(5).integers(-8000, 8000, 16000, dtype=np.int16))
-    node = NodeProcess("aecf_ros.nodes.drivers.microphone_node", tmp_path / "log", f"device:={NAME}", environment=microphone.environment)
+    node = NodeProcess(
+        "aecf_ros.nodes.drivers.microphone_node",
+        tmp_path / "log",
+        f"device:={NAME}",
+        environment=microphone.environment,
+    )
     try:
         check(peer, "microphone_node")
     finally:

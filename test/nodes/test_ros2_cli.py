@@ -1,4 +1,5 @@
 """What `ros2` says of a running node, where the command is installed."""
+
 from __future__ import annotations
 
 import os
@@ -12,7 +13,9 @@ import pytest
 from .conftest import Peer
 from .processes import NodeProcess
 
-pytest.importorskip("ros2cli", reason="the command `ros2` cannot be imported: it is not on PyPI, only in an installed ROS 2")
+pytest.importorskip(
+    "ros2cli", reason="the command `ros2` cannot be imported: it is not on PyPI, only in an installed ROS 2"
+)
 if shutil.which("ros2") is None:
     pytest.skip("the command `ros2` is not on PATH", allow_module_level=True)
 
@@ -20,14 +23,32 @@ UNHURRIED = ("--no-daemon", "--spin-time", "5")
 
 ASKED = {
     "lifecycle": (("lifecycle", "get", "/fusion_node", *UNHURRIED), ("active [3]",)),
-    "describe": (("param", "describe", "/fusion_node", "camera.stale_after_s", "autostart", *UNHURRIED),
-                 ("Silence after which the stream is STALE and leaves the fusion [s]; takes effect at once", "Min value: 0.01",
-                  "Configure and activate at once", "Read only: true")),
-    "refused": (("param", "set", "/fusion_node", "device", "abacus", *UNHURRIED), ("parameter device is 'abacus'; use one of auto, cpu",)),
-    "changed": (("param", "set", "/fusion_node", "audio.late_after_s", "0.75", *UNHURRIED), ("Set parameter successful",)),
+    "describe": (
+        ("param", "describe", "/fusion_node", "camera.stale_after_s", "autostart", *UNHURRIED),
+        (
+            "Silence after which the stream is STALE and leaves the fusion [s]; takes effect at once",
+            "Min value: 0.01",
+            "Configure and activate at once",
+            "Read only: true",
+        ),
+    ),
+    "refused": (
+        ("param", "set", "/fusion_node", "device", "abacus", *UNHURRIED),
+        ("parameter device is 'abacus'; use one of auto, cpu",),
+    ),
+    "changed": (
+        ("param", "set", "/fusion_node", "audio.late_after_s", "0.75", *UNHURRIED),
+        ("Set parameter successful",),
+    ),
     "topics": (("topic", "list", "-t", *UNHURRIED), ("/fusion_node/prediction [aecf_msgs/msg/FusedPrediction]",)),
-    "echo": (("topic", "echo", "--once", "/fusion_node/prediction", *UNHURRIED), ("abstain_reason: no usable stream", "coverage: 0.99")),
-    "call": (("service", "call", "/fusion_node/reload_model", "std_srvs/srv/Trigger"), ("success=True", "av_digits on ")),
+    "echo": (
+        ("topic", "echo", "--once", "/fusion_node/prediction", *UNHURRIED),
+        ("abstain_reason: no usable stream", "coverage: 0.99"),
+    ),
+    "call": (
+        ("service", "call", "/fusion_node/reload_model", "std_srvs/srv/Trigger"),
+        ("success=True", "av_digits on "),
+    ),
 }
 
 
@@ -61,8 +82,12 @@ def test_ros2_run_starts_the_node(tmp_path: Path, peer: Peer) -> None:
     except (PackageNotFoundError, OSError):
         pytest.skip("aecf_ros is not installed in this ROS workspace: colcon build and source it first")
     log = tmp_path / "log"
-    with log.open("w") as sink, subprocess.Popen(["ros2", "run", "aecf_ros", "fusion_node"], stdout=sink, stderr=subprocess.STDOUT,
-                                                 start_new_session=True) as process:
+    with (
+        log.open("w") as sink,
+        subprocess.Popen(
+            ["ros2", "run", "aecf_ros", "fusion_node"], stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+        ) as process,
+    ):
         try:
             peer.wait_for(lambda: "model av_digits" in log.read_text(), "the node")
         finally:

@@ -1,4 +1,5 @@
 """A prediction's bytes are what rclpy writes of the message."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,23 +9,43 @@ from hypothesis import strategies as st
 
 pytest.importorskip("rclpy", reason="rclpy is not importable: source ROS 2 or run `make test`")
 
-from aecf_msgs.msg import FusedPrediction  # noqa: E402
 from rclpy.serialization import deserialize_message, serialize_message  # noqa: E402
 
+from aecf_msgs.msg import FusedPrediction  # noqa: E402
 from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState  # noqa: E402
-from aecf_ros.nodes.ros.convert import prediction_from_message  # noqa: E402
 from aecf_ros.nodes.fusion.serialized import serialize_prediction  # noqa: E402
+from aecf_ros.nodes.ros.convert import prediction_from_message  # noqa: E402
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9)
 SHARE = st.floats(0, 1, width=32)
 NOW_NS = 1_700_000_000 * NANOSECONDS
 STAMP = st.integers(NOW_NS - 10 * NANOSECONDS, NOW_NS + NANOSECONDS)  # a clock that is ahead makes a negative age
-REPORT = st.builds(ModalityReport, name=TEXT, state=st.sampled_from(StreamState), used=st.booleans(), gate_weight=SHARE,
-                   evidence_stamp_ns=st.none() | STAMP.filter(lambda ns: ns != NOW_NS), label=TEXT, confidence=SHARE)
+REPORT = st.builds(
+    ModalityReport,
+    name=TEXT,
+    state=st.sampled_from(StreamState),
+    used=st.booleans(),
+    gate_weight=SHARE,
+    evidence_stamp_ns=st.none() | STAMP.filter(lambda ns: ns != NOW_NS),
+    label=TEXT,
+    confidence=SHARE,
+)
 PREDICTION = st.builds(
-    Prediction, stamp_ns=STAMP, model=TEXT, label=TEXT, class_id=st.integers(0, 2**32 - 1), confidence=SHARE,
-    probabilities=st.lists(SHARE, max_size=5).map(lambda p: np.array(p, np.float32)), prediction_set=st.lists(TEXT, max_size=4).map(tuple),
-    coverage=SHARE, agreement=SHARE, gate_entropy=SHARE, abstain=st.booleans(), abstain_reason=TEXT, modalities=st.lists(REPORT, max_size=4).map(tuple))
+    Prediction,
+    stamp_ns=STAMP,
+    model=TEXT,
+    label=TEXT,
+    class_id=st.integers(0, 2**32 - 1),
+    confidence=SHARE,
+    probabilities=st.lists(SHARE, max_size=5).map(lambda p: np.array(p, np.float32)),
+    prediction_set=st.lists(TEXT, max_size=4).map(tuple),
+    coverage=SHARE,
+    agreement=SHARE,
+    gate_entropy=SHARE,
+    abstain=st.booleans(),
+    abstain_reason=TEXT,
+    modalities=st.lists(REPORT, max_size=4).map(tuple),
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -32,7 +53,9 @@ PREDICTION = st.builds(
 def test_the_bytes_are_as_many_as_rclpys_and_hold_what_was_said(prediction: Prediction, frame_id: str) -> None:
     data = serialize_prediction(prediction, NOW_NS, frame_id)
     message = deserialize_message(data, FusedPrediction)
-    assert len(serialize_message(message)) - len(data) in range(4)  # padding behind the end; that between fields it leaves as it was in memory
+    assert len(serialize_message(message)) - len(data) in range(
+        4
+    )  # padding behind the end; that between fields it leaves as it was in memory
     assert message.header.frame_id == frame_id
     found, published_ns = prediction_from_message(message)
     assert published_ns == NOW_NS
@@ -42,17 +65,57 @@ def test_the_bytes_are_as_many_as_rclpys_and_hold_what_was_said(prediction: Pred
 
 def test_shipped_numbers_are_read_back(domain: int) -> None:
     report = ModalityReport("camera", StreamState.DEGRADED, True, 0.75, NOW_NS - 40_000_000, "seven", 0.5)
-    prediction = Prediction(NOW_NS - 40_000_000, "av_digits", "seven", 7, 0.875, np.linspace(0, 1, 3, dtype=np.float32), ("seven", "one"),
-                            0.95, 0.5, 0.25, False, "", (report,))
+    prediction = Prediction(
+        NOW_NS - 40_000_000,
+        "av_digits",
+        "seven",
+        7,
+        0.875,
+        np.linspace(0, 1, 3, dtype=np.float32),
+        ("seven", "one"),
+        0.95,
+        0.5,
+        0.25,
+        False,
+        "",
+        (report,),
+    )
     message = deserialize_message(serialize_prediction(prediction, NOW_NS, "optical"), FusedPrediction)
-    assert (message.label, message.class_id, message.confidence, list(message.prediction_set)) == ("seven", 7, 0.875, ["seven", "one"])
-    assert (message.latency.sec, message.latency.nanosec, message.modalities[0].age.nanosec) == (0, 40_000_000, 40_000_000)
-    assert (message.modalities[0].state, message.modalities[0].used, message.modalities[0].gate_weight) == (StreamState.DEGRADED, True, 0.75)
+    assert (message.label, message.class_id, message.confidence, list(message.prediction_set)) == (
+        "seven",
+        7,
+        0.875,
+        ["seven", "one"],
+    )
+    assert (message.latency.sec, message.latency.nanosec, message.modalities[0].age.nanosec) == (
+        0,
+        40_000_000,
+        40_000_000,
+    )
+    assert (message.modalities[0].state, message.modalities[0].used, message.modalities[0].gate_weight) == (
+        StreamState.DEGRADED,
+        True,
+        0.75,
+    )
 
 
-@pytest.mark.parametrize(("stamp_s", "age_s"), [(-2**31, 2**31 - 1), (2**31 - 1, 1_700_000_000 - 2**31 + 1)])
+@pytest.mark.parametrize(("stamp_s", "age_s"), [(-(2**31), 2**31 - 1), (2**31 - 1, 1_700_000_000 - 2**31 + 1)])
 def test_an_absurd_stamp_of_evidence_gives_an_age_that_the_message_can_hold(stamp_s: int, age_s: int) -> None:
     report = ModalityReport("camera", StreamState.LATE, False, 0.0, stamp_s * NANOSECONDS, "", 0.0)
-    prediction = Prediction(NOW_NS, "av_digits", "seven", 7, 0.1, np.full(10, 0.1, np.float32), (), 0.9, 1.0, 0.0, True, "no stream", (report,))
+    prediction = Prediction(
+        NOW_NS,
+        "av_digits",
+        "seven",
+        7,
+        0.1,
+        np.full(10, 0.1, np.float32),
+        (),
+        0.9,
+        1.0,
+        0.0,
+        True,
+        "no stream",
+        (report,),
+    )
     message = deserialize_message(serialize_prediction(prediction, NOW_NS, ""), FusedPrediction)
     assert message.modalities[0].age.sec == age_s

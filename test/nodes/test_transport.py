@@ -1,4 +1,5 @@
 """The shipped Fast DDS profile carries large best-effort frames between processes, which the default does not."""
+
 from __future__ import annotations
 
 import os
@@ -70,8 +71,14 @@ def delivered(width: int, height: int, profile: Path | None) -> int:
         environment |= {"FASTDDS_DEFAULT_PROFILES_FILE": str(profile), "FASTRTPS_DEFAULT_PROFILES_FILE": str(profile)}
     with subprocess.Popen([sys.executable, "-c", ECHO], env=environment) as echo:
         try:
-            sent = subprocess.run([sys.executable, "-c", SEND, str(width), str(height), str(FRAMES)], env=environment, capture_output=True,
-                                  text=True, check=True, timeout=200)
+            sent = subprocess.run(
+                [sys.executable, "-c", SEND, str(width), str(height), str(FRAMES)],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=200,
+            )
         finally:
             echo.terminate()
     return int(sent.stdout)

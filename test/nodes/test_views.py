@@ -1,16 +1,20 @@
 """The shipped Foxglove layout and RViz configuration show topics and fields that the node has. Nobody has looked at them on a screen here."""
+
 from __future__ import annotations
 
 import json
 import re
 
 import yaml
+
 from aecf_msgs.msg import FusedPrediction, ModalityReport
 
 from .conftest import ROOT
 
 TOPICS = {"/fusion_node/debug_image", "/fusion_node/prediction", "/diagnostics"}
-FIELDS = FusedPrediction.get_fields_and_field_types() | {f"modalities.{name}": kind for name, kind in ModalityReport.get_fields_and_field_types().items()}
+FIELDS = FusedPrediction.get_fields_and_field_types() | {
+    f"modalities.{name}": kind for name, kind in ModalityReport.get_fields_and_field_types().items()
+}
 
 
 def panels(layout: object) -> list[str]:

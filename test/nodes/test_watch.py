@@ -1,4 +1,5 @@
 """`aecf watch` in a real terminal (a pty) over real DDS, and what it draws."""
+
 from __future__ import annotations
 
 import fcntl
@@ -14,30 +15,44 @@ import termios
 import time
 
 import pytest
-from rich.console import Console
-
-from .conftest import ROOT, WAIT_S, Peer
-
-from aecf_msgs.msg import FusedPrediction, ModalityReport  # noqa: E402
 from builtin_interfaces.msg import Duration  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
+from rich.console import Console
 
+from aecf_msgs.msg import FusedPrediction, ModalityReport  # noqa: E402
 from aecf_ros.nodes.tools.watch import HISTORY_S, History, Scope, draw, nothing_on, sparkline  # noqa: E402
+
+from .conftest import ROOT, WAIT_S, Peer
 
 COMMAND = [sys.executable, "-m", "aecf_ros.cli", "watch"]
 
 
 def prediction(confidence: float = 0.93, camera: float = 0.7) -> FusedPrediction:
-    reports = [ModalityReport(name="camera", state=ModalityReport.OK, used=camera > 0, gate_weight=camera, label="seven", confidence=0.8),
-               ModalityReport(name="audio", state=ModalityReport.OK, used=True, gate_weight=1 - camera, label="one", confidence=0.6)]
-    message = FusedPrediction(model="av_digits", label="seven", confidence=confidence, prediction_set=["one", "seven"], coverage=0.9,
-                              latency=Duration(nanosec=12_500_000), modalities=reports)
+    reports = [
+        ModalityReport(
+            name="camera", state=ModalityReport.OK, used=camera > 0, gate_weight=camera, label="seven", confidence=0.8
+        ),
+        ModalityReport(
+            name="audio", state=ModalityReport.OK, used=True, gate_weight=1 - camera, label="one", confidence=0.6
+        ),
+    ]
+    message = FusedPrediction(
+        model="av_digits",
+        label="seven",
+        confidence=confidence,
+        prediction_set=["one", "seven"],
+        coverage=0.9,
+        latency=Duration(nanosec=12_500_000),
+        modalities=reports,
+    )
     message.header.stamp.sec = 1000
     return message
 
 
 def diagnostics(node: str = "fusion_node", level: bytes = DiagnosticStatus.ERROR) -> DiagnosticArray:
-    return DiagnosticArray(status=[DiagnosticStatus(level=level, name=f"{node}: camera", message="STALE: nothing for 0.4 s")])
+    return DiagnosticArray(
+        status=[DiagnosticStatus(level=level, name=f"{node}: camera", message="STALE: nothing for 0.4 s")]
+    )
 
 
 def drawn(scope: Scope, now_s: float) -> str:
@@ -52,7 +67,18 @@ def test_the_view_shows_label_set_weights_latency_and_reasons() -> None:
     scope.on_diagnostics(diagnostics())
     scope.on_diagnostics(diagnostics("other_node"))
     text = drawn(scope, 100.1)
-    for part in ("seven", "0.93", "{one, seven}", "covers 90%", "12.5 ms", "0.70", "0.30", "STALE: nothing for 0.4 s", "weight camera", "weight audio"):
+    for part in (
+        "seven",
+        "0.93",
+        "{one, seven}",
+        "covers 90%",
+        "12.5 ms",
+        "0.70",
+        "0.30",
+        "STALE: nothing for 0.4 s",
+        "weight camera",
+        "weight audio",
+    ):
         assert part in text, text
     assert text.count("STALE: nothing") == 1
 
@@ -85,11 +111,14 @@ def test_sparkline_has_eight_heights_and_stays_in_bounds() -> None:
     assert sparkline([-1.0, 0.0, 0.124, 0.126, 0.99, 1.0, 2.0, None]) == "▁▁▁▂███ "
 
 
-@pytest.mark.parametrize(("topics", "says"), [
-    ([("/robot/fusion_node/prediction", ["aecf_msgs/msg/FusedPrediction"])], "try --node /robot/fusion_node"),
-    ([("/fusion_node/prediction", ["aecf_msgs/msg/FusedPrediction"])], "is the node active?"),
-    ([("/chatter", ["std_msgs/msg/String"])], "is the fusion node running, with the same ROS_DOMAIN_ID?"),
-])
+@pytest.mark.parametrize(
+    ("topics", "says"),
+    [
+        ([("/robot/fusion_node/prediction", ["aecf_msgs/msg/FusedPrediction"])], "try --node /robot/fusion_node"),
+        ([("/fusion_node/prediction", ["aecf_msgs/msg/FusedPrediction"])], "is the node active?"),
+        ([("/chatter", ["std_msgs/msg/String"])], "is the fusion node running, with the same ROS_DOMAIN_ID?"),
+    ],
+)
 def test_nothing_received_is_said_with_what_there_is(topics: list[tuple[str, list[str]]], says: str) -> None:
     assert says in nothing_on("/fusion_node/prediction", topics, lambda name: True)
 
@@ -108,8 +137,15 @@ def test_in_a_terminal_it_is_live_until_ctrl_c(peer: Peer) -> None:
     told = peer.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    process = subprocess.Popen([*COMMAND, "--node", "arm/fusion_node"], cwd=ROOT, stdin=slave, stdout=slave, stderr=slave,
-                               env={**os.environ, "TERM": "xterm"}, start_new_session=True)
+    process = subprocess.Popen(
+        [*COMMAND, "--node", "arm/fusion_node"],
+        cwd=ROOT,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TERM": "xterm"},
+        start_new_session=True,
+    )
     os.close(slave)
     seen = ""
 

@@ -1,4 +1,5 @@
 """Small real recordings, written by rosbags with the message definitions of dev/interfaces. Times are seconds from the start."""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ class Recording:
 
     def header(self, stamp_s: float, frame_id: str = "") -> Any:
         ns = START_NS + round(stamp_s * 1e9)
-        return self.make("std_msgs/msg/Header", self.make("builtin_interfaces/msg/Time", ns // 10**9, ns % 10**9), frame_id)
+        return self.make(
+            "std_msgs/msg/Header", self.make("builtin_interfaces/msg/Time", ns // 10**9, ns % 10**9), frame_id
+        )
 
     def add(self, at_s: float, topic: str, message: Any) -> "Recording":
         self.messages.append((at_s, topic, message))
@@ -42,19 +45,29 @@ class Recording:
 
     def image(self, at_s: float, label: str, topic: str = "/camera/image", late_s: float = 0.0) -> "Recording":
         data = self.picture(label).ravel()
-        return self.add(at_s, topic, self.make("sensor_msgs/msg/Image", self.header(at_s - late_s, "lens"), 8, 8, "rgb8", 0, 24, data))
+        return self.add(
+            at_s,
+            topic,
+            self.make("sensor_msgs/msg/Image", self.header(at_s - late_s, "lens"), 8, 8, "rgb8", 0, 24, data),
+        )
 
     def jpeg(self, at_s: float, label: str, topic: str = "/camera/image") -> "Recording":
         data = cv2.imencode(".jpg", np.ascontiguousarray(self.picture(label)[..., ::-1]))[1]
         return self.add(at_s, topic, self.make("sensor_msgs/msg/CompressedImage", self.header(at_s), "jpeg", data))
 
     def pcm(self, at_s: float, label: str) -> Any:
-        tone = 30_000 * np.sin(2 * np.pi * TONES_HZ[label] * (at_s + np.arange(80) / 800)) + self.noise.normal(0, 30, 80)
+        tone = 30_000 * np.sin(2 * np.pi * TONES_HZ[label] * (at_s + np.arange(80) / 800)) + self.noise.normal(
+            0, 30, 80
+        )
         return self.make("audio_common_msgs/msg/AudioData", np.round(tone).astype("<i2").view(np.uint8))
 
     def sound(self, at_s: float, label: str, topic: str = "/audio") -> "Recording":
         """0.1 s of sound that has been heard by ``at_s``."""
-        return self.add(at_s, topic, self.make("audio_common_msgs/msg/AudioDataStamped", self.header(at_s - 0.1), self.pcm(at_s - 0.1, label)))
+        return self.add(
+            at_s,
+            topic,
+            self.make("audio_common_msgs/msg/AudioDataStamped", self.header(at_s - 0.1), self.pcm(at_s - 0.1, label)),
+        )
 
     def plain_sound(self, at_s: float, label: str, topic: str = "/audio") -> "Recording":
         return self.add(at_s, topic, self.pcm(at_s - 0.1, label))
@@ -81,7 +94,11 @@ class Recording:
             for at_s, topic, message in sorted(self.messages, key=lambda m: m[0]):
                 if topic not in connections:
                     connections[topic] = writer.add_connection(topic, message.__msgtype__, typestore=self.store)
-                writer.write(connections[topic], START_NS + round(at_s * 1e9), self.store.serialize_cdr(message, message.__msgtype__))
+                writer.write(
+                    connections[topic],
+                    START_NS + round(at_s * 1e9),
+                    self.store.serialize_cdr(message, message.__msgtype__),
+                )
         return path
 
 
@@ -94,4 +111,10 @@ def new_recording() -> Callable[[], Recording]:
 @pytest.fixture(scope="session")
 def red_then_blue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten seconds: red until second 5, then blue."""
-    return Recording().info(0).scene(0, 5, "red").scene(5, 10, "blue").write(tmp_path_factory.mktemp("bags") / "red_then_blue")
+    return (
+        Recording()
+        .info(0)
+        .scene(0, 5, "red")
+        .scene(5, 10, "blue")
+        .write(tmp_path_factory.mktemp("bags") / "red_then_blue")
+    )

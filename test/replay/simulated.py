@@ -3,6 +3,7 @@
 Messages come as rosbags' records would, with the jitter, the losses and the noise of sensors, so that faults and the pipeline see what they
 see on a robot; the graphs are replaced by a head that says the same whatever it sees.
 """
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -11,13 +12,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, StreamState
+from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.replay.bag.reader import Recorded
-from aecf_ros.replay.scoring.driver import arrivals
-from aecf_ros.replay.faults.schedule import Fault, FaultInjector
 from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.message_edit import raw_record
+from aecf_ros.replay.faults.schedule import Fault, FaultInjector
+from aecf_ros.replay.scoring.driver import arrivals
 from aecf_ros.runtime.backends import HeadOutput
 from aecf_ros.runtime.pipeline import Pipeline
 
@@ -32,10 +33,26 @@ HEIGHT, WIDTH = 48, 64
 
 def manifest() -> Any:
     """As much of a manifest as a pipeline looks at: a camera and a microphone, three labels."""
-    camera = SimpleNamespace(name="camera", kind="image", height=HEIGHT, width=WIDTH, embedding_dim=2, input_shape=(HEIGHT, WIDTH, 3))
-    audio = SimpleNamespace(name="audio", kind="audio", rate_hz=RATE_HZ, window_s=1.0, window_samples=RATE_HZ, embedding_dim=2, input_shape=(RATE_HZ,))
-    return SimpleNamespace(name="free", labels=["a", "b", "c"], names=["camera", "audio"], modalities=[camera, audio], drift=None,
-                           calibration=SimpleNamespace(coverage=0.9))
+    camera = SimpleNamespace(
+        name="camera", kind="image", height=HEIGHT, width=WIDTH, embedding_dim=2, input_shape=(HEIGHT, WIDTH, 3)
+    )
+    audio = SimpleNamespace(
+        name="audio",
+        kind="audio",
+        rate_hz=RATE_HZ,
+        window_s=1.0,
+        window_samples=RATE_HZ,
+        embedding_dim=2,
+        input_shape=(RATE_HZ,),
+    )
+    return SimpleNamespace(
+        name="free",
+        labels=["a", "b", "c"],
+        names=["camera", "audio"],
+        modalities=[camera, audio],
+        drift=None,
+        calibration=SimpleNamespace(coverage=0.9),
+    )
 
 
 class FreeBackend:
@@ -51,8 +68,16 @@ class FreeBackend:
 
     def fuse(self, embeddings: Mapping[str, np.ndarray], present: Sequence[bool]) -> HeadOutput:
         share = np.array(present, np.float32) / max(1, sum(present))
-        return HeadOutput(np.array([0.8, 0.1, 0.1], np.float32), 0.8, share, 0.0, 1.0, np.full((2, 3), 1 / 3, np.float32), np.ones(3, bool),
-                          0 if any(present) else 1)
+        return HeadOutput(
+            np.array([0.8, 0.1, 0.1], np.float32),
+            0.8,
+            share,
+            0.0,
+            1.0,
+            np.full((2, 3), 1 / 3, np.float32),
+            np.ones(3, bool),
+            0 if any(present) else 1,
+        )
 
 
 def stamp(ns: int) -> Any:
@@ -68,7 +93,14 @@ class World:
         periods_s: of the streams that there are, in seconds.
     """
 
-    def __init__(self, seed: int, jitter: float = 0.2, loss: float = 0.01, jpeg: bool = False, periods_s: Mapping[str, float] = PERIODS_S) -> None:
+    def __init__(
+        self,
+        seed: int,
+        jitter: float = 0.2,
+        loss: float = 0.01,
+        jpeg: bool = False,
+        periods_s: Mapping[str, float] = PERIODS_S,
+    ) -> None:
         self._rng = np.random.default_rng(seed)
         self._periods_s = periods_s
         self._jitter, self._loss, self._jpeg = jitter, loss, jpeg
@@ -83,7 +115,7 @@ class World:
         """uint8 (HEIGHT, WIDTH, 3): noise is new in each frame."""
         image = self._scene.copy()
         x, y = int(25 + 20 * np.sin(at_s)), int(17 + 12 * np.cos(1.3 * at_s))
-        image[y:y + 14, x:x + 14] = self._card
+        image[y : y + 14, x : x + 14] = self._card
         image += np.roll(self._noise[int(self._rng.integers(8))], int(self._rng.integers(WIDTH * HEIGHT)), axis=1)
         image[0, :8] += self._rng.normal(0, 3, (8, 3))
         return np.clip(image, 0, 255).astype(np.uint8)
@@ -91,16 +123,30 @@ class World:
     def sound(self, at_s: float) -> np.ndarray:
         """uint8 of S16LE: words of 0.5 s and pauses of 0.5 s over the noise of a microphone."""
         t = at_s + np.arange(round(self._periods_s["audio"] * RATE_HZ)) / RATE_HZ
-        cycles = self._pitch_hz * (t - 0.15 * np.cos(2 * np.pi * 0.7 * t) / (2 * np.pi * 0.7))  # no voice keeps its pitch
+        cycles = self._pitch_hz * (
+            t - 0.15 * np.cos(2 * np.pi * 0.7 * t) / (2 * np.pi * 0.7)
+        )  # no voice keeps its pitch
         phase = (2 * np.pi * (cycles % 1.0)).astype(np.float32)
         voice = sum(np.sin(k * phase) / k for k in range(1, 9)) * (np.sin(2 * np.pi * t) > 0) * 0.08
-        return np.clip((voice + 0.002 * self._rng.standard_normal(len(t), np.float32)) * 32768, -32768, 32767).astype("<i2").view(np.uint8)
+        return (
+            np.clip((voice + 0.002 * self._rng.standard_normal(len(t), np.float32)) * 32768, -32768, 32767)
+            .astype("<i2")
+            .view(np.uint8)
+        )
 
     def _frame(self, at_s: float) -> Any:
         image, header = self.picture(at_s), stamp(START_NS + round(at_s * 1e9))
         if self._jpeg:
             return SimpleNamespace(header=header, format="jpeg", data=cv2.imencode(".jpg", image)[1].ravel())
-        return SimpleNamespace(header=header, height=HEIGHT, width=WIDTH, encoding="rgb8", is_bigendian=0, step=3 * WIDTH, data=image.ravel())
+        return SimpleNamespace(
+            header=header,
+            height=HEIGHT,
+            width=WIDTH,
+            encoding="rgb8",
+            is_bigendian=0,
+            step=3 * WIDTH,
+            data=image.ravel(),
+        )
 
     def _chunk(self, at_s: float) -> Any:
         return SimpleNamespace(header=stamp(START_NS + round(at_s * 1e9)), audio=SimpleNamespace(data=self.sound(at_s)))
@@ -137,8 +183,11 @@ class Seen:
 
     def alarms(self, stream: str, from_s: float = 0.0, to_s: float = float("inf")) -> list[tuple[float, str]]:
         i = 1 + list(KINDS).index(stream)
-        return [(row[0], row[i].name) for row in self.states
-                if from_s <= row[0] < to_s and row[i] not in (StreamState.OK, StreamState.WAITING)]
+        return [
+            (row[0], row[i].name)
+            for row in self.states
+            if from_s <= row[0] < to_s and row[i] not in (StreamState.OK, StreamState.WAITING)
+        ]
 
     def longest_gap_s(self, from_s: float = 0.5) -> float:
         """Of the predictions from ``from_s`` on, when the streams have begun."""
@@ -167,10 +216,14 @@ def run(world: Messages, faults: Sequence[Fault], seconds: float) -> Seen:
 
     held = {one.log_ns: message for one, message in world}
     step(START_NS)
-    for arrival in arrivals((one for one, _ in world), START_NS, TOPICS, FaultInjector(faults, KINDS), lambda one: held[one.log_ns], INFO):
+    for arrival in arrivals(
+        (one for one, _ in world), START_NS, TOPICS, FaultInjector(faults, KINDS), lambda one: held[one.log_ns], INFO
+    ):
         silence(arrival.at_ns)
         try:
-            due = pipeline.observe(arrival.stream, raw_record(arrival.message, arrival.info, arrival.at_ns), arrival.at_ns).due
+            due = pipeline.observe(
+                arrival.stream, raw_record(arrival.message, arrival.info, arrival.at_ns), arrival.at_ns
+            ).due
         except FormatUnknown as error:
             due = pipeline.reject(arrival.stream, str(error), arrival.at_ns).due
         note(arrival.at_ns)

@@ -1,4 +1,5 @@
 """A recording drives the node's own pipeline: what it answers, when, and the same every time."""
+
 import json
 import re
 import subprocess
@@ -14,9 +15,9 @@ import pytest
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
 from aecf_ros.replay.bag.reader import open_bag
-from aecf_ros.replay.scoring.driver import drive, evaluate, read_truth
 from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.report.html import write_comparison
+from aecf_ros.replay.scoring.driver import drive, evaluate, read_truth
 from aecf_ros.replay.scoring.prediction_log import Answer
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
@@ -24,7 +25,10 @@ from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 CHECK = Path(__file__).resolve().parents[3] / "shared" / "check_summary.py"
 MICROPHONE_LOST = Fault(stream="audio", kind="drop", start_s=2, end_s=4)
 CAMERA_LOST = Fault(stream="camera", kind="drop", start_s=6, end_s=8)
-BOTH_LOST = (Fault(stream="audio", kind="drop", start_s=2, end_s=6), Fault(stream="camera", kind="drop", start_s=2, end_s=6))
+BOTH_LOST = (
+    Fault(stream="audio", kind="drop", start_s=2, end_s=6),
+    Fault(stream="camera", kind="drop", start_s=2, end_s=6),
+)
 
 
 def new_pipeline(directory: Path, **config: object) -> Pipeline:
@@ -48,7 +52,9 @@ def test_a_recording_is_answered_as_the_node_would(red_then_blue: Path, tiny_bun
     assert said(answers, 6, 10) == {("camera+audio", "blue")}
     assert len([a for a in answers if 1 <= a.at_s < 9]) == 80  # one for each frame
     assert answers[0].at_s == 0 and answers[0].prediction.subset == "none"
-    assert all(a.latency_s >= 0.004 for a in answers if a.latency_s is not None)  # frames are logged 4 ms after their stamp
+    assert all(
+        a.latency_s >= 0.004 for a in answers if a.latency_s is not None
+    )  # frames are logged 4 ms after their stamp
 
 
 def test_faults_take_away_what_they_name_and_predictions_go_on(red_then_blue: Path, tiny_bundle: Path) -> None:
@@ -74,8 +80,11 @@ def test_two_runs_give_the_same_answers(red_then_blue: Path, tiny_bundle: Path) 
     assert [a.at_s for a in first] == [a.at_s for a in second]
     for a, b in zip(first, second, strict=True):
         assert a.prediction.probabilities.tobytes() == b.prediction.probabilities.tobytes()
-        assert (a.prediction.stamp_ns, a.prediction.modalities, a.prediction.prediction_set) == \
-            (b.prediction.stamp_ns, b.prediction.modalities, b.prediction.prediction_set)
+        assert (a.prediction.stamp_ns, a.prediction.modalities, a.prediction.prediction_set) == (
+            b.prediction.stamp_ns,
+            b.prediction.modalities,
+            b.prediction.prediction_set,
+        )
 
 
 def test_memory_does_not_grow_with_the_recording(new_recording: Callable, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -87,10 +96,14 @@ def test_memory_does_not_grow_with_the_recording(new_recording: Callable, tiny_b
             if at_s > 35 + 40 * len(kept):  # 256 chunks are remembered
                 kept.append(tracemalloc.get_traced_memory()[0])
         tracemalloc.stop()
-    assert len(kept) == 2 and kept[1] - kept[0] < 150_000  # 400 pictures and 400 chunks lie between, which would be half a megabyte
+    assert (
+        len(kept) == 2 and kept[1] - kept[0] < 150_000
+    )  # 400 pictures and 400 chunks lie between, which would be half a megabyte
 
 
-def test_audio_before_its_info_is_rejected_and_recovers(new_recording: Callable, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_audio_before_its_info_is_rejected_and_recovers(
+    new_recording: Callable, tiny_bundle: Path, tmp_path: Path
+) -> None:
     bag = new_recording().scene(0, 4, "red").info(2.0).write(tmp_path / "bag")
     answers = answers_to(bag, tiny_bundle)
     assert said(answers, 0.5, 2) == {("camera", "red")}
@@ -98,7 +111,9 @@ def test_audio_before_its_info_is_rejected_and_recovers(new_recording: Callable,
     assert said(answers, 2.5, 4) == {("camera+audio", "red")}
 
 
-def test_compressed_images_and_sound_without_headers(new_recording: Callable, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_compressed_images_and_sound_without_headers(
+    new_recording: Callable, tiny_bundle: Path, tmp_path: Path
+) -> None:
     recording = new_recording().info(0)
     for i in range(30):
         recording.jpeg(i * 0.1, "green").plain_sound(i * 0.1 + 0.05, "green")
@@ -115,7 +130,9 @@ def test_truth_comes_from_the_label_topic_or_a_csv(red_then_blue: Path, tiny_bun
     with open_bag(red_then_blue) as bag:
         topics = bag.choose_topics(manifest)
         from_topic, from_csv = read_truth(bag, topics, manifest), read_truth(bag, topics, manifest, csv)
-    assert from_topic.changes_s == pytest.approx((0, 5)) and from_topic.classes == (0, 2) and from_topic.settling_s == 0.75
+    assert (
+        from_topic.changes_s == pytest.approx((0, 5)) and from_topic.classes == (0, 2) and from_topic.settling_s == 0.75
+    )
     assert from_csv.classes == (1, None)
 
 
@@ -173,7 +190,9 @@ class _Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action", "poster")]
+        self.links += [
+            value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action", "poster")
+        ]
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -192,7 +211,9 @@ def test_the_report_is_one_self_contained_page_with_its_picture(reports: tuple[P
         assert words in page.text
 
 
-def test_a_run_without_labels_or_faults_is_reported_too(new_recording: Callable, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_run_without_labels_or_faults_is_reported_too(
+    new_recording: Callable, tiny_bundle: Path, tmp_path: Path
+) -> None:
     pipeline = new_pipeline(tiny_bundle)
     recording = new_recording().info(0)
     for i in range(20):

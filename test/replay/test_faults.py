@@ -1,4 +1,5 @@
 """Faults files: what is taken, and how near misses are named."""
+
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,10 @@ def refusal(path: Path) -> str:
 
 def test_a_schedule_is_read_in_its_order(tmp_path: Path) -> None:
     path = written(tmp_path, f"# a comment\n- {GOOD}\n- {{stream: audio, kind: drop, start_s: 0, end_s: 9}}\n")
-    assert load_faults(path, STREAMS) == (Fault(stream="camera", kind="drop", start_s=1, end_s=2.5), Fault(stream="audio", kind="drop", start_s=0, end_s=9))
+    assert load_faults(path, STREAMS) == (
+        Fault(stream="camera", kind="drop", start_s=1, end_s=2.5),
+        Fault(stream="audio", kind="drop", start_s=0, end_s=9),
+    )
 
 
 @pytest.mark.parametrize("text", ["", "# nothing fails\n", "[]"])
@@ -63,21 +67,24 @@ def test_a_file_that_is_not_a_list(tmp_path: Path, text: str, kind: str) -> None
     assert f"holds {kind}" in refusal(written(tmp_path, text))
 
 
-@pytest.mark.parametrize(("entry", "words"), [
-    ("{stream: camera, kind: dorp, start_s: 1, end_s: 2}", ["entry 2", "'dorp'", "did you mean 'drop'?"]),
-    ("{stream: camera, kind: meteorite, start_s: 1, end_s: 2}", ["entry 2", "'meteorite'", "use one of"]),
-    ("{stream: camra, kind: drop, start_s: 1, end_s: 2}", ["entry 2", "'camra'", "did you mean 'camera'?"]),
-    ("{stream: lidar, kind: drop, start_s: 1, end_s: 2}", ["entry 2", "'lidar'", "use one of camera, audio"]),
-    ("{stream: camera, kind: drop, start_s: 2, end_s: 1}", ["entry 2", "2.0 to 1.0 s"]),
-    ("{stream: camera, kind: drop, start_s: 1, end_s: 1}", ["entry 2", "empty"]),
-    ("{stream: camera, kind: drop, start_s: -1, end_s: 1}", ["entry 2", "negative"]),
-    ("{stream: camera, kind: drop, start_s: .nan, end_s: 1}", ["entry 2", "finite"]),
-    ("{stream: camera, kind: drop, start_s: 0, end_s: .inf}", ["entry 2", "end_s", "finite"]),
-    ("{stream: camera, kind: drop, start_s: soon, end_s: 1}", ["entry 2", "start_s"]),
-    ("{stream: camera, kind: drop, start_s: 1}", ["entry 2", "end_s", "required"]),
-    ("{stream: camera, kind: drop, start_s: 1, end_s: 2, untill: 3}", ["entry 2", "untill"]),
-    ("just words", ["entry 2"]),
-])
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("{stream: camera, kind: dorp, start_s: 1, end_s: 2}", ["entry 2", "'dorp'", "did you mean 'drop'?"]),
+        ("{stream: camera, kind: meteorite, start_s: 1, end_s: 2}", ["entry 2", "'meteorite'", "use one of"]),
+        ("{stream: camra, kind: drop, start_s: 1, end_s: 2}", ["entry 2", "'camra'", "did you mean 'camera'?"]),
+        ("{stream: lidar, kind: drop, start_s: 1, end_s: 2}", ["entry 2", "'lidar'", "use one of camera, audio"]),
+        ("{stream: camera, kind: drop, start_s: 2, end_s: 1}", ["entry 2", "2.0 to 1.0 s"]),
+        ("{stream: camera, kind: drop, start_s: 1, end_s: 1}", ["entry 2", "empty"]),
+        ("{stream: camera, kind: drop, start_s: -1, end_s: 1}", ["entry 2", "negative"]),
+        ("{stream: camera, kind: drop, start_s: .nan, end_s: 1}", ["entry 2", "finite"]),
+        ("{stream: camera, kind: drop, start_s: 0, end_s: .inf}", ["entry 2", "end_s", "finite"]),
+        ("{stream: camera, kind: drop, start_s: soon, end_s: 1}", ["entry 2", "start_s"]),
+        ("{stream: camera, kind: drop, start_s: 1}", ["entry 2", "end_s", "required"]),
+        ("{stream: camera, kind: drop, start_s: 1, end_s: 2, untill: 3}", ["entry 2", "untill"]),
+        ("just words", ["entry 2"]),
+    ],
+)
 def test_an_entry_that_does_not_hold_is_named_by_number(tmp_path: Path, entry: str, words: list[str]) -> None:
     line = refusal(written(tmp_path, f"- {GOOD}\n- {entry}\n"))
     assert all(word in line for word in words), line

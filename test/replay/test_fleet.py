@@ -1,4 +1,5 @@
 """Many recordings evaluated together: pooled, kept, and what is broken named."""
+
 import json
 import os
 from collections.abc import Callable
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 
 from aecf_ros.core.metrics.classification import subset_metrics
-from aecf_ros.replay.scoring.batch import Job, run_here
 from aecf_ros.replay.scoring.aggregate import Sums, latency_counts, latency_quantile_ms
+from aecf_ros.replay.scoring.batch import Job, run_here
 from test.command_line import aecf
 
 
@@ -25,7 +26,9 @@ def test_what_is_pooled_are_the_metrics_of_everything_together() -> None:
     due = subset_metrics(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
     floor, due_floor = found.pop("ece_noise_floor"), due.pop("ece_noise_floor")
     assert found == pytest.approx(due) and floor == pytest.approx(due_floor, rel=0.05)
-    assert Sums.from_json(json.loads(json.dumps(Sums.of(*parts[1]).to_json()))).metrics() == Sums.of(*parts[1]).metrics()
+    assert (
+        Sums.from_json(json.loads(json.dumps(Sums.of(*parts[1]).to_json()))).metrics() == Sums.of(*parts[1]).metrics()
+    )
     assert Sums.none().metrics() == {"n": 0}
 
 
@@ -33,7 +36,9 @@ def test_quantiles_of_latencies_are_within_a_hundredth() -> None:
     latencies_s = np.random.default_rng(0).lognormal(-6, 1, 5000)
     counts = [latency_counts(part) for part in np.split(np.append(latencies_s, np.nan)[:5000], 5)]
     for q in (0.0, 0.5, 0.99, 1.0):
-        assert latency_quantile_ms(counts, q) == pytest.approx(1e3 * np.quantile(latencies_s[:5000], q, method="lower"), rel=0.011)
+        assert latency_quantile_ms(counts, q) == pytest.approx(
+            1e3 * np.quantile(latencies_s[:5000], q, method="lower"), rel=0.011
+        )
     assert latency_quantile_ms([], 0.5) == 0.0
 
 
@@ -55,8 +60,15 @@ def test_a_folder_is_evaluated_and_what_is_broken_is_named(fleet: Path, tiny_bun
     done = aecf("evaluate", "--model", tiny_bundle, "--bag", fleet, "--out", tmp_path / "out")
     assert done.exit_code == 1 and "3 evaluated, 0 kept, 1 failed" in done.output and "broken.mcap" in done.output
     summary = summary_of(tmp_path / "out")
-    assert list(summary["fleet"]["failed"]) == ["broken.mcap"] and set(summary["recordings"]) == {"monday/a", "monday/b", "c"}
-    parts = [json.loads((tmp_path / "out" / "recordings" / name / "summary.json").read_text()) for name in summary["recordings"]]
+    assert list(summary["fleet"]["failed"]) == ["broken.mcap"] and set(summary["recordings"]) == {
+        "monday/a",
+        "monday/b",
+        "c",
+    }
+    parts = [
+        json.loads((tmp_path / "out" / "recordings" / name / "summary.json").read_text())
+        for name in summary["recordings"]
+    ]
     assert summary["samples"] == sum(part["samples"] for part in parts) > 0
     assert summary["predictions"] == sum(part["predictions"] for part in parts)
     both = [part["subsets"]["camera+audio"] for part in parts]
@@ -67,7 +79,9 @@ def test_a_folder_is_evaluated_and_what_is_broken_is_named(fleet: Path, tiny_bun
     assert "monday/b" in html and "Failed" in html and 'alt="Reliability' in html
 
 
-def test_what_was_evaluated_is_kept_until_something_changes(fleet: Path, tiny_bundle: Path, tmp_path: Path, new_recording: Callable) -> None:
+def test_what_was_evaluated_is_kept_until_something_changes(
+    fleet: Path, tiny_bundle: Path, tmp_path: Path, new_recording: Callable
+) -> None:
     (fleet / "broken.mcap").unlink()
     words = ("evaluate", "--model", tiny_bundle, "--bag", fleet, "--out", tmp_path / "out")
     assert aecf(*words).exit_code == 0
@@ -109,10 +123,14 @@ class Deadly(Job):
 def test_a_process_that_dies_costs_one_recording(fleet: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     jobs = [Job("c", fleet / "c", tiny_bundle, tmp_path / "c"), Deadly("x", fleet / "x", tiny_bundle, tmp_path / "x")]
     outcomes = {outcome.name: outcome for outcome in run_here(jobs, 2)}
-    assert "died" in outcomes["x"].failed and outcomes["c"].failed == "" and outcomes["c"].result["summary"]["samples"] > 0
+    assert (
+        "died" in outcomes["x"].failed and outcomes["c"].failed == "" and outcomes["c"].result["summary"]["samples"] > 0
+    )
 
 
-def test_ray_gives_what_one_process_gives(fleet: Path, tiny_bundle: Path, tmp_path: Path, ray_on_two_cpus: None) -> None:
+def test_ray_gives_what_one_process_gives(
+    fleet: Path, tiny_bundle: Path, tmp_path: Path, ray_on_two_cpus: None
+) -> None:
     words = ("evaluate", "--model", tiny_bundle, "--bag", fleet)
     assert aecf(*words, "--ray", "--out", tmp_path / "ray").exit_code == 1
     assert aecf(*words, "--out", tmp_path / "one").exit_code == 1
@@ -121,13 +139,31 @@ def test_ray_gives_what_one_process_gives(fleet: Path, tiny_bundle: Path, tmp_pa
     assert found["overall"] == due["overall"] and found["streams"] == due["streams"]
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    (("--sweep", "camera"), "for one recording"), (("--labels", "x.csv"), "NAME.csv"), (("--faults", "nothing.yaml"), "nothing.yaml")])
-def test_what_does_not_go_with_many_is_said(fleet: Path, tiny_bundle: Path, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--sweep", "camera"), "for one recording"),
+        (("--labels", "x.csv"), "NAME.csv"),
+        (("--faults", "nothing.yaml"), "nothing.yaml"),
+    ],
+)
+def test_what_does_not_go_with_many_is_said(
+    fleet: Path, tiny_bundle: Path, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
     done = aecf("evaluate", "--model", tiny_bundle, "--bag", fleet, "--out", tmp_path / "out", *options)
     assert done.exit_code in (1, 2) and words in done.output and not (tmp_path / "out").exists()
 
 
 def test_two_recordings_of_one_name_are_told_apart_or_refused(fleet: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    done = aecf("evaluate", "--model", tiny_bundle, "--bag", fleet / "monday" / "a", "--bag", fleet / "monday", "--out", tmp_path / "out")
+    done = aecf(
+        "evaluate",
+        "--model",
+        tiny_bundle,
+        "--bag",
+        fleet / "monday" / "a",
+        "--bag",
+        fleet / "monday",
+        "--out",
+        tmp_path / "out",
+    )
     assert done.exit_code == 1 and "both called a" in done.output

@@ -1,4 +1,5 @@
 """Two hundred thousand messages that no driver should send: nothing escapes, memory stays where it is."""
+
 import resource
 import tracemalloc
 from types import SimpleNamespace
@@ -6,17 +7,37 @@ from typing import Any
 
 import cv2
 import numpy as np
-from test.replay.simulated import START_NS, FreeBackend, manifest
 
 from aecf_ros.modalities.image.decode import SAMPLE_BYTES
 from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.replay.faults.message_edit import raw_record
 from aecf_ros.runtime.pipeline import Pipeline
+from test.replay.simulated import START_NS, FreeBackend, manifest
 
 MESSAGES = 200_000
 MANY_BYTES = 64 * 2**20
-ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "16UC1", "rgb16", "uyvy", "yuyv", "yuv422", "nv12", "bayer_rggb8", "bayer_gbrg16", "32FC1",
-             "8UC3", "", "jpeg", "\x00", "é" * 300)
+ENCODINGS = (
+    "rgb8",
+    "bgr8",
+    "rgba8",
+    "bgra8",
+    "mono8",
+    "mono16",
+    "16UC1",
+    "rgb16",
+    "uyvy",
+    "yuyv",
+    "yuv422",
+    "nv12",
+    "bayer_rggb8",
+    "bayer_gbrg16",
+    "32FC1",
+    "8UC3",
+    "",
+    "jpeg",
+    "\x00",
+    "é" * 300,
+)
 FORMATS = (*SAMPLE_BYTES, "", "mp3", "S16", "X" * 500)
 SIZES = (0, 1, 2, 3, 5, 8, 48, 64, 65, 1000, 2**16, 2**31, 2**32 - 1)
 STAMPS = (0, 1, START_NS, START_NS + 10**15, 2**63, START_NS - 10**18)
@@ -37,7 +58,7 @@ class Fuzz:
     def data(self, least: int = 0) -> np.ndarray:
         size = least if self.rng.random() < 0.5 else int(self.rng.integers(0, 3000))
         at = int(self.rng.integers(0, len(self._noise) - min(size, 60_000)))
-        return self._noise[at:at + size]
+        return self._noise[at : at + size]
 
     def time(self, now_ns: int) -> Any:
         ns = self.pick(STAMPS) if self.rng.random() < 0.3 else now_ns - int(self.rng.integers(0, 10**8))
@@ -50,19 +71,40 @@ class Fuzz:
             if self.rng.random() < 0.5:
                 data[self.rng.integers(0, len(data), 3)] = self.rng.integers(0, 256, 3)
             if self.rng.random() < 0.3:
-                data = data[:int(self.rng.integers(0, len(data)))]
-            return SimpleNamespace(header=header, format=self.pick(("jpeg", "png", "rgb8; jpeg compressed bgr8", "tiff", "")), data=data)
+                data = data[: int(self.rng.integers(0, len(data)))]
+            return SimpleNamespace(
+                header=header, format=self.pick(("jpeg", "png", "rgb8; jpeg compressed bgr8", "tiff", "")), data=data
+            )
         plausible = self.rng.random() < 0.6
-        height, width = (int(self.rng.integers(1, 12)), int(self.rng.integers(1, 12))) if plausible else (self.pick(SIZES), self.pick(SIZES))
+        height, width = (
+            (int(self.rng.integers(1, 12)), int(self.rng.integers(1, 12)))
+            if plausible
+            else (self.pick(SIZES), self.pick(SIZES))
+        )
         step = width * self.pick((1, 2, 3, 4, 6)) if plausible else self.pick(SIZES)
-        return SimpleNamespace(header=header, height=height, width=width, encoding=self.pick(ENCODINGS), is_bigendian=self.pick((0, 1, 255)), step=step,
-                               data=self.data(height * step if plausible else 0))
+        return SimpleNamespace(
+            header=header,
+            height=height,
+            width=width,
+            encoding=self.pick(ENCODINGS),
+            is_bigendian=self.pick((0, 1, 255)),
+            step=step,
+            data=self.data(height * step if plausible else 0),
+        )
 
     def sound(self, now_ns: int) -> tuple[Any, Any]:
         header = SimpleNamespace(stamp=self.time(now_ns), frame_id=self.pick(("", "camera", "é" * 300)))
-        info = None if self.rng.random() < 0.05 else SimpleNamespace(
-            channels=self.pick((0, 1, 2, 8, 64, 255)), sample_rate=self.pick((0, 1, 8000, 16000, 44100, 48000, 2**32 - 1)), sample_format=self.pick(FORMATS),
-            bitrate=0, coding_format=self.pick(("wave", "wave", "wave", "mp3", "")))
+        info = (
+            None
+            if self.rng.random() < 0.05
+            else SimpleNamespace(
+                channels=self.pick((0, 1, 2, 8, 64, 255)),
+                sample_rate=self.pick((0, 1, 8000, 16000, 44100, 48000, 2**32 - 1)),
+                sample_format=self.pick(FORMATS),
+                bitrate=0,
+                coding_format=self.pick(("wave", "wave", "wave", "mp3", "")),
+            )
+        )
         shape = self.rng.random()
         data = self.data(self.pick((0, 64, 480, 3200)))
         if shape < 0.4:
@@ -70,14 +112,34 @@ class Fuzz:
         if shape < 0.6:
             return SimpleNamespace(data=data), info
         if shape < 0.8:
-            return SimpleNamespace(timestamp=header.stamp, data=data, format=self.pick(("pcm-s16", "opus", "")), sample_rate=self.pick((0, 16000)),
-                                   number_of_channels=self.pick((0, 1, 2))), None
+            return SimpleNamespace(
+                timestamp=header.stamp,
+                data=data,
+                format=self.pick(("pcm-s16", "opus", "")),
+                sample_rate=self.pick((0, 16000)),
+                number_of_channels=self.pick((0, 1, 2)),
+            ), None
         floats = self.rng.normal(0, 1, 40).astype(np.float32)
         floats[self.rng.random(40) < 0.02] = self.pick((np.nan, np.inf, -1e38))
-        arrays = SimpleNamespace(float32_data=floats, int32_data=floats.view(np.int32), int16_data=floats.view(np.int16), int8_data=floats.view(np.int8),
-                                 uint8_data=floats.view(np.uint8))
-        return SimpleNamespace(header=header, audio=SimpleNamespace(audio_data=arrays, info=SimpleNamespace(
-            format=self.pick((1, 2, 8, 16, 32, 0, -5)), channels=self.pick((1, 2, 0, -1)), rate=self.pick((16000, 0, -8000)), chunk=0))), None
+        arrays = SimpleNamespace(
+            float32_data=floats,
+            int32_data=floats.view(np.int32),
+            int16_data=floats.view(np.int16),
+            int8_data=floats.view(np.int8),
+            uint8_data=floats.view(np.uint8),
+        )
+        return SimpleNamespace(
+            header=header,
+            audio=SimpleNamespace(
+                audio_data=arrays,
+                info=SimpleNamespace(
+                    format=self.pick((1, 2, 8, 16, 32, 0, -5)),
+                    channels=self.pick((1, 2, 0, -1)),
+                    rate=self.pick((16000, 0, -8000)),
+                    chunk=0,
+                ),
+            ),
+        ), None
 
 
 def test_whatever_a_message_holds_the_pipeline_goes_on_in_bounded_memory() -> None:
@@ -106,7 +168,9 @@ def test_whatever_a_message_holds_the_pipeline_goes_on_in_bounded_memory() -> No
     grown, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak - before < MANY_BYTES and grown - before < 2**20
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident_kib < 4 * MANY_BYTES / 2**10  # a picture may claim up to 64 million pixels
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident_kib < 4 * MANY_BYTES / 2**10
+    )  # a picture may claim up to 64 million pixels
     assert MESSAGES * 0.3 < rejected < MESSAGES * 0.9 and used > 0  # it was told apart, both ways
 
 
@@ -115,9 +179,19 @@ def test_a_message_that_claims_two_billion_pixels_allocates_nothing() -> None:
     header = SimpleNamespace(stamp=SimpleNamespace(sec=1_700_000_000, nanosec=0), frame_id="")
     jpeg = cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].ravel()
     at = int(np.flatnonzero((jpeg[:-1] == 0xFF) & (jpeg[1:] == 0xC0))[0]) + 5
-    jpeg[at:at + 4] = (0xB5, 0x05, 0xB5, 0x05)  # 46341 x 46341
-    claims = [SimpleNamespace(header=header, height=2**16, width=2**15, encoding="rgb8", is_bigendian=0, step=3 * 2**15, data=np.zeros(300, np.uint8)),
-              SimpleNamespace(header=header, format="jpeg", data=jpeg)]
+    jpeg[at : at + 4] = (0xB5, 0x05, 0xB5, 0x05)  # 46341 x 46341
+    claims = [
+        SimpleNamespace(
+            header=header,
+            height=2**16,
+            width=2**15,
+            encoding="rgb8",
+            is_bigendian=0,
+            step=3 * 2**15,
+            data=np.zeros(300, np.uint8),
+        ),
+        SimpleNamespace(header=header, format="jpeg", data=jpeg),
+    ]
     tracemalloc.start()
     for message in claims:
         seen = pipeline.observe("camera", raw_record(message, None, START_NS), START_NS)

@@ -2,17 +2,18 @@
 
 Rates from end to end of what the defaults are made for: cameras of 5 to 60 Hz, chunks of 10 to 500 ms.
 """
+
 import os
 import random
 from functools import cache
 
 import pytest
-from test.replay.simulated import FRAME_S, KINDS, PERIODS_S, Messages, World, run
 
-from aecf_ros.health.thresholds import DEFAULT_THRESHOLDS
 from aecf_ros.core.types import StreamState as S
+from aecf_ros.health.thresholds import DEFAULT_THRESHOLDS
 from aecf_ros.replay.faults.registry import KINDS as EFFECTS
 from aecf_ros.replay.faults.schedule import Fault
+from test.replay.simulated import FRAME_S, KINDS, PERIODS_S, Messages, World, run
 
 REPETITIONS = 20
 REPETITIONS_AT_OTHER_RATES = int(os.environ.get("AECF_MATRIX_REPETITIONS", "3"))
@@ -26,10 +27,24 @@ PACE_PERIODS = {"rate": 10, "jitter": 16}
 """Of a stream with two fifths of its messages four come in 10 periods, and fewer may be chance; jitter begins with a delay like any other."""
 
 RIGHT = {
-    "drop": {S.STALE, S.DROPPED}, "freeze": {S.FROZEN}, "delay": {S.LATE, S.STALE, S.DROPPED}, "jitter": {S.DEGRADED}, "rate": {S.DEGRADED, S.STALE},
-    "noise": {S.DEGRADED}, "blur": {S.DEGRADED}, "dark": {S.DEGRADED}, "silence": {S.DEGRADED}, "clip": {S.DEGRADED}, "corrupt": {S.REJECTED},
-    "wrong_encoding": {S.REJECTED}, "wrong_size": {S.REJECTED}, "nan": {S.REJECTED}, "clock_jump": {S.CLOCK_FAULT}, "zero_stamp": {S.CLOCK_FAULT},
-    "out_of_order": {S.CLOCK_FAULT}}
+    "drop": {S.STALE, S.DROPPED},
+    "freeze": {S.FROZEN},
+    "delay": {S.LATE, S.STALE, S.DROPPED},
+    "jitter": {S.DEGRADED},
+    "rate": {S.DEGRADED, S.STALE},
+    "noise": {S.DEGRADED},
+    "blur": {S.DEGRADED},
+    "dark": {S.DEGRADED},
+    "silence": {S.DEGRADED},
+    "clip": {S.DEGRADED},
+    "corrupt": {S.REJECTED},
+    "wrong_encoding": {S.REJECTED},
+    "wrong_size": {S.REJECTED},
+    "nan": {S.REJECTED},
+    "clock_jump": {S.CLOCK_FAULT},
+    "zero_stamp": {S.CLOCK_FAULT},
+    "out_of_order": {S.CLOCK_FAULT},
+}
 """What a fault must show as; which of the first two depends on how much of the stream is left."""
 
 
@@ -55,7 +70,9 @@ def cases() -> list[tuple[str, str]]:
 
 def options(kind: str, period_s: float) -> dict[str, float]:
     """Where the greatest severity is another fault: a camera with a tenth of its frames is not slow, it is gone half of the time."""
-    return {"delay": {"delay_s": 1.0}, "jitter": {"jitter_s": max(0.25, 4 * period_s)}, "rate": {"factor": 0.4}}.get(kind, {})
+    return {"delay": {"delay_s": 1.0}, "jitter": {"jitter_s": max(0.25, 4 * period_s)}, "rate": {"factor": 0.4}}.get(
+        kind, {}
+    )
 
 
 @cache
@@ -76,15 +93,21 @@ def misses(kind: str, stream: str, periods_s: dict[str, float], repetitions: int
         seen = run(world(seed, tuple(periods_s.items()), seconds), [fault], seconds)
         detected_s, limit_s = seen.first(stream, RIGHT[kind], start_s, end_s), allowed_s(kind, stream, period_s)
         if detected_s is None or detected_s > limit_s:
-            wrong.append(f"seed {seed}: right state after {detected_s}, allowed {limit_s:.3f}; {seen.alarms(stream, start_s, end_s)[:3]}")
+            wrong.append(
+                f"seed {seed}: right state after {detected_s}, allowed {limit_s:.3f}; {seen.alarms(stream, start_s, end_s)[:3]}"
+            )
         others = [alarm for other in periods_s if other != stream for alarm in seen.alarms(other, 0.5)]
         if stray := [*seen.alarms(stream, 0.5, start_s), *others]:
             wrong.append(f"seed {seed}: alarm where nothing was wrong: {stray[:2]}")
-        recovered_s = seen.first(stream, {S.OK, S.DEGRADED, S.LATE} if RIGHT[kind].isdisjoint({S.LATE, S.DEGRADED}) else {S.OK}, end_s + 1e-9)
+        recovered_s = seen.first(
+            stream, {S.OK, S.DEGRADED, S.LATE} if RIGHT[kind].isdisjoint({S.LATE, S.DEGRADED}) else {S.OK}, end_s + 1e-9
+        )
         worn = stream == "audio" and kind in ("noise", "silence", "clip")
         recovery_s = (3 + 1 + JITTER) * period_s + (max(0.0, SHORT_S - period_s) if worn else 0.0)
         if recovered_s is None or recovered_s > recovery_s:
-            wrong.append(f"seed {seed}: recovered after {recovered_s}, allowed {recovery_s:.3f}; {seen.alarms(stream, end_s)[-2:]}")
+            wrong.append(
+                f"seed {seed}: recovered after {recovered_s}, allowed {recovery_s:.3f}; {seen.alarms(stream, end_s)[-2:]}"
+            )
         if stream == "camera" and seen.longest_gap_s() > 2 * period_s:
             wrong.append(f"seed {seed}: gap of {seen.longest_gap_s():.3f} s, two periods are {2 * period_s:.3f}")
     return wrong
@@ -96,8 +119,11 @@ def test_a_fault_is_seen_as_what_it_is_in_time_and_is_over_when_it_is_over(kind:
     assert not wrong, "\n".join(wrong[:12]) + f"\n{len(wrong)} in all"
 
 
-@pytest.mark.parametrize(("kind", "stream", "period_s"), [(*case, period_s) for case in cases() for period_s in OTHER_PERIODS_S[case[1]]],
-                         ids=lambda v: v if isinstance(v, str) else f"{v:.3g}")
+@pytest.mark.parametrize(
+    ("kind", "stream", "period_s"),
+    [(*case, period_s) for case in cases() for period_s in OTHER_PERIODS_S[case[1]]],
+    ids=lambda v: v if isinstance(v, str) else f"{v:.3g}",
+)
 def test_so_it_is_for_slow_and_fast_streams(kind: str, stream: str, period_s: float) -> None:
     wrong = misses(kind, stream, {stream: period_s}, REPETITIONS_AT_OTHER_RATES)
     assert not wrong, "\n".join(wrong[:12]) + f"\n{len(wrong)} in all"

@@ -1,4 +1,5 @@
 """From answers to summary.json, by hand."""
+
 import json
 import math
 
@@ -8,9 +9,9 @@ import pytest
 from aecf_ros.core.bundle import Manifest, load_manifest
 from aecf_ros.core.types import ModalityReport, Prediction, StreamState
 from aecf_ros.replay.faults.schedule import Fault
-from aecf_ros.replay.scoring.score import summarize
-from aecf_ros.replay.scoring.prediction_log import Answer
 from aecf_ros.replay.scoring.ground_truth import Truth, truth_from_labels
+from aecf_ros.replay.scoring.prediction_log import Answer
+from aecf_ros.replay.scoring.score import summarize
 
 LABELS = ["red", "green", "blue"]
 OK, STALE, DROPPED, WAITING = StreamState.OK, StreamState.STALE, StreamState.DROPPED, StreamState.WAITING
@@ -21,15 +22,40 @@ def manifest(tiny_bundle: object) -> Manifest:
     return load_manifest(tiny_bundle)
 
 
-def answer(at_s: float, probabilities: list[float], states: tuple[StreamState, StreamState] = (OK, OK), sets: tuple[str, ...] | None = None,
-           alone: tuple[float, float] = (0.5, 0.5), latency_s: float | None = None) -> Answer:
+def answer(
+    at_s: float,
+    probabilities: list[float],
+    states: tuple[StreamState, StreamState] = (OK, OK),
+    sets: tuple[str, ...] | None = None,
+    alone: tuple[float, float] = (0.5, 0.5),
+    latency_s: float | None = None,
+) -> Answer:
     """An answer of camera and audio in these states; each one alone has the confidence ``alone``."""
     best = int(np.argmax(probabilities))
     used = [s.feeds_fusion for s in states]
-    reports = tuple(ModalityReport(name, state, u, u / max(1, sum(used)), 0, LABELS[best] if u else "", c if u else 0.0)
-                    for name, state, u, c in zip(("camera", "audio"), states, used, alone, strict=True))
-    return Answer(at_s, Prediction(0, "tiny", LABELS[best], best, max(probabilities), np.array(probabilities, np.float32),
-                                   (LABELS[best],) if sets is None else sets, 0.9, 0.0, 0.0, not any(used), "", reports), latency_s)
+    reports = tuple(
+        ModalityReport(name, state, u, u / max(1, sum(used)), 0, LABELS[best] if u else "", c if u else 0.0)
+        for name, state, u, c in zip(("camera", "audio"), states, used, alone, strict=True)
+    )
+    return Answer(
+        at_s,
+        Prediction(
+            0,
+            "tiny",
+            LABELS[best],
+            best,
+            max(probabilities),
+            np.array(probabilities, np.float32),
+            (LABELS[best],) if sets is None else sets,
+            0.9,
+            0.0,
+            0.0,
+            not any(used),
+            "",
+            reports,
+        ),
+        latency_s,
+    )
 
 
 def test_answers_are_scored_by_what_fed_them_and_apart_while_the_label_settles(manifest: Manifest) -> None:
@@ -37,14 +63,21 @@ def test_answers_are_scored_by_what_fed_them_and_apart_while_the_label_settles(m
     red, blue = [0.8, 0.1, 0.1], [0.1, 0.3, 0.6]
     answers = [
         answer(0.5, blue),  # settling, wrong
-        answer(1.0, red), answer(2.0, blue),  # both: right, wrong
+        answer(1.0, red),
+        answer(2.0, blue),  # both: right, wrong
         answer(3.0, red, (OK, STALE)),  # camera: right
         answer(4.0, [1 / 3] * 3, (DROPPED, STALE), sets=tuple(LABELS)),  # none: argmax is red, right
         answer(10.2, red),  # settling, wrong
-        answer(11.0, blue, (DROPPED, OK))]  # audio: right
+        answer(11.0, blue, (DROPPED, OK)),
+    ]  # audio: right
     summary = summarize(answers, truth, (), manifest, 12.0, 100.0)
     assert summary["model"] == "tiny" and summary["predictions"] == 7 and summary["samples"] == 5
-    assert {name: m["n"] for name, m in summary["subsets"].items()} == {"camera+audio": 2, "camera": 1, "audio": 1, "none": 1}
+    assert {name: m["n"] for name, m in summary["subsets"].items()} == {
+        "camera+audio": 2,
+        "camera": 1,
+        "audio": 1,
+        "none": 1,
+    }
     both = summary["subsets"]["camera+audio"]
     assert both["accuracy"] == 0.5
     assert both["nll"] == pytest.approx((-math.log(0.8) - math.log(0.1)) / 2, rel=1e-5)
@@ -74,7 +107,13 @@ def test_without_truth_there_are_states_and_latencies_and_no_metrics(manifest: M
 
 def test_seconds_in_a_state_last_until_the_next_answer(manifest: Manifest) -> None:
     p = [1.0, 0.0, 0.0]
-    answers = [answer(0, p, (WAITING, WAITING)), answer(1, p, (OK, WAITING)), answer(3.5, p, (STALE, OK)), answer(4, p, (DROPPED, OK)), answer(9, p)]
+    answers = [
+        answer(0, p, (WAITING, WAITING)),
+        answer(1, p, (OK, WAITING)),
+        answer(3.5, p, (STALE, OK)),
+        answer(4, p, (DROPPED, OK)),
+        answer(9, p),
+    ]
     streams = summarize(answers, None, (), manifest, 10, 1)["streams"]
     assert streams["camera"]["seconds_in_state"] == {"WAITING": 1, "OK": 3.5, "STALE": 0.5, "DROPPED": 5}
     assert streams["audio"]["seconds_in_state"] == {"WAITING": 3.5, "OK": 6.5}
@@ -94,28 +133,65 @@ def test_the_longest_gap_counts_from_the_start_to_the_end_of_the_recording(manif
 
 def test_a_fault_is_detected_and_recovered_from_when_the_published_state_says_so(manifest: Manifest) -> None:
     p = [1.0, 0.0, 0.0]
-    states = [(0, OK), (2.9, OK), (3.1, OK), (3.35, STALE), (4.0, DROPPED), (5.9, DROPPED), (6.2, DROPPED), (6.3, OK), (8, OK)]
+    states = [
+        (0, OK),
+        (2.9, OK),
+        (3.1, OK),
+        (3.35, STALE),
+        (4.0, DROPPED),
+        (5.9, DROPPED),
+        (6.2, DROPPED),
+        (6.3, OK),
+        (8, OK),
+    ]
     answers = [answer(t, p, (OK, s)) for t, s in states]
     fault = Fault(stream="audio", kind="drop", start_s=3, end_s=6)
     streams = summarize(answers, None, (fault,), manifest, 9, 1)["streams"]
     assert streams["camera"]["faults"] == []
-    assert streams["audio"]["faults"] == [{
-        "kind": "drop", "start_s": 3, "end_s": 6, "detected_after_s": pytest.approx(0.35), "recovered_after_s": pytest.approx(0.3), "already": False,
-        "states": ["OK", "STALE", "DROPPED"], "severity": 5, "options": {}}]
+    assert streams["audio"]["faults"] == [
+        {
+            "kind": "drop",
+            "start_s": 3,
+            "end_s": 6,
+            "detected_after_s": pytest.approx(0.35),
+            "recovered_after_s": pytest.approx(0.3),
+            "already": False,
+            "states": ["OK", "STALE", "DROPPED"],
+            "severity": 5,
+            "options": {},
+        }
+    ]
 
 
 def test_a_fault_that_never_showed_or_never_ended_says_none(manifest: Manifest) -> None:
     p = [1.0, 0.0, 0.0]
-    unseen = summarize([answer(t, p) for t in range(10)], None, (Fault(stream="camera", kind="drop", start_s=3, end_s=3.1),), manifest, 10, 1)
+    unseen = summarize(
+        [answer(t, p) for t in range(10)],
+        None,
+        (Fault(stream="camera", kind="drop", start_s=3, end_s=3.1),),
+        manifest,
+        10,
+        1,
+    )
     assert unseen["streams"]["camera"]["faults"][0]["detected_after_s"] is None
-    forever = summarize([answer(t, p, (OK if t < 4 else DROPPED, OK)) for t in range(10)], None,
-                        (Fault(stream="camera", kind="drop", start_s=3, end_s=6),), manifest, 10, 1)
+    forever = summarize(
+        [answer(t, p, (OK if t < 4 else DROPPED, OK)) for t in range(10)],
+        None,
+        (Fault(stream="camera", kind="drop", start_s=3, end_s=6),),
+        manifest,
+        10,
+        1,
+    )
     assert forever["streams"]["camera"]["faults"][0]["recovered_after_s"] is None
     assert forever["streams"]["camera"]["faults"][0]["detected_after_s"] == 1
 
 
 def test_monotonicity_compares_each_alone_with_both(manifest: Manifest) -> None:
-    answers = [answer(0, [0.9, 0.1, 0], alone=(0.5, 0.95)), answer(1, [0.9, 0.1, 0], alone=(0.5, 0.6)), answer(2, [0.2, 0.8, 0], (OK, DROPPED), alone=(0.9, 0))]
+    answers = [
+        answer(0, [0.9, 0.1, 0], alone=(0.5, 0.95)),
+        answer(1, [0.9, 0.1, 0], alone=(0.5, 0.6)),
+        answer(2, [0.2, 0.8, 0], (OK, DROPPED), alone=(0.9, 0)),
+    ]
     assert summarize(answers, None, (), manifest, 3, 1)["monotonicity"] == {"violation_rate": 0.25, "pairs": 4}
 
 
@@ -136,22 +212,35 @@ def test_a_stream_that_was_bad_already_has_no_delay_of_detection(manifest: Manif
     p = [1.0, 0.0, 0.0]
     states = [(0, OK), (2, DROPPED), (3.5, DROPPED), (6.5, OK)]
     fault = Fault(stream="audio", kind="drop", start_s=3, end_s=6)
-    (found,) = summarize([answer(t, p, (OK, s)) for t, s in states], None, (fault,), manifest, 9, 1)["streams"]["audio"]["faults"]
+    (found,) = summarize([answer(t, p, (OK, s)) for t, s in states], None, (fault,), manifest, 9, 1)["streams"][
+        "audio"
+    ]["faults"]
     assert found["already"] and found["detected_after_s"] is None and found["recovered_after_s"] == 0.5
 
 
 def test_what_never_showed_was_never_recovered_from(manifest: Manifest) -> None:
     fault = Fault(stream="audio", kind="jitter", start_s=3, end_s=6)
-    (found,) = summarize([answer(t, [1.0, 0, 0]) for t in range(9)], None, (fault,), manifest, 9, 1)["streams"]["audio"]["faults"]
+    (found,) = summarize([answer(t, [1.0, 0, 0]) for t in range(9)], None, (fault,), manifest, 9, 1)["streams"][
+        "audio"
+    ]["faults"]
     assert found["detected_after_s"] is None and found["recovered_after_s"] is None and not found["already"]
 
 
 def test_an_alarm_is_false_where_no_fault_explains_it(manifest: Manifest) -> None:
     states = [(0, WAITING), (1, OK), (2, DROPPED), (4, OK), (5, STALE), (6, OK), (15, STALE), (16, DROPPED), (17, OK)]
     fault = Fault(stream="audio", kind="drop", start_s=1.5, end_s=3.5)
-    streams = summarize([answer(t, [1.0, 0, 0], (OK, s)) for t, s in states], None, (fault,), manifest, 20, 1)["streams"]
-    assert streams["audio"]["false_alarms"] == 1 and streams["camera"]["false_alarms"] == 0  # that of second 15; second 5 is excused
+    streams = summarize([answer(t, [1.0, 0, 0], (OK, s)) for t, s in states], None, (fault,), manifest, 20, 1)[
+        "streams"
+    ]
+    assert (
+        streams["audio"]["false_alarms"] == 1 and streams["camera"]["false_alarms"] == 0
+    )  # that of second 15; second 5 is excused
 
 
 def test_without_frames_the_latency_says_so(manifest: Manifest) -> None:
-    assert summarize([answer(0, [1.0, 0, 0])], None, (), manifest, 2, 1)["latency_ms"] == {"p50": 0.0, "p99": 0.0, "max": 0.0, "frames": 0}
+    assert summarize([answer(0, [1.0, 0, 0])], None, (), manifest, 2, 1)["latency_ms"] == {
+        "p50": 0.0,
+        "p99": 0.0,
+        "max": 0.0,
+        "frames": 0,
+    }

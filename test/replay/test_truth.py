@@ -1,4 +1,5 @@
 """What was true when: labels, their changes and the settling after them."""
+
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,9 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_a_csv_with_and_without_a_header(tmp_path: Path) -> None:
     due = [(0.5, "red"), (2.0, ""), (3.0, "blue"), (4.5, "")]
     assert read_label_file(written(tmp_path, "start_s,end_s,label\n0.5,2,red\n3,4.5,blue\n"), LABELS) == due
-    assert read_label_file(written(tmp_path, "\ufeffstart_s,end_s,label\n0.5,2,red\n3,4.5,blue\n"), LABELS) == due  # as spreadsheets write it
+    assert (
+        read_label_file(written(tmp_path, "\ufeffstart_s,end_s,label\n0.5,2,red\n3,4.5,blue\n"), LABELS) == due
+    )  # as spreadsheets write it
     assert read_label_file(written(tmp_path, "0.5,2,red\r\n\r\n3,4.5, blue \r\n"), LABELS) == due
 
 
@@ -55,9 +58,18 @@ def test_spans_that_touch_change_the_label_without_a_pause(tmp_path: Path) -> No
     assert truth_from_labels(named, LABELS, 0.5).changes_s == (0, 2, 4)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("0,2\n", "line 1"), ("0,2,red\nsoon,3,red\n", "line 2"), ("0,2,mauve\n", "'mauve'"), ("2,1,red\n", "not empty"), ("0,3,red\n2,4,blue\n", "in order"),
-    ("5,6,red\n2,4,blue\n", "line 2"), ("1,1,red\n", "line 1")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0,2\n", "line 1"),
+        ("0,2,red\nsoon,3,red\n", "line 2"),
+        ("0,2,mauve\n", "'mauve'"),
+        ("2,1,red\n", "not empty"),
+        ("0,3,red\n2,4,blue\n", "in order"),
+        ("5,6,red\n2,4,blue\n", "line 2"),
+        ("1,1,red\n", "line 1"),
+    ],
+)
 def test_a_line_that_does_not_hold(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(LabelError, match=words):
         read_label_file(written(tmp_path, text), LABELS)

@@ -1,4 +1,5 @@
 """A topic of vectors in recordings: moments for the trainer, the replay with faults, and both as they are typed."""
+
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,12 @@ from rosbags.typesys import get_types_from_msg
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
+from aecf_ros.replay.bag.probe import find_modalities
 from aecf_ros.replay.bag.reader import open_bag
-from aecf_ros.replay.scoring.driver import evaluate
 from aecf_ros.replay.faults.registry import KINDS
 from aecf_ros.replay.faults.schedule import Fault, FaultError
-from aecf_ros.replay.bag.probe import find_modalities
 from aecf_ros.replay.samples import scan_recording
+from aecf_ros.replay.scoring.driver import evaluate
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 from test.command_line import aecf
@@ -31,7 +32,11 @@ SPAN_S = 5.0
 def told(recording: Any, at_s: float, label: str) -> Any:
     """Three numbers of which that of the label is about 1, on /text."""
     numbers = np.eye(3)[LABELS.index(label)] + recording.noise.normal(0, 0.1, 3)
-    return recording.add(at_s, "/text", recording.make("aecf_msgs/msg/EmbeddingStamped", recording.header(at_s - 0.02), numbers.astype(np.float32)))
+    return recording.add(
+        at_s,
+        "/text",
+        recording.make("aecf_msgs/msg/EmbeddingStamped", recording.header(at_s - 0.02), numbers.astype(np.float32)),
+    )
 
 
 def tell(recording: Any, seconds: float, first: int = 0) -> Any:
@@ -61,11 +66,26 @@ def test_moments_hold_the_newest_vector_and_say_where_it_is_missing(new_recordin
     recording = tell(new_recording(), 20)
     recording.messages = [m for m in recording.messages if not (m[1] == "/text" and 8 <= m[0] < 10)]
     for at_s, value in ((3.05, np.nan), (3.15, 1.0)):
-        recording.add(at_s, "/text", recording.make("aecf_msgs/msg/EmbeddingStamped", recording.header(at_s), np.full(3 if value != 1 else 2, value, np.float32)))
-    unit = scan_recording("told", recording.write(tmp_path / "told"), (TEXT,), {}).unit((TEXT,), CLASSES, 0.5, 0.25, 0.35)
+        recording.add(
+            at_s,
+            "/text",
+            recording.make(
+                "aecf_msgs/msg/EmbeddingStamped",
+                recording.header(at_s),
+                np.full(3 if value != 1 else 2, value, np.float32),
+            ),
+        )
+    unit = scan_recording("told", recording.write(tmp_path / "told"), (TEXT,), {}).unit(
+        (TEXT,), CLASSES, 0.5, 0.25, 0.35
+    )
     batches = list(unit.batches(16))
-    vectors, present = np.concatenate([b.inputs["text"] for b in batches]), np.concatenate([b.present for b in batches])[:, 0]
-    assert vectors.dtype == np.float32 and np.isfinite(vectors).all() and (vectors.argmax(1) == unit.labels[present]).all()
+    vectors, present = (
+        np.concatenate([b.inputs["text"] for b in batches]),
+        np.concatenate([b.present for b in batches])[:, 0],
+    )
+    assert (
+        vectors.dtype == np.float32 and np.isfinite(vectors).all() and (vectors.argmax(1) == unit.labels[present]).all()
+    )
     with open_bag(unit.path) as bag:
         missing_s = (unit.moments_ns[~present] - bag.start_ns) / 1e9
     assert len(missing_s) == 3 and ((missing_s > 8.2) & (missing_s < 10)).all()
@@ -83,14 +103,26 @@ def replayed(minute: Path, bundle_of_text: Path, *faults: Fault) -> tuple[set[St
     with open_bag(minute) as bag:
         run = evaluate(bag, Pipeline(bundle.manifest, make_backend("onnxruntime", bundle)), faults)
     at_s = run.track.column("at_s")
-    return {StreamState(s) for s in run.track.column("states")[(at_s > 12) & (at_s < 14), 1].tolist()}, run.summary["overall"]["accuracy"]
+    return {StreamState(s) for s in run.track.column("states")[(at_s > 12) & (at_s < 14), 1].tolist()}, run.summary[
+        "overall"
+    ]["accuracy"]
 
 
-@pytest.mark.parametrize(("kind", "due"), [
-    ("drop", {StreamState.DROPPED}), ("freeze", {StreamState.FROZEN}), ("nan", {StreamState.REJECTED}), ("wrong_size", {StreamState.REJECTED}),
-    ("zero_stamp", {StreamState.CLOCK_FAULT}), ("clock_jump", {StreamState.CLOCK_FAULT}), ("noise", {StreamState.OK}),
-])
-def test_faults_of_a_stream_of_vectors_are_seen_for_what_they_are(minute: Path, bundle_of_text: Path, kind: str, due: set[StreamState]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "due"),
+    [
+        ("drop", {StreamState.DROPPED}),
+        ("freeze", {StreamState.FROZEN}),
+        ("nan", {StreamState.REJECTED}),
+        ("wrong_size", {StreamState.REJECTED}),
+        ("zero_stamp", {StreamState.CLOCK_FAULT}),
+        ("clock_jump", {StreamState.CLOCK_FAULT}),
+        ("noise", {StreamState.OK}),
+    ],
+)
+def test_faults_of_a_stream_of_vectors_are_seen_for_what_they_are(
+    minute: Path, bundle_of_text: Path, kind: str, due: set[StreamState]
+) -> None:
     fault = Fault(stream="text", kind=kind, start_s=10, end_s=14)
     found, _ = replayed(minute, bundle_of_text, fault)
     assert found == due
@@ -98,17 +130,35 @@ def test_faults_of_a_stream_of_vectors_are_seen_for_what_they_are(minute: Path, 
 
 def test_every_fault_that_a_vector_can_have_leaves_a_replay_that_answers(minute: Path, bundle_of_text: Path) -> None:
     fitting = [name for name, kind in KINDS.items() if "vector" in kind.streams]
-    assert fitting == ["drop", "freeze", "delay", "jitter", "rate", "noise", "wrong_size", "nan", "clock_jump", "zero_stamp", "out_of_order"]
+    assert fitting == [
+        "drop",
+        "freeze",
+        "delay",
+        "jitter",
+        "rate",
+        "noise",
+        "wrong_size",
+        "nan",
+        "clock_jump",
+        "zero_stamp",
+        "out_of_order",
+    ]
     for kind in fitting:
-        assert replayed(minute, bundle_of_text, Fault(stream="text", kind=kind, start_s=5, end_s=25, severity=3))[1] > 0.9, kind
+        assert (
+            replayed(minute, bundle_of_text, Fault(stream="text", kind=kind, start_s=5, end_s=25, severity=3))[1] > 0.9
+        ), kind
 
 
 def test_a_fault_that_makes_no_sense_is_refused_in_a_line() -> None:
-    with pytest.raises(FaultError, match="'blur' cannot act on 'text', which carries vector; use one of drop, freeze, delay, "):
+    with pytest.raises(
+        FaultError, match="'blur' cannot act on 'text', which carries vector; use one of drop, freeze, delay, "
+    ):
         Fault(stream="text", kind="blur", start_s=0, end_s=1).check_stream("vector")
 
 
-def test_recordings_with_a_topic_of_vectors_are_trained_on_and_evaluated_as_typed(new_recording: Callable, tmp_path: Path) -> None:
+def test_recordings_with_a_topic_of_vectors_are_trained_on_and_evaluated_as_typed(
+    new_recording: Callable, tmp_path: Path
+) -> None:
     pytest.importorskip("torch", reason="torch is not installed: only training needs it")
     from test.conftest import write_image_encoder
     from test.training.test_recorded import QUICK
@@ -116,16 +166,46 @@ def test_recordings_with_a_topic_of_vectors_are_trained_on_and_evaluated_as_type
     for day in range(5):
         tell(new_recording(), 45, day).write(tmp_path / "bags" / f"day{day}")
     write_image_encoder(tmp_path / "camera.onnx")
-    done = aecf("train", "--data", tmp_path / "bags", "--out", tmp_path / "mine", "--run", tmp_path / "run", *QUICK,
-                f"encoders.camera.onnx={tmp_path / 'camera.onnx'}", "encoders.text.vector=3")
+    done = aecf(
+        "train",
+        "--data",
+        tmp_path / "bags",
+        "--out",
+        tmp_path / "mine",
+        "--run",
+        tmp_path / "run",
+        *QUICK,
+        f"encoders.camera.onnx={tmp_path / 'camera.onnx'}",
+        "encoders.text.vector=3",
+    )
     assert done.exit_code == 0, done.output
     manifest = load_bundle(tmp_path / "mine").manifest
     assert [(m.name, m.kind) for m in manifest.modalities] == [("camera", "image"), ("text", "vector")]
     assert manifest.metrics["text"]["accuracy"] > 0.9
     (tmp_path / "faults.yaml").write_text("- {stream: text, kind: nan, start_s: 5, end_s: 20}\n")
-    done = aecf("evaluate", "--model", tmp_path / "mine", "--bag", tmp_path / "bags" / "day0", "--faults", tmp_path / "faults.yaml", "--out", tmp_path / "o")
+    done = aecf(
+        "evaluate",
+        "--model",
+        tmp_path / "mine",
+        "--bag",
+        tmp_path / "bags" / "day0",
+        "--faults",
+        tmp_path / "faults.yaml",
+        "--out",
+        tmp_path / "o",
+    )
     assert done.exit_code == 0 and "text from /text (EmbeddingStamped)" in done.output, done.output
     assert json.loads((tmp_path / "o" / "summary.json").read_text())["overall"]["accuracy"] > 0.9
     (tmp_path / "faults.yaml").write_text("- {stream: text, kind: blur, start_s: 5, end_s: 20}\n")
-    done = aecf("evaluate", "--model", tmp_path / "mine", "--bag", tmp_path / "bags" / "day0", "--faults", tmp_path / "faults.yaml", "--out", tmp_path / "o")
+    done = aecf(
+        "evaluate",
+        "--model",
+        tmp_path / "mine",
+        "--bag",
+        tmp_path / "bags" / "day0",
+        "--faults",
+        tmp_path / "faults.yaml",
+        "--out",
+        tmp_path / "o",
+    )
     assert done.exit_code == 1 and "'blur' cannot act on 'text', which carries vector" in done.output

@@ -1,4 +1,5 @@
 """Backends run what a bundle promises, and refuse in one line what they cannot."""
+
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -67,7 +68,10 @@ def test_what_is_absent_is_not_even_fed(tiny_bundle: Path) -> None:
     backend = make_backend("onnxruntime", load_bundle(tiny_bundle), "cpu")
     nan = np.full(3, np.nan, np.float32)
     red = np.array([1, 0, 0], np.float32)
-    with_nan, without = backend.fuse({"camera": red, "audio": nan}, [True, False]), backend.fuse({"camera": red}, [True, False])
+    with_nan, without = (
+        backend.fuse({"camera": red, "audio": nan}, [True, False]),
+        backend.fuse({"camera": red}, [True, False]),
+    )
     np.testing.assert_array_equal(with_nan.probabilities, without.probabilities)
 
 
@@ -85,15 +89,25 @@ def test_a_device_that_this_machine_lacks_is_named_beside_what_there_is(tiny_bun
     assert "'cuda'" in line and "CPUExecutionProvider" in line and "device: cpu" in line
 
 
-def test_a_provider_that_is_listed_but_falls_back_is_an_error(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_provider_that_is_listed_but_falls_back_is_an_error(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A GPU build of onnxruntime lists CUDA and TensorRT also where their libraries are missing.
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        ort,
+        "get_available_providers",
+        lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
     monkeypatch.setattr(ort, "InferenceSession", _only_on_cpu(ort.InferenceSession))
     assert "fell back to CPUExecutionProvider" in refusal(tiny_bundle, BackendError, device="cuda")
 
 
 def test_auto_goes_on_to_what_works_and_names_it(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ort, "get_available_providers", lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        ort,
+        "get_available_providers",
+        lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
     monkeypatch.setattr(ort, "InferenceSession", _only_on_cpu(ort.InferenceSession))
     backend = make_backend("onnxruntime", load_bundle(tiny_bundle), "auto")
     assert backend.device == "cpu"
@@ -142,9 +156,18 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
             value.name = new
 
 
-@pytest.mark.parametrize(("file", "old"), [("camera_encoder.onnx", "image"), ("camera_encoder.onnx", "embedding"), ("audio_encoder.onnx", "samples"),
-                                           ("head.onnx", "present"), ("head.onnx", "embedding_audio"), ("head.onnx", "gate_weights"),
-                                           ("head.onnx", "abstain_code")])
+@pytest.mark.parametrize(
+    ("file", "old"),
+    [
+        ("camera_encoder.onnx", "image"),
+        ("camera_encoder.onnx", "embedding"),
+        ("audio_encoder.onnx", "samples"),
+        ("head.onnx", "present"),
+        ("head.onnx", "embedding_audio"),
+        ("head.onnx", "gate_weights"),
+        ("head.onnx", "abstain_code"),
+    ],
+)
 def test_a_graph_without_a_promised_name(make_bundle: object, file: str, old: str) -> None:
     bundle = make_bundle()
     rewrite(bundle, file, lambda graph: _rename(graph, old, "renamed"))
@@ -154,7 +177,11 @@ def test_a_graph_without_a_promised_name(make_bundle: object, file: str, old: st
 
 def test_a_head_that_wants_more_than_anybody_feeds(make_bundle: object) -> None:
     bundle = make_bundle()
-    rewrite(bundle, "head.onnx", lambda graph: graph.input.append(onnx.helper.make_tensor_value_info("mood", onnx.TensorProto.FLOAT, ["batch"])))
+    rewrite(
+        bundle,
+        "head.onnx",
+        lambda graph: graph.input.append(onnx.helper.make_tensor_value_info("mood", onnx.TensorProto.FLOAT, ["batch"])),
+    )
     assert "mood" in refusal(bundle)
 
 
@@ -183,7 +210,11 @@ def test_the_shipped_bundle_answers_for_every_subset(shipped_bundle: Path) -> No
     rng = np.random.default_rng(0)
     embeddings = {}
     for m in bundle.manifest.modalities:
-        sample = rng.integers(0, 255, m.input_shape, dtype=np.uint8) if m.kind == "image" else rng.normal(0, 0.1, m.input_shape).astype(np.float32)
+        sample = (
+            rng.integers(0, 255, m.input_shape, dtype=np.uint8)
+            if m.kind == "image"
+            else rng.normal(0, 0.1, m.input_shape).astype(np.float32)
+        )
         embeddings[m.name] = backend.encode(m.name, sample)
         assert embeddings[m.name].shape == (m.embedding_dim,) and np.isfinite(embeddings[m.name]).all()
     for present in product([True, False], repeat=len(embeddings)):
@@ -205,8 +236,10 @@ def test_the_shipped_head_ignores_garbage_where_nothing_is_present(shipped_bundl
     for present in product([True, False], repeat=2):
         outputs = []
         for garbage in (0.0, 1e6, np.nan):
-            feeds = {f"embedding_{m.name}": np.full((1, m.embedding_dim), 0.1 if used else garbage, np.float32)
-                     for m, used in zip(bundle.manifest.modalities, present, strict=True)}
+            feeds = {
+                f"embedding_{m.name}": np.full((1, m.embedding_dim), 0.1 if used else garbage, np.float32)
+                for m, used in zip(bundle.manifest.modalities, present, strict=True)
+            }
             outputs.append(session.run(None, feeds | {"present": np.array([present])}))
         for other in outputs[1:]:
             for ours, theirs in zip(outputs[0], other, strict=True):
@@ -241,13 +274,18 @@ class FailingGpuSession:
 @pytest.fixture
 def failing_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes this onnxruntime one with a GPU, each of whose sessions fails after some runs."""
+
     def install(runs: int) -> None:
         real = ort.InferenceSession
 
         def make(path: str, options: ort.SessionOptions, providers: list[str]) -> object:
             with monkeypatch.context() as inner:
                 inner.setattr(ort, "InferenceSession", real)
-                return real(path, options, providers=providers) if providers == ["CPUExecutionProvider"] else FailingGpuSession(path, options, runs)
+                return (
+                    real(path, options, providers=providers)
+                    if providers == ["CPUExecutionProvider"]
+                    else FailingGpuSession(path, options, runs)
+                )
 
         monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
         monkeypatch.setattr(ort, "InferenceSession", make)
@@ -257,15 +295,21 @@ def failing_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_a_gpu_that_fails_at_run_time_is_given_up_for_the_cpu_and_no_sample_is_lost(tiny_bundle: Path, failing_gpu: object, device: str) -> None:
+def test_a_gpu_that_fails_at_run_time_is_given_up_for_the_cpu_and_no_sample_is_lost(
+    tiny_bundle: Path, failing_gpu: object, device: str
+) -> None:
     failing_gpu(runs=2)
     backend = make_backend("onnxruntime", load_bundle(tiny_bundle), device)
     assert (backend.device, backend.fault) == ("cuda", "")
     for i in range(6):
-        np.testing.assert_allclose(backend.encode("camera", np.full((8, 8, 3), 51 * i, np.uint8)), np.full(3, i / 5), rtol=1e-5)
+        np.testing.assert_allclose(
+            backend.encode("camera", np.full((8, 8, 3), 51 * i, np.uint8)), np.full(3, i / 5), rtol=1e-5
+        )
         assert backend.device == ("cuda" if i < 2 else "cpu")
-    assert backend.fault == ("cuda failed and was given up for the CPU (CUDA failure 719: unspecified launch failure); "
-                             "check the GPU, then call ~/reload_model")
+    assert backend.fault == (
+        "cuda failed and was given up for the CPU (CUDA failure 719: unspecified launch failure); "
+        "check the GPU, then call ~/reload_model"
+    )
 
 
 def test_what_the_cpu_refuses_is_not_hidden(tiny_bundle: Path) -> None:

@@ -1,4 +1,5 @@
 """The pipeline compares what the head says with what the bundle says of training, where both say it."""
+
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from aecf_ros.core.types import NANOSECONDS, RawImage
 from aecf_ros.runtime.backends import HeadOutput, OnnxBackend
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 
-REFERENCE = DriftReference(levels=[0.05, 0.95], distances={"camera": [0.1, 0.9], "audio": [0.1, 0.9]}, confidence={"camera": [0.5, 0.6], "audio": [0.5, 0.6]})
+REFERENCE = DriftReference(
+    levels=[0.05, 0.95],
+    distances={"camera": [0.1, 0.9], "audio": [0.1, 0.9]},
+    confidence={"camera": [0.5, 0.6], "audio": [0.5, 0.6]},
+)
 
 
 class Measuring(OnnxBackend):

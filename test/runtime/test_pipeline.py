@@ -1,4 +1,5 @@
 """Stories of the pipeline: messages arrive or do not, and predictions go on. Times are in seconds; both clocks are one unless told."""
+
 import tracemalloc
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.health.thresholds import AUDIO_THRESHOLDS, StreamThresholds
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState
+from aecf_ros.health.thresholds import AUDIO_THRESHOLDS, StreamThresholds
 from aecf_ros.runtime.backends import HeadOutput, make_backend
 from aecf_ros.runtime.pipeline import WARM_UP_MOST_RUNS, WARM_UP_RUNS, Pipeline, PipelineConfig
 from aecf_ros.runtime.trace import KEPT, Trace
@@ -90,9 +91,15 @@ class Robot:
         """Camera frames at 20 Hz and sound in chunks of 0.1 s, each saying a label; a chunk arrives when it has sounded."""
         events = []
         if camera:
-            events += [(start_s + i * 0.05, "camera", frame(start_s + i * 0.05, camera)) for i in range(round((end_s - start_s) / 0.05))]
+            events += [
+                (start_s + i * 0.05, "camera", frame(start_s + i * 0.05, camera))
+                for i in range(round((end_s - start_s) / 0.05))
+            ]
         if audio:
-            events += [(start_s + i * 0.1 + 0.101, "audio", sound(start_s + i * 0.1, audio)) for i in range(round((end_s - start_s) / 0.1) - 1)]
+            events += [
+                (start_s + i * 0.1 + 0.101, "audio", sound(start_s + i * 0.1, audio))
+                for i in range(round((end_s - start_s) / 0.1) - 1)
+            ]
         for at_s, stream, raw in sorted(events, key=lambda e: e[0]):
             self.tell(at_s, stream, raw)
         self.wait(end_s)
@@ -124,10 +131,15 @@ def test_the_microphone_leads_when_the_camera_is_gone_and_the_camera_takes_over_
     robot.play(0.05, 2, camera="red", audio="red")
     robot.play(2, 5, audio="blue")
     alone = robot.between(3.5, 4.9)
-    assert 14 <= len(alone) <= 29  # one for each chunk of 0.1 s, and between them so that no two camera periods go without
+    assert (
+        14 <= len(alone) <= 29
+    )  # one for each chunk of 0.1 s, and between them so that no two camera periods go without
     assert {p.label for p in alone} == {"blue"} and {p.subset for p in alone} == {"audio"}
     assert {p.modalities[0].state for p in alone} == {StreamState.DROPPED}
-    assert all(p.modalities[0].label == "" and p.modalities[0].confidence == 0 and p.modalities[0].gate_weight == 0 for p in alone)
+    assert all(
+        p.modalities[0].label == "" and p.modalities[0].confidence == 0 and p.modalities[0].gate_weight == 0
+        for p in alone
+    )
     robot.play(5, 7, camera="green", audio="green")
     assert robot.between(5, 5.09)[-1].subset == "audio"  # hysteresis withholds the camera for two frames
     assert len(robot.between(6, 7)) == 20 and robot.last.subset == "camera+audio"
@@ -142,7 +154,9 @@ def test_a_red_camera_and_a_blue_microphone_disagree(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("max_gap_s", [0.05, 0.2, 0.7])
-def test_with_nothing_left_the_prior_goes_on_abstaining_at_most_a_gap_apart(tiny_bundle: Path, max_gap_s: float) -> None:
+def test_with_nothing_left_the_prior_goes_on_abstaining_at_most_a_gap_apart(
+    tiny_bundle: Path, max_gap_s: float
+) -> None:
     robot = Robot(tiny_bundle, max_gap_s=max_gap_s)
     robot.play(0.05, 1, camera="red", audio="red")
     robot.wait(10)
@@ -155,7 +169,9 @@ def test_with_nothing_left_the_prior_goes_on_abstaining_at_most_a_gap_apart(tiny
 
 
 @pytest.mark.parametrize(("stale_after_s", "dropped_after_s"), [(2.01, 4.02), (2.69, 2.69), (10 / 3, 20 / 3)])
-def test_a_loss_is_predicted_with_at_the_moment_it_shows(tiny_bundle: Path, stale_after_s: float, dropped_after_s: float) -> None:
+def test_a_loss_is_predicted_with_at_the_moment_it_shows(
+    tiny_bundle: Path, stale_after_s: float, dropped_after_s: float
+) -> None:
     limits = StreamThresholds(stale_after_s, dropped_after_s)
     robot = Robot(tiny_bundle, thresholds={"camera": limits, "audio": limits}, max_gap_s=100)
     robot.tell(1, "camera", frame(1))
@@ -186,18 +202,27 @@ def test_nothing_is_due_before_the_first_step(tiny_bundle: Path) -> None:
     assert Pipeline(load_bundle(tiny_bundle).manifest, CountingBackend(tiny_bundle)).next_due_ns() is None
 
 
-@pytest.mark.parametrize(("stream", "raw", "words"), [
-    ("camera", RawImage(0, 0, "rgb8", 8, 8, 24, b""), "empty"),
-    ("camera", RawImage(0, 0, "rgb8", 8, 8, 23, bytes(192)), "step"),
-    ("camera", RawImage(0, 0, "bayer_rgbw8", 8, 8, 8, bytes(64)), "bayer_rgbw8"),
-    ("camera", RawImage(0, 0, "jpeg", 0, 0, 0, cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()[:-9]), "truncated"),
-    ("audio", RawAudio(0, 0, "S16LE", 800, 1, bytes(101)), "whole number"),
-    ("audio", RawAudio(0, 0, "S20LE", 800, 1, bytes(100)), "S20LE"),
-    ("audio", RawAudio(0, 0, "S16LE", 0, 1, bytes(100)), "0 Hz"),
-    ("camera", RawAudio(0, 0, "S16LE", 800, 1, bytes(100)), "RawAudio on an image stream"),
-    ("audio", RawImage(0, 0, "rgb8", 8, 8, 24, bytes(192)), "RawImage on an audio stream"),
-])
-def test_a_bad_message_is_counted_and_predictions_go_on(tiny_bundle: Path, stream: str, raw: RawImage | RawAudio, words: str) -> None:
+@pytest.mark.parametrize(
+    ("stream", "raw", "words"),
+    [
+        ("camera", RawImage(0, 0, "rgb8", 8, 8, 24, b""), "empty"),
+        ("camera", RawImage(0, 0, "rgb8", 8, 8, 23, bytes(192)), "step"),
+        ("camera", RawImage(0, 0, "bayer_rgbw8", 8, 8, 8, bytes(64)), "bayer_rgbw8"),
+        (
+            "camera",
+            RawImage(0, 0, "jpeg", 0, 0, 0, cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()[:-9]),
+            "truncated",
+        ),
+        ("audio", RawAudio(0, 0, "S16LE", 800, 1, bytes(101)), "whole number"),
+        ("audio", RawAudio(0, 0, "S20LE", 800, 1, bytes(100)), "S20LE"),
+        ("audio", RawAudio(0, 0, "S16LE", 0, 1, bytes(100)), "0 Hz"),
+        ("camera", RawAudio(0, 0, "S16LE", 800, 1, bytes(100)), "RawAudio on an image stream"),
+        ("audio", RawImage(0, 0, "rgb8", 8, 8, 24, bytes(192)), "RawImage on an audio stream"),
+    ],
+)
+def test_a_bad_message_is_counted_and_predictions_go_on(
+    tiny_bundle: Path, stream: str, raw: RawImage | RawAudio, words: str
+) -> None:
     robot = Robot(tiny_bundle)
     robot.play(0.05, 1, camera="red", audio="red")
     seen = robot.pipeline.observe(stream, raw, ns(1.0))
@@ -287,7 +312,9 @@ def test_the_stamp_without_evidence_is_the_node_time(tiny_bundle: Path) -> None:
 @pytest.mark.parametrize("rate_hz", [800, 8000, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("label", ["red", "green", "blue"])
-def test_sound_of_any_rate_gives_the_tone_at_the_rate_of_the_bundle(tiny_bundle: Path, rate_hz: int, channels: int, label: str) -> None:
+def test_sound_of_any_rate_gives_the_tone_at_the_rate_of_the_bundle(
+    tiny_bundle: Path, rate_hz: int, channels: int, label: str
+) -> None:
     robot = Robot(tiny_bundle)
     for i in range(15):
         robot.tell(1.1 + i * 0.1, "audio", sound(1 + i * 0.1, label, rate_hz=rate_hz, channels=channels))
@@ -367,19 +394,62 @@ stamps = st.one_of(st.integers(0, 3 * NANOSECONDS), st.integers(-(2**31) * NANOS
 
 def _spoil(parts: tuple[bytes, int, bytes, int]) -> bytes:
     whole, at, junk, end = parts
-    return (whole[:at] + junk + whole[at + len(junk):])[:end]
+    return (whole[:at] + junk + whole[at + len(junk) :])[:end]
 
 
-files = st.tuples(st.sampled_from([JPEG, PNG]), st.integers(0, len(JPEG)), st.binary(max_size=4), st.integers(0, 1000)).map(_spoil)
-images = st.builds(RawImage, stamp_ns=stamps, received_ns=stamps, height=uint32, width=uint32, step=uint32, big_endian=st.booleans(),
-                   encoding=st.one_of(st.sampled_from(["rgb8", "bgr8", "rgba8", "bgra8", "mono8", "8UC1", "8UC3", "8UC4", "mono16", "rgb16", "bgr16", "uyvy", "yuyv", "nv12", "nv21", "bayer_rggb8",
-                                                       "bayer_grbg16", "jpeg", "png", "rgb8; jpeg compressed bgr8"]),
-                                      st.text(max_size=10)),
-                   data=st.one_of(files, st.binary(max_size=300), st.just(bytes(5000))))
-sounds = st.builds(RawAudio, stamp_ns=stamps, received_ns=stamps,
-                   sample_format=st.one_of(st.sampled_from(["U8", "S8", "S16LE", "S16BE", "S24LE", "S24BE", "S32LE", "S32BE", "F32LE", "F32BE"]), st.text(max_size=6)),
-                   rate_hz=st.one_of(st.sampled_from([800, 1, 8000, 44_100, 384_000]), uint32), channels=st.one_of(st.integers(1, 3), st.integers(-2, 255)),
-                   data=st.one_of(st.binary(max_size=300), st.just(bytes(4800))), coding=st.sampled_from(["wave", "", "mp3"]))
+files = st.tuples(
+    st.sampled_from([JPEG, PNG]), st.integers(0, len(JPEG)), st.binary(max_size=4), st.integers(0, 1000)
+).map(_spoil)
+images = st.builds(
+    RawImage,
+    stamp_ns=stamps,
+    received_ns=stamps,
+    height=uint32,
+    width=uint32,
+    step=uint32,
+    big_endian=st.booleans(),
+    encoding=st.one_of(
+        st.sampled_from(
+            [
+                "rgb8",
+                "bgr8",
+                "rgba8",
+                "bgra8",
+                "mono8",
+                "8UC1",
+                "8UC3",
+                "8UC4",
+                "mono16",
+                "rgb16",
+                "bgr16",
+                "uyvy",
+                "yuyv",
+                "nv12",
+                "nv21",
+                "bayer_rggb8",
+                "bayer_grbg16",
+                "jpeg",
+                "png",
+                "rgb8; jpeg compressed bgr8",
+            ]
+        ),
+        st.text(max_size=10),
+    ),
+    data=st.one_of(files, st.binary(max_size=300), st.just(bytes(5000))),
+)
+sounds = st.builds(
+    RawAudio,
+    stamp_ns=stamps,
+    received_ns=stamps,
+    sample_format=st.one_of(
+        st.sampled_from(["U8", "S8", "S16LE", "S16BE", "S24LE", "S24BE", "S32LE", "S32BE", "F32LE", "F32BE"]),
+        st.text(max_size=6),
+    ),
+    rate_hz=st.one_of(st.sampled_from([800, 1, 8000, 44_100, 384_000]), uint32),
+    channels=st.one_of(st.integers(1, 3), st.integers(-2, 255)),
+    data=st.one_of(st.binary(max_size=300), st.just(bytes(4800))),
+    coding=st.sampled_from(["wave", "", "mp3"]),
+)
 
 
 @pytest.fixture(scope="module")
@@ -392,7 +462,9 @@ def fuzzed_robot(tiny_bundle: Path) -> Robot:
 
 @settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(raw=st.one_of(images, sounds), crossed=st.integers(0, 30), wait_ns=st.integers(0, NANOSECONDS // 10))
-def test_no_message_whatever_it_holds_raises(fuzzed_robot: Robot, raw: RawImage | RawAudio, crossed: int, wait_ns: int) -> None:
+def test_no_message_whatever_it_holds_raises(
+    fuzzed_robot: Robot, raw: RawImage | RawAudio, crossed: int, wait_ns: int
+) -> None:
     stream = "camera" if isinstance(raw, RawImage) is (crossed > 0) else "audio"
     fuzzed_robot.now_ns += wait_ns
     seen = fuzzed_robot.pipeline.observe(stream, raw, fuzzed_robot.now_ns)
@@ -409,7 +481,9 @@ def test_memory_does_not_grow_with_the_messages(tiny_bundle: Path) -> None:
             side, rate_hz = int(rng.integers(8, 400)), int(rng.choice([800, 8000, 16_000, 48_000]))
             at_s = 1 + i * 0.05 + float(rng.choice([0, 0, 0, 30.0, -30.0]))  # stamps jump now and then
             robot.pipeline.observe("camera", frame(at_s, side=side), ns(1 + i * 0.05))
-            robot.pipeline.observe("audio", sound(at_s, rate_hz=rate_hz, duration_s=float(rng.choice([0.05, 1.0]))), ns(1 + i * 0.05))
+            robot.pipeline.observe(
+                "audio", sound(at_s, rate_hz=rate_hz, duration_s=float(rng.choice([0.05, 1.0]))), ns(1 + i * 0.05)
+            )
             robot.pipeline.observe("camera", RawImage(0, 0, f"unknown{i}", 8, 8, 24, bytes(100_000)), ns(1 + i * 0.05))
             robot.pipeline.step(ns(1 + i * 0.05))
 
@@ -424,7 +498,9 @@ def test_memory_does_not_grow_with_the_messages(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["camera", "audio", "both"])
-def test_no_two_camera_periods_pass_without_a_prediction_whatever_stops_even_with_long_chunks(tiny_bundle: Path, lost: str) -> None:
+def test_no_two_camera_periods_pass_without_a_prediction_whatever_stops_even_with_long_chunks(
+    tiny_bundle: Path, lost: str
+) -> None:
     robot = Robot(tiny_bundle, max_gap_s=0.2)
     events = [(1 + i / 30, "camera", lambda t: frame(t)) for i in range(300)]
     events += [(1.5 + i * 0.5, "audio", lambda t: sound(t - 0.5, duration_s=0.5)) for i in range(20)]
@@ -473,7 +549,9 @@ def test_a_frame_with_a_stamp_that_cannot_be_is_not_evidence(tiny_bundle: Path) 
 
 
 @pytest.mark.parametrize("back_s", [0.3, 5.0])
-def test_a_clock_that_jumps_back_empties_the_window_and_sound_goes_on_in_its_new_time(tiny_bundle: Path, back_s: float) -> None:
+def test_a_clock_that_jumps_back_empties_the_window_and_sound_goes_on_in_its_new_time(
+    tiny_bundle: Path, back_s: float
+) -> None:
     limits = replace(AUDIO_THRESHOLDS, hum_above=0, late_after_s=0)
     robot = Robot(tiny_bundle, thresholds={"audio": limits})
     for i in range(20):
@@ -505,7 +583,9 @@ def test_sound_without_a_header_is_told_by_its_status(tiny_bundle: Path) -> None
     assert robot.pipeline.statuses(ns(1.1))[1].headless and robot.pipeline.statuses(ns(1.1))[1].age_s is None
 
 
-def test_content_is_measured_after_the_prediction_and_the_states_are_the_same_without_being_asked_to_settle(tiny_bundle: Path) -> None:
+def test_content_is_measured_after_the_prediction_and_the_states_are_the_same_without_being_asked_to_settle(
+    tiny_bundle: Path,
+) -> None:
     def states(settles: bool) -> list[tuple[StreamState, ...]]:
         global NOISE
         NOISE = np.random.default_rng(5)
@@ -544,7 +624,9 @@ def test_sound_in_many_small_chunks_is_encoded_once_for_a_frame(tiny_bundle: Pat
         if i % 5 == 0:
             robot.tell(1 + i * 0.01, "camera", frame(1 + i * 0.01))
             robot.pipeline.settle()
-    assert robot.backend.encoded["audio"] <= robot.backend.encoded["camera"] + 30  # the camera leads from its first frames on
+    assert (
+        robot.backend.encoded["audio"] <= robot.backend.encoded["camera"] + 30
+    )  # the camera leads from its first frames on
 
 
 def test_every_stage_is_traced_where_it_runs(tiny_bundle: Path) -> None:
@@ -552,9 +634,22 @@ def test_every_stage_is_traced_where_it_runs(tiny_bundle: Path) -> None:
     robot.play(0.05, 1, camera="red", audio="red")
     robot.pipeline.settle()
     medians = robot.pipeline.trace.medians_ms()
-    assert list(medians) == ["transport camera", "transport audio", "decode camera", "decode audio", "preprocess camera", "preprocess audio",
-                             "encoder camera", "encoder audio", "head", "check camera", "check audio"]
-    assert medians["transport camera"] == 0 and medians["transport audio"] == -100  # stories receive sound when it begins
+    assert list(medians) == [
+        "transport camera",
+        "transport audio",
+        "decode camera",
+        "decode audio",
+        "preprocess camera",
+        "preprocess audio",
+        "encoder camera",
+        "encoder audio",
+        "head",
+        "check camera",
+        "check audio",
+    ]
+    assert (
+        medians["transport camera"] == 0 and medians["transport audio"] == -100
+    )  # stories receive sound when it begins
     assert all(0 < ms < 1000 for stage, ms in medians.items() if not stage.startswith("transport"))
 
 

@@ -1,4 +1,5 @@
 """Work is done in order by one thread; of what waits in a slot, only the newest."""
+
 from __future__ import annotations
 
 import threading
@@ -102,7 +103,10 @@ def test_what_the_work_raises_reaches_the_loop(bench: Bench) -> None:
         bench.submit("more")
 
 
-@pytest.mark.parametrize(("share", "chosen"), [(0.1, "inline"), (WORKER_FROM - 0.01, "inline"), (WORKER_FROM + 0.01, "worker"), (3.0, "worker")])
+@pytest.mark.parametrize(
+    ("share", "chosen"),
+    [(0.1, "inline"), (WORKER_FROM - 0.01, "inline"), (WORKER_FROM + 0.01, "worker"), (3.0, "worker")],
+)
 def test_the_worker_is_chosen_when_inference_nears_the_period_of_the_frames(share: float, chosen: str) -> None:
     assert choose_scheduling("auto", round(share * EXPECTED_PERIOD_NS)) == chosen
     assert choose_scheduling("inline", round(share * EXPECTED_PERIOD_NS)) == "inline"

@@ -1,4 +1,5 @@
 """The torch backend gives what onnxruntime gives, from exported programs, and refuses in one line what it cannot."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -41,7 +42,10 @@ class Tones(nn.Module):
 def bundle(make_bundle: object) -> Path:
     """The tiny bundle with a program beside each encoder."""
     directory = make_bundle()
-    samples = {"camera": (MeanColor(), torch.zeros(1, 8, 8, 3, dtype=torch.uint8)), "audio": (Tones(), torch.zeros(1, 400))}
+    samples = {
+        "camera": (MeanColor(), torch.zeros(1, 8, 8, 3, dtype=torch.uint8)),
+        "audio": (Tones(), torch.zeros(1, 400)),
+    }
     fields = yaml.safe_load((directory / "bundle.yaml").read_text())
     for name, (module, sample) in samples.items():
         file = program_file(f"{name}_encoder.onnx")
@@ -57,14 +61,19 @@ def test_both_backends_give_the_same_embeddings_and_predictions(bundle: Path, ha
     ours, theirs = make_backend("torch", loaded, "cpu", half=half), make_backend("onnxruntime", loaded, "cpu")
     assert ours.device == "cpu"
     for _ in range(3):
-        samples = {"camera": rng.integers(0, 256, (8, 8, 3), np.uint8), "audio": rng.normal(0, 0.3, 400).astype(np.float32)}
+        samples = {
+            "camera": rng.integers(0, 256, (8, 8, 3), np.uint8),
+            "audio": rng.normal(0, 0.3, 400).astype(np.float32),
+        }
         found = {name: ours.encode(name, sample) for name, sample in samples.items()}
         due = {name: theirs.encode(name, sample) for name, sample in samples.items()}
         for name in samples:
             assert found[name].dtype == np.float32 and found[name].shape == (3,)
             np.testing.assert_allclose(found[name], due[name], atol=tolerance)
         if not half:
-            np.testing.assert_allclose(ours.fuse(found, [True, True]).probabilities, theirs.fuse(due, [True, True]).probabilities, atol=1e-4)
+            np.testing.assert_allclose(
+                ours.fuse(found, [True, True]).probabilities, theirs.fuse(due, [True, True]).probabilities, atol=1e-4
+            )
 
 
 def test_an_embedding_is_not_overwritten_by_the_next(bundle: Path) -> None:
@@ -75,7 +84,10 @@ def test_an_embedding_is_not_overwritten_by_the_next(bundle: Path) -> None:
 
 
 def test_a_bundle_without_programs_is_refused(tiny_bundle: Path) -> None:
-    with pytest.raises(BackendError, match="no camera_encoder.pt2, audio_encoder.pt2.*backend: onnxruntime.*programs=true.*frozen ones and vectors have no program"):
+    with pytest.raises(
+        BackendError,
+        match="no camera_encoder.pt2, audio_encoder.pt2.*backend: onnxruntime.*programs=true.*frozen ones and vectors have no program",
+    ):
         make_backend("torch", load_bundle(tiny_bundle), "cpu")
 
 
@@ -104,7 +116,10 @@ def test_cuda_graphs_without_cuda_are_refused(bundle: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("options", [{}, {"half": True}, {"cuda_graphs": True}, {"half": True, "cuda_graphs": True}])
 def test_on_cuda_it_gives_what_the_cpu_gives(bundle: Path, options: dict[str, bool]) -> None:
-    ours, theirs = make_backend("torch", load_bundle(bundle), "cuda", **options), make_backend("onnxruntime", load_bundle(bundle), "cpu")
+    ours, theirs = (
+        make_backend("torch", load_bundle(bundle), "cuda", **options),
+        make_backend("onnxruntime", load_bundle(bundle), "cpu"),
+    )
     for value in (0, 100, 255):
         sample = np.full((8, 8, 3), value, np.uint8)
         np.testing.assert_allclose(ours.encode("camera", sample), theirs.encode("camera", sample), atol=1e-2)

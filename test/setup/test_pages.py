@@ -1,4 +1,5 @@
 """Pages lead where they say: every relative link and its heading are there, and so is every file that docs/contributing.md names."""
+
 from __future__ import annotations
 
 import re
@@ -37,11 +38,20 @@ def test_every_relative_link_and_its_heading_are_there(page: Path) -> None:
 def test_every_file_that_the_page_on_contributing_names_is_there() -> None:
     named = re.findall(r"`((?:[\w.]+/)+[\w.]+\.(?:py|md|yaml|txt))`", CONTRIBUTING.read_text())
     assert len(named) > 20
-    assert [name for name in named if "NAME" not in name and not any((root / name).is_file() for root in (ROOT, ROOT / "aecf_ros"))] == []
+    assert [
+        name
+        for name in named
+        if "NAME" not in name and not any((root / name).is_file() for root in (ROOT, ROOT / "aecf_ros"))
+    ] == []
 
 
 def test_every_mapping_that_the_page_on_contributing_names_is_in_the_code() -> None:
-    code = "\n".join(path.read_text() for folder in ("aecf_ros", "test") for path in (ROOT / folder).rglob("*.py") if path != Path(__file__))
+    code = "\n".join(
+        path.read_text()
+        for folder in ("aecf_ros", "test")
+        for path in (ROOT / folder).rglob("*.py")
+        if path != Path(__file__)
+    )
     named = set(re.findall(r"`(_?[A-Z][A-Z_]{3,})`", CONTRIBUTING.read_text()))
     assert len(named) > 8
     assert {name for name in named if not re.search(rf"\b{name}\b", code)} == set()

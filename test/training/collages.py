@@ -32,7 +32,9 @@ class DigitsInSlots(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (B, SIDE, SLOTS * SIDE, 3) -> float32 (B, 5)."""
-        slots = image[..., 0].float().reshape(-1, SIDE, SLOTS, SIDE).transpose(1, 2).reshape(-1, SLOTS, SIDE * SIDE) / 16.0
+        slots = (
+            image[..., 0].float().reshape(-1, SIDE, SLOTS, SIDE).transpose(1, 2).reshape(-1, SLOTS, SIDE * SIDE) / 16.0
+        )
         return (slots @ self.weight.T + self.bias).amax(1)
 
 
@@ -61,10 +63,20 @@ def write_encoders(folder: Path) -> list[str]:
     few = digits < len(NAMES)
     reader = LogisticRegression(C=0.01, max_iter=200).fit(images[few][::2] / 16.0, digits[few][::2])
     picture = torch.zeros((2, SIDE, SLOTS * SIDE, 3), dtype=torch.uint8)
-    export_onnx(DigitsInSlots(reader.coef_, reader.intercept_).eval(), [picture], ["image"], ["embedding"], folder / "camera.onnx")
-    export_onnx(Tones().eval(), [torch.zeros(2, round(RATE_HZ * WINDOW_S))], ["samples"], ["embedding"], folder / "audio.onnx")
+    export_onnx(
+        DigitsInSlots(reader.coef_, reader.intercept_).eval(),
+        [picture],
+        ["image"],
+        ["embedding"],
+        folder / "camera.onnx",
+    )
+    export_onnx(
+        Tones().eval(), [torch.zeros(2, round(RATE_HZ * WINDOW_S))], ["samples"], ["embedding"], folder / "audio.onnx"
+    )
     model = onnx.load(folder / "audio.onnx")
-    onnx.helper.set_model_props(model, {"aecf.kind": "audio", "aecf.rate_hz": str(RATE_HZ), "aecf.window_s": str(WINDOW_S)})
+    onnx.helper.set_model_props(
+        model, {"aecf.kind": "audio", "aecf.rate_hz": str(RATE_HZ), "aecf.window_s": str(WINDOW_S)}
+    )
     onnx.save(model, folder / "audio.onnx")
     return [f"encoders.{name}.onnx={folder / name}.onnx" for name in ("camera", "audio")]
 

@@ -1,4 +1,5 @@
 """Tables of pictures and sound files, small enough to write for each test."""
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,7 +36,10 @@ def write_rows(path: Path, header: str, rows: Sequence[Sequence[object]]) -> Pat
 def rows_of_files(folder: Path, count: int) -> list[list[str]]:
     """``count`` rows of a picture, a sound and a label, whose files are written."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [[write_picture(folder / f"{i}.png", i), write_sound(folder / f"{i}.wav", i), CLASSES[i % 3]] for i in range(count)]
+    return [
+        [write_picture(folder / f"{i}.png", i), write_sound(folder / f"{i}.wav", i), CLASSES[i % 3]]
+        for i in range(count)
+    ]
 
 
 def write_table(folder: Path, count: int = 15) -> Path:

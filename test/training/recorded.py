@@ -29,7 +29,9 @@ def draw_tone(label: int, rng: np.random.Generator) -> np.ndarray:
     time = np.arange(round(RATE_HZ * WINDOW_S)) / RATE_HZ
     sound = rng.normal(0, 0.2, len(time))
     for tone, hz in enumerate(TONES_HZ):
-        sound += (rng.uniform(0.3, 0.6) if tone == label else rng.uniform(0, 0.35)) * np.sin(2 * np.pi * hz * time + rng.uniform(0, 6))
+        sound += (rng.uniform(0.3, 0.6) if tone == label else rng.uniform(0, 0.35)) * np.sin(
+            2 * np.pi * hz * time + rng.uniform(0, 6)
+        )
     return (sound.clip(-1, 1) * 32767).astype(np.int16)
 
 
@@ -56,7 +58,14 @@ class DrawnUnit:
     def batches(self, size: int) -> Iterator[Batch]:
         for start in range(0, len(self.labels), size):
             labels, present = self.labels[start : start + size], self.present[start : start + size]
-            draws = [[(label, np.random.default_rng([self.seed, start + i, m])) for i, label in enumerate(labels) if present[i, m]] for m in range(2)]
+            draws = [
+                [
+                    (label, np.random.default_rng([self.seed, start + i, m]))
+                    for i, label in enumerate(labels)
+                    if present[i, m]
+                ]
+                for m in range(2)
+            ]
             images, sounds = [draw_color(*of) for of in draws[0]], [draw_tone(*of) for of in draws[1]]
             self.read += len(labels)
             camera = np.array(images, np.uint8).reshape(-1, *CAMERA.sample_shape)
@@ -64,7 +73,9 @@ class DrawnUnit:
             yield Batch({"camera": camera, "audio": audio}, present)
 
 
-def recording(name: str, seed: int, spans: Sequence[tuple[int, int]], absent: Sequence[tuple[int, int]] = ()) -> DrawnUnit:
+def recording(
+    name: str, seed: int, spans: Sequence[tuple[int, int]], absent: Sequence[tuple[int, int]] = ()
+) -> DrawnUnit:
     """``spans`` of (label, moments); the camera is absent in each of ``absent``, (first moment, last but one)."""
     labels = np.concatenate([np.full(count, label) for label, count in spans])
     clusters = np.concatenate([np.full(count, number) for number, (_, count) in enumerate(spans)])
@@ -83,6 +94,7 @@ def recorded_corpus(moments: int = 12, fusion: int = 3, imbalance: int = 1) -> C
     spans = once * 3
     parts = {"fusion": range(fusion), "calibration": [50], "test": [60]}
     units = {
-        part: [recording(f"{part}_{seed}", seed, spans, [(5, 12), (40, 52)]) for seed in seeds] for part, seeds in parts.items()
+        part: [recording(f"{part}_{seed}", seed, spans, [(5, 12), (40, 52)]) for seed in seeds]
+        for part, seeds in parts.items()
     }
     return Corpus("drawn", LABELS, (CAMERA, MICROPHONE), units, paired=True, sources=["drawn by the tests, CC0"])

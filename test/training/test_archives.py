@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from aecf_ros.commands.data import open_corpus
-from aecf_ros.training.run.config import DataConfig
 from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec
-from aecf_ros.training.features.encoder_training import samples_of
 from aecf_ros.training.data.protocols import last_second, windows
+from aecf_ros.training.features.encoder_training import samples_of
+from aecf_ros.training.run.config import DataConfig
 from test.command_line import aecf
 
 CLASSES = ["aircraft", "bird", "dog", "ship"]
@@ -28,9 +28,18 @@ def scenes(tmp_path_factory) -> Path:
     labels = np.arange(12_040) % 4
     split = np.concatenate([np.zeros(12_000, np.uint8), np.ones(40, np.uint8)])
     offsets = np.concatenate([[0], np.cumsum([len(pictures[c]) for c in labels])])
-    np.savez(folder / "scenes_image.npz", jpeg=np.concatenate([pictures[c] for c in labels]), offsets=offsets, labels=labels, split=split, classes=CLASSES)
+    np.savez(
+        folder / "scenes_image.npz",
+        jpeg=np.concatenate([pictures[c] for c in labels]),
+        offsets=offsets,
+        labels=labels,
+        split=split,
+        classes=CLASSES,
+    )
     rng = np.random.default_rng(0)
-    clips = [np.concatenate([rng.integers(-9000, 9000, 16_000), np.zeros(16_000, int)]).astype(np.int16) for _ in range(16)]
+    clips = [
+        np.concatenate([rng.integers(-9000, 9000, 16_000), np.zeros(16_000, int)]).astype(np.int16) for _ in range(16)
+    ]
     np.savez(folder / "scenes_sound.npz", samples=np.concatenate(clips), offsets=np.arange(17) * 32_000, label=np.arange(16) % 4, fold=np.arange(16) // 4 + 1,
              classes=CLASSES)  # fmt: skip
     return folder
@@ -41,21 +50,41 @@ def digits(tmp_path_factory) -> Path:
     """As many pictures as the protocol counts on, each of its label's gray; 50 takes of ten digits by two speakers, 0.25 s of noise each."""
     folder = tmp_path_factory.mktemp("archives")
     labels = (np.arange(68_000) % 10).astype(np.uint8)
-    np.savez_compressed(folder / "mnist.npz", images=np.broadcast_to(20 * labels[:, None, None], (68_000, 28, 28)).astype(np.uint8), labels=labels)
+    np.savez_compressed(
+        folder / "mnist.npz",
+        images=np.broadcast_to(20 * labels[:, None, None], (68_000, 28, 28)).astype(np.uint8),
+        labels=labels,
+    )
     speaker, label, take = (of.ravel() for of in np.meshgrid(np.arange(2), np.arange(10), np.arange(50), indexing="ij"))
     samples = np.random.default_rng(0).integers(-2000, 2000, 2000 * len(take)).astype(np.int16)
-    np.savez(folder / "fsdd.npz", samples=samples, offsets=2000 * np.arange(len(take) + 1), label=label, speaker=speaker, take=take)
+    np.savez(
+        folder / "fsdd.npz",
+        samples=samples,
+        offsets=2000 * np.arange(len(take) + 1),
+        label=label,
+        speaker=speaker,
+        take=take,
+    )
     return folder
 
 
 def sizes(corpus) -> dict[str, dict[str, int]]:
-    return {part: {name: sum(len(u.labels) for u in units if u.modality == name) for name in corpus.names} for part, units in corpus.parts.items()}
+    return {
+        part: {name: sum(len(u.labels) for u in units if u.modality == name) for name in corpus.names}
+        for part, units in corpus.parts.items()
+    }
 
 
 def test_scenes_keep_to_their_protocol(scenes: Path) -> None:
     corpus = open_corpus(scenes)
-    assert list(corpus.labels) == CLASSES and list(corpus.parts) == ["fusion", "calibration", "test"] and not corpus.paired
-    assert sizes(corpus) == {"fusion": {"camera": 3000, "audio": 16}, "calibration": {"camera": 1000, "audio": 8}, "test": {"camera": 40, "audio": 8}}
+    assert (
+        list(corpus.labels) == CLASSES and list(corpus.parts) == ["fusion", "calibration", "test"] and not corpus.paired
+    )
+    assert sizes(corpus) == {
+        "fusion": {"camera": 3000, "audio": 16},
+        "calibration": {"camera": 1000, "audio": 8},
+        "test": {"camera": 40, "audio": 8},
+    }
     clips = [set(u.clusters.tolist()) for units in corpus.parts.values() for u in units if u.modality == "audio"]
     assert clips == [set(range(8)), set(range(8, 12)), set(range(12, 16))]
     for units in corpus.parts.values():
@@ -67,7 +96,10 @@ def test_scenes_keep_to_their_protocol(scenes: Path) -> None:
 def test_digits_have_a_part_for_encoders_and_share_nothing(digits: Path) -> None:
     corpus = open_corpus(digits)
     assert list(corpus.parts) == ["encoders", "fusion", "calibration", "test"] and corpus.labels[3] == "three"
-    assert sizes(corpus)["encoders"] == {"camera": 40_000, "audio": 640} and sizes(corpus)["test"] == {"camera": 8000, "audio": 100}
+    assert sizes(corpus)["encoders"] == {"camera": 40_000, "audio": 640} and sizes(corpus)["test"] == {
+        "camera": 8000,
+        "audio": 100,
+    }
     camera = [u for u in corpus.parts["encoders"] if u.modality == "camera"]
     whole = samples_of(camera)
     assert whole.data.shape == (40_000, 28, 28, 3) and (whole.data[:, 0, 0, 0] == 20 * whole.labels).all()
@@ -78,13 +110,18 @@ def test_digits_have_a_part_for_encoders_and_share_nothing(digits: Path) -> None
 
 
 def test_an_encoder_of_another_size_gets_its_own(scenes: Path) -> None:
-    specs = (ImageSpec(name="camera", kind="image", height=8, width=12), AudioSpec(name="audio", kind="audio", rate_hz=8000, window_s=2.0))
+    specs = (
+        ImageSpec(name="camera", kind="image", height=8, width=12),
+        AudioSpec(name="audio", kind="audio", rate_hz=8000, window_s=2.0),
+    )
     corpus = open_corpus(scenes, specs)
     camera, audio = corpus.parts["test"]
     assert list(corpus.modalities) == list(specs) and camera.digest != open_corpus(scenes).parts["test"][0].digest
     assert next(camera.batches(5)).inputs["camera"].shape == (5, 8, 12, 3)
     sound = next(audio.batches(3)).inputs["audio"]
-    assert sound.shape == (3, 16_000) and sound.dtype == np.int16 and not sound[:, :8000].any() and sound[:, 8000:].any()
+    assert (
+        sound.shape == (3, 16_000) and sound.dtype == np.int16 and not sound[:, :8000].any() and sound[:, 8000:].any()
+    )
     with pytest.raises(DatasetError, match="no modality 'rear' of kind image; it has camera"):
         open_corpus(scenes, (ImageSpec(name="rear", kind="image", height=8, width=8),))
 
@@ -92,7 +129,9 @@ def test_an_encoder_of_another_size_gets_its_own(scenes: Path) -> None:
 def test_which_of_two_is_said_by_the_configuration(scenes: Path, digits: Path, tmp_path: Path) -> None:
     for file in (*scenes.iterdir(), *digits.iterdir()):
         (tmp_path / file.name).symlink_to(file)
-    with pytest.raises(DatasetError, match="holds the archives of digits and scenes; say which with data.protocol=digits"):
+    with pytest.raises(
+        DatasetError, match="holds the archives of digits and scenes; say which with data.protocol=digits"
+    ):
         open_corpus(tmp_path)
     assert open_corpus(tmp_path, config=DataConfig(protocol="scenes")).labels == CLASSES
     with pytest.raises(DatasetError, match="has no mnist.npz and fsdd.npz for data.protocol=digits"):
@@ -124,7 +163,11 @@ def test_a_word_ends_where_its_window_does() -> None:
     assert (last_second(np.linspace(0.1, 0.5, 20_000, dtype=np.float32)) > 0).all()
 
 
-@pytest.mark.skipif(not (SHARED / "mnist.npz").is_file(), reason="the benchmark's archives are not beside the repository")
+@pytest.mark.skipif(
+    not (SHARED / "mnist.npz").is_file(), reason="the benchmark's archives are not beside the repository"
+)
 def test_the_archives_beside_the_repository_are_read() -> None:
     corpus = open_corpus(SHARED, config=DataConfig(protocol="scenes"))
-    assert sizes(corpus)["test"]["camera"] == 2000 and all(len(np.unique(u.labels)) == 4 for units in corpus.parts.values() for u in units)
+    assert sizes(corpus)["test"]["camera"] == 2000 and all(
+        len(np.unique(u.labels)) == 4 for units in corpus.parts.values() for u in units
+    )

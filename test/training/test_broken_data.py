@@ -1,4 +1,5 @@
 """Broken data sets: each ends in one line that says what was found and what to do. What is only partly broken is used, and the loss said."""
+
 import re
 import shutil
 from collections.abc import Callable
@@ -97,11 +98,19 @@ def table_with_a_column_twice(folder: Path) -> Path:
 
 
 def table_with_another_word_for_a_part(folder: Path) -> Path:
-    return write_rows(folder / "table.csv", "image,sound,label,split", [[*row, "holdout" if i == 7 else "train"] for i, row in enumerate(rows_of_files(folder, 9))])
+    return write_rows(
+        folder / "table.csv",
+        "image,sound,label,split",
+        [[*row, "holdout" if i == 7 else "train"] for i, row in enumerate(rows_of_files(folder, 9))],
+    )
 
 
 def table_without_calibration(folder: Path) -> Path:
-    return write_rows(folder / "table.csv", "image,sound,label,split", [[*row, "test" if i > 5 else "train"] for i, row in enumerate(rows_of_files(folder, 9))])
+    return write_rows(
+        folder / "table.csv",
+        "image,sound,label,split",
+        [[*row, "test" if i > 5 else "train"] for i, row in enumerate(rows_of_files(folder, 9))],
+    )
 
 
 def pictures_unreadable(folder: Path) -> Path:
@@ -126,7 +135,9 @@ def sounds_empty(folder: Path) -> Path:
 
 
 def one_class(folder: Path) -> Path:
-    return write_rows(folder / "table.csv", "image,sound,label", [[*row[:2], "low"] for row in rows_of_files(folder, 9)])
+    return write_rows(
+        folder / "table.csv", "image,sound,label", [[*row[:2], "low"] for row in rows_of_files(folder, 9)]
+    )
 
 
 def two_rows(folder: Path) -> Path:
@@ -138,18 +149,32 @@ def parts(count: int) -> list[str]:
 
 
 def recording_in_two_parts(folder: Path) -> Path:
-    return write_rows(folder / "table.csv", "image,sound,label,split,recording",
-                      [[*row, part, "monday" if i in (1, 5) else i] for i, (row, part) in enumerate(zip(rows_of_files(folder, 9), parts(9), strict=True))])
+    return write_rows(
+        folder / "table.csv",
+        "image,sound,label,split,recording",
+        [
+            [*row, part, "monday" if i in (1, 5) else i]
+            for i, (row, part) in enumerate(zip(rows_of_files(folder, 9), parts(9), strict=True))
+        ],
+    )
 
 
 def file_in_two_parts(folder: Path) -> Path:
     rows = rows_of_files(folder, 9)
     rows[8][0] = rows[2][0]
-    return write_rows(folder / "table.csv", "image,sound,label,split", [[*row, part] for row, part in zip(rows, parts(9), strict=True)])
+    return write_rows(
+        folder / "table.csv",
+        "image,sound,label,split",
+        [[*row, part] for row, part in zip(rows, parts(9), strict=True)],
+    )
 
 
 def content_in_two_parts(folder: Path) -> Path:
-    table = write_rows(folder / "table.csv", "image,sound,label,split", [[*row, part] for row, part in zip(rows_of_files(folder, 9), parts(9), strict=True)])
+    table = write_rows(
+        folder / "table.csv",
+        "image,sound,label,split",
+        [[*row, part] for row, part in zip(rows_of_files(folder, 9), parts(9), strict=True)],
+    )
     shutil.copy(folder / "2.wav", folder / "8.wav")
     return table
 
@@ -173,13 +198,22 @@ TABLES: list[tuple[Callable[[Path], Path], str]] = [
     (table_with_another_word_for_a_part, r"line 9: 'holdout' is no part; write fusion, calibration, test"),
     (table_without_calibration, r"the part 'calibration' is given nothing; .* give some of the data to it"),
     (pictures_unreadable, r"none of the first pictures of 'image' can be read"),
-    (pictures_elsewhere, r"4 of 15 files of 'image' are not there, the first in line 2: 0\.png; paths count from the table's folder"),
+    (
+        pictures_elsewhere,
+        r"4 of 15 files of 'image' are not there, the first in line 2: 0\.png; paths count from the table's folder",
+    ),
     (sounds_empty, r"none of the first sounds of 'sound' can be read"),
     (one_class, r"only 'low' is labelled; two classes at least"),
     (two_rows, r"too few recordings to split: 2 with labelled moments leave none for the part 'calibration'"),
-    (recording_in_two_parts, r"lines 3 \(fusion\) and 7 \(calibration\) are of the recording 'monday': in two parts that is leakage"),
+    (
+        recording_in_two_parts,
+        r"lines 3 \(fusion\) and 7 \(calibration\) are of the recording 'monday': in two parts that is leakage",
+    ),
     (file_in_two_parts, r"lines 4 \(fusion\) and 10 \(test\) both have 2\.png: in two parts that is leakage"),
-    (content_in_two_parts, r"lines 4 \(fusion\) and 10 \(test\) hold the same \(2\.wav and 8\.wav\): in two parts that is leakage"),
+    (
+        content_in_two_parts,
+        r"lines 4 \(fusion\) and 10 \(test\) hold the same \(2\.wav and 8\.wav\): in two parts that is leakage",
+    ),
     (parquet_of_text, r"table\.parquet: not Parquet \(.*\); write the table again"),
 ]
 
@@ -257,7 +291,9 @@ def wrong_type(folder: Path, drives: Path) -> list[str]:
 def two_cameras(folder: Path, drives: Path) -> list[str]:
     copied(drives, folder, 2)
     recording = Recording().info(0).scene(0, 2, "red")
-    recording.messages = [(at, "/left" if topic == "/camera/image" else topic, m) for at, topic, m in recording.messages]
+    recording.messages = [
+        (at, "/left" if topic == "/camera/image" else topic, m) for at, topic, m in recording.messages
+    ]
     recording.image(0.5, "red", "/right").write(folder / "drive7")
     return []
 
@@ -291,19 +327,40 @@ def not_a_recording(folder: Path, drives: Path) -> list[str]:
 
 
 RECORDINGS: list[tuple[Callable[[Path, Path], list[str]], str]] = [
-    (unlabelled, r"no labels: no topic of type std_msgs/msg/String .* write one, or name the topic with data\.topics\.label"),
-    (misspelt, r"the label 'read' is not in data\.labels: did you mean 'red'\? correct it, or name it in data\.nothing"),
+    (
+        unlabelled,
+        r"no labels: no topic of type std_msgs/msg/String .* write one, or name the topic with data\.topics\.label",
+    ),
+    (
+        misspelt,
+        r"the label 'read' is not in data\.labels: did you mean 'red'\? correct it, or name it in data\.nothing",
+    ),
     (csv_out_of_order, r"drive3\.csv: line 3: spans must be in order"),
     (csv_in_unix_time, r"drive3\.csv: no span begins in the 6\.0 s of drive3; count seconds from its first message"),
     (spans_too_short, r"no labelled span lasts longer than the settling .* label longer, or lower data\.settle_s"),
-    (too_few, r"too few recordings to split: 2 with labelled moments leave none for the part 'test'; parts share no recording"),
+    (
+        too_few,
+        r"too few recordings to split: 2 with labelled moments leave none for the part 'test'; parts share no recording",
+    ),
     (copy_under_another_name, r"monday/run holds the same as .*drive0: in two parts a copy is leakage"),
-    (no_microphone, r"no recording has a topic for 'audio' \(audio\); name one with data\.topics\.audio=/\.\.\., .* holds /audio \("),
-    (sound_undescribed, r"nothing says how to read the sound of 'audio': drive0 has /audio without an AudioInfo; say it with data\.audio_format=S16LE"),
+    (
+        no_microphone,
+        r"no recording has a topic for 'audio' \(audio\); name one with data\.topics\.audio=/\.\.\., .* holds /audio \(",
+    ),
+    (
+        sound_undescribed,
+        r"nothing says how to read the sound of 'audio': drive0 has /audio without an AudioInfo; say it with data\.audio_format=S16LE",
+    ),
     (sound_format_unknown, r"audio format 'MP3' is not known; use one of U8, S8, S16LE"),
     (wrong_type, r"/label is std_msgs/msg/String, and 'camera' takes sensor_msgs/msg/CompressedImage or"),
-    (two_cameras, r"drive7: modality 'camera': several topics fit \(/left, /right\); name one with data\.topics\.camera"),
-    (never_learned, r"the part 'fusion', which is trained on, lacks 'blue'; record more of it, decide with data\.parts"),
+    (
+        two_cameras,
+        r"drive7: modality 'camera': several topics fit \(/left, /right\); name one with data\.topics\.camera",
+    ),
+    (
+        never_learned,
+        r"the part 'fusion', which is trained on, lacks 'blue'; record more of it, decide with data\.parts",
+    ),
     (no_such_recording, r"data\.parts\.drive_1: no such recording with labelled moments; did you mean drive1\?"),
     (no_such_part, r"data\.parts\.drive1: 'later' is no part"),
     (nothing_left_to_train_on, r"data\.calibration_share and data\.test_share leave nothing to train on"),
@@ -312,16 +369,27 @@ RECORDINGS: list[tuple[Callable[[Path, Path], list[str]], str]] = [
 
 
 @pytest.mark.parametrize(("break_it", "said"), RECORDINGS, ids=[break_it.__name__ for break_it, _ in RECORDINGS])
-def test_broken_recordings_end_in_one_line(tmp_path: Path, drives: Path, tiny_bundle: Path, break_it: Callable[[Path, Path], list[str]], said: str) -> None:
+def test_broken_recordings_end_in_one_line(
+    tmp_path: Path, drives: Path, tiny_bundle: Path, break_it: Callable[[Path, Path], list[str]], said: str
+) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     overrides = break_it(folder, drives)
-    line = refused(folder, *overrides, "--encoder", f"camera={tiny_bundle / 'camera_encoder.onnx'}", "--encoder", f"audio={tiny_bundle / 'audio_encoder.onnx'}")
+    line = refused(
+        folder,
+        *overrides,
+        "--encoder",
+        f"camera={tiny_bundle / 'camera_encoder.onnx'}",
+        "--encoder",
+        f"audio={tiny_bundle / 'audio_encoder.onnx'}",
+    )
     assert re.search(said, line), line
 
 
 def test_a_broken_dataset_folder_ends_in_one_line(tmp_path: Path) -> None:
-    folder = write_dataset(tmp_path / "data", {"camera": "image"}, {"encoders": 8, "fusion": 8, "calibration": 8, "test": 8})
+    folder = write_dataset(
+        tmp_path / "data", {"camera": "image"}, {"encoders": 8, "fusion": 8, "calibration": 8, "test": 8}
+    )
     shutil.copy(folder / "fusion" / "camera.npy", folder / "test" / "camera.npy")
     shutil.copy(folder / "fusion" / "camera_labels.npy", folder / "test" / "camera_labels.npy")
     assert re.search(r"test/camera\.npy holds the same as .*fusion/camera\.npy: .* leakage", refused(folder))
@@ -335,7 +403,7 @@ def test_recordings_that_are_partly_broken_are_used_and_the_loss_is_said(tmp_pat
     for i in range(240):  # several chunks of a megabyte, of which a cut leaves some
         long.add(i * 0.05, "/padding", long.make("std_msgs/msg/String", "x" * 30_000))
     whole = next(long.write(tmp_path / "whole").glob("*.mcap")).read_bytes()
-    (folder / "cut.mcap").write_bytes(whole[:len(whole) * 7 // 10])
+    (folder / "cut.mcap").write_bytes(whole[: len(whole) * 7 // 10])
     (folder / "empty.mcap").write_bytes(b"")
     Recording().info(0).image(0, "red").image(1, "red").sound(1, "red").write(folder / "unlabelled")
     deaf = Recording().label(0, "blue")
@@ -346,8 +414,15 @@ def test_recordings_that_are_partly_broken_are_used_and_the_loss_is_said(tmp_pat
     units = {u.recording: u for of in corpus.parts.values() for u in of}
     assert set(units) == {*(f"drive{i}" for i in range(5)), "cut.mcap", "deaf"} and units["cut.mcap"].duration_s > 5
     said = "\n".join(corpus.warnings)
-    assert len(corpus.warnings) == 4 and re.search(r"empty\.mcap: cannot be read as rosbag2 .*; it is left out", said) and re.search(r"cut\.mcap: is cut off: \d+ messages are whole", said)
-    assert "unlabelled: nothing in it is labelled; it is left out" in said and "deaf: has no topic for 'audio', which is missing at all its moments" in said
+    assert (
+        len(corpus.warnings) == 4
+        and re.search(r"empty\.mcap: cannot be read as rosbag2 .*; it is left out", said)
+        and re.search(r"cut\.mcap: is cut off: \d+ messages are whole", said)
+    )
+    assert (
+        "unlabelled: nothing in it is labelled; it is left out" in said
+        and "deaf: has no topic for 'audio', which is missing at all its moments" in said
+    )
     present = next(units["deaf"].batches(100)).present
     assert present[:, 0].all() and not present[:, 1].any()
 
@@ -368,8 +443,11 @@ def test_a_class_that_is_missing_or_rare_is_named(tmp_path: Path, drives: Path) 
     drive(folder / "extra", 7)
     (folder / "extra.csv").write_text("0,1.0,yellow\n")
     corpus = open_corpus(folder, BOTH, DataConfig(stride_s=0.1))
-    assert corpus.labels == ["blue", "green", "red", "yellow"] and "extra" in {u.recording for u in corpus.parts["fusion"]}
+    assert corpus.labels == ["blue", "green", "red", "yellow"] and "extra" in {
+        u.recording for u in corpus.parts["fusion"]
+    }
     assert corpus.warnings == [
         "the part 'calibration' lacks 'yellow': the confidence in it is not calibrated; record more of it",
         "the part 'test' lacks 'yellow': how well it is recognized is not measured; record more of it",
-        "classes are imbalanced: 'blue' has 65 moments and 'yellow' 3; record more of the rare ones"]
+        "classes are imbalanced: 'blue' has 65 moments and 'yellow' 3; record more of the rare ones",
+    ]

@@ -4,9 +4,15 @@ import torch
 
 from aecf_ros.fusion import AECF
 from aecf_ros.fusion.calibration.conformal import conformal_threshold
-from aecf_ros.training.calibration.calibrate import CalibrationError, bounded_temperature, calibrate, distance_model, nearest_center
-from aecf_ros.training.run.config import CalibrationConfig
+from aecf_ros.training.calibration.calibrate import (
+    CalibrationError,
+    bounded_temperature,
+    calibrate,
+    distance_model,
+    nearest_center,
+)
 from aecf_ros.training.head.pairing import pair_by_label
+from aecf_ros.training.run.config import CalibrationConfig
 
 
 def _calibrated_logits(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

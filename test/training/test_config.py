@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from aecf_ros.commands.train import train_command
+from aecf_ros.training.head.train_head import new_head
 from aecf_ros.training.run.config import ConfigError, HeadConfig, TrainConfig
 from aecf_ros.training.run.config_loader import load_config
-from aecf_ros.training.head.train_head import new_head
 
 
 @pytest.fixture
@@ -30,9 +30,17 @@ head:
 def test_an_override_changes_one_key_and_leaves_those_beside_it_as_the_file_has_them(file):
     config = load_config(file, ["head.optimizer.epochs=7", "encoders.image.dropout=0.3", "head.options.dropout=0.3", "data.parts.tuesday=fusion",
                                 "data.columns.split=part", "head.early_stopping.patience=2"])  # fmt: skip
-    assert (config.seed, config.head.samples_per_epoch, config.head.optimizer.epochs, config.head.early_stopping.patience) == (3, 10, 7, 2)
+    assert (
+        config.seed,
+        config.head.samples_per_epoch,
+        config.head.optimizer.epochs,
+        config.head.early_stopping.patience,
+    ) == (3, 10, 7, 2)
     assert config.head.options == {"gate": "additive", "expert_hidden": [16], "dropout": 0.3}
-    assert config.data.parts == {"monday": "test", "tuesday": "fusion"} and config.data.columns == {"label": "category", "split": "part"}
+    assert config.data.parts == {"monday": "test", "tuesday": "fusion"} and config.data.columns == {
+        "label": "category",
+        "split": "part",
+    }
     assert (config.encoder("camera", "image").embedding_dim, config.encoder("camera", "image").dropout) == (12, 0.3)
 
 
@@ -42,7 +50,9 @@ def test_where_the_file_says_nothing_an_override_leaves_those_beside_it_as_they_
 
 
 def test_an_override_of_a_whole_group_replaces_it(file):
-    config = load_config(file, ["head.options={dropout: 0.1}", "data.parts={sunday: test}", "encoders.image={dropout: 0.2}"])
+    config = load_config(
+        file, ["head.options={dropout: 0.1}", "data.parts={sunday: test}", "encoders.image={dropout: 0.2}"]
+    )
     assert config.head.options == {"dropout": 0.1} and config.data.parts == {"sunday": "test"}
     assert config.encoders["image"].model_fields_set == {"dropout"}
 
@@ -92,10 +102,30 @@ def test_every_field_can_be_set_on_the_command_line():
 
     due = load_config(None, ["encoders.image={}"]).model_dump(mode="json")
     given = leaves(due)
-    assert {"seed", "data.task", "encoders.image.dropout", "head.optimizer.epochs", "head.reliability.price", "calibration.coverage"} <= set(given)
+    assert {
+        "seed",
+        "data.task",
+        "encoders.image.dropout",
+        "head.optimizer.epochs",
+        "head.reliability.price",
+        "calibration.coverage",
+    } <= set(given)
     for key, value in given.items():
-        other = value + 1 if type(value) is int else value / 2 if type(value) is float else not value if type(value) is bool else value
-        other = {"head.options.gate": "additive", "data.task": "multilabel", "description": "mine", "intended_use": "mine"}.get(key, other)
+        other = (
+            value + 1
+            if type(value) is int
+            else value / 2
+            if type(value) is float
+            else not value
+            if type(value) is bool
+            else value
+        )
+        other = {
+            "head.options.gate": "additive",
+            "data.task": "multilabel",
+            "description": "mine",
+            "intended_use": "mine",
+        }.get(key, other)
         found = leaves(load_config(None, ["encoders.image={}", f"{key}={json.dumps(other)}"]).model_dump(mode="json"))
         assert found == given | {key: other}
 
@@ -106,7 +136,10 @@ def test_options_that_the_layer_does_not_know_are_refused_before_anything_is_tra
         ("head.options.gate=magic", "head.options: gate 'magic' is not known"),
         ("head.options.droput=0.3", "head.options.droput: no such key; did you mean head.options.dropout?"),
         ("head.options.depth=3", "head.options.depth: no such key; there are dropout, expert_direction"),
-        ("encoders.camrea.dropout=0.3", "encoders.camrea: the data has no such modality; it has camera, thermal, audio"),
+        (
+            "encoders.camrea.dropout=0.3",
+            "encoders.camrea: the data has no such modality; it has camera, thermal, audio",
+        ),
     ]:
         refused = CliRunner().invoke(train_command, [*arguments, option])
         assert refused.exit_code == 2 and words in " ".join(refused.output.split())
@@ -114,5 +147,8 @@ def test_options_that_the_layer_does_not_know_are_refused_before_anything_is_tra
 
 
 def test_options_of_the_cross_fit_that_do_not_exist_are_named():
-    with pytest.raises(ConfigError, match="head.reliability.cross_fit.fold: no such key; did you mean head.reliability.cross_fit.folds?"):
+    with pytest.raises(
+        ConfigError,
+        match="head.reliability.cross_fit.fold: no such key; did you mean head.reliability.cross_fit.folds?",
+    ):
         new_head([3], 2, HeadConfig(reliability={"cross_fit": {"fold": 3}}), 0)

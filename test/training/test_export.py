@@ -10,6 +10,7 @@ import torch
 
 from aecf_ros.fusion import AECF
 from aecf_ros.training.calibration.calibrate import Calibration
+from aecf_ros.training.export.fast_head import LeanHead, can_be_lean
 from aecf_ros.training.export.head_graph import (
     HEAD_OUTPUTS,
     ExportedHead,
@@ -19,7 +20,6 @@ from aecf_ros.training.export.head_graph import (
     open_session,
     verify_head,
 )
-from aecf_ros.training.export.fast_head import LeanHead, can_be_lean
 
 CLASSES = 5
 WIDTHS = (6, 9, 4, 7)
@@ -44,14 +44,28 @@ def _calibration(widths: tuple[int, ...], tempered: bool = True) -> Calibration:
 HEADS = {
     "evidence": (2, {"gate": "evidence", "monotone": "soft", "expert_hidden": [16]}, True),
     "additive": (4, {"gate": "additive", "expert_hidden": [16]}, True),
-    "lean": (2, {"gate": "evidence", "monotone": "soft", "monotone_reach": 0.5, "expert_hidden": [16, 12], "expert_direction": False}, False),
+    "lean": (
+        2,
+        {
+            "gate": "evidence",
+            "monotone": "soft",
+            "monotone_reach": 0.5,
+            "expert_hidden": [16, 12],
+            "expert_direction": False,
+        },
+        False,
+    ),
     "lean 3": (3, {"gate": "evidence", "monotone": "hard", "expert_hidden": [16]}, False),
 }
 """Modalities, options of the layer, whether calibration gave it temperatures."""
 ALSO_LEAN = {
     "lean linear": (4, {"gate": "evidence", "monotone": "soft", "monotone_reach": 0.5, "expert_hidden": []}, False),
     "lean 1": (1, {"gate": "evidence", "expert_hidden": [16]}, False),
-    "lean prior": (2, {"gate": "evidence", "expert_hidden": [16], "prior": torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])}, False),
+    "lean prior": (
+        2,
+        {"gate": "evidence", "expert_hidden": [16], "prior": torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])},
+        False,
+    ),
 }
 
 
@@ -61,7 +75,9 @@ def _fit(fusion: AECF) -> None:
         expert[-1].weight.data *= 8.0  # of experts that say nothing, the shares of the evidence are rounding
         width = len(reliability.distance.center)
         spread = torch.randn(width, width) / width**0.5
-        reliability.distance.fit(torch.randn(600, width) @ spread + torch.randn(width), torch.randint(0, CLASSES, (600,)))
+        reliability.distance.fit(
+            torch.randn(600, width) @ spread + torch.randn(width), torch.randint(0, CLASSES, (600,))
+        )
         reliability.mean.normal_()
         reliability.scale.uniform_(0.5, 2.0)
         torch.nn.init.normal_(reliability.head.weight, std=0.2)
@@ -115,7 +131,9 @@ def test_the_graph_answers_as_torch_does_for_every_subset(exported):
             due = exported.head(*exported.embeddings, torch.tensor(pattern).expand(32, -1))
         for name, expected in zip(HEAD_OUTPUTS, due, strict=True):
             relative = 1e-4 if name == "distances" else 0  # the only one that may be of any size
-            np.testing.assert_allclose(found[name], expected.numpy(), atol=1e-4, rtol=relative, err_msg=f"{name} {pattern}")
+            np.testing.assert_allclose(
+                found[name], expected.numpy(), atol=1e-4, rtol=relative, err_msg=f"{name} {pattern}"
+            )
 
 
 @pytest.mark.parametrize("garbage", [float("nan"), float("inf"), -1e30])
@@ -203,7 +221,13 @@ def test_the_lean_form_computes_the_same(kind):
             found, due = lean(*embeddings, present), head(*embeddings, present)
         for name, value, expected in zip(HEAD_OUTPUTS, found, due, strict=True):
             assert value.dtype == expected.dtype
-            np.testing.assert_allclose(value.numpy(), expected.numpy(), atol=1e-4, rtol=1e-4 if name == "distances" else 0, err_msg=f"{name} {pattern}")
+            np.testing.assert_allclose(
+                value.numpy(),
+                expected.numpy(),
+                atol=1e-4,
+                rtol=1e-4 if name == "distances" else 0,
+                err_msg=f"{name} {pattern}",
+            )
 
 
 @pytest.mark.parametrize("kind", ["evidence", "additive"])
@@ -222,7 +246,19 @@ def test_the_lean_form_has_few_operators(exported):
 def test_only_what_rounding_decides_may_differ():
     head = SimpleNamespace(set_thresholds=torch.tensor([0.0, 0.3]), abstain_below=0.5, conflict_below=0.2)
     probabilities = torch.tensor([[0.7, 0.30005, 0.1], [0.4, 0.4, 0.2]])
-    rest = [torch.tensor([0.7, 0.50005]), torch.zeros(2, 1), torch.zeros(2), torch.tensor([0.4, 0.4]), torch.zeros(2, 1, 3), None, None, torch.zeros(2, 1)]
+    rest = [
+        torch.tensor([0.7, 0.50005]),
+        torch.zeros(2, 1),
+        torch.zeros(2),
+        torch.tensor([0.4, 0.4]),
+        torch.zeros(2, 1, 3),
+        None,
+        None,
+        torch.zeros(2, 1),
+    ]
     due = [probabilities, *rest]
-    assert _on_the_edge(head, "prediction_set", (True,), due, 1e-4).tolist() == [[False, True, False], [True, True, False]]
+    assert _on_the_edge(head, "prediction_set", (True,), due, 1e-4).tolist() == [
+        [False, True, False],
+        [True, True, False],
+    ]
     assert _on_the_edge(head, "abstain_code", (True,), due, 1e-4).tolist() == [False, True]

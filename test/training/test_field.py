@@ -35,7 +35,11 @@ def test_a_kind_changes_more_when_it_is_severe_and_keeps_what_an_encoder_takes(m
         assert found.shape == samples.shape and found.dtype == samples.dtype
         assert torch.isfinite(found.float()).all() and found.float().abs().max() <= (255 if modality == "image" else 1)
         change.append((found.float() - samples.float()).abs().mean().item())
-    if name not in ("clipping", "echo", "speed"):  # clipping has any level; the other two scramble phases from the start
+    if name not in (
+        "clipping",
+        "echo",
+        "speed",
+    ):  # clipping has any level; the other two scramble phases from the start
         assert change[1] > 1.2 * change[0]
     assert min(change) > 0
 

@@ -22,19 +22,38 @@ def _noted(path: Path, **notes: str) -> Path:
     return path
 
 
-def _graph(path: Path, kind: int, shape: list, dim: int = 3, name: str = "image", output: str = "embedding", axes: tuple[int, ...] = (1, 2)) -> Path:
+def _graph(
+    path: Path,
+    kind: int,
+    shape: list,
+    dim: int = 3,
+    name: str = "image",
+    output: str = "embedding",
+    axes: tuple[int, ...] = (1, 2),
+) -> Path:
     cast = helper.make_node("Cast", [name], ["x"], to=TensorProto.FLOAT)
     nodes = [cast, helper.make_node("ReduceMean", ["x"], [output], axes=list(axes), keepdims=0)]
     inputs = [helper.make_tensor_value_info(name, kind, shape)]
     outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [shape[0], dim])]
-    onnx.save(helper.make_model(helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(
+            helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        ),
+        path,
+    )
     return path
 
 
 def test_an_image_encoder_tells_its_size_and_width(tmp_path):
     write_image_encoder(tmp_path / "e.onnx", height=6, width=10)
     encoder = open_encoder(tmp_path / "e.onnx", "front")
-    assert (encoder.spec.name, encoder.spec.kind, encoder.spec.height, encoder.spec.width, encoder.embedding_dim) == ("front", "image", 6, 10, 3)
+    assert (encoder.spec.name, encoder.spec.kind, encoder.spec.height, encoder.spec.width, encoder.embedding_dim) == (
+        "front",
+        "image",
+        6,
+        10,
+        3,
+    )
     assert encoder.digest == sha256(tmp_path / "e.onnx")
     red = np.zeros((5, 6, 10, 3), np.uint8)
     red[..., 0] = 255
@@ -42,7 +61,10 @@ def test_an_image_encoder_tells_its_size_and_width(tmp_path):
 
 
 def test_an_encoder_with_a_fixed_batch_of_one_takes_samples_one_after_the_other(tmp_path):
-    fixed, free = (open_encoder(_graph(tmp_path / f"{size}.onnx", TensorProto.UINT8, [size, 4, 4, 3]), "camera") for size in (1, "batch"))
+    fixed, free = (
+        open_encoder(_graph(tmp_path / f"{size}.onnx", TensorProto.UINT8, [size, 4, 4, 3]), "camera")
+        for size in (1, "batch")
+    )
     pictures = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), np.uint8)
     np.testing.assert_allclose(fixed.encode(pictures), free.encode(pictures))
     assert fixed.encode(pictures[:0]).shape == (0, 3)
@@ -50,7 +72,10 @@ def test_an_encoder_with_a_fixed_batch_of_one_takes_samples_one_after_the_other(
 
 def test_rate_and_window_come_from_the_metadata_or_from_the_bundle_beside_it(tmp_path, tiny_bundle):
     write_audio_encoder(tmp_path / "e.onnx")
-    noted = open_encoder(_noted(tmp_path / "e.onnx", rate_hz=str(RATE_HZ), window_s=str(WINDOW_S), source="a shelf", license="MIT"), "audio")
+    noted = open_encoder(
+        _noted(tmp_path / "e.onnx", rate_hz=str(RATE_HZ), window_s=str(WINDOW_S), source="a shelf", license="MIT"),
+        "audio",
+    )
     beside = open_encoder(tiny_bundle / "audio_encoder.onnx", "audio")
     assert noted.spec == beside.spec and noted.spec.rate_hz == RATE_HZ
     assert (noted.credits, beside.credits) == ("a shelf, MIT", "")
@@ -64,10 +89,16 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path):
         tmp_path / "absent.onnx": "no such file",
         tmp_path / "text.onnx": "not an ONNX graph that runs here",
         tmp_path / "mute.onnx": "says aecf.rate_hz and aecf.window_s; wrap it",
-        _noted(tmp_path / "rate.onnx", rate_hz="16000", window_s="1.0"): "takes 400 samples, and 1 s at 16000 Hz are 16000",
-        _graph(tmp_path / "name.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], name="pixel_values"): "takes pixel_values and gives embedding where",
+        _noted(
+            tmp_path / "rate.onnx", rate_hz="16000", window_s="1.0"
+        ): "takes 400 samples, and 1 s at 16000 Hz are 16000",
+        _graph(
+            tmp_path / "name.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], name="pixel_values"
+        ): "takes pixel_values and gives embedding where",
         _graph(tmp_path / "out.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], output="features"): "gives features where",
-        _graph(tmp_path / "type.onnx", TensorProto.FLOAT, ["batch", 4, 4, 3]): r"takes tensor\(float\).* where tensor\(uint8\)",
+        _graph(
+            tmp_path / "type.onnx", TensorProto.FLOAT, ["batch", 4, 4, 3]
+        ): r"takes tensor\(float\).* where tensor\(uint8\)",
         _graph(tmp_path / "free.onnx", TensorProto.UINT8, ["batch", "height", 4, 3]): "sizes fixed",
         _graph(tmp_path / "one.onnx", TensorProto.UINT8, [4, 4, 4, 3]): "does not take 2 samples at once",
         _graph(tmp_path / "shape.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], axes=(1,)): r"gives float32 \(2, 4, 3\)",

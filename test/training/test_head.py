@@ -9,17 +9,17 @@ from torch.nn import functional as F
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.fusion import AECF
 from aecf_ros.fusion.calibration.monotone import REACHES
+from aecf_ros.training.calibration.calibrate import subset_logits
+from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.head import fit_gate as gate_module
 from aecf_ros.training.head import fit_loop as loop
-from aecf_ros.training.calibration.calibrate import subset_logits
+from aecf_ros.training.head.batch_sampler import ByLabel
+from aecf_ros.training.head.feature_tables import Table
+from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
+from aecf_ros.training.head.pairing import pair_by_label
+from aecf_ros.training.head.train_head import fit_experts, new_head
 from aecf_ros.training.run.config import HeadConfig, ReliabilityConfig
 from aecf_ros.training.run.config_loader import load_config
-from aecf_ros.training.head.batch_sampler import ByLabel
-from aecf_ros.training.data.npy_units import folder_corpus
-from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
-from aecf_ros.training.head.train_head import fit_experts, new_head
-from aecf_ros.training.head.pairing import pair_by_label
-from aecf_ros.training.head.feature_tables import Table
 from aecf_ros.training.run.train import train
 
 CLASSES, WIDTH, KINDS_KNOWN = 4, 8, 4
@@ -114,7 +114,9 @@ def test_a_cross_fit_that_costs_too_much_on_the_calibration_part_is_dropped(fitt
     assert settle_gate(gated, [calibration], pairs, ReliabilityConfig(price=10.0))[1].kept == [True]
     doubtful = copy.deepcopy(gated)
     doubtful.gate.reliability[0].head.bias.data[1] += 6.0  # what stand-ins teach that saw too little
-    assert settle_gate(doubtful, [calibration], pairs, ReliabilityConfig())[1].kept == [True]  # of many recordings it is believed
+    assert settle_gate(doubtful, [calibration], pairs, ReliabilityConfig())[1].kept == [
+        True
+    ]  # of many recordings it is believed
     doubtful.gate.reliability[0].clusters.fill_(100)
     head, settled = settle_gate(doubtful, [calibration], pairs, ReliabilityConfig())
     assert settled.kept == [False]
@@ -138,7 +140,11 @@ def test_smoothed_labels_make_experts_less_sure(tmp_path):
     table = _table(600, 0, ())
 
     def confidence(smoothing: float) -> float:
-        config = HeadConfig(samples_per_epoch=1024, label_smoothing=smoothing, optimizer={"epochs": 4, "batch_size": 128, "learning_rate": 3e-3})
+        config = HeadConfig(
+            samples_per_epoch=1024,
+            label_smoothing=smoothing,
+            optimizer={"epochs": 4, "batch_size": 128, "learning_rate": 3e-3},
+        )
         head = new_head([WIDTH], CLASSES, config, seed=1)
         fit_experts(head, [table], _draws([table], config), config, 1, tmp_path, lambda *_: None)
         return _confidence(head, _table(600, 7, ())).mean()
@@ -151,7 +157,9 @@ def test_under_mixed_precision_it_learns_as_much_and_has_a_checkpoint_of_its_own
     config = HeadConfig(samples_per_epoch=1024, optimizer={"epochs": 4, "batch_size": 128, "learning_rate": 3e-3})
     for mixed in (False, True):
         head = new_head([WIDTH], CLASSES, config, seed=1)
-        losses[mixed] = fit_experts(head, [table], _draws([table], config), config, 1, tmp_path, lambda *_: None, mixed).losses
+        losses[mixed] = fit_experts(
+            head, [table], _draws([table], config), config, 1, tmp_path, lambda *_: None, mixed
+        ).losses
     assert len(list(tmp_path.iterdir())) == 2 and losses[True] != losses[False]
     assert losses[True] == pytest.approx(losses[False], abs=0.05)
 

@@ -18,12 +18,12 @@ from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
-from aecf_ros.training.run.config import DataConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.data.npy_dataset import DatasetError
-from aecf_ros.training.head.multilabel_head import fit_scaling, label_agreement
 from aecf_ros.training.evaluation.measure import bundle_part, measure, specs_of
 from aecf_ros.training.export.head_weights import load_head
+from aecf_ros.training.head.multilabel_head import fit_scaling, label_agreement
+from aecf_ros.training.run.config import DataConfig
+from aecf_ros.training.run.config_loader import load_config
 from test.command_line import aecf, refusal
 from test.replay.conftest import Recording
 from test.training.collages import NAMES, RATE_HZ, SIDE, SLOTS, TONES_HZ, draw_collage, write_collages, write_encoders
@@ -97,16 +97,31 @@ def recording(folder) -> Path:
     sound = rng.normal(0, 0.15, len(time))
     for start_s, shown, text in ((0, [0, 1], "zero|one"), (4, [], "none"), (8, [2], "two")):
         made.label(start_s, text)
-        sound += sum((0.2 * np.sin(2 * np.pi * TONES_HZ[digit] * time) for digit in shown), np.zeros(len(time))) * ((time >= start_s) & (time < start_s + 4))
+        sound += sum((0.2 * np.sin(2 * np.pi * TONES_HZ[digit] * time) for digit in shown), np.zeros(len(time))) * (
+            (time >= start_s) & (time < start_s + 4)
+        )
         picture = cv2.cvtColor(draw_collage(shown, rng), cv2.COLOR_GRAY2RGB)
         for frame in range(40):
             at_s = start_s + frame / 10
             noisy = np.clip(picture.astype(int) + rng.integers(0, 3, picture.shape), 0, 255).astype(np.uint8)
-            image = made.make("sensor_msgs/msg/Image", made.header(at_s), SIDE, SLOTS * SIDE, "rgb8", 0, SLOTS * SIDE * 3, noisy.ravel())
+            image = made.make(
+                "sensor_msgs/msg/Image",
+                made.header(at_s),
+                SIDE,
+                SLOTS * SIDE,
+                "rgb8",
+                0,
+                SLOTS * SIDE * 3,
+                noisy.ravel(),
+            )
             made.add(at_s, "/camera/image", image)
     for chunk, part in enumerate((sound.clip(-1, 1) * 32767).astype("<i2").reshape(-1, RATE_HZ // 10)):
         data = made.make("audio_common_msgs/msg/AudioData", part.view(np.uint8))
-        made.add(chunk / 10 + 0.1, "/audio", made.make("audio_common_msgs/msg/AudioDataStamped", made.header(chunk / 10), data))
+        made.add(
+            chunk / 10 + 0.1,
+            "/audio",
+            made.make("audio_common_msgs/msg/AudioDataStamped", made.header(chunk / 10), data),
+        )
     return made.write(folder / "bag")
 
 
@@ -121,7 +136,10 @@ def test_a_recording_is_evaluated_label_by_label(folder, recording):
     csv = folder / "labels.csv"
     csv.write_text("0,4,zero | one\n4,8,none\n8,12,two\n")
     again = aecf(*evaluated, "--out", folder / "from_csv", "--labels", csv)
-    assert again.exit_code == 0 and json.loads((folder / "from_csv" / "summary.json").read_text())["subsets"]["camera+audio"] == both
+    assert (
+        again.exit_code == 0
+        and json.loads((folder / "from_csv" / "summary.json").read_text())["subsets"]["camera+audio"] == both
+    )
     csv.write_text("0,4,zero|nine\n")
     refused = aecf(*evaluated, "--out", folder / "x", "--labels", csv)
     assert refused.exit_code == 1 and "line 1: label 'nine' is not one of zero" in refused.output
@@ -131,12 +149,16 @@ def show(pipeline: Pipeline, shown: list[int], start_ns: int, rng: np.random.Gen
     """A second of collages and of their sound, and the prediction at its end."""
     picture = cv2.cvtColor(draw_collage(shown, rng), cv2.COLOR_GRAY2RGB)
     time = np.arange(RATE_HZ) / RATE_HZ
-    heard = rng.normal(0, 0.15, RATE_HZ) + sum((0.2 * np.sin(2 * np.pi * TONES_HZ[digit] * time) for digit in shown), np.zeros(RATE_HZ))
+    heard = rng.normal(0, 0.15, RATE_HZ) + sum(
+        (0.2 * np.sin(2 * np.pi * TONES_HZ[digit] * time) for digit in shown), np.zeros(RATE_HZ)
+    )
     for step, part in enumerate(heard.reshape(20, -1)):
         now_ns = start_ns + step * NANOSECONDS // 20
         sound = (part.clip(-1, 1) * 32767).astype("<i2").tobytes()
         noisy = np.clip(picture.astype(int) + rng.integers(0, 3, picture.shape), 0, 255).astype(np.uint8)
-        pipeline.observe("camera", RawImage(now_ns, now_ns, "rgb8", SIDE, SLOTS * SIDE, SLOTS * SIDE * 3, noisy.tobytes()), now_ns)
+        pipeline.observe(
+            "camera", RawImage(now_ns, now_ns, "rgb8", SIDE, SLOTS * SIDE, SLOTS * SIDE * 3, noisy.tobytes()), now_ns
+        )
         pipeline.observe("audio", RawAudio(now_ns - NANOSECONDS // 20, now_ns, "S16LE", RATE_HZ, 1, sound), now_ns)
         prediction = pipeline.step(now_ns)
     return prediction
@@ -147,9 +169,16 @@ def test_the_pipeline_gives_independent_probabilities_in_the_fields_of_every_pre
     pipeline = Pipeline(bundle.manifest, make_backend("onnxruntime", bundle, device="cpu"))
     waiting = pipeline.step(0)
     assert waiting.abstain and waiting.abstain_reason == "no usable stream" and sum(waiting.probabilities) < 2.5
-    two, none = (show(pipeline, shown, second * NANOSECONDS, np.random.default_rng(3)) for second, shown in ((1, [0, 1]), (3, [])))
+    two, none = (
+        show(pipeline, shown, second * NANOSECONDS, np.random.default_rng(3))
+        for second, shown in ((1, [0, 1]), (3, []))
+    )
     assert {"zero", "one"} <= set(two.prediction_set) and two.probabilities[:2].min() > 0.5
-    assert two.label == NAMES[two.class_id] and two.confidence == pytest.approx(two.probabilities.max()) and two.coverage == 0.9
+    assert (
+        two.label == NAMES[two.class_id]
+        and two.confidence == pytest.approx(two.probabilities.max())
+        and two.coverage == 0.9
+    )
     assert two.probabilities.sum() > 1.2 and all(report.used for report in two.modalities)
     assert none.confidence < 0.5 and none.abstain_reason != "low confidence"
 
@@ -158,7 +187,11 @@ def test_inspect_and_the_card_say_so(folder):
     said = aecf("inspect", folder / "digits").output
     assert "multilabel" in said and "macro mAP" in said and "verified" in said
     card = (folder / "digits" / "MODEL_CARD.md").read_text()
-    assert "task multilabel" in card and "| zero |" in card and f"{load_manifest(folder / 'digits').metrics['audio']['map']:.4f}" in card
+    assert (
+        "task multilabel" in card
+        and "| zero |" in card
+        and f"{load_manifest(folder / 'digits').metrics['audio']['map']:.4f}" in card
+    )
     assert "## Intended use\nSorting digits.\n\n" in card
 
 
@@ -168,7 +201,17 @@ def test_what_asks_for_one_label_is_refused_in_one_line(folder, recording, tmp_p
         ["compare", model, model, "--data", folder / "data"],
         ["calibrate", "--model", model, "--bag", "models/av_digits/demo.mcap", "--out", tmp_path / "c"],
         ["export", "--torch", model, "--out", tmp_path / "t"],
-        ["evaluate", "--model", model, "--bag", recording, "--bag", "models/av_digits/demo.mcap", "--out", tmp_path / "f"],
+        [
+            "evaluate",
+            "--model",
+            model,
+            "--bag",
+            recording,
+            "--bag",
+            "models/av_digits/demo.mcap",
+            "--out",
+            tmp_path / "f",
+        ],
     ):
         assert "multilabel" in refusal(*words)
     with pytest.raises(BundleError, match="multilabel"):
@@ -186,7 +229,10 @@ def test_several_labels_are_read_in_any_order_and_none_where_the_data_says_so(tm
     shown = {}
     for unit in (unit for units in corpus.parts.values() for unit in units):
         shown |= dict(zip(unit.lines, (corpus.sets[unit.labels]).tolist(), strict=True))
-        assert corpus.counts(unit.labels).sum() == corpus.sets[unit.labels].sum() + (~corpus.sets[unit.labels].any(1)).sum()
+        assert (
+            corpus.counts(unit.labels).sum()
+            == corpus.sets[unit.labels].sum() + (~corpus.sets[unit.labels].any(1)).sum()
+        )
     assert shown[2] == shown[3] == [False, True, True] and shown[4] == [False] * 3 and shown[7] == [True, True, False]
     one = open_corpus(tmp_path / "t.csv", BOTH, DataConfig())
     assert "dog|siren" in one.labels  # without the task a label is what stands there
@@ -206,7 +252,10 @@ def test_average_precision_is_that_of_scikit_learn_ties_included():
         due = average_precision_score(truth, scores, average="macro")
         assert np.mean([average_precision(s, t) for s, t in zip(scores.T, truth.T, strict=True)]) == pytest.approx(due)
         assert multilabel_metrics(scores, truth, scores > 0.2)["map"] == pytest.approx(due)
-    assert np.isnan(average_precision(scores[:, 0], np.zeros(300, bool))) and "average_precision" not in label_scores(scores, truth & False)[0]
+    assert (
+        np.isnan(average_precision(scores[:, 0], np.zeros(300, bool)))
+        and "average_precision" not in label_scores(scores, truth & False)[0]
+    )
 
 
 def test_scaling_undoes_what_was_done_to_log_odds_and_stays_finite_for_a_label_without_errors():
@@ -232,6 +281,9 @@ def test_label_smoothing_and_frequencies_reach_a_head_of_several_labels():
 
     sets = np.array([[True, True], [True, False], [False, False]])
     head = AECF([2], 2, multilabel=True)
-    assert _targets(head, 0.2, sets)(torch.tensor([1, 2])).tolist() == [[pytest.approx(0.9), pytest.approx(0.1)], [pytest.approx(0.1)] * 2]
+    assert _targets(head, 0.2, sets)(torch.tensor([1, 2])).tolist() == [
+        [pytest.approx(0.9), pytest.approx(0.1)],
+        [pytest.approx(0.1)] * 2,
+    ]
     put_prior(head, np.array([0, 1, 1, 2, 1, 2]), sets)
     torch.testing.assert_close(head.log_prior.sigmoid(), torch.tensor([5 / 8, 2 / 8]))

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch", reason="torch is not installed: only training needs it")
 
-from aecf_ros.core.bundle import load_bundle  # noqa: E402
 from aecf_ros.commands.train import quantize_command  # noqa: E402
+from aecf_ros.core.bundle import load_bundle  # noqa: E402
 from aecf_ros.runtime.backends import make_backend  # noqa: E402
 from aecf_ros.training.data.npy_dataset import DatasetError, load_dataset  # noqa: E402
-from aecf_ros.training.export.head_graph import ExportError  # noqa: E402
 from aecf_ros.training.data.npy_units import folder_corpus  # noqa: E402
 from aecf_ros.training.evaluation.measure import measure  # noqa: E402
+from aecf_ros.training.export.head_graph import ExportError  # noqa: E402
 from aecf_ros.training.export.quantize import before_logarithms, quantize  # noqa: E402
 from aecf_ros.training.run.train import train  # noqa: E402
 
@@ -54,7 +54,9 @@ def test_a_converted_bundle_is_smaller_and_answers_nearly_as_before(
 ) -> None:
     before, after = quantize(trained, tmp_path / precision, precision, folder_corpus(data))
     bundle, was = load_bundle(tmp_path / precision), load_bundle(trained)
-    assert bundle.manifest.metrics["camera+thermal+audio"]["accuracy"] == pytest.approx(after["camera+thermal+audio"]["accuracy"], abs=1e-6)
+    assert bundle.manifest.metrics["camera+thermal+audio"]["accuracy"] == pytest.approx(
+        after["camera+thermal+audio"]["accuracy"], abs=1e-6
+    )
     assert bundle.manifest.training.config["precision"] == precision and bundle.manifest.name == precision
     assert bundle.manifest.files["head.onnx"] == was.manifest.files["head.onnx"]
     for name in before:
@@ -87,34 +89,57 @@ def test_the_bundle_itself_is_not_overwritten(trained: Path, data: Path) -> None
 
 
 def test_another_dataset_is_refused(trained: Path, make_dataset, tmp_path: Path) -> None:
-    other = make_dataset({"camera": "image", "audio": "audio"}, dict.fromkeys(("encoders", "fusion", "calibration", "test"), 40))
+    other = make_dataset(
+        {"camera": "image", "audio": "audio"}, dict.fromkeys(("encoders", "fusion", "calibration", "test"), 40)
+    )
     with pytest.raises(DatasetError, match="camera, audio.*where the bundle has camera, thermal, audio"):
         quantize(trained, tmp_path / "out", "int8", folder_corpus(other))
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("labels", "says"), [
-    (lambda labels: labels[::-1], "its labels are in another order: it has '{last}' where the bundle has '{first}'; give the data it was trained on"),
-    (lambda labels: ["bark", *labels[1:]], "its labels are others: it has no '{first}', and the bundle has no 'bark'; give the data it was trained on"),
-])
-def test_data_with_as_many_labels_that_are_not_the_bundles_is_refused(labels: Callable, says: str, trained: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (
+            lambda labels: labels[::-1],
+            "its labels are in another order: it has '{last}' where the bundle has '{first}'; give the data it was trained on",
+        ),
+        (
+            lambda labels: ["bark", *labels[1:]],
+            "its labels are others: it has no '{first}', and the bundle has no 'bark'; give the data it was trained on",
+        ),
+    ],
+)
+def test_data_with_as_many_labels_that_are_not_the_bundles_is_refused(
+    labels: Callable, says: str, trained: Path, data: Path, tmp_path: Path
+) -> None:
     corpus = folder_corpus(data)
     first, last = corpus.labels[0], corpus.labels[-1]
     with pytest.raises(DatasetError, match=re.escape(says.format(first=first, last=last))):
         quantize(trained, tmp_path / "out", "int8", replace(corpus, labels=tuple(labels(list(corpus.labels)))))
 
 
-def test_a_graph_that_cannot_be_converted_is_named_in_one_line(trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_cannot_be_converted_is_named_in_one_line(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stumble(source: Path, target: Path) -> None:
         raise KeyError("weights\nwith a second line")
 
     monkeypatch.setitem(quantize.__globals__["PRECISIONS"], "int8", stumble)
-    result = CliRunner().invoke(quantize_command, [str(trained), "--precision", "int8", "--data", str(data), "--out", str(tmp_path / "out")])
-    assert result.exit_code == 1 and "camera_encoder.onnx: cannot be converted to int8" in result.output and "Traceback" not in result.output
+    result = CliRunner().invoke(
+        quantize_command, [str(trained), "--precision", "int8", "--data", str(data), "--out", str(tmp_path / "out")]
+    )
+    assert (
+        result.exit_code == 1
+        and "camera_encoder.onnx: cannot be converted to int8" in result.output
+        and "Traceback" not in result.output
+    )
 
 
 def test_the_command_prints_accuracy_and_ece_before_and_after(trained: Path, data: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(quantize_command, [str(trained), "--precision", "int8", "--data", str(data), "--out", str(tmp_path / "small")])
+    result = CliRunner().invoke(
+        quantize_command, [str(trained), "--precision", "int8", "--data", str(data), "--out", str(tmp_path / "small")]
+    )
     assert result.exit_code == 0, result.output
     lines = result.output.splitlines()
     assert "accuracy" in lines[0] and "ECE noise floor" in lines[0] and lines[1].startswith("camera+thermal+audio")

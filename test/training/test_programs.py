@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed: only traini
 
 from aecf_ros.core.bundle import load_bundle  # noqa: E402
 from aecf_ros.runtime.backends import make_backend  # noqa: E402
-from aecf_ros.training.features.encoders import AudioEncoder, CameraEncoder  # noqa: E402
-from aecf_ros.training.export.head_graph import ExportError  # noqa: E402
 from aecf_ros.training.data.npy_units import folder_corpus  # noqa: E402
+from aecf_ros.training.export.head_graph import ExportError  # noqa: E402
 from aecf_ros.training.export.torch_programs import export_program  # noqa: E402
+from aecf_ros.training.features.encoders import AudioEncoder, CameraEncoder  # noqa: E402
 from aecf_ros.training.run.train import train  # noqa: E402
 
 
@@ -52,10 +52,19 @@ def test_a_program_that_computes_something_else_is_refused(tmp_path: Path) -> No
 def test_a_bundle_trained_with_programs_runs_on_both_backends(make_dataset, quick_config, tmp_path: Path) -> None:
     counts = {"encoders": 320, "fusion": 240, "calibration": 400, "test": 240}
     data = make_dataset({"camera": "image", "audio": "audio"}, counts)
-    train(folder_corpus(data), tmp_path / "bars", quick_config.model_copy(update={"programs": True}), run=tmp_path / "run", show_progress=False)
+    train(
+        folder_corpus(data),
+        tmp_path / "bars",
+        quick_config.model_copy(update={"programs": True}),
+        run=tmp_path / "run",
+        show_progress=False,
+    )
     bundle = load_bundle(tmp_path / "bars")
     assert {"camera_encoder.pt2", "audio_encoder.pt2"} <= set(bundle.manifest.files)
     ours, theirs = make_backend("torch", bundle, "cpu"), make_backend("onnxruntime", bundle, "cpu")
     rng = np.random.default_rng(0)
-    for sample, name in ((rng.integers(0, 256, (16, 20, 3), np.uint8), "camera"), (rng.normal(0, 0.3, 2400).astype(np.float32), "audio")):
+    for sample, name in (
+        (rng.integers(0, 256, (16, 20, 3), np.uint8), "camera"),
+        (rng.normal(0, 0.3, 2400).astype(np.float32), "audio"),
+    ):
         np.testing.assert_allclose(ours.encode(name, sample), theirs.encode(name, sample), atol=1e-3)

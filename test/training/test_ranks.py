@@ -1,4 +1,5 @@
 """One training by two processes, as torchrun starts them."""
+
 import json
 import os
 import subprocess
@@ -11,15 +12,19 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.head.distributed import ALONE, Ranks
+from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-QUICKER = ["encoders.image.optimizer.epochs=1", "encoders.audio.optimizer.epochs=1", "head.reliability.cross_fit={expert_steps: 10, steps: 20}"]
+QUICKER = [
+    "encoders.image.optimizer.epochs=1",
+    "encoders.audio.optimizer.epochs=1",
+    "head.reliability.cross_fit={expert_steps: 10, steps: 20}",
+]
 
 
 class Of:
@@ -36,7 +41,9 @@ def test_units_are_shared_evenly_and_each_is_somebodys(size: int) -> None:
     assert sorted(len(of.labels) for share in shares for of in share) == sorted(len(of.labels) for of in units)
     loads = [sum(len(of.labels) for of in share) for share in shares]
     assert max(loads) <= max(900, sum(loads) / size * 4 / 3)
-    assert np.array_equal(np.sort(np.concatenate([np.arange(11)[Ranks(rank, size).rows(11)] for rank in range(size)])), np.arange(11))
+    assert np.array_equal(
+        np.sort(np.concatenate([np.arange(11)[Ranks(rank, size).rows(11)] for rank in range(size)])), np.arange(11)
+    )
 
 
 def test_alone_nothing_is_waited_for_or_changed() -> None:
@@ -48,14 +55,31 @@ def test_alone_nothing_is_waited_for_or_changed() -> None:
 
 def train_by_two(data: Path, out: Path, overrides: list[str]) -> subprocess.CompletedProcess:
     words = ["train", "--data", str(data), "--out", str(out / "bars"), "--run", str(out / "run"), *overrides]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "--", "aecf_ros.cli"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "-m",
+        "--",
+        "aecf_ros.cli",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*launcher, *words], cwd=out, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        [*launcher, *words], cwd=out, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_two_processes_train_what_one_does(make_dataset: Callable, quick_overrides: list[str], tmp_path: Path) -> None:
-    data = make_dataset({"camera": "image", "audio": "audio"}, {"encoders": 200, "fusion": 240, "calibration": 400, "test": 240})
-    overrides = [*quick_overrides, *QUICKER, "head.options={gate: evidence, monotone: 'off', dropout: 0.0, expert_hidden: [16]}"]
+    data = make_dataset(
+        {"camera": "image", "audio": "audio"}, {"encoders": 200, "fusion": 240, "calibration": 400, "test": 240}
+    )
+    overrides = [
+        *quick_overrides,
+        *QUICKER,
+        "head.options={gate: evidence, monotone: 'off', dropout: 0.0, expert_hidden: [16]}",
+    ]
     one, two = tmp_path / "one", tmp_path / "two"
     two.mkdir()
     train(folder_corpus(data), one / "bars", load_config(None, overrides), run=one / "run", show_progress=False)
@@ -67,4 +91,6 @@ def test_two_processes_train_what_one_does(make_dataset: Callable, quick_overrid
         np.testing.assert_allclose(of_two[name], value, atol=1e-3, rtol=1e-3, err_msg=name)
     metrics, of_two = (json.loads((of / "run" / "metrics.json").read_text())["test"] for of in (one, two))
     for subset, due in metrics.items():
-        assert of_two[subset]["nll"] == pytest.approx(due["nll"], abs=1e-3) and of_two[subset]["accuracy"] == pytest.approx(due["accuracy"], abs=0.004)
+        assert of_two[subset]["nll"] == pytest.approx(due["nll"], abs=1e-3) and of_two[subset][
+            "accuracy"
+        ] == pytest.approx(due["accuracy"], abs=0.004)

@@ -11,22 +11,22 @@ import torch
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.labeled_samples import NOTHING
-from aecf_ros.training.head import fit_gate as gate_module
-from aecf_ros.training.head import fit_loop as loop
-from aecf_ros.training.features import cache as shards
 from aecf_ros.training.calibration.calibrate import CalibrationError
-from aecf_ros.training.run.config import ConfigError, HeadConfig, TrainConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.data.npy_dataset import DatasetError
-from aecf_ros.training.head.batch_sampler import draws_of
+from aecf_ros.training.export.head_weights import load_head
+from aecf_ros.training.features import cache as shards
+from aecf_ros.training.features.cache import extract
 from aecf_ros.training.features.encoder_training import smoothed_targets
 from aecf_ros.training.features.onnx_encoder import open_encoder
-from aecf_ros.training.head.train_head import fit_experts, new_head
-from aecf_ros.training.head.pairing import MISSING
+from aecf_ros.training.head import fit_gate as gate_module
+from aecf_ros.training.head import fit_loop as loop
+from aecf_ros.training.head.batch_sampler import draws_of
 from aecf_ros.training.head.feature_tables import gather
-from aecf_ros.training.features.cache import extract
+from aecf_ros.training.head.pairing import MISSING
+from aecf_ros.training.head.train_head import fit_experts, new_head
+from aecf_ros.training.run.config import ConfigError, HeadConfig, TrainConfig
+from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.train import train
-from aecf_ros.training.export.head_weights import load_head
 from test.conftest import RATE_HZ, SIDE, WINDOW_S, write_audio_encoder, write_image_encoder
 from test.training.recorded import draw_color, recorded_corpus, recording
 
@@ -58,7 +58,9 @@ def encoders(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(encoders) -> TrainConfig:
-    return load_config(None, [*QUICK, *(f"encoders.{name}.onnx={encoders / name}.onnx" for name in ("camera", "audio"))])
+    return load_config(
+        None, [*QUICK, *(f"encoders.{name}.onnx={encoders / name}.onnx" for name in ("camera", "audio"))]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,13 @@ def test_a_subset_is_measured_and_calibrated_on_moments_that_have_all_of_it(trai
     labelled = unit.labels != NOTHING
     both = int((labelled & unit.present.all(1)).sum())
     manifest = load_bundle(trained).manifest
-    assert manifest.metrics["camera"]["n"] == manifest.metrics["camera+audio"]["n"] == both < labelled.sum() == manifest.metrics["audio"]["n"]
+    assert (
+        manifest.metrics["camera"]["n"]
+        == manifest.metrics["camera+audio"]["n"]
+        == both
+        < labelled.sum()
+        == manifest.metrics["audio"]["n"]
+    )
     assert manifest.calibration.subsets["camera"].samples == both  # the calibration recording has the same gaps
 
 
@@ -164,7 +172,9 @@ def test_rows_of_a_moment_are_those_of_its_own_samples(encoders, tmp_path):
         np.testing.assert_array_equal(rows, np.arange(len(table)))
         np.testing.assert_array_equal(table.labels[rows], labels[present[:, m]])
     assert (part.moments.rows[~present] == MISSING).all()
-    assert len(np.unique(part.clean[1].clusters)) == 2 * len(np.unique(corpus.parts["fusion"][0].clusters))  # spans of two recordings
+    assert len(np.unique(part.clean[1].clusters)) == 2 * len(
+        np.unique(corpus.parts["fusion"][0].clusters)
+    )  # spans of two recordings
 
 
 @pytest.mark.parametrize("balanced", [True, False])
@@ -184,7 +194,12 @@ def test_classes_are_drawn_evenly_or_as_they_come_and_copies_stay_with_their_sam
 def test_held_out_clusters_are_none_that_is_trained_on(encoders, tmp_path):
     part = _parts(recorded_corpus(), encoders, tmp_path)["fusion"]
     kept, held = draws_of(part, HeadConfig(field_copies=1)).split(0.3, np.random.default_rng(0))
-    assert not set(kept.clusters) & set(held.clusters) and set(kept.moments.labels) == set(held.moments.labels) == {-1, 0, 1, 2}
+    assert not set(kept.clusters) & set(held.clusters) and set(kept.moments.labels) == set(held.moments.labels) == {
+        -1,
+        0,
+        1,
+        2,
+    }
 
 
 def test_the_prior_that_was_trained_without_is_put_back(trained):
@@ -198,7 +213,11 @@ def test_early_stopping_ends_with_the_weights_of_the_least_and_resumes(encoders,
 
     def fitted(epochs: int, patience: int, folder: str):
         optimizer = {"epochs": epochs, "batch_size": 64, "learning_rate": 0.02}
-        config = HeadConfig(samples_per_epoch=512, optimizer=optimizer, early_stopping={"share": 0.3, "patience": patience, "pairs": 200})
+        config = HeadConfig(
+            samples_per_epoch=512,
+            optimizer=optimizer,
+            early_stopping={"share": 0.3, "patience": patience, "pairs": 200},
+        )
         head = new_head([3, 3], 3, config, 1)
         return head, fit_experts(head, tables, draws_of(part, config), config, 1, tmp_path / folder, lambda *_: None)
 
@@ -206,7 +225,9 @@ def test_early_stopping_ends_with_the_weights_of_the_least_and_resumes(encoders,
     least = int(np.argmin(history.held_out))
     assert least == len(history.held_out) - 3 < 27  # two epochs without a new least end it
     again, resumed = fitted(30, 2, "early")
-    assert resumed == history and all(torch.equal(a, b) for a, b in zip(head.parameters(), again.parameters(), strict=True))
+    assert resumed == history and all(
+        torch.equal(a, b) for a, b in zip(head.parameters(), again.parameters(), strict=True)
+    )
     stored = loop.load_arrays(next((tmp_path / "early").glob("head-*.npz")))
     assert all(np.array_equal(stored[f"best/{name}"], value.numpy()) for name, value in head.state_dict().items())
     assert any(not np.array_equal(stored[f"module/{name}"], value.numpy()) for name, value in head.state_dict().items())
@@ -220,11 +241,29 @@ def test_nothing_is_taught_as_the_prior_where_there_is_one():
 def test_what_cannot_be_trained_is_said_in_one_line_before_anything_is_encoded(config, encoders, tmp_path):
     corpus = recorded_corpus()
     with pytest.raises(DatasetError, match="name a frozen one: encoders.NAME.onnx=FILE"):
-        train(corpus, tmp_path / "m", load_config(None, [f"encoders.camera.onnx={encoders}/camera.onnx"]), run=tmp_path / "r", show_progress=False)
+        train(
+            corpus,
+            tmp_path / "m",
+            load_config(None, [f"encoders.camera.onnx={encoders}/camera.onnx"]),
+            run=tmp_path / "r",
+            show_progress=False,
+        )
     with pytest.raises(ConfigError, match="no such modality; it has camera, audio"):
-        train(corpus, tmp_path / "m", load_config(None, [f"encoders.lidar.onnx={encoders}/camera.onnx"]), run=tmp_path / "r", show_progress=False)
+        train(
+            corpus,
+            tmp_path / "m",
+            load_config(None, [f"encoders.lidar.onnx={encoders}/camera.onnx"]),
+            run=tmp_path / "r",
+            show_progress=False,
+        )
     with pytest.raises(ConfigError, match="programs: camera has a frozen encoder"):
-        train(corpus, tmp_path / "m", config.model_copy(update={"programs": True}), run=tmp_path / "r", show_progress=False)
+        train(
+            corpus,
+            tmp_path / "m",
+            config.model_copy(update={"programs": True}),
+            run=tmp_path / "r",
+            show_progress=False,
+        )
     assert not (tmp_path / "r").exists()
 
 

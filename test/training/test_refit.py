@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from test.drawn_model import NAMES, Draw, fitted
 
 from aecf_ros.fusion.calibration.conformal import conformal_threshold
 from aecf_ros.training.calibration.calibrate import CalibrationError
 from aecf_ros.training.calibration.recalibrate import Moments, RefitConfig, refit, span_threshold
+from test.drawn_model import NAMES, Draw, fitted
 
 EVIDENCE, ADDITIVE = {"gate": "evidence", "monotone": "soft"}, {"gate": "additive", "expert_hidden": [8]}
 CONFIG = RefitConfig(coverage=0.9, minimum_spans=50)
@@ -54,10 +54,16 @@ def test_every_weight_stays(model: tuple) -> None:
     before = {name: value.clone() for name, value in head.state_dict().items()}
     shifted, tables, _ = refit(head, calibration, NAMES, recorded(13, noise=0.9), CONFIG)
     changed = {name for name, value in shifted.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == ({f"gate.reliability.{m}.head.bias" for m in range(2)} if hasattr(head.gate, "reliability") else set())
-    assert all(torch.equal(value, before[name]) for name, value in head.state_dict().items())  # the one given is left alone
+    assert changed == (
+        {f"gate.reliability.{m}.head.bias" for m in range(2)} if hasattr(head.gate, "reliability") else set()
+    )
+    assert all(
+        torch.equal(value, before[name]) for name, value in head.state_dict().items()
+    )  # the one given is left alone
     assert all((a == b).all() for a, b in zip(tables.centers, calibration.centers, strict=True))
-    assert (tables.outlier_above >= calibration.outlier_above).all() and (tables.temperatures[1:] != 1).all() == (not hasattr(head.gate, "reliability"))
+    assert (tables.outlier_above >= calibration.outlier_above).all() and (tables.temperatures[1:] != 1).all() == (
+        not hasattr(head.gate, "reliability")
+    )
 
 
 def test_too_little_data_is_refused_with_what_was_found_and_what_is_needed(model: tuple) -> None:
@@ -77,8 +83,12 @@ def test_a_threshold_of_spans_is_the_conformal_one_where_each_has_one_moment() -
     scores = rng.random(77).astype(np.float32)
     due = conformal_threshold(torch.from_numpy(scores), 0.9).item()
     assert span_threshold(scores, np.arange(77), 0.9) == due
-    assert span_threshold(np.repeat(scores, 3), np.repeat(np.arange(77), 3), 0.9) == due  # moments that only repeat change nothing
-    assert span_threshold(np.r_[scores, np.full(500, 0.999)], np.r_[np.arange(77), np.full(500, 76)], 0.9) == pytest.approx(due, abs=0.03)
+    assert (
+        span_threshold(np.repeat(scores, 3), np.repeat(np.arange(77), 3), 0.9) == due
+    )  # moments that only repeat change nothing
+    assert span_threshold(
+        np.r_[scores, np.full(500, 0.999)], np.r_[np.arange(77), np.full(500, 76)], 0.9
+    ) == pytest.approx(due, abs=0.03)
 
 
 def test_sets_cover_new_spans_though_moments_of_one_are_alike() -> None:

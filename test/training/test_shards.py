@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from aecf_ros.training.features import cache as shards
-from aecf_ros.training.features.prefetch import ahead
+from aecf_ros.training.features.cache import Shard, UnitFeatures, extract
 from aecf_ros.training.features.corruption import CLEAN, Field, corrupt
 from aecf_ros.training.features.onnx_encoder import as_input, open_encoder
-from aecf_ros.training.features.cache import Shard, UnitFeatures, extract
+from aecf_ros.training.features.prefetch import ahead
 from test.conftest import write_image_encoder
 from test.training.recorded import recorded_corpus
 
@@ -26,7 +26,9 @@ def encoders(tiny_bundle) -> dict:
 
 
 def _all(features: dict[str, list[UnitFeatures]]) -> list[Shard]:
-    return [shard for units in features.values() for of in units for versions in of.shards.values() for shard in versions]
+    return [
+        shard for units in features.values() for of in units for versions in of.shards.values() for shard in versions
+    ]
 
 
 def _same(one: list[Shard], other: list[Shard]) -> bool:
@@ -59,7 +61,10 @@ def test_a_copy_is_the_field_corruption_of_its_kind_and_severity(encoders, tmp_p
     due = []
     for start, batch in zip(range(0, len(unit.labels), size), unit.batches(size), strict=True):
         rows = slice(start, start + len(batch.present))
-        draws, field = torch.Generator().manual_seed(first + start), Field("image", copy.kind[rows], copy.severity[rows])
+        draws, field = (
+            torch.Generator().manual_seed(first + start),
+            Field("image", copy.kind[rows], copy.severity[rows]),
+        )
         spoiled = corrupt(torch.from_numpy(batch.inputs["camera"]), field, draws)
         due.append(encoders["camera"].encode(spoiled.numpy()))
     np.testing.assert_array_equal(copy.embeddings, np.concatenate(due))
@@ -71,7 +76,11 @@ def test_nothing_is_read_or_encoded_twice(encoders, tmp_path):
     read = [unit.read for units in corpus.parts.values() for unit in units]
     again = extract(corpus, encoders, COPIES, 0, tmp_path, progress=lambda *now: told.append(now))
     assert _same(_all(first), _all(again))
-    assert [unit.read for units in corpus.parts.values() for unit in units] == read == [len(u.labels) for us in corpus.parts.values() for u in us]
+    assert (
+        [unit.read for units in corpus.parts.values() for unit in units]
+        == read
+        == [len(u.labels) for us in corpus.parts.values() for u in us]
+    )
     assert all(done == total for done, total, _ in told)
 
 
@@ -115,8 +124,16 @@ def test_another_encoder_costs_its_own_modality_alone_and_another_copy_itself_al
     before = set(tmp_path.iterdir())
     write_image_encoder(tmp_path.parent / "other.onnx", output="embedding")
     other = (tmp_path.parent / "other.onnx").read_bytes()
-    (tmp_path.parent / "other.onnx").write_bytes(other + b"\x32\x00")  # an empty field more: another file, the same graph
-    extract(recorded_corpus(), encoders | {"camera": open_encoder(tmp_path.parent / "other.onnx", "camera")}, {"fusion": 1}, 0, tmp_path)
+    (tmp_path.parent / "other.onnx").write_bytes(
+        other + b"\x32\x00"
+    )  # an empty field more: another file, the same graph
+    extract(
+        recorded_corpus(),
+        encoders | {"camera": open_encoder(tmp_path.parent / "other.onnx", "camera")},
+        {"fusion": 1},
+        0,
+        tmp_path,
+    )
     made = set(tmp_path.iterdir()) - before
     assert len(made) == 6 and all(path.name.startswith("camera-") for path in made)
     extract(recorded_corpus(), encoders, {"fusion": 2}, 0, tmp_path)
@@ -128,7 +145,9 @@ def test_another_encoder_costs_its_own_modality_alone_and_another_copy_itself_al
 def test_processes_that_share_the_work_make_what_one_makes(encoders, tmp_path):
     whole = _all(extract(recorded_corpus(), encoders, COPIES, 0, tmp_path / "one"))
     for rank in range(2):
-        extract(recorded_corpus(), encoders, COPIES, 0, tmp_path / "two", select=lambda units, rank=rank: units[rank::2])
+        extract(
+            recorded_corpus(), encoders, COPIES, 0, tmp_path / "two", select=lambda units, rank=rank: units[rank::2]
+        )
     corpus = recorded_corpus()
     assert _same(whole, _all(extract(corpus, encoders, COPIES, 0, tmp_path / "two")))
     assert not any(unit.read for units in corpus.parts.values() for unit in units)

@@ -1,17 +1,23 @@
 """Recordings are divided: the same way each time, every class in every part where that can be, in the shares that were asked for."""
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aecf_ros.training.run.config import DataConfig
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.split import SPLIT_PARTS, split_recordings
+from aecf_ros.training.run.config import DataConfig
 
 
 def table(parts: dict[str, str], counts: dict[str, np.ndarray]) -> np.ndarray:
     """Moments of each class in each part: int (3, C)."""
-    return np.array([sum((counts[name] for name, part in parts.items() if part == p), np.zeros_like(next(iter(counts.values())))) for p in SPLIT_PARTS])
+    return np.array(
+        [
+            sum((counts[name] for name, part in parts.items() if part == p), np.zeros_like(next(iter(counts.values()))))
+            for p in SPLIT_PARTS
+        ]
+    )
 
 
 def test_three_recordings_of_each_class_put_it_into_every_part() -> None:
@@ -67,9 +73,13 @@ def test_any_recordings_are_divided_or_refused(rows: list[list[int]], seed: int)
     held = table(parts, counts)
     for c in range(3):
         if held[:, c].sum():
-            assert held[0, c] or (held > 0).all(1).sum() < 3  # what can be learned is learned, unless a part had to be filled
+            assert (
+                held[0, c] or (held > 0).all(1).sum() < 3
+            )  # what can be learned is learned, unless a part had to be filled
 
 
 def test_shares_that_leave_nothing_are_refused() -> None:
     with pytest.raises(DatasetError, match="leave nothing to train on"):
-        split_recordings({str(i): np.array([1]) for i in range(5)}, DataConfig(calibration_share=0.5, test_share=0.5), {})
+        split_recordings(
+            {str(i): np.array([1]) for i in range(5)}, DataConfig(calibration_share=0.5, test_share=0.5), {}
+        )

@@ -1,4 +1,5 @@
 """Tables: what a row gives, what goes together, and what is only partly broken."""
+
 import os
 import pickle
 from pathlib import Path
@@ -8,14 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from aecf_ros.modalities.image.decode import DecodeError
-from aecf_ros.modalities.audio.resample import resample_window
-from aecf_ros.training.run.config import DataConfig
-from aecf_ros.training.data.duplicates import find_copies
-from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec
 from aecf_ros.modalities.audio.files import read_window
+from aecf_ros.modalities.audio.resample import resample_window
+from aecf_ros.modalities.image.decode import DecodeError
+from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.data.duplicates import find_copies
+from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec
 from aecf_ros.training.data.table import read_image, table_corpus
+from aecf_ros.training.run.config import DataConfig
 from test.training.files import AUDIO, BOTH, CAMERA, rows_of_files, write_picture, write_rows, write_table
 
 
@@ -51,8 +52,17 @@ def test_an_empty_cell_is_a_missing_modality_and_an_empty_label_no_moment(tmp_pa
     corpus = table_corpus(write_rows(tmp_path / "t.csv", "image,sound,label", rows), BOTH, DataConfig())
     parts = part_of_lines(corpus)
     assert 10 not in parts and len(parts) == 14 and "1 rows have no label and are left out" in corpus.warnings[0]
-    present = {line: row for units in corpus.parts.values() for u in units for line, row in zip(u.lines, next(u.batches(99)).present.tolist(), strict=True)}
-    assert present[2] == [False, True] and present[6] == [True, False] and all(all(row) for line, row in present.items() if line not in (2, 6))
+    present = {
+        line: row
+        for units in corpus.parts.values()
+        for u in units
+        for line, row in zip(u.lines, next(u.batches(99)).present.tolist(), strict=True)
+    }
+    assert (
+        present[2] == [False, True]
+        and present[6] == [True, False]
+        and all(all(row) for line, row in present.items() if line not in (2, 6))
+    )
 
 
 def test_a_file_that_is_not_there_or_cannot_be_read_costs_only_itself_and_is_said(tmp_path: Path) -> None:
@@ -61,14 +71,28 @@ def test_a_file_that_is_not_there_or_cannot_be_read_costs_only_itself_and_is_sai
     (tmp_path / "17.png").write_bytes((tmp_path / "17.png").read_bytes()[:100])
     soundfile.write(tmp_path / "20.wav", np.zeros(0), 800)
     corpus = table_corpus(table, BOTH, DataConfig())
-    assert len(corpus.warnings) == 1 and "1 of 30 files of 'camera' are not there, the first in line 5: 3.png; it is missing in those rows" in corpus.warnings[0]
+    assert (
+        len(corpus.warnings) == 1
+        and "1 of 30 files of 'camera' are not there, the first in line 5: 3.png; it is missing in those rows"
+        in corpus.warnings[0]
+    )
     units = [u for units in corpus.parts.values() for u in units]
-    missing = {(line, m) for u in units for b in [next(u.batches(99))] for line, row in zip(u.lines, b.present, strict=True) for m in np.flatnonzero(~row)}
+    missing = {
+        (line, m)
+        for u in units
+        for b in [next(u.batches(99))]
+        for line, row in zip(u.lines, b.present, strict=True)
+        for m in np.flatnonzero(~row)
+    }
     assert missing == {(5, 0), (19, 0), (22, 1)} and sum(len(u.labels) for u in units) == 30
     for u in units:
         list(u.batches(99))
     said = "\n".join(line for u in units for line in u.losses)
-    assert "1 files of 'camera'" in said and "line 19, 17.png: png of 100 bytes is truncated" in said and "line 22, 20.wav: sound of 0 samples" in said
+    assert (
+        "1 files of 'camera'" in said
+        and "line 19, 17.png: png of 100 bytes is truncated" in said
+        and "line 22, 20.wav: sound of 0 samples" in said
+    )
 
 
 def test_rows_of_a_recording_stay_together_and_are_a_unit(tmp_path: Path) -> None:
@@ -77,7 +101,9 @@ def test_rows_of_a_recording_stay_together_and_are_a_unit(tmp_path: Path) -> Non
     units = {u.recording: part for part, of in corpus.parts.items() for u in of}
     assert len(units) == 5 and sorted(units.values()).count("fusion") == 3
     decided = table_corpus(tmp_path / "t.csv", BOTH, DataConfig(parts={"drive0": "test", "drive1": "val"}))
-    assert {u.recording for u in decided.parts["test"]} >= {"drive0"} and {u.recording for u in decided.parts["calibration"]} >= {"drive1"}
+    assert {u.recording for u in decided.parts["test"]} >= {"drive0"} and {
+        u.recording for u in decided.parts["calibration"]
+    } >= {"drive1"}
 
 
 def test_rows_that_share_a_file_or_its_content_stay_together_unless_they_show_nothing(tmp_path: Path) -> None:
@@ -98,7 +124,9 @@ def test_rows_that_share_a_file_or_its_content_stay_together_unless_they_show_no
 def test_the_split_column_decides_by_our_words_and_those_of_others(tmp_path: Path) -> None:
     words = ["train", "fusion", "val", "calibration", "test"]
     rows = [[*row, words[i // 3 % 5]] for i, row in enumerate(rows_of_files(tmp_path, 15))]
-    parts = part_of_lines(table_corpus(write_rows(tmp_path / "t.csv", "image,sound,label,split", rows), BOTH, DataConfig()))
+    parts = part_of_lines(
+        table_corpus(write_rows(tmp_path / "t.csv", "image,sound,label,split", rows), BOTH, DataConfig())
+    )
     due = {"train": "fusion", "val": "calibration"}
     assert parts == {i + 2: due.get(row[3], row[3]) for i, row in enumerate(rows)}
 
@@ -108,18 +136,28 @@ def test_columns_may_be_called_otherwise_and_parquet_reads_like_csv(tmp_path: Pa
     from pyarrow import parquet
 
     rows = rows_of_files(tmp_path, 15)
-    csv = table_corpus(write_rows(tmp_path / "t.csv", "left,sound,category", rows), BOTH, DataConfig(columns={"camera": "left", "label": "category"}))
+    csv = table_corpus(
+        write_rows(tmp_path / "t.csv", "left,sound,category", rows),
+        BOTH,
+        DataConfig(columns={"camera": "left", "label": "category"}),
+    )
     columns = dict(zip(["camera", "audio", "label"], zip(*rows, strict=True), strict=True))
     columns["audio"] = [None, *columns["audio"][1:]]
     parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
     same = table_corpus(tmp_path / "t.parquet", BOTH, DataConfig())
-    assert {line - 1: part for line, part in part_of_lines(csv).items()} == part_of_lines(same)  # rows count from 1 in Parquet
+    assert {line - 1: part for line, part in part_of_lines(csv).items()} == part_of_lines(
+        same
+    )  # rows count from 1 in Parquet
     assert sum(int((~next(u.batches(99)).present).sum()) for units in same.parts.values() for u in units) == 1
 
 
 def test_the_digest_follows_the_files_and_the_encoders_and_not_where_they_lie(tmp_path: Path) -> None:
     def digests(folder: Path, modalities: tuple = BOTH) -> list[str]:
-        return [u.digest for units in table_corpus(folder / "table.csv", modalities, DataConfig()).parts.values() for u in units]
+        return [
+            u.digest
+            for units in table_corpus(folder / "table.csv", modalities, DataConfig()).parts.values()
+            for u in units
+        ]
 
     write_table(tmp_path / "a")
     before = digests(tmp_path / "a")
@@ -133,8 +171,10 @@ def test_the_digest_follows_the_files_and_the_encoders_and_not_where_they_lie(tm
 
 def test_without_encoders_the_files_say_their_sizes(tmp_path: Path) -> None:
     corpus = table_corpus(write_table(tmp_path), None, DataConfig())
-    assert list(corpus.modalities) == [ImageSpec(name="image", kind="image", height=16, width=20),
-                                       AudioSpec(name="sound", kind="audio", rate_hz=800, window_s=0.5)]
+    assert list(corpus.modalities) == [
+        ImageSpec(name="image", kind="image", height=16, width=20),
+        AudioSpec(name="sound", kind="audio", rate_hz=800, window_s=0.5),
+    ]
 
 
 def test_of_a_longer_sound_the_loudest_window_is_taken(tmp_path: Path) -> None:
@@ -143,7 +183,7 @@ def test_of_a_longer_sound_the_loudest_window_is_taken(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "long.wav", samples, 800, "PCM_16")
     window = read_window(tmp_path / "long.wav", AUDIO)
     whole = soundfile.read(tmp_path / "long.wav", dtype="int16")[0]
-    start = next(i for i in range(len(whole)) if (whole[i:i + 400] == window).all())
+    start = next(i for i in range(len(whole)) if (whole[i : i + 400] == window).all())
     assert start <= 5150 and start + 400 >= 5350
 
 
@@ -156,11 +196,14 @@ def test_a_shorter_sound_is_preceded_by_zeros_and_resampled_as_the_pipeline_does
     assert not window[:200].any() and np.abs(window[200:]).max() > 1000
 
 
-@pytest.mark.parametrize(("write", "said"), [
-    (lambda path: path.write_bytes(b"no sound"), "not a sound file that libsndfile reads"),
-    (lambda path: soundfile.write(path, np.zeros(0), 800), "sound of 0 samples"),
-    (lambda path: soundfile.write(path, np.full(400, np.nan, np.float32), 800, "FLOAT"), "NaN"),
-])
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda path: path.write_bytes(b"no sound"), "not a sound file that libsndfile reads"),
+        (lambda path: soundfile.write(path, np.zeros(0), 800), "sound of 0 samples"),
+        (lambda path: soundfile.write(path, np.full(400, np.nan, np.float32), 800, "FLOAT"), "NaN"),
+    ],
+)
 def test_sound_that_cannot_be_used_is_refused(tmp_path: Path, write, said: str) -> None:
     write(tmp_path / "a.wav")
     with pytest.raises(DecodeError, match=said):
@@ -180,4 +223,9 @@ def test_copies_are_found_by_content(tmp_path: Path) -> None:
     files["b"].write_bytes(content[:60_000] + b"x" + content[60_001:])  # differs where no sample is taken
     files["c"].write_bytes(content)
     files["d"].write_bytes(content[:-1])
-    assert find_copies(files.values()) == {files["a"]: files["a"], files["b"]: files["b"], files["c"]: files["a"], files["d"]: files["d"]}
+    assert find_copies(files.values()) == {
+        files["a"]: files["a"],
+        files["b"]: files["b"],
+        files["c"]: files["a"],
+        files["d"]: files["d"],
+    }

@@ -42,7 +42,9 @@ def test_the_lines_in_the_docs_run(exported: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(exported)
     Path("lines.py").write_text(lines.replace("64", "3"))  # the embeddings of the tests' bundle are narrower
     names = runpy.run_path("lines.py")
-    assert names["probabilities"].shape == (8, 3) and torch.allclose(names["probabilities"].sum(1), torch.ones(8), atol=1e-5)
+    assert names["probabilities"].shape == (8, 3) and torch.allclose(
+        names["probabilities"].sum(1), torch.ones(8), atol=1e-5
+    )
     assert names["gate_weights"][7].tolist() == [1.0, 0.0]
 
 
@@ -59,6 +61,9 @@ def test_the_encoders_come_along_where_they_are_programs(drawn_bundle: Path, tmp
     for file in bundle.directory.iterdir():
         (tmp_path / "bundle" / file.name).write_bytes(file.read_bytes())
     (tmp_path / "bundle" / "camera_encoder.pt2").write_bytes(b"a program")
-    with_program = type(bundle)(bundle.manifest.model_copy(update={"files": bundle.manifest.files | {"camera_encoder.pt2": "0" * 64}}), tmp_path / "bundle")
+    with_program = type(bundle)(
+        bundle.manifest.model_copy(update={"files": bundle.manifest.files | {"camera_encoder.pt2": "0" * 64}}),
+        tmp_path / "bundle",
+    )
     assert [path.name for path in export_torch(with_program, tmp_path / "out")] == ["head.pt2", "camera_encoder.pt2"]
     assert (tmp_path / "out" / "camera_encoder.pt2").read_bytes() == b"a program"

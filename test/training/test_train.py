@@ -8,16 +8,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from aecf_ros.core.bundle import load_bundle
 from aecf_ros.commands.train import train_command
+from aecf_ros.core.bundle import load_bundle
+from aecf_ros.training.data.npy_dataset import load_dataset
+from aecf_ros.training.data.npy_units import folder_corpus
+from aecf_ros.training.features import cache as shards
+from aecf_ros.training.features.encoder_training import fit_encoder, smoothed_targets
 from aecf_ros.training.head import fit_gate as gate_module
 from aecf_ros.training.head import fit_loop as loop
-from aecf_ros.training.features import cache as shards
 from aecf_ros.training.run.config import OptimizerConfig
 from aecf_ros.training.run.config_loader import load_config
-from aecf_ros.training.data.npy_dataset import load_dataset
-from aecf_ros.training.features.encoder_training import fit_encoder, smoothed_targets
-from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.run.train import train
 
 
@@ -87,10 +87,18 @@ def test_the_run_folder_says_what_was_run_and_what_came_of_it_and_holds_no_pickl
     assert [row["epoch"] for row in losses if row["stage"] == "head"] == ["1", "2", "3", "4"]
     assert all(np.isfinite(float(row["training_loss"])) and row["held_out_nll"] == "" for row in losses)
     measured = json.loads((run / "metrics.json").read_text())
-    assert measured["test"] == load_bundle(trained).manifest.metrics and set(measured["test_corrupted"]) == set(measured["test"])
+    assert measured["test"] == load_bundle(trained).manifest.metrics and set(measured["test_corrupted"]) == set(
+        measured["test"]
+    )
     checkpoints = list((run / "checkpoints").iterdir())
     assert sorted(path.name.split("-")[0] for path in checkpoints) == [
-        "audio_encoder", "camera_encoder", "head", "reliability", "reliability", "reliability", "thermal_encoder"
+        "audio_encoder",
+        "camera_encoder",
+        "head",
+        "reliability",
+        "reliability",
+        "reliability",
+        "thermal_encoder",
     ]
     for path in checkpoints:
         with np.load(path, allow_pickle=False) as arrays:
@@ -162,16 +170,34 @@ def test_nothing_is_taught_as_the_uniform_distribution():
     torch.testing.assert_close(targets, torch.tensor([[0.25] * 4, [0.025, 0.025, 0.925, 0.025]]))
 
 
-def test_a_bundle_is_also_written_in_other_precisions_with_both_measured_side_by_side(trained, tiny_dataset, quick_overrides):
-    words = ["--data", tiny_dataset, "--out", trained.parent / "small", "--run", trained.parent / "run", "--quantize", "int8", *quick_overrides]
+def test_a_bundle_is_also_written_in_other_precisions_with_both_measured_side_by_side(
+    trained, tiny_dataset, quick_overrides
+):
+    words = [
+        "--data",
+        tiny_dataset,
+        "--out",
+        trained.parent / "small",
+        "--run",
+        trained.parent / "run",
+        "--quantize",
+        "int8",
+        *quick_overrides,
+    ]
     done = CliRunner().invoke(train_command, [str(word) for word in words], catch_exceptions=False)
     assert done.exit_code == 0 and f"wrote {trained.parent / 'small-int8'}" in done.output
     before, after = (load_bundle(trained.parent / name).manifest for name in ("small", "small-int8"))
-    assert before.files["head.onnx"] == after.files["head.onnx"] and before.files["camera_encoder.onnx"] != after.files["camera_encoder.onnx"]
+    assert (
+        before.files["head.onnx"] == after.files["head.onnx"]
+        and before.files["camera_encoder.onnx"] != after.files["camera_encoder.onnx"]
+    )
     card = (trained.parent / "small-int8" / "MODEL_CARD.md").read_text()
     row = next(line for line in card.splitlines() if line.startswith("| camera+thermal+audio |"))
     for key in ("accuracy", "ece"):
-        assert f"{before.metrics['camera+thermal+audio'][key]:.4f}" in row and f"{after.metrics['camera+thermal+audio'][key]:.4f}" in row
+        assert (
+            f"{before.metrics['camera+thermal+audio'][key]:.4f}" in row
+            and f"{after.metrics['camera+thermal+audio'][key]:.4f}" in row
+        )
 
 
 def test_the_command_answers_bad_data_with_one_line_and_a_wrong_key_with_usage(tmp_path):

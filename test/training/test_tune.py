@@ -7,13 +7,13 @@ import optuna
 import pytest
 import yaml
 
+from aecf_ros.training.data.npy_dataset import DatasetError
+from aecf_ros.training.features.cache import extract
+from aecf_ros.training.features.onnx_encoder import open_encoder
+from aecf_ros.training.head.feature_tables import Part, Table, gather
 from aecf_ros.training.run import tune as tune_module
 from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.run.config_loader import load_config
-from aecf_ros.training.data.npy_dataset import DatasetError
-from aecf_ros.training.features.onnx_encoder import open_encoder
-from aecf_ros.training.head.feature_tables import Part, Table, gather
-from aecf_ros.training.features.cache import extract
 from aecf_ros.training.run.tune import halves_of, tune, with_settings
 from test.training.recorded import recorded_corpus, recording
 
@@ -22,14 +22,21 @@ from test.training.recorded import recorded_corpus, recording
 def config(tiny_bundle) -> TrainConfig:
     encoders = [f"encoders.{name}.onnx={tiny_bundle}/{name}_encoder.onnx" for name in ("camera", "audio")]
     quick = ["head.optimizer.epochs=2", "head.samples_per_epoch=256", "head.optimizer.batch_size=64"]
-    options = ["head.options={gate: evidence, expert_hidden: [16]}", "head.reliability.cross_fit={expert_steps: 10, steps: 10}"]
+    options = [
+        "head.options={gate: evidence, expert_hidden: [16]}",
+        "head.reliability.cross_fit={expert_steps: 10, steps: 10}",
+    ]
     return load_config(None, [*encoders, *quick, *options])
 
 
 def test_a_search_starts_with_what_was_given_goes_on_where_it_stopped_and_never_reads_the_test_part(config, tmp_path):
     corpus = recorded_corpus()
     best, least, given = tune(corpus, tmp_path / "m", config, 1, run=tmp_path / "run", show_progress=False)
-    assert best.head.options == config.head.options | {"dropout": 0.1} and best.head.optimizer == config.head.optimizer and least == given
+    assert (
+        best.head.options == config.head.options | {"dropout": 0.1}
+        and best.head.optimizer == config.head.optimizer
+        and least == given
+    )
     again = recorded_corpus()
     tuned, least, given_again = tune(again, tmp_path / "m", config, 3, run=tmp_path / "run", show_progress=False)
     assert given_again == given and least <= given
@@ -42,15 +49,30 @@ def test_a_search_starts_with_what_was_given_goes_on_where_it_stopped_and_never_
 
 def test_what_the_objective_is_given_does_not_contain_the_test_part(config, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(tune_module, "_nll", lambda config, corpus, fusion, encoders, halves, *rest: seen.append((fusion, *halves)) or 1.0)
+    monkeypatch.setattr(
+        tune_module,
+        "_nll",
+        lambda config, corpus, fusion, encoders, halves, *rest: seen.append((fusion, *halves)) or 1.0,
+    )
     tune(recorded_corpus(), tmp_path / "m", config, 1, run=tmp_path / "run", show_progress=False)
-    assert {name for part in seen[0] for names in part.source_names for name in names} == {"fusion_0", "fusion_1", "fusion_2", "calibration_50"}
+    assert {name for part in seen[0] for names in part.source_names for name in names} == {
+        "fusion_0",
+        "fusion_1",
+        "fusion_2",
+        "calibration_50",
+    }
 
 
 def test_settings_of_a_trial_replace_their_own_alone(config):
-    changed = with_settings(config, {"width": 64, "dropout": 0.5, "learning_rate": 0.01, "weight_decay": 0.1, "field_copies": 2})
+    changed = with_settings(
+        config, {"width": 64, "dropout": 0.5, "learning_rate": 0.01, "weight_decay": 0.1, "field_copies": 2}
+    )
     assert changed.head.options == {"gate": "evidence", "expert_hidden": [64, 64], "dropout": 0.5}
-    assert (changed.head.optimizer.learning_rate, changed.head.optimizer.weight_decay, changed.head.field_copies) == (0.01, 0.1, 2)
+    assert (changed.head.optimizer.learning_rate, changed.head.optimizer.weight_decay, changed.head.field_copies) == (
+        0.01,
+        0.1,
+        2,
+    )
     assert changed.head.optimizer.epochs == 2 and with_settings(config, {"width": "as given"}) == config
 
 

@@ -18,17 +18,17 @@ from aecf_ros.core.types import NANOSECONDS, RawImage, StreamState
 from aecf_ros.modalities.vector.messages import RawVector
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
-from aecf_ros.training.run.config import ConfigError, DataConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError, ImageSpec, VectorSpec
-from aecf_ros.training.features.corruption import KINDS, Field, corrupt
-from aecf_ros.training.run.preflight import given_specs
-from aecf_ros.training.inspection.summary import inspect_corpus
-from aecf_ros.training.inspection.page import write_page
 from aecf_ros.training.data.table import table_corpus
-from aecf_ros.training.run.train import train
+from aecf_ros.training.features.corruption import KINDS, Field, corrupt
 from aecf_ros.training.features.standardizer import standardizing_encoder
+from aecf_ros.training.inspection.page import write_page
+from aecf_ros.training.inspection.summary import inspect_corpus
+from aecf_ros.training.run.config import ConfigError, DataConfig
+from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.run.preflight import given_specs
+from aecf_ros.training.run.train import train
 from test.conftest import LABELS, SIDE, write_image_encoder
 from test.training.files import write_rows
 from test.training.recorded import draw_color
@@ -38,9 +38,27 @@ DIM = 6
 CAMERA = ImageSpec(name="camera", kind="image", height=SIDE, width=SIDE)
 TEXT = VectorSpec(name="text", kind="vector", dim=DIM)
 SAYINGS = {
-    "red": ["stop before the crossing", "the kettle is hot", "danger, keep away", "stop now, it is hot", "danger at the crossing"],
-    "green": ["go on along the grass", "the way is free, walk on", "go on, the trees are far", "walk along the grass", "the way by the trees is free"],
-    "blue": ["there is water ahead", "it rains from the sky", "water in the pool", "rain over the pool", "the sky is over water"],
+    "red": [
+        "stop before the crossing",
+        "the kettle is hot",
+        "danger, keep away",
+        "stop now, it is hot",
+        "danger at the crossing",
+    ],
+    "green": [
+        "go on along the grass",
+        "the way is free, walk on",
+        "go on, the trees are far",
+        "walk along the grass",
+        "the way by the trees is free",
+    ],
+    "blue": [
+        "there is water ahead",
+        "it rains from the sky",
+        "water in the pool",
+        "rain over the pool",
+        "the sky is over water",
+    ],
 }
 START = ["", "please ", "robot, ", "listen: ", "I think ", "now ", "well, "]
 
@@ -59,7 +77,9 @@ def folder(tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     labels = [LABELS[i % 3] for i in range(600)]
     texts = [said(rng, label) for label in labels]
-    embedded = 40.0 * TruncatedSVD(DIM, random_state=0).fit_transform(TfidfVectorizer().fit_transform(texts)).astype(np.float32)
+    embedded = 40.0 * TruncatedSVD(DIM, random_state=0).fit_transform(TfidfVectorizer().fit_transform(texts)).astype(
+        np.float32
+    )
     rows = []
     for i, label in enumerate(labels):
         cv2.imwrite(str(folder / f"{i}.png"), draw_color(LABELS.index(label), np.random.default_rng(i))[..., ::-1])
@@ -83,7 +103,9 @@ def samples_of(corpus: Corpus, part: str) -> np.ndarray:
 @pytest.fixture(scope="module")
 def trained(folder, corpus, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "told"
-    config = load_config(None, [*QUICK, f"encoders.camera.onnx={folder / 'camera.onnx'}", f"encoders.text.vector={DIM}"])
+    config = load_config(
+        None, [*QUICK, f"encoders.camera.onnx={folder / 'camera.onnx'}", f"encoders.text.vector={DIM}"]
+    )
     assert given_specs(config) == [CAMERA, TEXT]
     train(corpus, out, config, run=out.parent / "run", show_progress=False)
     return out
@@ -109,8 +131,15 @@ def answers(trained: Path, folder: Path, rows: range, camera: bool, text: bool) 
 
 def test_a_table_of_texts_and_pictures_becomes_a_bundle_of_which_each_subset_answers(trained, folder) -> None:
     manifest = load_bundle(trained).manifest
-    assert isinstance(manifest.modalities[1], VectorModality) and (manifest.modalities[1].dim, manifest.modalities[1].embedding_dim) == (DIM, DIM)
-    assert all(of["accuracy"] > 0.6 for of in manifest.metrics.values()) and set(manifest.metrics) == {"camera", "text", "camera+text"}
+    assert isinstance(manifest.modalities[1], VectorModality) and (
+        manifest.modalities[1].dim,
+        manifest.modalities[1].embedding_dim,
+    ) == (DIM, DIM)
+    assert all(of["accuracy"] > 0.6 for of in manifest.metrics.values()) and set(manifest.metrics) == {
+        "camera",
+        "text",
+        "camera+text",
+    }
     assert f"`text` (vector): one sample is [{DIM}] numbers, standardized" in (trained / "MODEL_CARD.md").read_text()
     rows = range(300, 420)
     due = [LABELS[i % 3] for i in rows]
@@ -136,7 +165,10 @@ def test_a_stream_of_vectors_is_watched_for_size_numbers_repetition_and_silence(
     broken = np.where(np.arange(DIM) == 2, np.nan, embedded[:4])
     assert state(broken) == (StreamState.REJECTED, f"1 of {DIM} numbers are NaN or infinite; check what computes them")
     assert state(embedded[10:20])[0] is StreamState.OK
-    assert state(embedded[20:24, :4]) == (StreamState.REJECTED, f"a vector of 4 numbers where {DIM} are due; check the publisher and the model")
+    assert state(embedded[20:24, :4]) == (
+        StreamState.REJECTED,
+        f"a vector of 4 numbers where {DIM} are due; check the publisher and the model",
+    )
     assert state(embedded[24:34])[0] is StreamState.OK
     frozen, reason = state([embedded[40]] * 15)
     assert frozen is StreamState.FROZEN and reason.startswith("the same vector for 1.")
@@ -163,7 +195,10 @@ def test_a_list_in_parquet_or_csv_is_what_the_file_is(folder, corpus, tmp_path) 
                for c, name in ((0, "image"), (2, "label"), (3, "recording"))}  # fmt: skip
     lists = [embedded[i].tolist() if row[1] else None for i, row in enumerate(rows)]
     parquet.write_table(pyarrow.table(columns | {"text": lists}), tmp_path / "t.parquet")
-    texts = [[str(folder / row[0]) if row[0] else "", " ".join(map(repr, of)) if of else "", *row[2:]] for row, of in zip(rows, lists, strict=True)]
+    texts = [
+        [str(folder / row[0]) if row[0] else "", " ".join(map(repr, of)) if of else "", *row[2:]]
+        for row, of in zip(rows, lists, strict=True)
+    ]
     write_rows(tmp_path / "t.csv", "image,text,label,recording", texts)
     for name in ("t.parquet", "t.csv"):
         same = table_corpus(tmp_path / name, (CAMERA, TEXT), DataConfig(labels=LABELS))
@@ -175,10 +210,15 @@ def test_a_list_in_parquet_or_csv_is_what_the_file_is(folder, corpus, tmp_path) 
 
 def test_what_is_no_such_vector_is_refused_in_a_line(folder, tmp_path) -> None:
     wrong = VectorSpec(name="text", kind="vector", dim=9)
-    with pytest.raises(DatasetError, match="none of the first files of 'text' can be read; line 3: 1.npy: a vector of 6 numbers where 9 are due"):
+    with pytest.raises(
+        DatasetError,
+        match="none of the first files of 'text' can be read; line 3: 1.npy: a vector of 6 numbers where 9 are due",
+    ):
         table_corpus(folder / "table.csv", (CAMERA, wrong), DataConfig(labels=LABELS))
     write_rows(tmp_path / "t.csv", "text,label", [["hello there", "red"]])
-    with pytest.raises(DatasetError, match="line 2: 'hello there' for 'text' is neither a .npy file nor a list of numbers"):
+    with pytest.raises(
+        DatasetError, match="line 2: 'hello there' for 'text' is neither a .npy file nor a list of numbers"
+    ):
         table_corpus(tmp_path / "t.csv", (TEXT,), DataConfig())
     np.save(tmp_path / "a.npy", np.array(["text"]))
     write_rows(tmp_path / "t.csv", "text,label", [["a.npy", "red"]])
@@ -190,14 +230,22 @@ def test_a_configuration_that_says_another_length_or_kind_is_refused(corpus, fol
     for override, said in (("encoders.text.vector=7", "encoders.text.vector: the data has 6 numbers"),
                            ("encoders.camera.vector=7", "encoders.camera.vector: it is image there")):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
-            train(corpus, tmp_path / "x", load_config(None, [f"encoders.camera.onnx={folder / 'camera.onnx'}", override][-2:]), show_progress=False)
+            train(
+                corpus,
+                tmp_path / "x",
+                load_config(None, [f"encoders.camera.onnx={folder / 'camera.onnx'}", override][-2:]),
+                show_progress=False,
+            )
 
 
 def test_numbers_are_standardized_by_the_part_heads_are_trained_on(corpus, tmp_path) -> None:
     encoder = standardizing_encoder(TEXT, corpus.parts["fusion"], tmp_path)
     samples = samples_of(corpus, "fusion")
     np.testing.assert_allclose(encoder.encode(samples), (samples - samples.mean(0)) / samples.std(0), atol=1e-4)
-    assert standardizing_encoder(TEXT, corpus.parts["fusion"], tmp_path).digest == encoder.digest and len(list(tmp_path.iterdir())) == 1
+    assert (
+        standardizing_encoder(TEXT, corpus.parts["fusion"], tmp_path).digest == encoder.digest
+        and len(list(tmp_path.iterdir())) == 1
+    )
     assert standardizing_encoder(TEXT, corpus.parts["test"], tmp_path).digest != encoder.digest
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test.drawn_model import NAMES, write_model
 
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle, sha256
 from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, open_session
 from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, load_head
+from test.drawn_model import NAMES, write_model
+
 
 @pytest.fixture(scope="module", params=["evidence", "additive"])
 def bundle(request: pytest.FixtureRequest, drawn_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
@@ -27,7 +28,9 @@ def test_the_module_made_of_them_says_what_the_graph_says(bundle: Bundle) -> Non
         present = torch.tensor(pattern).expand(64, -1).contiguous()
         with torch.inference_mode():
             due = dict(zip(HEAD_OUTPUTS, head(*embeddings, present), strict=True))
-        feed = {f"embedding_{n}": e.numpy() for n, e in zip(NAMES, embeddings, strict=True)} | {"present": present.numpy()}
+        feed = {f"embedding_{n}": e.numpy() for n, e in zip(NAMES, embeddings, strict=True)} | {
+            "present": present.numpy()
+        }
         for name, found in zip(HEAD_OUTPUTS, session.run(list(HEAD_OUTPUTS), feed), strict=True):
             if found.dtype == np.float32:
                 np.testing.assert_allclose(found, due[name].numpy(), rtol=1e-4, atol=1e-4, err_msg=f"{name} {pattern}")
@@ -37,7 +40,9 @@ def test_the_module_made_of_them_says_what_the_graph_says(bundle: Bundle) -> Non
 
 def test_what_the_calibration_part_decided_travels_along(bundle: Bundle) -> None:
     fusion = load_head(bundle).fusion
-    assert (fusion.monotone, fusion.monotone_reach) == (("soft", 0.07) if bundle.manifest.name == "drawn" else ("off", 0.05))
+    assert (fusion.monotone, fusion.monotone_reach) == (
+        ("soft", 0.07) if bundle.manifest.name == "drawn" else ("off", 0.05)
+    )
     assert not fusion.training
 
 

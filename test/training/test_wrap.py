@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from aecf_ros.training.wrap import sessions as wrap_parts
 from aecf_ros.training.export.head_graph import export_onnx
+from aecf_ros.training.wrap import sessions as wrap_parts
 from aecf_ros.training.wrap.command import wrap, wrap_command
 from aecf_ros.training.wrap.spec import WrapError
 from test.training.wrap_graphs import (
@@ -54,20 +54,28 @@ def wrapped(folder: Path, **fields: object) -> Path:
 def test_pixels_go_in_and_the_owners_embedding_comes_out(tmp_path: Path, opset: int) -> None:
     picture_encoder(tmp_path / "encoder.onnx", opset=opset, ir=6 if opset < 15 else 8)
     path = wrapped(tmp_path, source="here", license="CC0-1.0")
-    np.testing.assert_allclose(run(path, pictures()), picture_reference(pictures(), IMAGE["mean"], IMAGE["std"]), atol=1e-5)
+    np.testing.assert_allclose(
+        run(path, pictures()), picture_reference(pictures(), IMAGE["mean"], IMAGE["std"]), atol=1e-5
+    )
     model = onnx.load(path)
     assert {i.domain: i.version for i in model.opset_import} == {"": opset}
-    assert {p.key: p.value for p in model.metadata_props} == {"aecf.kind": "image", "aecf.source": "here", "aecf.license": "CC0-1.0"}
-    entry, = onnxruntime.InferenceSession(str(path)).get_inputs()
+    assert {p.key: p.value for p in model.metadata_props} == {
+        "aecf.kind": "image",
+        "aecf.source": "here",
+        "aecf.license": "CC0-1.0",
+    }
+    (entry,) = onnxruntime.InferenceSession(str(path)).get_inputs()
     assert (entry.name, entry.type, entry.shape) == ("image", "tensor(uint8)", ["batch", 12, 16, 3])
-    made, = onnxruntime.InferenceSession(str(path)).get_outputs()
+    (made,) = onnxruntime.InferenceSession(str(path)).get_outputs()
     assert (made.name, made.type, made.shape) == ("embedding", "tensor(float)", ["batch", 8])
 
 
 @settings(max_examples=40, deadline=None)
 @given(color=st.sampled_from(["rgb", "bgr"]), scale=st.sampled_from([255.0, 1.0, 127.5]), mean=st.tuples(*[st.floats(-2, 2)] * 3),
        std=st.tuples(*[st.floats(0.1, 3)] * 3))  # fmt: skip
-def test_color_scale_mean_and_deviation_are_those_of_the_yaml(tmp_path_factory: pytest.TempPathFactory, color: str, scale: float, mean: tuple, std: tuple) -> None:
+def test_color_scale_mean_and_deviation_are_those_of_the_yaml(
+    tmp_path_factory: pytest.TempPathFactory, color: str, scale: float, mean: tuple, std: tuple
+) -> None:
     folder = tmp_path_factory.mktemp("encoder")
     picture_encoder(folder / "encoder.onnx")
     path = wrapped(folder, color=color, scale=scale, mean=list(mean), std=list(std))
@@ -88,14 +96,18 @@ def test_a_batch_of_one_stays_one(tmp_path: Path) -> None:
     done = CliRunner().invoke(wrap_command, [str(describe(tmp_path, **IMAGE)), "--out", str(path)])
     assert "image uint8 [1, 12, 16, 3] RGB" in done.output and "takes one sample at a time" in done.output
     assert onnxruntime.InferenceSession(str(path)).get_inputs()[0].shape == [1, 12, 16, 3]
-    np.testing.assert_allclose(run(path, pictures(1)), picture_reference(pictures(1), IMAGE["mean"], IMAGE["std"]), atol=1e-5)
+    np.testing.assert_allclose(
+        run(path, pictures(1)), picture_reference(pictures(1), IMAGE["mean"], IMAGE["std"]), atol=1e-5
+    )
 
 
 def test_open_height_and_width_are_fixed_by_the_yaml(tmp_path: Path) -> None:
     picture_encoder(tmp_path / "encoder.onnx", (None, 3, None, None))
     path = wrapped(tmp_path, height=12, width=16)
     assert onnxruntime.InferenceSession(str(path)).get_inputs()[0].shape == ["batch", 12, 16, 3]
-    np.testing.assert_allclose(run(path, pictures()), picture_reference(pictures(), IMAGE["mean"], IMAGE["std"]), atol=1e-5)
+    np.testing.assert_allclose(
+        run(path, pictures()), picture_reference(pictures(), IMAGE["mean"], IMAGE["std"]), atol=1e-5
+    )
 
 
 def test_a_float16_encoder_is_fed_float16_and_gives_float32(tmp_path: Path) -> None:
@@ -109,16 +121,30 @@ def test_an_encoder_of_uint8_is_given_the_pixels(tmp_path: Path) -> None:
     nodes = [helper.make_node("Cast", ["x"], ["f"], to=FLOAT), helper.make_node("Flatten", ["f"], ["y"])]
     save(tmp_path / "encoder.onnx", nodes, [("x", TensorProto.UINT8, ["n", 3, 12, 16])], [("y", FLOAT, ["n", 576])], {})
     plain = {"scale": 1, "mean": [0, 0, 0], "std": [1, 1, 1]}
-    np.testing.assert_array_equal(run(wrapped(tmp_path, **plain), pictures()), pictures().transpose(0, 3, 1, 2).reshape(3, -1))
+    np.testing.assert_array_equal(
+        run(wrapped(tmp_path, **plain), pictures()), pictures().transpose(0, 3, 1, 2).reshape(3, -1)
+    )
     with pytest.raises(WrapError, match="is uint8, which normalized numbers are not; set scale: 1"):
         wrapped(tmp_path)
 
 
 def test_an_encoder_of_torch_with_its_weights_beside_it_becomes_one_file(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3, 2), torch.nn.GELU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 5)).eval()
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 6, 3, 2),
+        torch.nn.GELU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(6, 5),
+    ).eval()
     export_onnx(network, [torch.zeros(2, 3, 12, 16)], ["image"], ["embedding"], tmp_path / "inside.onnx")
-    onnx.save(onnx.load(tmp_path / "inside.onnx"), tmp_path / "encoder.onnx", save_as_external_data=True, location="encoder.onnx.data", size_threshold=100)
+    onnx.save(
+        onnx.load(tmp_path / "inside.onnx"),
+        tmp_path / "encoder.onnx",
+        save_as_external_data=True,
+        location="encoder.onnx.data",
+        size_threshold=100,
+    )
     noted = onnx.load(tmp_path / "encoder.onnx", load_external_data=False)
     noted.graph.node[0].metadata_props.add(key="stack_trace", value="/home/somebody/model.py")
     onnx.save(noted, tmp_path / "encoder.onnx")
@@ -137,7 +163,12 @@ def test_an_encoder_of_torch_with_its_weights_beside_it_becomes_one_file(tmp_pat
 
 def test_an_encoder_with_branches_other_outputs_and_old_weights_is_joined(tmp_path: Path) -> None:
     branch = [
-        helper.make_graph([helper.make_node("Mul", ["p", "two"], [name])], name, [], [helper.make_tensor_value_info(name, FLOAT, None)])
+        helper.make_graph(
+            [helper.make_node("Mul", ["p", "two"], [name])],
+            name,
+            [],
+            [helper.make_tensor_value_info(name, FLOAT, None)],
+        )
         for name in ("then", "else")
     ]
     nodes = [
@@ -146,7 +177,11 @@ def test_an_encoder_with_branches_other_outputs_and_old_weights_is_joined(tmp_pa
         helper.make_node("If", ["yes"], ["image"], then_branch=branch[0], else_branch=branch[1]),
         helper.make_node("MatMul", ["p", "classes"], ["logits"]),
     ]  # fmt: skip
-    weights = {"two": np.full(3, 2, np.float32), "zero": np.array(0, np.float32), "classes": np.ones((3, 1000), np.float32)}
+    weights = {
+        "two": np.full(3, 2, np.float32),
+        "zero": np.array(0, np.float32),
+        "classes": np.ones((3, 1000), np.float32),
+    }
     made = [("image", FLOAT, ["n", 3]), ("logits", FLOAT, ["n", 1000])]
     file = save(tmp_path / "encoder.onnx", nodes, [("embedding", FLOAT, ["n", 3, 12, 16])], made, weights, opset=11)
     old = onnx.load(file)  # before IR 4 weights were inputs too
@@ -174,7 +209,10 @@ def test_tokens_are_pooled_as_the_yaml_says(tmp_path: Path, pool: str, take) -> 
     x = ((pictures() / 255 - IMAGE["mean"]) / IMAGE["std"]).transpose(0, 3, 1, 2).reshape(3, 24, 24)
     np.testing.assert_allclose(run(wrapped(tmp_path, pool=pool), pictures()), take(x), atol=1e-5)
     for wrong in ("none", "flatten"):
-        with pytest.raises(WrapError, match=r"output 'y' is \[1, 24, 24\], .*; set pool: mean or pool: first, or export the pooled features"):
+        with pytest.raises(
+            WrapError,
+            match=r"output 'y' is \[1, 24, 24\], .*; set pool: mean or pool: first, or export the pooled features",
+        ):
             wrapped(tmp_path, pool=wrong)
 
 
@@ -207,7 +245,10 @@ def test_an_encoder_that_mixes_its_batch_is_refused(tmp_path: Path) -> None:
         helper.make_node("Transpose", ["s"], ["y"], perm=[1, 0]),
     ]  # fmt: skip
     save(tmp_path / "encoder.onnx", nodes, [("x", FLOAT, ["n", 3, 12, 16])], [("y", FLOAT, ["n", 576])], {})
-    with pytest.raises(WrapError, match=r"with 3 at once the joined graph is .* off the encoder run alone; export it with a fixed batch of 1"):
+    with pytest.raises(
+        WrapError,
+        match=r"with 3 at once the joined graph is .* off the encoder run alone; export it with a fixed batch of 1",
+    ):
         wrapped(tmp_path)
 
 
@@ -229,7 +270,10 @@ def other(changes: dict) -> np.ndarray:
 def test_the_reference_tells_which_line_of_the_yaml_is_wrong(tmp_path: Path, truth: dict, says: str) -> None:
     picture_encoder(tmp_path / "encoder.onnx")
     np.savez(tmp_path / "ref.npz", input=pictures(2), output=other(truth))
-    done = CliRunner().invoke(wrap_command, [str(describe(tmp_path, **IMAGE)), "--out", str(tmp_path / "o.onnx"), "--reference", str(tmp_path / "ref.npz")])
+    done = CliRunner().invoke(
+        wrap_command,
+        [str(describe(tmp_path, **IMAGE)), "--out", str(tmp_path / "o.onnx"), "--reference", str(tmp_path / "ref.npz")],
+    )
     assert done.exit_code == 1 and says in done.output and len(done.output.strip().splitlines()) == 1
     assert "ref.npz: the wrapped encoder is " in done.output and not (tmp_path / "o.onnx").exists()
 
@@ -239,7 +283,9 @@ def test_one_sample_that_does_not_match_is_enough(tmp_path: Path) -> None:
     np.savez(tmp_path / "ref.npz", input=pictures(2), output=other({}) * [[1.0], [1.01]])
     with pytest.raises(WrapError, match=r"the wrapped encoder is 0.0099 off \(relative; up to 0.001 is rounding\)"):
         wrap(describe(tmp_path, **IMAGE), tmp_path / "o.onnx", tmp_path / "ref.npz")
-    assert wrap(describe(tmp_path, **IMAGE), tmp_path / "o.onnx", tmp_path / "ref.npz", 0.02).deviation == pytest.approx(0.0099, rel=0.01)
+    assert wrap(
+        describe(tmp_path, **IMAGE), tmp_path / "o.onnx", tmp_path / "ref.npz", 0.02
+    ).deviation == pytest.approx(0.0099, rel=0.01)
 
 
 def test_the_layout_is_among_what_the_reference_tells(tmp_path: Path) -> None:
@@ -299,11 +345,22 @@ def two_inputs(path: Path) -> None:
 def unknown_operator(path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Fancy", ["x"], ["y"], domain="org.nobody")], "g", [helper.make_tensor_value_info("x", FLOAT, ["n", 3, 12, 16])],
                               [helper.make_tensor_value_info("y", FLOAT, ["n", 8])])  # fmt: skip
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("org.nobody", 1)], ir_version=8), path)
+    onnx.save(
+        helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("org.nobody", 1)], ir_version=8
+        ),
+        path,
+    )
 
 
 def of_integers(path: Path) -> None:
-    save(path, [helper.make_node("Flatten", ["x"], ["y"])], [("x", TensorProto.INT64, ["n", 3, 12, 16])], [("y", TensorProto.INT64, ["n", 576])], {})
+    save(
+        path,
+        [helper.make_node("Flatten", ["x"], ["y"])],
+        [("x", TensorProto.INT64, ["n", 3, 12, 16])],
+        [("y", TensorProto.INT64, ["n", 576])],
+        {},
+    )
 
 
 def giving_integers(path: Path) -> None:
@@ -318,28 +375,62 @@ def giving_another_batch(path: Path) -> None:
 
 def not_running(path: Path) -> None:
     nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
-    save(path, nodes, [("x", FLOAT, ["n", 3, None, None])], [("y", FLOAT, None)], {"shape": np.array([-1, 7], np.int64)})
+    save(
+        path, nodes, [("x", FLOAT, ["n", 3, None, None])], [("y", FLOAT, None)], {"shape": np.array([-1, 7], np.int64)}
+    )
 
 
 REFUSALS = {
     "no file": (lambda path: None, {}, "no such file"),
     "text": (lambda path: path.write_text("weights"), {}, "not an ONNX file"),
     "nothing": (lambda path: path.write_bytes(b""), {}, "holds no ONNX graph"),
-    "two inputs": (two_inputs, {"input": "pixel_values"}, "takes input_ids besides 'pixel_values'; export the part that takes one input"),
+    "two inputs": (
+        two_inputs,
+        {"input": "pixel_values"},
+        "takes input_ids besides 'pixel_values'; export the part that takes one input",
+    ),
     "two inputs, none named": (two_inputs, {}, "has the inputs pixel_values, input_ids; name one as 'input:'"),
     "an old opset": (lambda path: picture_encoder(path, opset=9, ir=4), {}, "is of opset 9, where 11 to"),
     "a future opset": (lambda path: picture_encoder(path, opset=99), {}, "is of opset 99, where 11 to"),
     "an operator of nobody": (unknown_operator, {}, "onnxruntime does not load it"),
-    "another rank": (lambda path: passing_encoder(path, ("n", 576)), {}, "input 'x' is [?, 576], which has 2 axes where pictures have 4"),
-    "a batch of four": (lambda path: picture_encoder(path, (4, 3, 12, 16)), {}, "batches of 4; export it with a batch of 1, or of any size"),
+    "another rank": (
+        lambda path: passing_encoder(path, ("n", 576)),
+        {},
+        "input 'x' is [?, 576], which has 2 axes where pictures have 4",
+    ),
+    "a batch of four": (
+        lambda path: picture_encoder(path, (4, 3, 12, 16)),
+        {},
+        "batches of 4; export it with a batch of 1, or of any size",
+    ),
     "no channels": (lambda path: passing_encoder(path, ("n", 1, 12, 16)), {}, "which has no axis for 3 channels"),
-    "the other layout": (lambda path: picture_encoder(path), {"layout": "nhwc"}, "[?, 3, 12, 16], which does not fit layout: nhwc; set layout: nchw"),
-    "any layout": (lambda path: passing_encoder(path, (None,) * 4), {"height": 12, "width": 16}, "fits nchw and nhwc; set layout"),
-    "open sizes": (lambda path: picture_encoder(path, ("n", 3, None, None)), {}, "leaves the height open; set height and width"),
-    "another size": (lambda path: picture_encoder(path), {"height": 224}, "a height of 12 where the YAML has 224; set height: 12"),
+    "the other layout": (
+        lambda path: picture_encoder(path),
+        {"layout": "nhwc"},
+        "[?, 3, 12, 16], which does not fit layout: nhwc; set layout: nchw",
+    ),
+    "any layout": (
+        lambda path: passing_encoder(path, (None,) * 4),
+        {"height": 12, "width": 16},
+        "fits nchw and nhwc; set layout",
+    ),
+    "open sizes": (
+        lambda path: picture_encoder(path, ("n", 3, None, None)),
+        {},
+        "leaves the height open; set height and width",
+    ),
+    "another size": (
+        lambda path: picture_encoder(path),
+        {"height": 224},
+        "a height of 12 where the YAML has 224; set height: 12",
+    ),
     "integers in": (of_integers, {}, "is int64, which normalized numbers are not"),
     "integers out": (giving_integers, {}, "holds no floating-point numbers"),
-    "another batch": (giving_another_batch, {}, "output 'y' is [36, 16] for a batch of 1; name the embedding as 'output:'"),
+    "another batch": (
+        giving_another_batch,
+        {},
+        "output 'y' is [36, 16] for a batch of 1; name the embedding as 'output:'",
+    ),
     "a size that does not run": (not_running, {"height": 12, "width": 15}, "does not run on what the YAML makes"),
     "itself": (picture_encoder, {"file": "o.onnx"}, "is the encoder itself; write to another file"),
 }
@@ -350,14 +441,21 @@ def test_what_cannot_be_wrapped_is_refused_in_one_line(tmp_path: Path, name: str
     make, fields, says = REFUSALS[name]
     make(tmp_path / str(fields.get("file", "encoder.onnx")))
     before = sorted(p.name for p in tmp_path.iterdir())
-    done = CliRunner().invoke(wrap_command, [str(describe(tmp_path, **(IMAGE | fields))), "--out", str(tmp_path / "o.onnx")])
+    done = CliRunner().invoke(
+        wrap_command, [str(describe(tmp_path, **(IMAGE | fields))), "--out", str(tmp_path / "o.onnx")]
+    )
     assert done.exit_code == 1 and says in done.output, done.output
     assert len(done.output.strip().splitlines()) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted({*before, "encoder.yaml"})
 
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "config" / "encoders").glob("*.yaml"))
-FED = {"yamnet": ("n", 96, 64), "efficientat": ("n", 1, 128, 100), "panns": ("n", 1, 201, 64), "clap": ("n", 1, 1001, 64)}
+FED = {
+    "yamnet": ("n", 96, 64),
+    "efficientat": ("n", 1, 128, 100),
+    "panns": ("n", 1, 201, 64),
+    "clap": ("n", 1, 1001, 64),
+}
 """What the encoders of sound take, as their projects have it."""
 
 
@@ -377,7 +475,16 @@ def test_every_recipe_of_the_page_is_there() -> None:
 
 
 AUDIO = {"kind": "audio", "rate_hz": 16_000, "window_s": 1.0}
-MEL = {"n_fft": 512, "hop": 160, "mels": 64, "mel_scale": "htk", "mel_norm": "none", "log": "ln", "floor": 1e-10, "floor_by": "clamp"}
+MEL = {
+    "n_fft": 512,
+    "hop": 160,
+    "mels": 64,
+    "mel_scale": "htk",
+    "mel_norm": "none",
+    "log": "ln",
+    "floor": 1e-10,
+    "floor_by": "clamp",
+}
 
 
 @pytest.mark.parametrize(("fields", "says"), [
@@ -407,7 +514,10 @@ def test_a_yaml_that_is_wrong_is_refused_with_what_was_meant(tmp_path: Path, fie
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "says"), [("a: [", "not YAML (line 1); correct it"), ("- 1", "holds list where a mapping is due"), (None, "cannot be read")])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("a: [", "not YAML (line 1); correct it"), ("- 1", "holds list where a mapping is due"), (None, "cannot be read")],
+)
 def test_what_is_no_yaml_is_refused(tmp_path: Path, text: str | None, says: str) -> None:
     if text is not None:
         (tmp_path / "encoder.yaml").write_text(text)

@@ -11,14 +11,23 @@ from hypothesis import strategies as st
 from onnx import helper
 from scipy.signal import get_window
 
-from aecf_ros.training.wrap import sessions as wrap_parts
 from aecf_ros.training.features.encoders import mel_filters
+from aecf_ros.training.wrap import sessions as wrap_parts
 from aecf_ros.training.wrap.command import wrap
 from aecf_ros.training.wrap.spec import WrapError
 from test.training.wrap_graphs import FLOAT, averaging_encoder, describe, passing_encoder, save
 
 RATE_HZ = 16_000
-PLAIN = {"n_fft": 512, "hop": 200, "mels": 32, "mel_scale": "slaney", "mel_norm": "slaney", "log": "db", "floor": 1e-10, "floor_by": "clamp"}
+PLAIN = {
+    "n_fft": 512,
+    "hop": 200,
+    "mels": 32,
+    "mel_scale": "slaney",
+    "mel_norm": "slaney",
+    "log": "db",
+    "floor": 1e-10,
+    "floor_by": "clamp",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -29,17 +38,26 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 def chirp(samples: int = 8000, rate_hz: int = RATE_HZ) -> np.ndarray:
     """A rising tone beside a beating one, float32 in [-1, 1]."""
     t = np.arange(samples) / rate_hz
-    return (0.4 * np.sin(2 * np.pi * (200 * t + 3000 * t**2)) + 0.05 * np.sin(2 * np.pi * 5100 * t) * np.cos(2 * np.pi * 7 * t)).astype(np.float32)
+    return (
+        0.4 * np.sin(2 * np.pi * (200 * t + 3000 * t**2))
+        + 0.05 * np.sin(2 * np.pi * 5100 * t) * np.cos(2 * np.pi * 7 * t)
+    ).astype(np.float32)
 
 
 def run(path: Path, x: np.ndarray) -> np.ndarray:
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(["embedding"], {"samples": x})[0]
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
+        ["embedding"], {"samples": x}
+    )[0]
 
 
-def through_the_graph(folder: Path, x: np.ndarray, mel: dict, dims: tuple = ("n", None, None), rate_hz: int = RATE_HZ, **fields: object) -> np.ndarray:
+def through_the_graph(
+    folder: Path, x: np.ndarray, mel: dict, dims: tuple = ("n", None, None), rate_hz: int = RATE_HZ, **fields: object
+) -> np.ndarray:
     """(K, numbers of a spectrogram) that an encoder would have been given for (K, N)."""
     passing_encoder(folder / "encoder.onnx", dims, opset=11)
-    spec = describe(folder, kind="audio", rate_hz=rate_hz, window_s=x.shape[1] / rate_hz, log_mel={"layout": "bmf"} | mel, **fields)
+    spec = describe(
+        folder, kind="audio", rate_hz=rate_hz, window_s=x.shape[1] / rate_hz, log_mel={"layout": "bmf"} | mel, **fields
+    )
     wrap(spec, folder / "wrapped.onnx")
     return run(folder / "wrapped.onnx", x)
 
@@ -81,7 +99,9 @@ def by_hand(x: np.ndarray, mel: dict, rate_hz: int = RATE_HZ, full_scale: float 
     y = np.maximum(y, mel["floor"]) if mel["floor_by"] == "clamp" else y + mel["floor"]
     y = {"ln": np.log(y), "log10": np.log10(y), "db": 20 / mel.get("power", 2) * np.log10(y)}[mel["log"]]
     if mel.get("top_db"):
-        per_db = {"ln": np.log(10) / 20, "log10": 1 / 20, "db": 1 / mel.get("power", 2)}[mel["log"]] * mel.get("power", 2)
+        per_db = {"ln": np.log(10) / 20, "log10": 1 / 20, "db": 1 / mel.get("power", 2)}[mel["log"]] * mel.get(
+            "power", 2
+        )
         y = np.maximum(y, y.max() - mel["top_db"] * per_db)
     return (y - np.array(mel.get("mean", 0)).reshape(-1, 1)) / np.array(mel.get("std", 1)).reshape(-1, 1)
 
@@ -149,7 +169,13 @@ def test_the_graph_gives_the_numbers_of_librosa(tmp_path: Path, name: str) -> No
         assert found[band, frame] == pytest.approx(value, abs=2e-3), (band, frame)
 
 
-KALDI = [(0, 2, 0.823038, 1.694367), (5, 12, 0.903867, 2.501475), (11, 31, 0.955794, 3.911143), (20, 81, 0.950307, 7.490444), (31, 207, 0.983836, 16.652052)]
+KALDI = [
+    (0, 2, 0.823038, 1.694367),
+    (5, 12, 0.903867, 2.501475),
+    (11, 31, 0.955794, 3.911143),
+    (20, 81, 0.950307, 7.490444),
+    (31, 207, 0.983836, 16.652052),
+]
 """Band, its highest bin, that bin's weight and the sum, of torchaudio 2.11.0's compliance.kaldi.get_mel_banks."""
 
 
@@ -191,7 +217,9 @@ def test_yamnets_frames_begin_at_the_first_sample_and_one_patch_takes_15600(tmp_
     np.testing.assert_allclose(found[0], by_hand(chirp(15_600), mel).T.ravel(), atol=2e-3)
 
 
-@pytest.mark.parametrize("dims", [(None,), (8000,), ("n", None), ("n", 8000), (1, 8000), ("n", 1, 8000), ("n", None, None)])
+@pytest.mark.parametrize(
+    "dims", [(None,), (8000,), ("n", None), ("n", 8000), (1, 8000), ("n", 1, 8000), ("n", None, None)]
+)
 @pytest.mark.parametrize("full_scale", [1.0, 32768.0])
 def test_a_waveform_goes_in_as_it_is(tmp_path: Path, dims: tuple, full_scale: float) -> None:
     passing_encoder(tmp_path / "encoder.onnx", dims)
@@ -204,9 +232,17 @@ def test_a_waveform_goes_in_as_it_is(tmp_path: Path, dims: tuple, full_scale: fl
 
 def test_embeddings_of_the_pieces_of_one_waveform_are_averaged(tmp_path: Path) -> None:
     nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
-    save(tmp_path / "encoder.onnx", nodes, [("x", FLOAT, [None])], [("y", FLOAT, [None, 20])], {"shape": np.array([-1, 20], np.int64)})
+    save(
+        tmp_path / "encoder.onnx",
+        nodes,
+        [("x", FLOAT, [None])],
+        [("y", FLOAT, [None, 20])],
+        {"shape": np.array([-1, 20], np.int64)},
+    )
     wrap(describe(tmp_path, kind="audio", rate_hz=RATE_HZ, window_s=0.5, pool="mean"), tmp_path / "wrapped.onnx")
-    np.testing.assert_allclose(run(tmp_path / "wrapped.onnx", chirp()[None])[0], chirp().reshape(400, 20).mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        run(tmp_path / "wrapped.onnx", chirp()[None])[0], chirp().reshape(400, 20).mean(axis=0), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("dims", "says"), [
@@ -231,7 +267,10 @@ def test_an_encoder_of_no_such_waveform_is_refused(tmp_path: Path, dims: tuple, 
 def test_an_encoder_of_no_such_spectrogram_is_refused(tmp_path: Path, dims: tuple, changes: dict, says: str) -> None:
     passing_encoder(tmp_path / "encoder.onnx", dims)
     with pytest.raises(WrapError) as error:
-        wrap(describe(tmp_path, kind="audio", rate_hz=RATE_HZ, window_s=0.5, log_mel=PLAIN | changes), tmp_path / "wrapped.onnx")
+        wrap(
+            describe(tmp_path, kind="audio", rate_hz=RATE_HZ, window_s=0.5, log_mel=PLAIN | changes),
+            tmp_path / "wrapped.onnx",
+        )
     assert says in str(error.value) and "\n" not in str(error.value)
 
 

@@ -11,7 +11,9 @@ FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 IMAGE = {"kind": "image", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
-def save(path: Path, nodes: list, given: list, made: list, weights: dict[str, np.ndarray], opset: int = 17, ir: int = 8) -> Path:
+def save(
+    path: Path, nodes: list, given: list, made: list, weights: dict[str, np.ndarray], opset: int = 17, ir: int = 8
+) -> Path:
     """Write a graph; ``given`` and ``made`` are (name, type, dims)."""
     graph = helper.make_graph(
         nodes, "g", [helper.make_tensor_value_info(*v) for v in given], [helper.make_tensor_value_info(*v) for v in made],
@@ -27,19 +29,27 @@ def picture_weights(dtype: type = np.float32) -> dict[str, np.ndarray]:
     return {"w": rng.normal(0, 0.3, (8, 3, 3, 3)).astype(dtype), "b": rng.normal(0, 0.3, 8).astype(dtype)}
 
 
-def picture_encoder(path: Path, dims: tuple = ("n", 3, 12, 16), opset: int = 17, dtype: int = FLOAT, pooled: bool = True, ir: int = 8) -> Path:
+def picture_encoder(
+    path: Path, dims: tuple = ("n", 3, 12, 16), opset: int = 17, dtype: int = FLOAT, pooled: bool = True, ir: int = 8
+) -> Path:
     """Convolution, ReLU and, where ``pooled``, mean over places: (n, 3, H, W) -> (n, 8), or (n, 8, h, w)."""
     weights = picture_weights(np.float16 if dtype == HALF else np.float32)
     nodes = [
         helper.make_node("Conv", ["image", "w", "b"], ["c"], strides=[2, 2], kernel_shape=[3, 3]),
         helper.make_node("Relu", ["c"], ["r"]),
-        *([helper.make_node("GlobalAveragePool", ["r"], ["p"]), helper.make_node("Flatten", ["p"], ["embedding"])] if pooled else []),
+        *(
+            [helper.make_node("GlobalAveragePool", ["r"], ["p"]), helper.make_node("Flatten", ["p"], ["embedding"])]
+            if pooled
+            else []
+        ),
     ]
     made = ("embedding", dtype, [dims[0], 8]) if pooled else ("r", dtype, [dims[0], 8, None, None])
     return save(path, nodes, [("image", dtype, dims)], [made], weights, opset, ir)
 
 
-def picture_reference(image: np.ndarray, mean: list[float], std: list[float], scale: float = 255.0, color: str = "rgb") -> np.ndarray:
+def picture_reference(
+    image: np.ndarray, mean: list[float], std: list[float], scale: float = 255.0, color: str = "rgb"
+) -> np.ndarray:
     """What the owner of :func:`picture_encoder` computes for uint8 (K, H, W, 3): (K, 8), by loops over places."""
     weights = picture_weights()
     x = image[..., ::-1] if color == "bgr" else image
@@ -55,8 +65,17 @@ def picture_reference(image: np.ndarray, mean: list[float], std: list[float], sc
 def passing_encoder(path: Path, dims: tuple, opset: int = 17) -> Path:
     """Gives what it takes, each sample in a row: the embedding is the input."""
     if len(dims) == 1:
-        return save(path, [helper.make_node("Identity", ["x"], ["y"])], [("x", FLOAT, dims)], [("y", FLOAT, [None])], {}, opset)
-    return save(path, [helper.make_node("Flatten", ["x"], ["y"], axis=1)], [("x", FLOAT, dims)], [("y", FLOAT, [dims[0], None])], {}, opset)
+        return save(
+            path, [helper.make_node("Identity", ["x"], ["y"])], [("x", FLOAT, dims)], [("y", FLOAT, [None])], {}, opset
+        )
+    return save(
+        path,
+        [helper.make_node("Flatten", ["x"], ["y"], axis=1)],
+        [("x", FLOAT, dims)],
+        [("y", FLOAT, [dims[0], None])],
+        {},
+        opset,
+    )
 
 
 def averaging_encoder(path: Path, mels: int) -> Path:

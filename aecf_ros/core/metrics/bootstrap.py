@@ -3,6 +3,7 @@
 The clustered bootstrap: whole clusters (a labelled span, a recording) are drawn with replacement, as often as there are, and both models
 are measured on the same draws (Field and Welsh, "Bootstrapping clustered data", 2007). Intervals are percentiles, 95 %.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -48,7 +49,9 @@ def mean_interval(values: np.ndarray, clusters: np.ndarray, draws: int = DRAWS) 
     return _interval(float(values.mean()), (weight @ total) / (weight @ size))
 
 
-def paired_differences(first: np.ndarray, second: np.ndarray, labels: np.ndarray, clusters: np.ndarray, draws: int = DRAWS) -> dict[str, Interval]:
+def paired_differences(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray, clusters: np.ndarray, draws: int = DRAWS
+) -> dict[str, Interval]:
     """``accuracy``, ``nll`` in nats and ``ece``, each of the second model less the first.
 
     Args:

@@ -2,6 +2,7 @@
 
 Everything takes ``probabilities`` float ``(N, C)`` with rows summing to 1 and ``labels`` int ``(N,)``.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -67,7 +68,9 @@ def ece_noise(confidence: np.ndarray, draws: int = _FLOOR_DRAWS, seed: int = 0) 
     Outcomes are drawn as Bernoulli(confidence); a finite sample never gives an ECE of 0, and this is by how much.
     """
     rng = np.random.default_rng(seed)
-    return np.array([expected_calibration_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(draws)])
+    return np.array(
+        [expected_calibration_error(confidence, rng.random(len(confidence)) < confidence) for _ in range(draws)]
+    )
 
 
 def ece_noise_floor(confidence: np.ndarray, draws: int = _FLOOR_DRAWS, seed: int = 0) -> float:
@@ -75,7 +78,9 @@ def ece_noise_floor(confidence: np.ndarray, draws: int = _FLOOR_DRAWS, seed: int
     return float(ece_noise(confidence, draws, seed).mean())
 
 
-def subset_metrics(probabilities: np.ndarray, labels: np.ndarray, prediction_sets: np.ndarray) -> dict[str, float | int]:
+def subset_metrics(
+    probabilities: np.ndarray, labels: np.ndarray, prediction_sets: np.ndarray
+) -> dict[str, float | int]:
     """The METRICS record of ``summary.json`` for one subset of modalities.
 
     Args:
@@ -105,7 +110,9 @@ def subset_metrics(probabilities: np.ndarray, labels: np.ndarray, prediction_set
     }
 
 
-def monotonicity_violations(pairs: Sequence[tuple[float, float]] | np.ndarray, tolerance: float = 0.0) -> dict[str, float | int]:
+def monotonicity_violations(
+    pairs: Sequence[tuple[float, float]] | np.ndarray, tolerance: float = 0.0
+) -> dict[str, float | int]:
     """How often adding a modality lowers confidence.
 
     Args:

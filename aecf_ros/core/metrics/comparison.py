@@ -1,4 +1,5 @@
 """Two models on the same samples, subset by subset: their metrics, and the differences with intervals."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -43,8 +44,17 @@ def compare(first: Said, second: Said, labels: np.ndarray, clusters: np.ndarray)
         clusters: ``(N,)``.
     """
     count = len(np.unique(clusters))
-    differences = paired_differences(first.probabilities, second.probabilities, labels, clusters) if count >= LEAST_CLUSTERS else {}
-    return Comparison(subset_metrics(first.probabilities, labels, first.members), subset_metrics(second.probabilities, labels, second.members), count, differences)
+    differences = (
+        paired_differences(first.probabilities, second.probabilities, labels, clusters)
+        if count >= LEAST_CLUSTERS
+        else {}
+    )
+    return Comparison(
+        subset_metrics(first.probabilities, labels, first.members),
+        subset_metrics(second.probabilities, labels, second.members),
+        count,
+        differences,
+    )
 
 
 def finding(metric: str, of: Interval) -> str:
@@ -62,7 +72,11 @@ def rows(found: Mapping[str, Comparison]) -> list[list[str]]:
             continue
         for metric, title in METRICS.items():
             start = [subset, str(of.first["n"]), str(of.clusters)] if metric == "accuracy" else ["", "", ""]
-            values = [f"{of.first[metric]:.4f}", f"{of.second[metric]:.4f}", f"{of.second[metric] - of.first[metric]:+.4f}"]
+            values = [
+                f"{of.first[metric]:.4f}",
+                f"{of.second[metric]:.4f}",
+                f"{of.second[metric] - of.first[metric]:+.4f}",
+            ]
             if metric in of.differences:
                 interval = of.differences[metric]
                 end = [f"[{interval.low:+.4f}, {interval.high:+.4f}]", finding(metric, interval)]
@@ -74,6 +88,15 @@ def rows(found: Mapping[str, Comparison]) -> list[list[str]]:
 
 def as_json(found: Mapping[str, Comparison]) -> dict:
     """Serializable, by subset."""
-    return {name: {"first": of.first, "second": of.second, "clusters": of.clusters,
-                   "differences": {metric: asdict(interval) | {"finding": finding(metric, interval)} for metric, interval in of.differences.items()}}
-            for name, of in found.items()}
+    return {
+        name: {
+            "first": of.first,
+            "second": of.second,
+            "clusters": of.clusters,
+            "differences": {
+                metric: asdict(interval) | {"finding": finding(metric, interval)}
+                for metric, interval in of.differences.items()
+            },
+        }
+        for name, of in found.items()
+    }

@@ -2,6 +2,7 @@
 
 Everything takes ``probabilities`` float ``(N, C)`` in [0, 1] and ``targets`` bool ``(N, C)``.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,8 +11,21 @@ from aecf_ros.core.metrics.classification import ece_noise_floor, expected_calib
 
 _TINY = 1e-12
 SHOWN = {
-    "multiclass": {"accuracy": "accuracy", "nll": "NLL", "ece": "ECE", "ece_noise_floor": "floor", "coverage": "coverage"},
-    "multilabel": {"map": "macro mAP", "subset_accuracy": "all right", "nll": "NLL", "ece": "ECE", "ece_noise_floor": "floor", "coverage": "coverage"},
+    "multiclass": {
+        "accuracy": "accuracy",
+        "nll": "NLL",
+        "ece": "ECE",
+        "ece_noise_floor": "floor",
+        "coverage": "coverage",
+    },
+    "multilabel": {
+        "map": "macro mAP",
+        "subset_accuracy": "all right",
+        "nll": "NLL",
+        "ece": "ECE",
+        "ece_noise_floor": "floor",
+        "coverage": "coverage",
+    },
 }
 """By the task of a bundle: which of its metrics a table on the terminal has, and what they are called there."""
 
@@ -44,7 +58,9 @@ def label_scores(probabilities: np.ndarray, targets: np.ndarray) -> list[dict[st
     return found
 
 
-def multilabel_metrics(probabilities: np.ndarray, targets: np.ndarray, prediction_sets: np.ndarray) -> dict[str, float | int]:
+def multilabel_metrics(
+    probabilities: np.ndarray, targets: np.ndarray, prediction_sets: np.ndarray
+) -> dict[str, float | int]:
     """METRICS of one subset of modalities where labels are independent.
 
     Args:

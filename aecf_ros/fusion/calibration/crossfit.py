@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.gates.reliability import EvidenceGate, Reliability, contaminated_log_probabilities
+from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.statistics import STATISTICS, ClassMoments
-
 
 FREE = 3.0  # deviation of a prior that leaves the shift to the data
 IGNORED = 1e12  # scale of a statistic of which nothing can be learned: what an unusual quality means shows on held-out kinds alone
@@ -167,9 +166,7 @@ def _stand_in(layer, modality, embeddings, targets, held, held_kind, everything,
     return statistics, logits, targets[held], held_kind[held]
 
 
-def _fresh(
-    expert: nn.Sequential, generator: torch.Generator | None, dropout: torch.Generator | None
-) -> nn.Sequential:
+def _fresh(expert: nn.Sequential, generator: torch.Generator | None, dropout: torch.Generator | None) -> nn.Sequential:
     """A copy with new random weights; all that it draws comes from these generators rather than from torch's global state."""
     stand_in = copy.deepcopy(expert)
     for name, module in stand_in.named_children():
@@ -197,8 +194,7 @@ class _DrawnDropout(nn.Module):
 
 
 def _balance(unseen: Tensor, share: float) -> Tensor:
-    """Weights [N] with mean 1 in which the unseen rows have `share` of the total; all 1 where one of the two is empty.
-    """
+    """Weights [N] with mean 1 in which the unseen rows have `share` of the total; all 1 where one of the two is empty."""
     fraction = unseen.float().mean()
     if fraction == 0 or fraction == 1:
         return torch.ones_like(unseen, dtype=torch.float32)

@@ -43,8 +43,7 @@ class SoftmaxGate(nn.Module):
 
 
 class SchedulerGate(nn.Module):
-    """MA-AFS: the softmax gate, seeing only each modality's predictive entropy and the agreement, never an embedding.
-    """
+    """MA-AFS: the softmax gate, seeing only each modality's predictive entropy and the agreement, never an embedding."""
 
     def __init__(self, modalities: int, hidden: int, dropout: float, *, additive: bool = True):
         super().__init__()

@@ -66,8 +66,7 @@ class Reliability(nn.Module):
         return ((self.raw_statistics(embedding, logits) - self.mean) / self.scale).clamp(-6.0, 6.0)
 
     def forward(self, embedding: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Inverse temperature a and log-odds of eps, [B] each, from an embedding [B, D] and its expert's logits [B, C].
-        """
+        """Inverse temperature a and log-odds of eps, [B] each, from an embedding [B, D] and its expert's logits [B, C]."""
         return self.from_statistics(self.statistics(embedding, logits))
 
     def from_statistics(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,8 +89,7 @@ def contaminated_log_probabilities(logits: Tensor, a: Tensor, doubt: Tensor, log
 
 
 def contaminated_log_odds(logits: Tensor, a: Tensor, doubt: Tensor, prior_log_odds: Tensor) -> Tensor:
-    """The same for independent labels: log-odds of (1 - eps) sigmoid(log-odds of prior + a l) + eps prior, [B, C].
-    """
+    """The same for independent labels: log-odds of (1 - eps) sigmoid(log-odds of prior + a l) + eps prior, [B, C]."""
     keep, drop = log_sigmoid(-doubt).unsqueeze(-1), log_sigmoid(doubt).unsqueeze(-1)
     scaled = prior_log_odds + a.unsqueeze(-1) * logits
     yes = torch.logaddexp(log_sigmoid(scaled) + keep, log_sigmoid(prior_log_odds) + drop)

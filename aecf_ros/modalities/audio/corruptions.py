@@ -90,7 +90,9 @@ def echo(sound: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
     tail = normal(sound.shape, generator) * torch.exp(-6.9 * time / (0.1 * severity.unsqueeze(1)))
     tail = tail / tail.square().sum(1, keepdim=True).sqrt()
     tail[:, 0] += 1.0 / severity
-    wet = torch.fft.irfft(torch.fft.rfft(sound, 2 * length) * torch.fft.rfft(tail, 2 * length), n=2 * length)[:, :length]
+    wet = torch.fft.irfft(torch.fft.rfft(sound, 2 * length) * torch.fft.rfft(tail, 2 * length), n=2 * length)[
+        :, :length
+    ]
     level = sound.square().mean(1, keepdim=True) / wet.square().mean(1, keepdim=True).clamp(min=1e-12)
     return wet * level.sqrt()
 
@@ -101,7 +103,9 @@ def speed(sound: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor
     factor = torch.exp(0.08 * severity * way).unsqueeze(1)
     at = torch.linspace(-1.0, 1.0, sound.shape[1]).unsqueeze(0) * factor
     grid = torch.stack([at, torch.zeros_like(at)], -1).unsqueeze(1)  # (B, 1, N, 2)
-    return F.grid_sample(sound[:, None, None, :], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[:, 0, 0]
+    return F.grid_sample(sound[:, None, None, :], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[
+        :, 0, 0
+    ]
 
 
 def faint(sound: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:

@@ -59,7 +59,9 @@ def lengths_s(paths: Iterable[Path]) -> list[float]:
 def _loudest(file: soundfile.SoundFile, due: int) -> int:
     """Where the loudest ``due`` samples of a longer file begin; read piece by piece, however long it is."""
     hop = max(due // _HOPS, 1)
-    energies = [float(np.square(block.mean(axis=1)).sum()) for block in file.blocks(hop, dtype="float32", always_2d=True)]
+    energies = [
+        float(np.square(block.mean(axis=1)).sum()) for block in file.blocks(hop, dtype="float32", always_2d=True)
+    ]
     whole = np.cumsum([0.0, *energies])
     last = max(len(energies) - _HOPS, 0)
     start = int(np.argmax(whole[_HOPS : _HOPS + last + 1] - whole[: last + 1]))

@@ -3,6 +3,7 @@
 Minimum statistics (Martin, "Noise power spectral density estimation based on optimal smoothing and minimum statistics", 2001): a
 hiss, a vowel and a burst each fill some bands for some time, so the least that a band has held over 0.8 s is noise.
 """
+
 from __future__ import annotations
 
 import math
@@ -16,7 +17,27 @@ from aecf_ros.health.running_average import SlowAverage
 BLOCK_S = 0.05
 MEMORY_S = 0.8
 """Longer than a syllable, and short enough that noise is named within a second."""
-_EDGES_HZ = (100, 200, 300, 450, 650, 900, 1250, 1700, 2300, 3000, 3700, 4400, 5100, 5800, 6500, 7200, 9500, 12_500, 16_500)
+_EDGES_HZ = (
+    100,
+    200,
+    300,
+    450,
+    650,
+    900,
+    1250,
+    1700,
+    2300,
+    3000,
+    3700,
+    4400,
+    5100,
+    5800,
+    6500,
+    7200,
+    9500,
+    12_500,
+    16_500,
+)
 """Narrow where voices and notes are, and as many above: what has pitch leaves most of the bands empty."""
 _HIGHEST = 0.45
 _WHITE = 6.0
@@ -43,8 +64,12 @@ class NoiseFloor:
         starts = np.unique(np.searchsorted(hz, edges))
         spans = list(pairwise(starts)) if len(starts) >= 4 else []
         widest = max((end - first for first, end in spans), default=0)
-        self._bins = np.array([[*range(first, end)] + [len(hz)] * (widest - (end - first)) for first, end in spans], np.int64)  # (bands, widest)
-        self._quarter = np.array([i * widest + (end - first) // 4 for i, (first, end) in enumerate(spans)], np.int64)  # in (bands, widest) laid flat
+        self._bins = np.array(
+            [[*range(first, end)] + [len(hz)] * (widest - (end - first)) for first, end in spans], np.int64
+        )  # (bands, widest)
+        self._quarter = np.array(
+            [i * widest + (end - first) // 4 for i, (first, end) in enumerate(spans)], np.int64
+        )  # in (bands, widest) laid flat
         self._taper = np.hanning(self._size)
         self._mean = np.full(self._size, 1 / self._size, np.float32)
         self._scale = 2.0 / max(self._size * float(np.dot(self._taper, self._taper)), 1e-9)
@@ -61,10 +86,10 @@ class NoiseFloor:
         """Take the next samples, float32 ``(n,)``, at steady time ``now_ns``; ``learn`` says that they may count as usual."""
         sound = np.concatenate([self._rest, samples])
         count = len(sound) // self._size
-        self._rest = sound[count * self._size:]
+        self._rest = sound[count * self._size :]
         if not count:
             return
-        blocks = sound[:count * self._size].reshape(count, self._size)[-self._powers.maxlen:]
+        blocks = sound[: count * self._size].reshape(count, self._size)[-self._powers.maxlen :]
         blocks = blocks - (blocks @ self._mean)[:, None]
         self._powers.extend((np.einsum("ij,ij->i", blocks, blocks) / self._size).tolist())
         if len(self._bins):

@@ -3,6 +3,7 @@
 A streaming resampler holds back 36 ms at 48 to 16 kHz and 115 ms at 8 to 16 kHz (measured), whatever its quality setting; the newest
 sound is what a prediction needs most. Resampling the window that is about to be encoded holds back nothing and costs 0.2 ms.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -14,6 +15,6 @@ def resample_window(samples: np.ndarray, rate_hz: int, to_rate_hz: int, count: i
     if rate_hz != to_rate_hz:
         samples = np.asarray(soxr.resample(samples, rate_hz, to_rate_hz), np.float32)
     window = np.zeros(count, np.float32)
-    kept = samples[max(0, len(samples) - count):]
-    window[count - len(kept):] = kept
+    kept = samples[max(0, len(samples) - count) :]
+    window[count - len(kept) :] = kept
     return window

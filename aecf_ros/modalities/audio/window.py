@@ -1,4 +1,5 @@
 """Bounded, timestamped windows: the newest frame, and the last seconds of sound assembled by stamp."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -60,5 +61,5 @@ class AudioWindow:
     def _push(self, samples: np.ndarray) -> None:
         size = len(self._samples)
         count = min(len(samples), size)
-        self._samples[:size - count] = self._samples[count:]
-        self._samples[size - count:] = samples[len(samples) - count:]
+        self._samples[: size - count] = self._samples[count:]
+        self._samples[size - count :] = samples[len(samples) - count :]

@@ -2,6 +2,7 @@
 
 A library builds a message of objects for each part first, which between two frames takes four times as long.
 """
+
 from __future__ import annotations
 
 from struct import unpack_from
@@ -26,13 +27,23 @@ def read_serialized_image(data: bytes, received_ns: int) -> RawImage:
     rest = len(data) - at - 8 - size
     if not 0 <= rest < 4:
         raise ValueError(f"{size} bytes of pixels where {len(data) - at - 8} are left")
-    return RawImage(sec * NANOSECONDS + nanosec, received_ns, encoding, height, width, step, memoryview(data)[at + 8:at + 8 + size], big_endian, frame_id)
+    return RawImage(
+        sec * NANOSECONDS + nanosec,
+        received_ns,
+        encoding,
+        height,
+        width,
+        step,
+        memoryview(data)[at + 8 : at + 8 + size],
+        big_endian,
+        frame_id,
+    )
 
 
 def _text(data: bytes, at: int, order: str) -> tuple[str, int]:
     """A string at ``at``, and where it ends: its length with the zero behind it, then both."""
     (length,) = unpack_from(order + "I", data, at)
-    return data[at + 4:at + 3 + length].decode(), at + 4 + length
+    return data[at + 4 : at + 3 + length].decode(), at + 4 + length
 
 
 def _aligned(at: int) -> int:

@@ -43,7 +43,9 @@ def motion(image: Tensor, severity: Tensor, generator: torch.Generator) -> Tenso
     total = torch.zeros_like(image)
     for share in torch.linspace(-0.5, 0.5, _TAPS):
         shift = share * length
-        total += _moved(image, torch.ones_like(angle), torch.zeros_like(angle), shift * angle.cos() * aspect, shift * angle.sin())
+        total += _moved(
+            image, torch.ones_like(angle), torch.zeros_like(angle), shift * angle.cos() * aspect, shift * angle.sin()
+        )
     return total / _TAPS
 
 

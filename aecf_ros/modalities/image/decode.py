@@ -3,6 +3,7 @@
 OpenCV is used for codecs and resizing only. Sizes are checked before anything is allocated, so a message that claims 2^31
 pixels costs nothing.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from aecf_ros.modalities.image.headers import claimed_size, has_whole_chunks
 from aecf_ros.core.types import AudioChunk, Frame, RawAudio, RawImage
+from aecf_ros.modalities.image.headers import claimed_size, has_whole_chunks
 
 MAX_PIXELS = 64_000_000
 MAX_AUDIO_S = 10.0
@@ -43,6 +44,7 @@ class _Layout:
 
 def _by(code: int) -> Callable[[np.ndarray, bool], np.ndarray]:
     """Conversion by an OpenCV color code."""
+
     def convert(image: np.ndarray, big_endian: bool) -> np.ndarray:
         return cv2.cvtColor(np.ascontiguousarray(image), code)
 
@@ -51,6 +53,7 @@ def _by(code: int) -> Callable[[np.ndarray, bool], np.ndarray]:
 
 def _by_16_bit(code: int | None, channels: int) -> Callable[[np.ndarray, bool], np.ndarray]:
     """Conversion of 16-bit samples by their high byte, then by an OpenCV color code."""
+
     def convert(image: np.ndarray, big_endian: bool) -> np.ndarray:
         high = np.ascontiguousarray(image.reshape(*image.shape[:2], channels, 2)[..., 0 if big_endian else 1])
         return high if code is None else cv2.cvtColor(high, code)
@@ -58,7 +61,12 @@ def _by_16_bit(code: int | None, channels: int) -> Callable[[np.ndarray, bool], 
     return convert
 
 
-_BAYER = {"rggb": cv2.COLOR_BayerRGGB2RGB, "bggr": cv2.COLOR_BayerBGGR2RGB, "gbrg": cv2.COLOR_BayerGBRG2RGB, "grbg": cv2.COLOR_BayerGRBG2RGB}
+_BAYER = {
+    "rggb": cv2.COLOR_BayerRGGB2RGB,
+    "bggr": cv2.COLOR_BayerBGGR2RGB,
+    "gbrg": cv2.COLOR_BayerGBRG2RGB,
+    "grbg": cv2.COLOR_BayerGRBG2RGB,
+}
 _UYVY, _YUYV = _Layout(2, _by(cv2.COLOR_YUV2RGB_UYVY), multiple=2), _Layout(2, _by(cv2.COLOR_YUV2RGB_YUY2), multiple=2)
 _RAW: dict[str, _Layout] = {
     "rgb8": _Layout(3, lambda image, big_endian: image),
@@ -119,19 +127,27 @@ def is_compressed(encoding: str) -> bool:
 
 def _decode_raw(raw: RawImage, data: np.ndarray) -> np.ndarray:
     if raw.encoding not in _RAW:
-        raise DecodeError(f"encoding {raw.encoding[:40]!r} is not supported; republish as rgb8, bgr8, mono8 or compressed jpeg")
+        raise DecodeError(
+            f"encoding {raw.encoding[:40]!r} is not supported; republish as rgb8, bgr8, mono8 or compressed jpeg"
+        )
     layout = _RAW[raw.encoding]
     if raw.height <= 0 or raw.width <= 0 or raw.height * raw.width > MAX_PIXELS:
         raise DecodeError(f"image size {raw.width}x{raw.height} is out of bounds; check the camera driver")
     if raw.height % layout.multiple or raw.width % layout.multiple:
-        raise DecodeError(f"image size {raw.width}x{raw.height} is odd, which {raw.encoding} cannot be; check the camera driver")
+        raise DecodeError(
+            f"image size {raw.width}x{raw.height} is odd, which {raw.encoding} cannot be; check the camera driver"
+        )
     row = raw.width * layout.pixel_bytes
     if raw.step < row:
-        raise DecodeError(f"step {raw.step} is shorter than a row of {raw.width} {raw.encoding} pixels ({row} bytes); check the camera driver")
+        raise DecodeError(
+            f"step {raw.step} is shorter than a row of {raw.width} {raw.encoding} pixels ({row} bytes); check the camera driver"
+        )
     rows = int(raw.height * layout.rows)
     due = raw.step * (rows - 1) + row
     if data.size < due:
-        raise DecodeError(f"{data.size} bytes of data where {rows} rows of step {raw.step} need {due}; check the camera driver")
+        raise DecodeError(
+            f"{data.size} bytes of data where {rows} rows of step {raw.step} need {due}; check the camera driver"
+        )
     pixels = np.ndarray((rows, raw.width, layout.pixel_bytes), np.uint8, data, 0, (raw.step, layout.pixel_bytes, 1))
     pixels.flags.writeable = False
     return np.ascontiguousarray(layout.convert(pixels, raw.big_endian))
@@ -140,7 +156,9 @@ def _decode_raw(raw: RawImage, data: np.ndarray) -> np.ndarray:
 def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
     found = _SIGNATURES.get(data[:2].tobytes())
     if found is None:
-        raise DecodeError(f"data of a {encoding[:40]!r} image starts with neither a JPEG nor a PNG signature; check the camera driver")
+        raise DecodeError(
+            f"data of a {encoding[:40]!r} image starts with neither a JPEG nor a PNG signature; check the camera driver"
+        )
     try:
         height, width, header_end = claimed_size(found, data)
     except ValueError as error:
@@ -149,7 +167,7 @@ def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
         raise DecodeError(f"{found} claims {width}x{height} pixels; check the camera driver")
     end = _END_MARKERS[found]
     # Looked for behind the header, because a thumbnail inside it ends the same way; drivers may pad behind the marker.
-    if data[-len(end):].tobytes() != end and end not in data[header_end:].tobytes():
+    if data[-len(end) :].tobytes() != end and end not in data[header_end:].tobytes():
         raise DecodeError(f"{found} of {data.size} bytes is truncated (no end marker); check the link to the camera")
     if found == "png" and not has_whole_chunks(data):
         raise DecodeError(f"png of {data.size} bytes claims a chunk beyond its end; check the link to the camera")
@@ -172,7 +190,11 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
         return image
     if image.shape[0] % height == 0 and image.shape[1] % width == 0:
         return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    while (halved := tuple(n // 2 if n >= 2 * target else n for n, target in zip(image.shape[:2], (height, width), strict=True))) != image.shape[:2]:
+    while (
+        halved := tuple(
+            n // 2 if n >= 2 * target else n for n, target in zip(image.shape[:2], (height, width), strict=True)
+        )
+    ) != image.shape[:2]:
         image = cv2.resize(image, halved[::-1], interpolation=cv2.INTER_AREA)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
@@ -192,7 +214,7 @@ def _as_type(dtype: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def _as_int24(most_significant: int) -> Callable[[np.ndarray], np.ndarray]:
     def read(data: np.ndarray) -> np.ndarray:
-        octets = data.reshape(-1, 3)[:, ::1 if most_significant == 2 else -1]
+        octets = data.reshape(-1, 3)[:, :: 1 if most_significant == 2 else -1]
         wide = np.zeros((len(octets), 4), np.uint8)
         wide[:, 1:] = octets  # in the upper three bytes, so that the sign is right
         return wide.view("<i4")[:, 0]
@@ -229,7 +251,9 @@ def decode_audio(raw: RawAudio) -> AudioChunk:
             ``MAX_AUDIO_S`` seconds in one message.
     """
     if raw.coding not in ("wave", "pcm", "raw", ""):
-        raise DecodeError(f"audio is coded as {raw.coding[:20]!r}; set the publisher's 'format' parameter to 'wave' (audio_capture: format:=wave)")
+        raise DecodeError(
+            f"audio is coded as {raw.coding[:20]!r}; set the publisher's 'format' parameter to 'wave' (audio_capture: format:=wave)"
+        )
     if raw.sample_format not in PCM:
         raise DecodeError(f"sample format {raw.sample_format[:20]!r} is not supported; publish one of {', '.join(PCM)}")
     if not 1 <= raw.rate_hz <= 384_000:
@@ -242,10 +266,14 @@ def decode_audio(raw: RawAudio) -> AudioChunk:
     if data.size == 0:
         raise DecodeError("audio data is empty; check the audio driver")
     if data.size % block:
-        raise DecodeError(f"{data.size} bytes of {raw.sample_format} with {raw.channels} channel(s) is not a whole number of {block}-byte samples; "
-                          "check audio_info against the publisher")
+        raise DecodeError(
+            f"{data.size} bytes of {raw.sample_format} with {raw.channels} channel(s) is not a whole number of {block}-byte samples; "
+            "check audio_info against the publisher"
+        )
     if data.size // block > MAX_AUDIO_S * raw.rate_hz:
-        raise DecodeError(f"one message holds {data.size // block / raw.rate_hz:.0f} s of audio, more than {MAX_AUDIO_S:.0f} s; publish smaller chunks")
+        raise DecodeError(
+            f"one message holds {data.size // block / raw.rate_hz:.0f} s of audio, more than {MAX_AUDIO_S:.0f} s; publish smaller chunks"
+        )
     with np.errstate(all="ignore"):  # NaN and overflow are looked for below
         samples = pcm.read(data).astype(np.float32).reshape(-1, raw.channels).mean(axis=1, dtype=np.float32)
         samples *= np.float32(1.0 / pcm.full_scale)

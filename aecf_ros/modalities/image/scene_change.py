@@ -1,4 +1,5 @@
 """Whether a picture became soft with the scene or without it: a lens out of focus blurs what was there, and leaves its coarse light."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -46,7 +47,7 @@ def _coarse(patch: np.ndarray) -> np.ndarray | None:
     height, width = patch.shape[0] // rows, patch.shape[1] // columns
     if not (height and width):
         return None
-    return patch[:rows * height, :columns * width].reshape(rows, height, columns, width).mean(axis=(1, 3))
+    return patch[: rows * height, : columns * width].reshape(rows, height, columns, width).mean(axis=(1, 3))
 
 
 def _change(before: np.ndarray, after: np.ndarray) -> float:

@@ -1,4 +1,5 @@
 """How sharp a picture is, judged by its edges alone: what is shown, how much of it and at what contrast do not matter."""
+
 from __future__ import annotations
 
 import math

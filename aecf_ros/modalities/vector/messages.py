@@ -1,4 +1,5 @@
 """Vectors that somebody else computed (a sentence embedding, a pose, a gas sensor's readings): from the wire to an encoder."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -6,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.content import Complaint, digest
 from aecf_ros.modalities.image.decode import DecodeError, as_bytes
-from aecf_ros.health.thresholds import StreamThresholds
-from aecf_ros.core.types import NANOSECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,13 @@ def decode_vector(values: Any, dim: int) -> np.ndarray:
     """
     found = np.array(values, np.float32)
     if found.shape != (dim,):
-        raise DecodeError(f"a vector of {' x '.join(map(str, found.shape))} numbers where {dim} are due; check the publisher and the model")
+        raise DecodeError(
+            f"a vector of {' x '.join(map(str, found.shape))} numbers where {dim} are due; check the publisher and the model"
+        )
     if not np.isfinite(found).all():
-        raise DecodeError(f"{int((~np.isfinite(found)).sum())} of {dim} numbers are NaN or infinite; check what computes them")
+        raise DecodeError(
+            f"{int((~np.isfinite(found)).sum())} of {dim} numbers are NaN or infinite; check what computes them"
+        )
     return found
 
 

@@ -1,4 +1,5 @@
 """A camera, video file or stream through OpenCV that survives being unplugged. No ROS: the newest frame with its time comes out."""
+
 from __future__ import annotations
 
 import os
@@ -98,10 +99,14 @@ class Camera:
             DeviceError: it cannot be opened.
         """
         if not self._settings.source:
-            raise DeviceError("no camera: the parameter source is empty; give an index, a device path, a video file or a URL")
+            raise DeviceError(
+                "no camera: the parameter source is empty; give an index, a device path, a video file or a URL"
+            )
         self._thread.start()
         if not self._opened.wait(OPEN_S):
-            raise DeviceError(f"camera '{self._settings.source}' has not opened within {OPEN_S:.0f} s; see that nothing else holds it")
+            raise DeviceError(
+                f"camera '{self._settings.source}' has not opened within {OPEN_S:.0f} s; see that nothing else holds it"
+            )
         if self._first_error is not None:
             raise self._first_error
 
@@ -119,7 +124,9 @@ class Camera:
 
     def health(self) -> CameraHealth:
         """How the camera does now."""
-        return CameraHealth(self._trouble, self._ended, self._grabbed, self._dropped, self._openings, self._width, self._height)
+        return CameraHealth(
+            self._trouble, self._ended, self._grabbed, self._dropped, self._openings, self._width, self._height
+        )
 
     # --- its own thread --------------------------------------------------------------------------------------------------------
 
@@ -152,20 +159,29 @@ class Camera:
     def _open(self) -> cv2.VideoCapture:
         settings = self._settings
         if settings.is_file and not Path(settings.source).is_file():
-            raise DeviceError(f"camera '{settings.source}': no such file; give an index, a device path, a video file or a URL")
+            raise DeviceError(
+                f"camera '{settings.source}': no such file; give an index, a device path, a video file or a URL"
+            )
         if settings.source.startswith("/dev/") and not os.path.exists(settings.source):
             raise DeviceError(f"camera '{settings.source}': no such device; see `aecf doctor` for those there are")
         timeout_ms = int(settings.silent_after_s * 1000)
         if settings.is_device:
-            capture = cv2.VideoCapture(int(settings.source) if settings.source.isdecimal() else settings.source, cv2.CAP_V4L2)
+            capture = cv2.VideoCapture(
+                int(settings.source) if settings.source.isdecimal() else settings.source, cv2.CAP_V4L2
+            )
         elif settings.is_file:
             capture = cv2.VideoCapture(settings.source)
         else:
-            capture = cv2.VideoCapture(settings.source, cv2.CAP_FFMPEG,
-                                       [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms])
+            capture = cv2.VideoCapture(
+                settings.source,
+                cv2.CAP_FFMPEG,
+                [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms],
+            )
         if not capture.isOpened():
             capture.release()
-            raise DeviceError(f"camera '{settings.source}' does not open; see that it is plugged in, readable and not in use by another program")
+            raise DeviceError(
+                f"camera '{settings.source}' does not open; see that it is plugged in, readable and not in use by another program"
+            )
         if settings.is_device:
             for name, value in asked_of_a_device(settings):
                 capture.set(name, value)
@@ -220,8 +236,12 @@ def asked_of_a_device(settings: CameraSettings) -> list[tuple[int, float]]:
     the newest frame is still the one that is kept here, because the thread takes every one.
     """
     code = cv2.VideoWriter_fourcc(*settings.fourcc) if settings.fourcc else 0
-    wanted = ((cv2.CAP_PROP_FOURCC, code), (cv2.CAP_PROP_FRAME_WIDTH, settings.width), (cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
-              (cv2.CAP_PROP_FPS, settings.rate_hz))
+    wanted = (
+        (cv2.CAP_PROP_FOURCC, code),
+        (cv2.CAP_PROP_FRAME_WIDTH, settings.width),
+        (cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
+        (cv2.CAP_PROP_FPS, settings.rate_hz),
+    )
     return [(name, value) for name, value in wanted if value]
 
 

@@ -1,4 +1,5 @@
 """What a camera and a microphone have in common: they are named, they vanish, they come back. No ROS."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -60,8 +61,10 @@ def choose_device(devices: Sequence[InputDevice], wanted: str) -> InputDevice:
         hint = f"did you mean '{close[0]}'? " if close else ""
         raise DeviceError(f"no microphone named '{wanted}'; {hint}input devices: {listed}")
     if len(matches) > 1:
-        raise DeviceError(f"microphone '{wanted}' is {' or '.join(repr(d.name) for d in matches)}; give more of the name, or the index; "
-                          f"input devices: {listed}")
+        raise DeviceError(
+            f"microphone '{wanted}' is {' or '.join(repr(d.name) for d in matches)}; give more of the name, or the index; "
+            f"input devices: {listed}"
+        )
     return matches[0]
 
 
@@ -87,7 +90,11 @@ class SampleClock:
 
     def stamp_ns(self, first_sample: int, measured_ns: int) -> int:
         """Time of sample number ``first_sample``, which was measured to be taken at ``measured_ns``."""
-        predicted_ns = measured_ns if self._sample is None else self._ns + (first_sample - self._sample) * NANOSECONDS // self._rate_hz
+        predicted_ns = (
+            measured_ns
+            if self._sample is None
+            else self._ns + (first_sample - self._sample) * NANOSECONDS // self._rate_hz
+        )
         error_ns = measured_ns - predicted_ns
         if self._sample is None or abs(error_ns) > self._jump_ns:
             self._ns, self._blocks = measured_ns, 1

@@ -1,4 +1,5 @@
 """What plain nodes share: the drivers and the evaluator."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -2,6 +2,7 @@
 
 One thread of its own makes every call to PortAudio but the callback, which PortAudio calls from its thread and which only queues.
 """
+
 from __future__ import annotations
 
 import atexit
@@ -81,18 +82,25 @@ def portaudio() -> ModuleType:
     try:
         import sounddevice  # loads PortAudio and looks for devices, so only where a microphone is wanted
     except ModuleNotFoundError:
-        raise DeviceError("no sound input: the Python package sounddevice is not installed; pip install sounddevice") from None
+        raise DeviceError(
+            "no sound input: the Python package sounddevice is not installed; pip install sounddevice"
+        ) from None
     except OSError as error:
         raise DeviceError(f"no sound input: {error}; apt install libportaudio2") from None
     except Exception as error:  # PortAudioError, which cannot be named before the import
-        raise DeviceError(f"no sound input: {error}; see whether `arecord -l` lists a device and the sound server runs") from None
+        raise DeviceError(
+            f"no sound input: {error}; see whether `arecord -l` lists a device and the sound server runs"
+        ) from None
     return sounddevice
 
 
 def input_devices(sounddevice: ModuleType) -> list[InputDevice]:
     """Microphones that PortAudio found when it was last initialized."""
-    return [InputDevice(index, d["name"], d["max_input_channels"], d["default_samplerate"])
-            for index, d in enumerate(sounddevice.query_devices()) if d["max_input_channels"] > 0]
+    return [
+        InputDevice(index, d["name"], d["max_input_channels"], d["default_samplerate"])
+        for index, d in enumerate(sounddevice.query_devices())
+        if d["max_input_channels"] > 0
+    ]
 
 
 class Microphone:
@@ -139,7 +147,9 @@ class Microphone:
             if not self._opened.wait(self._settings.open_within_s):
                 os.dup2(stderr, 2)  # sounddevice mutes it while PortAudio looks at the devices
                 self._forget_portaudio()
-                raise DeviceError(f"microphone '{self._device}' has not opened within {self._settings.open_within_s:g} s; unplug it and plug it in again")
+                raise DeviceError(
+                    f"microphone '{self._device}' has not opened within {self._settings.open_within_s:g} s; unplug it and plug it in again"
+                )
         finally:
             os.close(stderr)
         if self._first_error is not None:
@@ -185,7 +195,9 @@ class Microphone:
             self._dropped += 1
         overflowed = bool(status.input_overflow)
         self._overflows += overflowed
-        self._queue.append(_Queued(self._openings, self._samples, now_ns - round(lag_s * NANOSECONDS), bytes(data), overflowed))
+        self._queue.append(
+            _Queued(self._openings, self._samples, now_ns - round(lag_s * NANOSECONDS), bytes(data), overflowed)
+        )
         self._samples += frames
         self._heard_s = now_s
         if self._trouble:
@@ -210,7 +222,11 @@ class Microphone:
             except (DeviceError, self._sounddevice.PortAudioError) as error:
                 problem = str(error)
                 if not self._opened.is_set():
-                    self._first_error = error if isinstance(error, DeviceError) else DeviceError(f"microphone '{self._device}': {problem}")
+                    self._first_error = (
+                        error
+                        if isinstance(error, DeviceError)
+                        else DeviceError(f"microphone '{self._device}': {problem}")
+                    )
                     self._opened.set()
                     return
             else:
@@ -233,11 +249,15 @@ class Microphone:
         settings, sounddevice = self._settings, self._sounddevice
         devices = input_devices(sounddevice)
         default = sounddevice.default.device[0]
-        wanted = settings.device or (str(default) if any(d.index == default for d in devices) else str(devices[0].index) if devices else "")
+        wanted = settings.device or (
+            str(default) if any(d.index == default for d in devices) else str(devices[0].index) if devices else ""
+        )
         device = choose_device(devices, wanted)
         self._device = device.name
         if settings.channels > device.channels:
-            raise DeviceError(f"microphone '{device.name}' has {device.channels} channels, not {settings.channels}; set channels")
+            raise DeviceError(
+                f"microphone '{device.name}' has {device.channels} channels, not {settings.channels}; set channels"
+            )
         self._samples = 0
         self._fault = ""
         self._openings += 1
@@ -247,20 +267,30 @@ class Microphone:
 
         try:
             stream = sounddevice.RawInputStream(
-                samplerate=settings.rate_hz, channels=settings.channels, dtype="int16", blocksize=settings.block_frames, device=device.index,
-                callback=on_block, finished_callback=self._wake.set)
+                samplerate=settings.rate_hz,
+                channels=settings.channels,
+                dtype="int16",
+                blocksize=settings.block_frames,
+                device=device.index,
+                callback=on_block,
+                finished_callback=self._wake.set,
+            )
             self._stream = stream
             self._opened_s = self._heard_s = time.monotonic()
             self._wake.clear()
             stream.start()
         except sounddevice.PortAudioError as error:
-            raise DeviceError(f"microphone '{device.name}' does not open at {settings.rate_hz} Hz, {settings.channels} channels: {error}; "
-                              f"its own rate is {device.rate_hz:.0f} Hz") from None
+            raise DeviceError(
+                f"microphone '{device.name}' does not open at {settings.rate_hz} Hz, {settings.channels} channels: {error}; "
+                f"its own rate is {device.rate_hz:.0f} Hz"
+            ) from None
 
     def _watch(self) -> str:
         """Wait until the stream fails or the microphone is stopped; says what failed."""
         while not self._stopping.is_set():
-            limit_s = self._settings.silent_after_s if self._samples else max(FIRST_SOUND_S, self._settings.silent_after_s)
+            limit_s = (
+                self._settings.silent_after_s if self._samples else max(FIRST_SOUND_S, self._settings.silent_after_s)
+            )
             silent_s = time.monotonic() - self._heard_s
             if silent_s >= limit_s:
                 return f"microphone '{self._device}' has sent nothing for {limit_s:g} s"
@@ -271,6 +301,7 @@ class Microphone:
 
     def _close(self) -> bool:
         """Whether PortAudio let go of the stream in time; a driver that blocks in a read does not."""
+
         def close() -> None:
             self._stream.abort(ignore_errors=True)
             self._stream.close(ignore_errors=True)

@@ -1,4 +1,5 @@
 """The microphone node: publishes what PortAudio records, stamped with the time of its first sample."""
+
 from __future__ import annotations
 
 import math
@@ -11,26 +12,42 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
-from aecf_ros.nodes.fusion.diagnostics import key_values
+from aecf_ros.nodes.drivers.audio_publisher import sound_publisher
 from aecf_ros.nodes.drivers.driver import CANNOT_START, declare
 from aecf_ros.nodes.drivers.microphone import Health, Microphone, MicrophoneSettings, Sound
+from aecf_ros.nodes.fusion.diagnostics import key_values
 from aecf_ros.nodes.fusion.parameters import Parameter
 from aecf_ros.nodes.ros.process import Ended, run_node
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
-from aecf_ros.nodes.drivers.audio_publisher import sound_publisher
 
 FULL_SCALE = 32768.0
 SILENCE_DBFS = -120.0
 
 MICROPHONE = (
-    Parameter("device", "", "Input device: index, name or a part of it that only one has; empty takes the system's default"),
+    Parameter(
+        "device", "", "Input device: index, name or a part of it that only one has; empty takes the system's default"
+    ),
     Parameter("rate_hz", 16000, "Sample rate", "Hz", (1000, 384000)),
     Parameter("channels", 1, "Channels, interleaved in the message", bounds=(1, 64)),
     Parameter("chunk_ms", 100, "Sound in one message", "ms", (1, 1000)),
     Parameter("frame_id", "microphone", "Frame named in the header"),
-    Parameter("open_within_s", 15.0, "Time that the device may take to open, after which the node gives up", "s", (0.1, 600.0)),
-    Parameter("silent_after_s", 1.0, "Time without sound after which the device is given up and opened again", "s", (0.1, 60.0)),
-    Parameter("reopen_after_s", 0.25, "Time before the first attempt to open a lost device again; doubles with each attempt", "s", (0.05, 60.0)),
+    Parameter(
+        "open_within_s", 15.0, "Time that the device may take to open, after which the node gives up", "s", (0.1, 600.0)
+    ),
+    Parameter(
+        "silent_after_s",
+        1.0,
+        "Time without sound after which the device is given up and opened again",
+        "s",
+        (0.1, 60.0),
+    ),
+    Parameter(
+        "reopen_after_s",
+        0.25,
+        "Time before the first attempt to open a lost device again; doubles with each attempt",
+        "s",
+        (0.05, 60.0),
+    ),
     Parameter("reopen_at_most_s", 1.0, "Longest time between two attempts", "s", (0.05, 600.0)),
     Parameter("diagnostics_period_s", 1.0, "Time between diagnostics while nothing changes", "s", (0.1, 60.0)),
 )
@@ -50,7 +67,9 @@ class MicrophoneNode(Node):
         self._settings = MicrophoneSettings(**values)  # type: ignore[arg-type]
         s = self._settings
         self._publish_sound = sound_publisher(self, s.rate_hz, s.channels, s.block_frames, frame_id)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10, qos_overriding_options=OVERRIDABLE)
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", 10, qos_overriding_options=OVERRIDABLE
+        )
         self._news = self.create_guard_condition(self._on_news)
         self._meter = _Meter(self._settings)
         self._trouble = ""
@@ -58,7 +77,9 @@ class MicrophoneNode(Node):
         self._overflows_said = 0
         self._microphone = Microphone(self._settings, lambda: self.get_clock().now().nanoseconds, self._news.trigger)
         self._microphone.start()
-        self.get_logger().info(f"microphone '{self._microphone.health().device}' at {s.rate_hz} Hz, {s.channels} channels, {s.chunk_ms} ms in a message")
+        self.get_logger().info(
+            f"microphone '{self._microphone.health().device}' at {s.rate_hz} Hz, {s.channels} channels, {s.chunk_ms} ms in a message"
+        )
         self.create_timer(period_s, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def destroy_node(self) -> None:
@@ -86,7 +107,9 @@ class MicrophoneNode(Node):
             self._lost_s = time.monotonic()
             self.get_logger().error(f"{health.trouble}; trying to open it again")
         else:
-            self.get_logger().info(f"microphone '{health.device}' is back after {time.monotonic() - self._lost_s:.1f} s")
+            self.get_logger().info(
+                f"microphone '{health.device}' is back after {time.monotonic() - self._lost_s:.1f} s"
+            )
         self._publish_diagnostics(health)
 
     def _publish_diagnostics(self, health: Health | None = None) -> None:
@@ -97,14 +120,34 @@ class MicrophoneNode(Node):
         if health.trouble:
             level, text = DiagnosticStatus.ERROR, health.trouble
         elif new_overflows:
-            level, text = DiagnosticStatus.WARN, f"{new_overflows} overflows: sound was lost because this machine is too busy"
+            level, text = (
+                DiagnosticStatus.WARN,
+                f"{new_overflows} overflows: sound was lost because this machine is too busy",
+            )
         rate_hz, level_dbfs = self._meter.read()
-        message = DiagnosticArray(status=[DiagnosticStatus(
-            level=level, name=f"{self.get_name()}: microphone", message=text, hardware_id=health.device, values=key_values({
-                "device": health.device, "sample rate (Hz)": self._settings.rate_hz, "measured rate (Hz)": f"{rate_hz:.0f}",
-                "channels": self._settings.channels, "chunk (ms)": self._settings.chunk_ms, "level (dBFS RMS)": f"{level_dbfs:.1f}",
-                "overflows": health.overflows, "dropped (messages)": health.dropped, "opened (times)": health.openings,
-            }))])
+        message = DiagnosticArray(
+            status=[
+                DiagnosticStatus(
+                    level=level,
+                    name=f"{self.get_name()}: microphone",
+                    message=text,
+                    hardware_id=health.device,
+                    values=key_values(
+                        {
+                            "device": health.device,
+                            "sample rate (Hz)": self._settings.rate_hz,
+                            "measured rate (Hz)": f"{rate_hz:.0f}",
+                            "channels": self._settings.channels,
+                            "chunk (ms)": self._settings.chunk_ms,
+                            "level (dBFS RMS)": f"{level_dbfs:.1f}",
+                            "overflows": health.overflows,
+                            "dropped (messages)": health.dropped,
+                            "opened (times)": health.openings,
+                        }
+                    ),
+                )
+            ]
+        )
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 

@@ -6,6 +6,7 @@ messages come all of it only ten times a second. A timer set anew after each mes
 triggers a guard condition; here the wait itself is limited. rclpy's own EventsExecutor does not serve callbacks that ask for a message's number
 (7.1.6), and Humble has none.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -54,7 +55,9 @@ class SteadyExecutor(SingleThreadedExecutor):
         except Exception as error:
             if not isinstance(entity, Service):
                 raise
-            get_logger("executor").error(f"{entity.srv_name}: a request that cannot be served ({type(error).__name__}: {first_line(error)}); the node goes on")
+            get_logger("executor").error(
+                f"{entity.srv_name}: a request that cannot be served ({type(error).__name__}: {first_line(error)}); the node goes on"
+            )
         return True
 
 
@@ -70,8 +73,13 @@ class DirectExecutor(SteadyExecutor):
         on_due: called when that time is over, whatever else is to be done.
     """
 
-    def __init__(self, direct: Callable[[], Iterable[tuple[Subscription, Take]]], wait_s: Callable[[], float | None] = _never,
-                 on_due: Callable[[], None] = _never, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        direct: Callable[[], Iterable[tuple[Subscription, Take]]],
+        wait_s: Callable[[], float | None] = _never,
+        on_due: Callable[[], None] = _never,
+        **kwargs: Any,
+    ) -> None:
         self._changed: GuardCondition | None = None  # the base class may wake itself before it is made
         super().__init__(**kwargs)
         self._changed = GuardCondition(callback=None, callback_group=None, context=self.context)
@@ -89,16 +97,25 @@ class DirectExecutor(SteadyExecutor):
                 self._waiting = _WaitingFor(self, self._changed, direct)
             except (AttributeError, TypeError) as error:
                 self._short_way = False
-                get_logger("executor").warning(f"this rclpy's wait sets are new to us ({first_line(error)}); messages take its own way, with more CPU")
+                get_logger("executor").warning(
+                    f"this rclpy's wait sets are new to us ({first_line(error)}); messages take its own way, with more CPU"
+                )
         if self._waiting is None:
             super().spin_once(timeout_sec)
             return
-        timeout_ns, left_ns = -1 if timeout_sec is None else int(timeout_sec * NANOSECONDS), self._others_due_ns - monotonic_ns()
+        timeout_ns, left_ns = (
+            -1 if timeout_sec is None else int(timeout_sec * NANOSECONDS),
+            self._others_due_ns - monotonic_ns(),
+        )
         everything = left_ns <= 0
-        messages, others = self._waiting.wait(timeout_ns if everything or 0 <= timeout_ns < left_ns else left_ns, everything)
+        messages, others = self._waiting.wait(
+            timeout_ns if everything or 0 <= timeout_ns < left_ns else left_ns, everything
+        )
         if others:  # events before messages: who answers a message may be gone, and the event of its coming with it
             self._forget()
-            while self._serve(0):  # until there is nothing, since rclpy's own wait takes the triggers of what it does not come to at once
+            while self._serve(
+                0
+            ):  # until there is nothing, since rclpy's own wait takes the triggers of what it does not come to at once
                 pass
             return
         if everything and messages:
@@ -145,13 +162,20 @@ class DirectExecutor(SteadyExecutor):
 class _WaitingFor:
     """The entities of an executor's nodes in a wait set of rcl's, held until :meth:`close` so that none is destroyed meanwhile."""
 
-    def __init__(self, executor: DirectExecutor, changed: GuardCondition, direct: Iterable[tuple[Subscription, Take]]) -> None:
+    def __init__(
+        self, executor: DirectExecutor, changed: GuardCondition, direct: Iterable[tuple[Subscription, Take]]
+    ) -> None:
         nodes = executor.get_nodes()
 
         def of(kind: str) -> list[Any]:
             return [entity for node in nodes for entity in getattr(node, kind) if executor.can_execute(entity)]
 
-        subscriptions, self._timers, services, clients = of("subscriptions"), of("timers"), of("services"), of("clients")
+        subscriptions, self._timers, services, clients = (
+            of("subscriptions"),
+            of("timers"),
+            of("services"),
+            of("clients"),
+        )
         self._waitables, self._guards = of("waitables"), of("guards")
         guards = [*self._guards, changed]
         count = NumberOfEntities(len(subscriptions), len(guards), len(self._timers), len(clients), len(services))
@@ -162,14 +186,36 @@ class _WaitingFor:
                 held.enter_context(waitable)
                 count += waitable.get_num_entities()
             held.enter_context(executor.context.handle)
-            self._set = rcl.WaitSet(count.num_subscriptions, count.num_guard_conditions, count.num_timers, count.num_clients, count.num_services,
-                                    count.num_events, executor.context.handle)
+            self._set = rcl.WaitSet(
+                count.num_subscriptions,
+                count.num_guard_conditions,
+                count.num_timers,
+                count.num_clients,
+                count.num_services,
+                count.num_events,
+                executor.context.handle,
+            )
             self._held = held.pop_all()
-        self._add = [(add, entity.handle) for add, entities in (
-            (self._set.add_subscription, subscriptions), (self._set.add_guard_condition, guards), (self._set.add_timer, self._timers),
-            (self._set.add_client, clients), (self._set.add_service, services)) for entity in entities]
-        self._direct = {subscription.handle.pointer: (subscription, take) for subscription, take in direct if subscription in subscriptions}
-        self._add_urgent = [(self._set.add_guard_condition, changed.handle), *((self._set.add_subscription, s.handle) for s in subscriptions)]
+        self._add = [
+            (add, entity.handle)
+            for add, entities in (
+                (self._set.add_subscription, subscriptions),
+                (self._set.add_guard_condition, guards),
+                (self._set.add_timer, self._timers),
+                (self._set.add_client, clients),
+                (self._set.add_service, services),
+            )
+            for entity in entities
+        ]
+        self._direct = {
+            subscription.handle.pointer: (subscription, take)
+            for subscription, take in direct
+            if subscription in subscriptions
+        }
+        self._add_urgent = [
+            (self._set.add_guard_condition, changed.handle),
+            *((self._set.add_subscription, s.handle) for s in subscriptions),
+        ]
 
     def wait(self, timeout_ns: int, everything: bool) -> tuple[list[tuple[Subscription, Take]], bool]:
         """The messages that can be taken directly, and whether anything else is to be done, within ``timeout_ns`` (negative: for ever).
@@ -193,8 +239,12 @@ class _WaitingFor:
         for guard in self._guards:
             if guard.handle.pointer in triggered:
                 guard.trigger()
-        others = (urgent or bool(events) or any(timer.handle.is_timer_ready() for timer in self._timers)
-                  or any(entities.get_ready_entities(kind) for kind in ("service", "client")))
+        others = (
+            urgent
+            or bool(events)
+            or any(timer.handle.is_timer_ready() for timer in self._timers)
+            or any(entities.get_ready_entities(kind) for kind in ("service", "client"))
+        )
         return messages, others
 
     def close(self) -> None:

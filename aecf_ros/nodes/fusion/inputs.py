@@ -1,4 +1,5 @@
 """Subscriptions of the fusion node: one for each modality of a bundle, whatever message carries it."""
+
 from __future__ import annotations
 
 import importlib
@@ -11,19 +12,22 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.subscription import Subscription, SubscriptionEventCallbacks  # from here, because its own module is another in Humble
+from rclpy.subscription import (  # from here, because its own module is another in Humble
+    Subscription,
+    SubscriptionEventCallbacks,
+)
 from rosbags.typesys import Stores, get_typestore
 
 from aecf_ros.core.bundle import Modality
-from aecf_ros.modalities.messages import read_audio, read_compressed_image
-from aecf_ros.modalities.image.cdr import read_serialized_image
 from aecf_ros.core.types import RawAudio, RawImage
+from aecf_ros.modalities.image.cdr import read_serialized_image
+from aecf_ros.modalities.messages import read_audio, read_compressed_image
 from aecf_ros.modalities.vector.messages import RawVector, read_vector
 from aecf_ros.nodes.fusion.executor import Take
 from aecf_ros.nodes.fusion.parameters import ParameterError, StreamParameters, Value
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
-from aecf_ros.replay.bag.reader import AudioFormat
 from aecf_ros.replay.bag.message_types import INFO_TYPE
+from aecf_ros.replay.bag.reader import AudioFormat
 
 CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Depth 1: under overload an old frame is worth less than a new one. Best effort matches every publisher."""
@@ -101,20 +105,39 @@ class Inputs:
         """
         name, options = modality.name, parameters.options
         if modality.kind == "image":
-            self._streams[name] = self._make(f"{name}/image", IMAGE_TYPES, (f"{name}.transport", options), _READ_IMAGE.__getitem__, CAMERA_QOS,
-                                             serialized=True)
+            self._streams[name] = self._make(
+                f"{name}/image",
+                IMAGE_TYPES,
+                (f"{name}.transport", options),
+                _READ_IMAGE.__getitem__,
+                CAMERA_QOS,
+                serialized=True,
+            )
         elif modality.kind == "vector":
             if load_type(VECTOR_TYPES["stamped"]) is None:
-                raise ParameterError(f"'{name}' takes {VECTOR_TYPES['stamped']}, which is not installed; build aecf_msgs again and source its workspace")
-            self._streams[name] = self._make(name, VECTOR_TYPES, (f"{name}.message", {"message": "stamped"}), lambda _: read_vector, AUDIO_QOS)
+                raise ParameterError(
+                    f"'{name}' takes {VECTOR_TYPES['stamped']}, which is not installed; build aecf_msgs again and source its workspace"
+                )
+            self._streams[name] = self._make(
+                name, VECTOR_TYPES, (f"{name}.message", {"message": "stamped"}), lambda _: read_vector, AUDIO_QOS
+            )
         else:
             if options["sample_format"]:
-                self._infos[name] = AudioFormat(str(options["sample_format"]), int(options["rate_hz"]), int(options["channels"]))
+                self._infos[name] = AudioFormat(
+                    str(options["sample_format"]), int(options["rate_hz"]), int(options["channels"])
+                )
             info_type = load_type(INFO_TYPE)
             if info_type is not None and "sample_format" in info_type.get_fields_and_field_types():
                 topic = f"{name}_info"
-                self._info_subscriptions.append(self._subscribe(info_type, topic, partial(self._infos.__setitem__, name), LATCHED_QOS,
-                                                                SubscriptionEventCallbacks(incompatible_qos=partial(self._complain, topic, LATCHED_QOS))))
+                self._info_subscriptions.append(
+                    self._subscribe(
+                        info_type,
+                        topic,
+                        partial(self._infos.__setitem__, name),
+                        LATCHED_QOS,
+                        SubscriptionEventCallbacks(incompatible_qos=partial(self._complain, topic, LATCHED_QOS)),
+                    )
+                )
 
             def read(message: Any, received_ns: int) -> RawAudio:
                 return read_audio(message, self._infos.get(name), received_ns)
@@ -124,13 +147,23 @@ class Inputs:
 
     def direct(self) -> list[tuple[Subscription, Take]]:
         """The subscriptions now, and what to do with a message of each: for :class:`DirectExecutor`."""
-        return [(stream.subscription, stream.take) for stream in self._streams.values() if stream.subscription is not None and stream.take is not None]
+        return [
+            (stream.subscription, stream.take)
+            for stream in self._streams.values()
+            if stream.subscription is not None and stream.take is not None
+        ]
 
     def look_again(self) -> None:
         """Where the type is to be found out and nothing was heard yet: follow what is published on the topic now."""
         for name, stream in self._streams.items():
-            if stream.automatic and not stream.heard and (found := self._published(stream)) not in (None, stream.chosen):
-                self._node.get_logger().info(f"{self._node.resolve_topic_name(stream.topic)} is published as {stream.types[found]}")
+            if (
+                stream.automatic
+                and not stream.heard
+                and (found := self._published(stream)) not in (None, stream.chosen)
+            ):
+                self._node.get_logger().info(
+                    f"{self._node.resolve_topic_name(stream.topic)} is published as {stream.types[found]}"
+                )
                 stream.chosen = found
                 self._listen(name)
 
@@ -143,24 +176,38 @@ class Inputs:
         self._streams.clear()
         self._infos.clear()
 
-    def _make(self, topic: str, types: Mapping[str, str], parameter: tuple[str, Mapping[str, Value]], read: Callable[[str], Read],
-              qos: QoSProfile, serialized: bool = False) -> _Stream:
+    def _make(
+        self,
+        topic: str,
+        types: Mapping[str, str],
+        parameter: tuple[str, Mapping[str, Value]],
+        read: Callable[[str], Read],
+        qos: QoSProfile,
+        serialized: bool = False,
+    ) -> _Stream:
         installed = {key: name for key, name in types.items() if _is_readable(name)}
         full_name, options = parameter
         wanted = str(options[full_name.rpartition(".")[2]])
         if not installed or wanted not in ("auto", *installed):
             lacking = ", ".join(types.values()) if wanted == "auto" else types[wanted]
-            raise ParameterError(f"parameter {full_name} is '{wanted}', but {lacking} is not installed; install its package"
-                                 + (f" or use one of {', '.join(installed)}" if installed else ""))
+            raise ParameterError(
+                f"parameter {full_name} is '{wanted}', but {lacking} is not installed; install its package"
+                + (f" or use one of {', '.join(installed)}" if installed else "")
+            )
         automatic = wanted == "auto"
-        stream = _Stream(topic, installed, read, qos, next(iter(installed)) if automatic else wanted, automatic, serialized)
+        stream = _Stream(
+            topic, installed, read, qos, next(iter(installed)) if automatic else wanted, automatic, serialized
+        )
         if automatic:
             stream.chosen = self._published(stream) or stream.chosen
         return stream
 
     def _published(self, stream: _Stream) -> str | None:
         """Which of the stream's types somebody publishes on its topic, ``None`` if nobody does."""
-        published = {info.topic_type for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(stream.topic))}
+        published = {
+            info.topic_type
+            for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(stream.topic))
+        }
         return next((key for key, name in stream.types.items() if name in published), None)
 
     def _listen(self, name: str) -> None:
@@ -188,8 +235,14 @@ class Inputs:
         # A callback with two arguments is given the message's number, where rclpy knows of that.
         callback = on_numbered_message if hasattr(Subscription, "CallbackType") else on_message
         stream.last_number, stream.take = None, on_numbered_message
-        stream.subscription = self._subscribe(load_type(stream.types[stream.chosen]), stream.topic, callback, stream.qos,
-                                              SubscriptionEventCallbacks(**events), stream.serialized)
+        stream.subscription = self._subscribe(
+            load_type(stream.types[stream.chosen]),
+            stream.topic,
+            callback,
+            stream.qos,
+            SubscriptionEventCallbacks(**events),
+            stream.serialized,
+        )
 
     def _count(self, name: str, stream: _Stream, number: int | None) -> None:
         """Note the gap before a message; several publishers number on their own, and then nothing can be said."""
@@ -197,20 +250,41 @@ class Inputs:
             self.missed[name] += number - stream.last_number - 1
         stream.last_number = number
 
-    def _subscribe(self, message_type: Any, topic: str, callback: Callable, qos: QoSProfile, events: SubscriptionEventCallbacks,
-                   serialized: bool = False) -> Subscription:
+    def _subscribe(
+        self,
+        message_type: Any,
+        topic: str,
+        callback: Callable,
+        qos: QoSProfile,
+        events: SubscriptionEventCallbacks,
+        serialized: bool = False,
+    ) -> Subscription:
         return self._node.create_subscription(
-            message_type, topic, callback, qos, event_callbacks=events, qos_overriding_options=OVERRIDABLE,
-            raw=serialized)
+            message_type,
+            topic,
+            callback,
+            qos,
+            event_callbacks=events,
+            qos_overriding_options=OVERRIDABLE,
+            raw=serialized,
+        )
 
     def _complain(self, topic: str, qos: QoSProfile, info: Any) -> None:
         resolved = self._node.resolve_topic_name(topic)
         ours = f"reliability {qos.reliability.name}, durability {qos.durability.name}"
         # The profile is known before the name of the node that it belongs to.
-        theirs = "; ".join(f"{e.node_name.replace(UNNAMED, 'a node')}: reliability {e.qos_profile.reliability.name}, "
-                           f"durability {e.qos_profile.durability.name}" for e in self._node.get_publishers_info_by_topic(resolved)) or "unknown"
-        self._node.get_logger().error(f"{resolved}: the publisher's QoS does not fit and nothing will arrive; we ask for {ours}, it offers {theirs}; "
-                                      f"set qos_overrides.{resolved}.subscription.*")
+        theirs = (
+            "; ".join(
+                f"{e.node_name.replace(UNNAMED, 'a node')}: reliability {e.qos_profile.reliability.name}, "
+                f"durability {e.qos_profile.durability.name}"
+                for e in self._node.get_publishers_info_by_topic(resolved)
+            )
+            or "unknown"
+        )
+        self._node.get_logger().error(
+            f"{resolved}: the publisher's QoS does not fit and nothing will arrive; we ask for {ours}, it offers {theirs}; "
+            f"set qos_overrides.{resolved}.subscription.*"
+        )
 
 
 def _read_serialized(data: bytes, received_ns: int, name: str, read: Callable[[bytes, int], RawImage]) -> RawImage:
@@ -222,11 +296,15 @@ def _read_serialized(data: bytes, received_ns: int, name: str, read: Callable[[b
     try:
         return read(data, received_ns)
     except Exception as error:  # whatever the bytes make the reading code do
-        raise Unreadable(f"{len(data)} bytes are no {name} ({type(error).__name__}); check that the publisher's message package is the same") from None
+        raise Unreadable(
+            f"{len(data)} bytes are no {name} ({type(error).__name__}); check that the publisher's message package is the same"
+        ) from None
 
 
 def _read_serialized_compressed(data: bytes, received_ns: int) -> RawImage:
-    return read_compressed_image(_STORE.deserialize_cdr(memoryview(data), IMAGE_TYPES["compressed"]), received_ns)  # of bytes it would copy almost all
+    return read_compressed_image(
+        _STORE.deserialize_cdr(memoryview(data), IMAGE_TYPES["compressed"]), received_ns
+    )  # of bytes it would copy almost all
 
 
 _READ_IMAGE: dict[str, Read] = {

@@ -1,4 +1,5 @@
 """The fusion node: reads a message, calls the pipeline, publishes."""
+
 from __future__ import annotations
 
 import gc
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from aecf_msgs.msg import FusedPrediction
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
@@ -25,13 +25,13 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.drift import values as drift_values
 from aecf_ros.core.drift import warning as drift_warning
 from aecf_ros.core.errors import first_line
-from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState, StreamStatus
-from aecf_ros.nodes.ros.convert import overlay_to_message
+from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.nodes.fusion.diagnostics import Complaints, LostShare, inference_to_diagnostic, status_to_diagnostic
 from aecf_ros.nodes.fusion.executor import DirectExecutor
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, Inputs, Read, Unreadable
@@ -45,10 +45,11 @@ from aecf_ros.nodes.fusion.parameters import (
     declare_node_parameters,
     declare_stream_parameters,
 )
-from aecf_ros.nodes.ros.process import run_node
-from aecf_ros.nodes.ros.qos import OVERRIDABLE, UNWATCHED
 from aecf_ros.nodes.fusion.serialized import serialize_prediction
 from aecf_ros.nodes.fusion.vision import ClassificationPublisher
+from aecf_ros.nodes.ros.convert import overlay_to_message
+from aecf_ros.nodes.ros.process import run_node
+from aecf_ros.nodes.ros.qos import OVERRIDABLE, UNWATCHED
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 from aecf_ros.runtime.scheduling import Inline, Schedule, Worker, choose_scheduling
@@ -104,15 +105,24 @@ class FusionNode(LifecycleNode):
 
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._inputs = Inputs(self, self._on_message, self._on_publishers)
-        self._prediction = self.create_lifecycle_publisher(FusedPrediction, "~/prediction", PREDICTION_QOS, qos_overriding_options=OVERRIDABLE)
+        self._prediction = self.create_lifecycle_publisher(
+            FusedPrediction, "~/prediction", PREDICTION_QOS, qos_overriding_options=OVERRIDABLE
+        )
         self._classification = ClassificationPublisher(self)
-        self._debug_image = self.create_publisher(Image, "~/debug_image", 1, qos_overriding_options=OVERRIDABLE, event_callbacks=UNWATCHED)
-        self._model_info = self.create_publisher(String, "~/model_info", LATCHED_QOS, qos_overriding_options=OVERRIDABLE,
-                                                 event_callbacks=UNWATCHED)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", PREDICTION_QOS, qos_overriding_options=OVERRIDABLE)
+        self._debug_image = self.create_publisher(
+            Image, "~/debug_image", 1, qos_overriding_options=OVERRIDABLE, event_callbacks=UNWATCHED
+        )
+        self._model_info = self.create_publisher(
+            String, "~/model_info", LATCHED_QOS, qos_overriding_options=OVERRIDABLE, event_callbacks=UNWATCHED
+        )
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", PREDICTION_QOS, qos_overriding_options=OVERRIDABLE
+        )
         self._deadline = self.create_timer(self._settings.max_gap_s, self._on_deadline, clock=self._steady)
         self._deadline.cancel()
-        self._diagnostics_timer = self.create_timer(self._settings.diagnostics_period_s, self._on_diagnostics_timer, clock=self._steady)
+        self._diagnostics_timer = self.create_timer(
+            self._settings.diagnostics_period_s, self._on_diagnostics_timer, clock=self._steady
+        )
         # A group of its own: while the answer is awaited, a shared one would hold up every message.
         self.create_service(Trigger, "~/reload_model", self._on_reload, callback_group=MutuallyExclusiveCallbackGroup())
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
@@ -176,19 +186,26 @@ class FusionNode(LifecycleNode):
         self.get_logger().error(f"a transition from '{state.label}' failed; the node is unconfigured again")
         return TransitionCallbackReturn.SUCCESS
 
-    def _LifecycleNodeMixin__on_change_state(self, request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:  # noqa: N802
+    def _LifecycleNodeMixin__on_change_state(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:  # noqa: N802
         """As rclpy's, in which a transition that is not possible now ends the node (ros2/rclpy issue 1209, mended after Jazzy)."""
         try:
             return super()._LifecycleNodeMixin__on_change_state(request, response)
         except RCLError as error:
-            self.get_logger().error(f"transition {request.transition.id} was asked for: {first_line(error).partition(', at ')[0]} The node goes on as it was")
+            self.get_logger().error(
+                f"transition {request.transition.id} was asked for: {first_line(error).partition(', at ')[0]} The node goes on as it was"
+            )
             response.success = False
             return response
 
     def direct_executor(self) -> DirectExecutor:
         """What serves this node with the least work between two frames."""
-        return DirectExecutor(self._inputs.direct, lambda: self._wait_s() if self._active and self._schedule.name == "inline" else None,
-                              self._on_deadline)
+        return DirectExecutor(
+            self._inputs.direct,
+            lambda: self._wait_s() if self._active and self._schedule.name == "inline" else None,
+            self._on_deadline,
+        )
 
     def _failed(self, reason: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
         self.failure = reason
@@ -226,19 +243,39 @@ class FusionNode(LifecycleNode):
     def _load(self, settings: NodeParameters) -> _Model:
         bundle = load_bundle(settings.model)
         streams = declare_stream_parameters(self, bundle.manifest)
-        backend = make_backend(settings.backend, bundle, settings.device, settings.threads, half=settings.half, cuda_graphs=settings.cuda_graphs)
-        config = PipelineConfig({name: s.thresholds for name, s in streams.items()}, settings.max_gap_s, settings.drift_window_s, settings.min_confidence)
+        backend = make_backend(
+            settings.backend,
+            bundle,
+            settings.device,
+            settings.threads,
+            half=settings.half,
+            cuda_graphs=settings.cuda_graphs,
+        )
+        config = PipelineConfig(
+            {name: s.thresholds for name, s in streams.items()},
+            settings.max_gap_s,
+            settings.drift_window_s,
+            settings.min_confidence,
+        )
         pipeline = Pipeline(bundle.manifest, backend, config)
         inference_ns = pipeline.warm_up()
-        return _Model(bundle, backend, streams, pipeline, choose_scheduling(settings.scheduling, inference_ns),
-                      frozenset(m.name for m in bundle.manifest.modalities if m.kind == "image"))
+        return _Model(
+            bundle,
+            backend,
+            streams,
+            pipeline,
+            choose_scheduling(settings.scheduling, inference_ns),
+            frozenset(m.name for m in bundle.manifest.modalities if m.kind == "image"),
+        )
 
     def _announce(self, model: _Model) -> None:
         manifest = model.bundle.manifest
         self._model_info.publish(String(data=manifest.model_dump_json()))
         self._classification.announce(manifest)
-        self.get_logger().info(f"model {manifest.name} from {model.bundle.directory} on {model.backend.device}, {model.scheduling}: "
-                               f"{', '.join(manifest.names)} -> {len(manifest.labels)} labels")
+        self.get_logger().info(
+            f"model {manifest.name} from {model.bundle.directory} on {model.backend.device}, {model.scheduling}: "
+            f"{', '.join(manifest.names)} -> {len(manifest.labels)} labels"
+        )
 
     async def _on_reload(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Load what the parameter ``model`` names in a thread of its own, and swap between two messages."""
@@ -309,7 +346,9 @@ class FusionNode(LifecycleNode):
         if self._active and model is not None:
             arrived_ns = time.perf_counter_ns()
             received_ns = self._node_ns()
-            slot = name if name in model.cameras else None  # sound must not be cut; of a camera's frames only the newest counts
+            slot = (
+                name if name in model.cameras else None
+            )  # sound must not be cut; of a camera's frames only the newest counts
             self._schedule.submit(partial(self._take, name, read, message, arrived_ns, received_ns), slot)
 
     def _take(self, name: str, read: Read, message: Any, arrived_ns: int, received_ns: int) -> None:
@@ -401,7 +440,10 @@ class FusionNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         if self._model is not None:
             pipeline = self._model.pipeline
-            kept = {name: changed.get(name, getattr(pipeline.config, name)) for name in ("max_gap_s", "drift_window_s", "min_confidence")}
+            kept = {
+                name: changed.get(name, getattr(pipeline.config, name))
+                for name in ("max_gap_s", "drift_window_s", "min_confidence")
+            }
             config = PipelineConfig(thresholds, **kept)
             self._schedule.submit(lambda: pipeline.configure(config))
         return SetParametersResult(successful=True)
@@ -443,7 +485,9 @@ class FusionNode(LifecycleNode):
 
     def _diagnose_stream(self, status: StreamStatus, waited_long: bool) -> DiagnosticStatus:
         lost = self._not_served(status.name)
-        return status_to_diagnostic(status, self.get_name(), waited_long, lost, self._lost_share.update(status.name, status.received, lost))
+        return status_to_diagnostic(
+            status, self.get_name(), waited_long, lost, self._lost_share.update(status.name, status.received, lost)
+        )
 
     def _not_served(self, stream: str) -> int:
         """Messages of a stream that nobody decoded: newer ones came while the node was busy, or the transport lost them."""
@@ -452,10 +496,22 @@ class FusionNode(LifecycleNode):
     def _diagnose_inference(self, model: _Model) -> DiagnosticStatus:
         doing = "disabled" if not self._enabled else "active" if self._active else "inactive"
         drift = model.pipeline.drift.findings(self._now_ns())
-        return inference_to_diagnostic(self.get_name(), model.backend.device, doing, model.backend.fault or self.failure, drift_warning(drift), {
-            "model": model.bundle.manifest.name, "device": model.backend.device, "scheduling": model.scheduling,
-            "predictions (messages)": self._predictions, **drift_values(drift), "last step (ms)": f"{self._step_ns / 1e6:.2f}",
-            **{f"stage {stage} (ms)": f"{ms:.3f}" for stage, ms in model.pipeline.trace.medians_ms().items()}})
+        return inference_to_diagnostic(
+            self.get_name(),
+            model.backend.device,
+            doing,
+            model.backend.fault or self.failure,
+            drift_warning(drift),
+            {
+                "model": model.bundle.manifest.name,
+                "device": model.backend.device,
+                "scheduling": model.scheduling,
+                "predictions (messages)": self._predictions,
+                **drift_values(drift),
+                "last step (ms)": f"{self._step_ns / 1e6:.2f}",
+                **{f"stage {stage} (ms)": f"{ms:.3f}" for stage, ms in model.pipeline.trace.medians_ms().items()},
+            },
+        )
 
 
 def _unforeseen(error: Exception) -> str:
@@ -466,7 +522,10 @@ def start(node: FusionNode) -> bool:
     """Configure and activate, unless the parameter ``autostart`` leaves that to a launch file or a lifecycle manager."""
     if not AUTOSTART.declare(node):
         return True
-    started = node.trigger_configure() == TransitionCallbackReturn.SUCCESS and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    started = (
+        node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    )
     gc.freeze()  # what was loaded stays: looking through it for garbage would hold up a prediction now and then
     return started
 

@@ -2,6 +2,7 @@
 
 ``python -m aecf_ros.nodes.fusion.parameters_page`` prints them as the page docs/parameters.md.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -14,8 +15,14 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
 from aecf_ros.core.bundle import Manifest
+from aecf_ros.health.thresholds import (
+    AUDIO_THRESHOLDS,
+    IMAGE_THRESHOLDS,
+    THRESHOLD_NAMES,
+    VECTOR_THRESHOLDS,
+    StreamThresholds,
+)
 from aecf_ros.modalities.image.decode import SAMPLE_BYTES
-from aecf_ros.health.thresholds import AUDIO_THRESHOLDS, IMAGE_THRESHOLDS, THRESHOLD_NAMES, VECTOR_THRESHOLDS, StreamThresholds
 from aecf_ros.runtime.backends import BACKENDS, DEVICES
 from aecf_ros.runtime.scheduling import SCHEDULINGS
 
@@ -59,8 +66,10 @@ class Parameter:
         except ParameterException:
             bounds = f" from {self.bounds[0]:g} to {self.bounds[1]:g}" if self.bounds else ""
             given = node._parameter_overrides.get(self.name)  # noqa: SLF001 (rclpy gives no other access to an undeclared override)
-            raise ParameterError(f"parameter {self.name} is {getattr(given, 'value', given)!r}; "
-                                 f"give a value of type {type(self.default).__name__}{bounds}") from None
+            raise ParameterError(
+                f"parameter {self.name} is {getattr(given, 'value', given)!r}; "
+                f"give a value of type {type(self.default).__name__}{bounds}"
+            ) from None
         if complaint := self.complaint(value):
             raise ParameterError(complaint)
         return value
@@ -77,7 +86,9 @@ class Parameter:
 
     def _descriptor(self) -> ParameterDescriptor:
         unit = f" [{self.unit}]" if self.unit else ""
-        descriptor = ParameterDescriptor(description=f"{self.description}{unit}; {LIVES[self.life]}", read_only=self.life == "start")
+        descriptor = ParameterDescriptor(
+            description=f"{self.description}{unit}; {LIVES[self.life]}", read_only=self.life == "start"
+        )
         if self.choices:
             descriptor.additional_constraints = "one of: " + ", ".join(self.choices)
         if self.bounds is not None and isinstance(self.default, float):
@@ -90,76 +101,270 @@ class Parameter:
 NODE = (
     Parameter("model", "", "Directory of the model bundle; empty takes the shipped av_digits", life="load"),
     Parameter("backend", "onnxruntime", "What runs the graphs", choices=tuple(BACKENDS), life="load"),
-    Parameter("device", "auto", "Where the encoders run; anything but auto fails rather than starting elsewhere", choices=DEVICES, life="load"),
+    Parameter(
+        "device",
+        "auto",
+        "Where the encoders run; anything but auto fails rather than starting elsewhere",
+        choices=DEVICES,
+        life="load",
+    ),
     Parameter("threads", 1, "CPU threads of each graph; one is best for small encoders", bounds=(1, 64), life="load"),
     Parameter("half", False, "Encoders in half precision; backend torch only", life="load"),
-    Parameter("cuda_graphs", False, "Replay each encoder as one CUDA graph; backend torch on device cuda only", life="load"),
-    Parameter("scheduling", "auto", "Inference in the callback (inline) or in a thread of its own that takes the newest frame (worker); auto measures "
-              "the graphs when they are loaded and takes the worker if they need more than 60 % of the time between frames at 30 Hz",
-              choices=SCHEDULINGS, life="load"),
-    Parameter("max_gap_s", 0.2, "Longest time without a prediction, whatever the streams do", "s", (0.01, 10.0), life="live"),
-    Parameter("min_confidence", 0.0, "Abstain below this confidence, also where the model itself would not; 0 leaves it to the model", "", (0.0, 1.0), life="live"),
-    Parameter("drift_window_s", 120.0, "How long embeddings and confidence must be unlike training, by a test that leaves no doubt, before diagnostics say so; "
-              "0 switches it off", "s", (0.0, 3600.0), life="live"),
+    Parameter(
+        "cuda_graphs", False, "Replay each encoder as one CUDA graph; backend torch on device cuda only", life="load"
+    ),
+    Parameter(
+        "scheduling",
+        "auto",
+        "Inference in the callback (inline) or in a thread of its own that takes the newest frame (worker); auto measures "
+        "the graphs when they are loaded and takes the worker if they need more than 60 % of the time between frames at 30 Hz",
+        choices=SCHEDULINGS,
+        life="load",
+    ),
+    Parameter(
+        "max_gap_s", 0.2, "Longest time without a prediction, whatever the streams do", "s", (0.01, 10.0), life="live"
+    ),
+    Parameter(
+        "min_confidence",
+        0.0,
+        "Abstain below this confidence, also where the model itself would not; 0 leaves it to the model",
+        "",
+        (0.0, 1.0),
+        life="live",
+    ),
+    Parameter(
+        "drift_window_s",
+        120.0,
+        "How long embeddings and confidence must be unlike training, by a test that leaves no doubt, before diagnostics say so; "
+        "0 switches it off",
+        "s",
+        (0.0, 3600.0),
+        life="live",
+    ),
     Parameter("diagnostics_period_s", 1.0, "Time between diagnostics while no state changes", "s", (0.1, 60.0)),
-    Parameter("waiting_grace_s", 10.0, "A stream that has sent nothing for so long is an ERROR in diagnostics", "s", (0.0, 3600.0), life="live"),
+    Parameter(
+        "waiting_grace_s",
+        10.0,
+        "A stream that has sent nothing for so long is an ERROR in diagnostics",
+        "s",
+        (0.0, 3600.0),
+        life="live",
+    ),
 )
 
-ENABLED = Parameter("enabled", True, "Publish predictions from the start; ~/set_enabled changes it while the node runs", life="start")
-AUTOSTART = Parameter("autostart", True, "Configure and activate at once; false leaves that to a lifecycle manager", life="start")
+ENABLED = Parameter(
+    "enabled", True, "Publish predictions from the start; ~/set_enabled changes it while the node runs", life="start"
+)
+AUTOSTART = Parameter(
+    "autostart", True, "Configure and activate at once; false leaves that to a lifecycle manager", life="start"
+)
 
 STREAM = (
-    Parameter("stale_after_s", 0.35, "Silence after which the stream is STALE and leaves the fusion", "s", (0.01, 60.0), life="live"),
+    Parameter(
+        "stale_after_s",
+        0.35,
+        "Silence after which the stream is STALE and leaves the fusion",
+        "s",
+        (0.01, 60.0),
+        life="live",
+    ),
     Parameter("dropped_after_s", 1.0, "Silence after which the stream is DROPPED", "s", (0.01, 600.0), life="live"),
     Parameter("recover_samples", 3, "Good messages in a row that end a fault", "messages", (1, 1000), life="live"),
-    Parameter("reject_after", 3, "Undecodable messages in a row that make the stream REJECTED", "messages", (1, 1000), life="live"),
-    Parameter("late_after_s", 0.5, "Age at arrival that makes the stream LATE; 0 switches it off", "s", (0.0, 60.0), life="live"),
-    Parameter("too_old_after_s", 1.0, "Age at arrival above which data is not used, though the stream is only LATE; 0 switches it off", "s",
-              (0.0, 600.0), life="live"),
-    Parameter("future_tolerance_s", 0.2, "How far ahead a stamp may be before it is a CLOCK_FAULT; 0 switches it off", "s", (0.0, 60.0),
-              life="live"),
-    Parameter("degraded_after_s", 0.4, "How long content must be bad to make the stream DEGRADED", "s", (0.0, 60.0), life="live"),
-    Parameter("min_rate_ratio", 0.7, "Share of its learned rate below which the stream is DEGRADED; 0 switches it off", "", (0.0, 1.0),
-              life="live"),
-    Parameter("max_lost", 0.25, "Share of messages lost that makes the stream DEGRADED within some 40, half of it within hundreds; 0 switches it off", "",
-              (0.0, 1.0), life="live"),
-    Parameter("max_jitter", 0.6, "Mean change of transit time that makes the stream DEGRADED; 0 switches it off", "periods", (0.0, 100.0),
-              life="live"),
+    Parameter(
+        "reject_after",
+        3,
+        "Undecodable messages in a row that make the stream REJECTED",
+        "messages",
+        (1, 1000),
+        life="live",
+    ),
+    Parameter(
+        "late_after_s",
+        0.5,
+        "Age at arrival that makes the stream LATE; 0 switches it off",
+        "s",
+        (0.0, 60.0),
+        life="live",
+    ),
+    Parameter(
+        "too_old_after_s",
+        1.0,
+        "Age at arrival above which data is not used, though the stream is only LATE; 0 switches it off",
+        "s",
+        (0.0, 600.0),
+        life="live",
+    ),
+    Parameter(
+        "future_tolerance_s",
+        0.2,
+        "How far ahead a stamp may be before it is a CLOCK_FAULT; 0 switches it off",
+        "s",
+        (0.0, 60.0),
+        life="live",
+    ),
+    Parameter(
+        "degraded_after_s",
+        0.4,
+        "How long content must be bad to make the stream DEGRADED",
+        "s",
+        (0.0, 60.0),
+        life="live",
+    ),
+    Parameter(
+        "min_rate_ratio",
+        0.7,
+        "Share of its learned rate below which the stream is DEGRADED; 0 switches it off",
+        "",
+        (0.0, 1.0),
+        life="live",
+    ),
+    Parameter(
+        "max_lost",
+        0.25,
+        "Share of messages lost that makes the stream DEGRADED within some 40, half of it within hundreds; 0 switches it off",
+        "",
+        (0.0, 1.0),
+        life="live",
+    ),
+    Parameter(
+        "max_jitter",
+        0.6,
+        "Mean change of transit time that makes the stream DEGRADED; 0 switches it off",
+        "periods",
+        (0.0, 100.0),
+        life="live",
+    ),
 )
 
 IMAGE = (
-    Parameter("frozen_after_s", IMAGE_THRESHOLDS.frozen_after_s, "How long one picture may repeat before the stream is FROZEN; 0 switches it off",
-              "s", (0.0, 600.0), life="live"),
-    Parameter("dark_below", 0.12, "Share of full scale that the brightest 2 % must reach; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("overexposed_above", 0.6, "Share of pixels at full scale that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("blur_below", 0.55, "Share of the usual steepness of edges below which a picture is blurred; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("noisy_above", 0.012, "Noise as a share of full scale that is too much, where it is also three times the usual; 0 switches it off",
-              "", (0.0, 1.0), life="live"),
-    Parameter("transport", "auto", "Message type of the image topic, sensor_msgs/Image (raw) or CompressedImage; auto takes what is published",
-              choices=("auto", "raw", "compressed"), life="activate"),
+    Parameter(
+        "frozen_after_s",
+        IMAGE_THRESHOLDS.frozen_after_s,
+        "How long one picture may repeat before the stream is FROZEN; 0 switches it off",
+        "s",
+        (0.0, 600.0),
+        life="live",
+    ),
+    Parameter(
+        "dark_below",
+        0.12,
+        "Share of full scale that the brightest 2 % must reach; 0 switches it off",
+        "",
+        (0.0, 1.0),
+        life="live",
+    ),
+    Parameter(
+        "overexposed_above",
+        0.6,
+        "Share of pixels at full scale that is too much; 0 switches it off",
+        "",
+        (0.0, 1.0),
+        life="live",
+    ),
+    Parameter(
+        "blur_below",
+        0.55,
+        "Share of the usual steepness of edges below which a picture is blurred; 0 switches it off",
+        "",
+        (0.0, 1.0),
+        life="live",
+    ),
+    Parameter(
+        "noisy_above",
+        0.012,
+        "Noise as a share of full scale that is too much, where it is also three times the usual; 0 switches it off",
+        "",
+        (0.0, 1.0),
+        life="live",
+    ),
+    Parameter(
+        "transport",
+        "auto",
+        "Message type of the image topic, sensor_msgs/Image (raw) or CompressedImage; auto takes what is published",
+        choices=("auto", "raw", "compressed"),
+        life="activate",
+    ),
 )
 
 AUDIO = (
-    Parameter("frozen_after_s", AUDIO_THRESHOLDS.frozen_after_s, "How long one value or a loop may last before the stream is FROZEN; "
-              "0 switches it off, as behind a noise gate", "s", (0.0, 600.0), life="live"),
-    Parameter("clipped_above", 0.02, "Share of samples at the limit that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("silent_below_dbfs", -75.0, "Level of near-silence, as are pauses 18 dB quieter than usual; 0 switches both off", "dBFS", (-200.0, 0.0), life="live"),
-    Parameter("dc_above", 0.05, "Constant offset that is too much, as a share of full scale; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("hum_above", 0.5, "Share of the energy at multiples of 50 or 60 Hz that is too much; 0 switches it off", "", (0.0, 1.0), life="live"),
-    Parameter("noise_above_dbfs", -40.0, "Level of noise, never less for 0.8 s, that is too much where it is also 3 dB above the usual; "
-              "0 switches it off", "dBFS", (-200.0, 0.0), life="live"),
-    Parameter("message", "auto", "Message type of the audio topic: audio_common_msgs/AudioDataStamped (stamped), AudioData (plain), AudioStamped of "
-              "the other package of that name (dialect), foxglove_msgs/RawAudio (foxglove); auto takes what is published",
-              choices=("auto", "stamped", "plain", "dialect", "foxglove"), life="activate"),
-    Parameter("sample_format", "", "Sample format while no AudioInfo has arrived; empty waits for AudioInfo", choices=("", *SAMPLE_BYTES),
-              life="activate"),
+    Parameter(
+        "frozen_after_s",
+        AUDIO_THRESHOLDS.frozen_after_s,
+        "How long one value or a loop may last before the stream is FROZEN; 0 switches it off, as behind a noise gate",
+        "s",
+        (0.0, 600.0),
+        life="live",
+    ),
+    Parameter(
+        "clipped_above",
+        0.02,
+        "Share of samples at the limit that is too much; 0 switches it off",
+        "",
+        (0.0, 1.0),
+        life="live",
+    ),
+    Parameter(
+        "silent_below_dbfs",
+        -75.0,
+        "Level of near-silence, as are pauses 18 dB quieter than usual; 0 switches both off",
+        "dBFS",
+        (-200.0, 0.0),
+        life="live",
+    ),
+    Parameter(
+        "dc_above",
+        0.05,
+        "Constant offset that is too much, as a share of full scale; 0 switches it off",
+        "",
+        (0.0, 1.0),
+        life="live",
+    ),
+    Parameter(
+        "hum_above",
+        0.5,
+        "Share of the energy at multiples of 50 or 60 Hz that is too much; 0 switches it off",
+        "",
+        (0.0, 1.0),
+        life="live",
+    ),
+    Parameter(
+        "noise_above_dbfs",
+        -40.0,
+        "Level of noise, never less for 0.8 s, that is too much where it is also 3 dB above the usual; "
+        "0 switches it off",
+        "dBFS",
+        (-200.0, 0.0),
+        life="live",
+    ),
+    Parameter(
+        "message",
+        "auto",
+        "Message type of the audio topic: audio_common_msgs/AudioDataStamped (stamped), AudioData (plain), AudioStamped of "
+        "the other package of that name (dialect), foxglove_msgs/RawAudio (foxglove); auto takes what is published",
+        choices=("auto", "stamped", "plain", "dialect", "foxglove"),
+        life="activate",
+    ),
+    Parameter(
+        "sample_format",
+        "",
+        "Sample format while no AudioInfo has arrived; empty waits for AudioInfo",
+        choices=("", *SAMPLE_BYTES),
+        life="activate",
+    ),
     Parameter("rate_hz", 16000, "Sample rate that goes with sample_format", "Hz", (1000, 384000), life="activate"),
     Parameter("channels", 1, "Channels that go with sample_format", bounds=(1, 64), life="activate"),
 )
 
 VECTOR = (
-    Parameter("frozen_after_s", VECTOR_THRESHOLDS.frozen_after_s, "How long one vector may repeat before the stream is FROZEN; 0 switches it off, as for "
-              "text that is published until the next is said", "s", (0.0, 600.0), life="live"),
+    Parameter(
+        "frozen_after_s",
+        VECTOR_THRESHOLDS.frozen_after_s,
+        "How long one vector may repeat before the stream is FROZEN; 0 switches it off, as for "
+        "text that is published until the next is said",
+        "s",
+        (0.0, 600.0),
+        life="live",
+    ),
 )
 
 OPTIONS = {"image": IMAGE, "audio": AUDIO, "vector": VECTOR}
@@ -213,7 +418,9 @@ def declare_stream_parameters(node: Node, manifest: Manifest) -> dict[str, Strea
         options = OPTIONS[modality.kind]
         values = {p.name: p.of(modality.name).declare(node) for p in (*STREAM, *options)}
         streams[modality.name] = StreamParameters(
-            _thresholds(modality.name, values), {p.name: values[p.name] for p in options if p.name not in THRESHOLD_NAMES})
+            _thresholds(modality.name, values),
+            {p.name: values[p.name] for p in options if p.name not in THRESHOLD_NAMES},
+        )
     return streams
 
 
@@ -234,7 +441,9 @@ def check_change(node: Node, manifest: Manifest | None, changed: Mapping[str, Va
     thresholds = {}
     for m in modalities:
         names = {p.name: p.of(m.name).name for p in (*STREAM, *OPTIONS[m.kind]) if p.name in THRESHOLD_NAMES}
-        thresholds[m.name] = _thresholds(m.name, {short: changed.get(full, node.get_parameter(full).value) for short, full in names.items()})
+        thresholds[m.name] = _thresholds(
+            m.name, {short: changed.get(full, node.get_parameter(full).value) for short, full in names.items()}
+        )
     return thresholds
 
 

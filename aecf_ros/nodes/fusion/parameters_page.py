@@ -1,13 +1,11 @@
 """docs/parameters.md, from the declarations: ``python -m aecf_ros.nodes.fusion.parameters_page > docs/parameters.md``."""
+
 from __future__ import annotations
 
-from aecf_ros.nodes.drivers import camera_node
-
-from aecf_ros.nodes.tools import evaluator_node
-
-from aecf_ros.nodes.drivers import microphone_node
+from aecf_ros.nodes.drivers import camera_node, microphone_node
 from aecf_ros.nodes.drivers.driver import read_once
 from aecf_ros.nodes.fusion.parameters import AUDIO, AUTOSTART, ENABLED, IMAGE, LIVES, NODE, STREAM, VECTOR, Parameter
+from aecf_ros.nodes.tools import evaluator_node
 
 GROUPS: dict[str, tuple[Parameter, ...]] = {
     "`fusion_node`": (*NODE, ENABLED, AUTOSTART),
@@ -41,12 +39,21 @@ def page() -> str:
     """The page, in Markdown."""
     lines = [HEAD]
     for title, parameters in GROUPS.items():
-        lines += ["", f"## {title}", "", "| name | default | allowed | what it is | a change |", "|---|---|---|---|---|", *map(_row, parameters)]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| name | default | allowed | what it is | a change |",
+            "|---|---|---|---|---|",
+            *map(_row, parameters),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _row(p: Parameter) -> str:
-    allowed = ", ".join(f"`{c}`" if c else "empty" for c in p.choices) or (f"{p.bounds[0]:g} to {p.bounds[1]:g}" if p.bounds else "any")
+    allowed = ", ".join(f"`{c}`" if c else "empty" for c in p.choices) or (
+        f"{p.bounds[0]:g} to {p.bounds[1]:g}" if p.bounds else "any"
+    )
     default = f"`{p.default}`" if p.default != "" else "empty"
     return f"| `{p.name}` | {default}{' ' + p.unit if p.unit else ''} | {allowed} | {p.description} | {LIVES[p.life]} |"
 

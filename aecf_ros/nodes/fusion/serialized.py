@@ -3,6 +3,7 @@
 Between two frames, setting the fields of a message and having rclpy convert them takes 0.15 ms, because each part is an object of its own; this
 takes a third of it. ``test/nodes/test_serialized_prediction.py`` holds it to what rclpy writes.
 """
+
 from __future__ import annotations
 
 from functools import lru_cache
@@ -52,7 +53,7 @@ def serialize_prediction(prediction: Prediction, published_ns: int, frame_id: st
 def _duration(span_ns: int) -> bytes:
     """Cut to what a Duration holds, 68 years: a stamp may be anything."""
     sec, nanosec = divmod(span_ns, NANOSECONDS)
-    return pack("<iI", min(max(sec, -2**31), 2**31 - 1), nanosec)
+    return pack("<iI", min(max(sec, -(2**31)), 2**31 - 1), nanosec)
 
 
 @lru_cache(maxsize=1024)

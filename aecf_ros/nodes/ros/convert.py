@@ -1,16 +1,17 @@
 """From the records of ``core.types`` to the messages that the nodes publish, and back. No decisions are made here."""
+
 from __future__ import annotations
 
 from array import array
 
 import numpy as np
-from aecf_msgs.msg import FusedPrediction
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
 
+from aecf_msgs.msg import FusedPrediction
+from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, RawImage, StreamState
 from aecf_ros.modalities.image.decode import decode_image
 from aecf_ros.modalities.messages import stamp_to_ns
-from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, RawImage, StreamState
 from aecf_ros.replay.report.overlay import draw_overlay
 
 
@@ -24,21 +25,45 @@ def prediction_from_message(message: FusedPrediction) -> tuple[Prediction, int]:
     stamp_ns = stamp_to_ns(message.header.stamp)
     published_ns = stamp_ns + stamp_to_ns(message.latency)
     reports = tuple(
-        ModalityReport(r.name, StreamState(r.state), r.used, r.gate_weight,
-                       published_ns - age_ns if (age_ns := stamp_to_ns(r.age)) else None, r.label, r.confidence)
-        for r in message.modalities)
+        ModalityReport(
+            r.name,
+            StreamState(r.state),
+            r.used,
+            r.gate_weight,
+            published_ns - age_ns if (age_ns := stamp_to_ns(r.age)) else None,
+            r.label,
+            r.confidence,
+        )
+        for r in message.modalities
+    )
     prediction = Prediction(
-        stamp_ns=stamp_ns, model=message.model, label=message.label, class_id=message.class_id, confidence=message.confidence,
-        probabilities=np.array(message.probabilities, np.float32), prediction_set=tuple(message.prediction_set),
-        coverage=message.coverage, agreement=message.agreement, gate_entropy=message.gate_entropy, abstain=message.abstain,
-        abstain_reason=message.abstain_reason, modalities=reports)
+        stamp_ns=stamp_ns,
+        model=message.model,
+        label=message.label,
+        class_id=message.class_id,
+        confidence=message.confidence,
+        probabilities=np.array(message.probabilities, np.float32),
+        prediction_set=tuple(message.prediction_set),
+        coverage=message.coverage,
+        agreement=message.agreement,
+        gate_entropy=message.gate_entropy,
+        abstain=message.abstain,
+        abstain_reason=message.abstain_reason,
+        modalities=reports,
+    )
     return prediction, published_ns
 
 
 def overlay_to_message(raw: RawImage, prediction: Prediction, camera: str) -> Image:
     """The frame of ``camera`` with the prediction drawn over it."""
     drawn = draw_overlay(decode_image(raw).image, prediction, camera)
-    message = Image(height=drawn.shape[0], width=drawn.shape[1], encoding="rgb8", step=drawn.shape[1] * 3, data=array("B", drawn.tobytes()))
+    message = Image(
+        height=drawn.shape[0],
+        width=drawn.shape[1],
+        encoding="rgb8",
+        step=drawn.shape[1] * 3,
+        data=array("B", drawn.tobytes()),
+    )
     message.header.stamp = ns_to_stamp(raw.stamp_ns)
     message.header.frame_id = raw.frame_id
     return message

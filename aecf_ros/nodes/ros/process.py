@@ -1,4 +1,5 @@
 """How a node's process starts and ends: ROS is shut down between two callbacks, never inside one."""
+
 from __future__ import annotations
 
 import ctypes
@@ -73,9 +74,14 @@ class Ended(Exception):
         self.code = code
 
 
-def run_node(make_node: Callable[[], Node], name: str, refusals: tuple[type[Exception], ...], args: list[str] | None = None,
-             start: Callable[[Node], bool] = lambda node: True,
-             make_executor: Callable[[Node], Executor] = lambda node: SteadyExecutor()) -> NoReturn:
+def run_node(
+    make_node: Callable[[], Node],
+    name: str,
+    refusals: tuple[type[Exception], ...],
+    args: list[str] | None = None,
+    start: Callable[[Node], bool] = lambda node: True,
+    make_executor: Callable[[Node], Executor] = lambda node: SteadyExecutor(),
+) -> NoReturn:
     """Make a node and spin it until SIGINT or SIGTERM, or until it says :class:`Ended`.
 
     The process ends with 0 then, and with 1 when the node cannot start. A node with threads stops them in ``destroy_node``.

@@ -1,4 +1,5 @@
 """The shared-memory files of Fast DDS: which a process uses, and which stay when it is gone."""
+
 from __future__ import annotations
 
 from pathlib import Path

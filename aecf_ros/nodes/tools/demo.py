@@ -2,6 +2,7 @@
 
 Three processes: the node, the player, and this one, which only listens. They share a private domain on this host.
 """
+
 from __future__ import annotations
 
 import json
@@ -15,23 +16,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import rclpy
-from aecf_msgs.msg import FusedPrediction
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rich.console import Console
 from rich.live import Live
 
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import Prediction
-from aecf_ros.nodes.ros.convert import prediction_from_message
 from aecf_ros.nodes.fusion.node import PREDICTION_QOS
-from aecf_ros.replay.report.tables import Scene, draw_live, summary_tables
+from aecf_ros.nodes.ros.convert import prediction_from_message
 from aecf_ros.nodes.ros.process import stop_process
 from aecf_ros.nodes.ros.shared_memory import SHARED_MEMORY, files_of, orphans
 from aecf_ros.replay.bag.reader import open_bag
-from aecf_ros.replay.scoring.driver import read_truth, stream_kinds
 from aecf_ros.replay.faults.schedule import load_faults
 from aecf_ros.replay.report.html import write_reports
+from aecf_ros.replay.report.tables import Scene, draw_live, summary_tables
+from aecf_ros.replay.scoring.driver import read_truth, stream_kinds
 from aecf_ros.replay.scoring.score import answers_of, lead_image, summarize
 
 NODE_MODULE = "aecf_ros.nodes.fusion.node"
@@ -70,7 +71,9 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
     except OSError as error:
         raise DemoError(f"{out}: cannot be written ({error.strerror}); name a folder with --out") from None
     domain = _private_domain()
-    console.print(f"[bold]aecf demo[/]: {manifest.name} on {bag_path.name}, faults of {faults_path.name}, ROS_DOMAIN_ID {domain}")
+    console.print(
+        f"[bold]aecf demo[/]: {manifest.name} on {bag_path.name}, faults of {faults_path.name}, ROS_DOMAIN_ID {domain}"
+    )
     with open_bag(bag_path) as bag:
         topics = bag.choose_topics(manifest)
         truth = read_truth(bag, topics, manifest)
@@ -85,8 +88,19 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
             node_command += ["-r", f"{modality.name}:={topics.streams[modality.name]}"]
             if modality.name in topics.infos:
                 node_command += ["-r", f"{modality.name}_info:={topics.infos[modality.name]}"]
-    player_command = [sys.executable, "-m", "aecf_ros.nodes.tools.player_node", "--bag", str(bag_path), "--model", str(model),
-                      "--faults", str(faults_path), "--log", str(played_path)]
+    player_command = [
+        sys.executable,
+        "-m",
+        "aecf_ros.nodes.tools.player_node",
+        "--bag",
+        str(bag_path),
+        "--model",
+        str(model),
+        "--faults",
+        str(faults_path),
+        "--log",
+        str(played_path),
+    ]
 
     listener = _Listener()
     rclpy.init()
@@ -137,13 +151,15 @@ def _private_domain() -> str:
 @contextmanager
 def _process(command: Sequence[str], log: Path):
     """A child process whose output goes to a file, and which never outlives the block."""
-    with log.open("w", encoding="utf-8") as sink, subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT) as process:
+    with (
+        log.open("w", encoding="utf-8") as sink,
+        subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT) as process,
+    ):
         try:
             yield process
         finally:
             if process.poll() is None:
                 stop_process(process, NODE_STOP_S)
-
 
 
 def _await_first(executor: SingleThreadedExecutor, listener: _Listener, node: subprocess.Popen, log: Path) -> None:
@@ -162,12 +178,20 @@ def _await_start(executor: SingleThreadedExecutor, player: subprocess.Popen, pla
     while not played_path.is_file() or not (text := played_path.read_text(encoding="utf-8")):
         executor.spin_once(timeout_sec=0.05)
         if player.poll() is not None:
-            raise DemoError(f"the player failed with exit code {player.returncode}; see {played_path.with_name('player.log')}")
+            raise DemoError(
+                f"the player failed with exit code {player.returncode}; see {played_path.with_name('player.log')}"
+            )
     return json.loads(text)["start_ns"]
 
 
-def _watch(executor: SingleThreadedExecutor, listener: _Listener, node: subprocess.Popen, player: subprocess.Popen, console: Console,
-           scene: Scene) -> None:
+def _watch(
+    executor: SingleThreadedExecutor,
+    listener: _Listener,
+    node: subprocess.Popen,
+    player: subprocess.Popen,
+    console: Console,
+    scene: Scene,
+) -> None:
     """Show the latest prediction until the player ends or the node dies."""
     next_draw_s = 0.0
     period_s = 0.125 if console.is_terminal else 5.0
@@ -203,7 +227,9 @@ def _drain(executor: SingleThreadedExecutor, seconds: float) -> None:
         executor.spin_once(timeout_sec=0.05)
 
 
-def _frames_answered(received: Sequence[tuple[Prediction, int]], published: dict[str, list[int]], lead: int | None) -> dict:
+def _frames_answered(
+    received: Sequence[tuple[Prediction, int]], published: dict[str, list[int]], lead: int | None
+) -> dict:
     """How many of the published frames a prediction names as its newest."""
     if lead is None or not received:
         return {"published": 0, "answered": 0}

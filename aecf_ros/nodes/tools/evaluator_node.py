@@ -3,35 +3,38 @@
 For `ros2 bag play` beside the node itself (launch/replay.launch.py); `aecf evaluate` needs neither and is exact. It says "ready to score"
 on its standard output once the fusion node has a model; what is played after that is heard from its beginning.
 """
+
 from __future__ import annotations
 
 import sys
 import time
 from pathlib import Path
 
-from aecf_msgs.msg import FusedPrediction
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_msgs.msg import String
 
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import BundleError, load_manifest
 from aecf_ros.core.types import NANOSECONDS, Prediction
-from aecf_ros.nodes.ros.convert import prediction_from_message
 from aecf_ros.nodes.drivers.driver import declare
-from aecf_ros.nodes.fusion.node import PREDICTION_QOS
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS
+from aecf_ros.nodes.fusion.node import PREDICTION_QOS
 from aecf_ros.nodes.fusion.parameters import Parameter, ParameterError, shipped_model
+from aecf_ros.nodes.ros.convert import prediction_from_message
 from aecf_ros.nodes.ros.process import Ended, ros_process, spin
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
-from aecf_ros.replay.scoring.driver import stream_kinds
 from aecf_ros.replay.faults.schedule import FaultError, load_faults
 from aecf_ros.replay.report.html import write_reports
-from aecf_ros.replay.scoring.score import answers_of, summarize
+from aecf_ros.replay.scoring.driver import stream_kinds
 from aecf_ros.replay.scoring.ground_truth import truth_of
+from aecf_ros.replay.scoring.score import answers_of, summarize
 
 PARAMETERS = (
-    Parameter("model", "", "Directory of the model bundle that the fusion node runs; empty takes the shipped av_digits"),
+    Parameter(
+        "model", "", "Directory of the model bundle that the fusion node runs; empty takes the shipped av_digits"
+    ),
     Parameter("label_topic", "label", "std_msgs/String topic with the label that is true now, empty for none"),
     Parameter("prediction_topic", "fusion_node/prediction", "The fusion node's predictions"),
     Parameter("faults", "", "Faults file that the recording was played with; empty for none"),
@@ -56,18 +59,31 @@ class EvaluatorNode(Node):
         self._first_s = 0.0
         self._waiting = self.create_timer(self._wait_s, self._give_up, clock=Clock(clock_type=ClockType.STEADY_TIME))
         fusion_node = values["prediction_topic"].rpartition("/")[0]
-        self.create_subscription(String, f"{fusion_node}/model_info", self._on_model, LATCHED_QOS, qos_overriding_options=OVERRIDABLE)
-        self.create_subscription(FusedPrediction, values["prediction_topic"], self._on_prediction, PREDICTION_QOS, qos_overriding_options=OVERRIDABLE)
+        self.create_subscription(
+            String, f"{fusion_node}/model_info", self._on_model, LATCHED_QOS, qos_overriding_options=OVERRIDABLE
+        )
+        self.create_subscription(
+            FusedPrediction,
+            values["prediction_topic"],
+            self._on_prediction,
+            PREDICTION_QOS,
+            qos_overriding_options=OVERRIDABLE,
+        )
         if values["label_topic"]:
-            self.create_subscription(String, values["label_topic"], self._on_label, 50, qos_overriding_options=OVERRIDABLE)
+            self.create_subscription(
+                String, values["label_topic"], self._on_label, 50, qos_overriding_options=OVERRIDABLE
+            )
 
     def _on_model(self, _: String) -> None:
         self._waiting.cancel()
         print(f"evaluator_node: ready to score {self._manifest.name}", flush=True)
 
     def _give_up(self) -> None:
-        print(f"evaluator_node: no fusion node had a model within {self._wait_s:g} s; see its log, and the parameter prediction_topic",
-              file=sys.stderr, flush=True)
+        print(
+            f"evaluator_node: no fusion node had a model within {self._wait_s:g} s; see its log, and the parameter prediction_topic",
+            file=sys.stderr,
+            flush=True,
+        )
         raise Ended(1)
 
     def _on_prediction(self, message: FusedPrediction) -> None:
@@ -88,11 +104,17 @@ class EvaluatorNode(Node):
         """Write the reports; gives one line that says where."""
         start_ns = min([self._received[0][1], *(at_ns for at_ns, _ in self._labels)])
         duration_s = (self._received[-1][1] - start_ns) / NANOSECONDS
-        truth = truth_of([((at_ns - start_ns) / NANOSECONDS, name) for at_ns, name in self._labels], self._manifest) if self._labels else None
+        truth = (
+            truth_of([((at_ns - start_ns) / NANOSECONDS, name) for at_ns, name in self._labels], self._manifest)
+            if self._labels
+            else None
+        )
         answers = answers_of(self._received, start_ns, duration_s, self._manifest)
         factor = duration_s / (time.monotonic() - self._first_s)
         summary = summarize(answers, truth, self._faults, self._manifest, duration_s, factor)
-        paths = write_reports(self._out, summary, answers, truth, self._faults, self._manifest, duration_s, "replay over ROS")
+        paths = write_reports(
+            self._out, summary, answers, truth, self._faults, self._manifest, duration_s, "replay over ROS"
+        )
         return "wrote " + " and ".join(map(str, paths))
 
 
@@ -112,8 +134,11 @@ def main(args: list[str] | None = None) -> None:
             if node.received:
                 print(node.write(), flush=True)
             else:
-                print("evaluator_node: no prediction was received; is the fusion node active, and its prediction topic that of the parameter "
-                      "prediction_topic?", file=sys.stderr)
+                print(
+                    "evaluator_node: no prediction was received; is the fusion node active, and its prediction topic that of the parameter "
+                    "prediction_topic?",
+                    file=sys.stderr,
+                )
                 code = 1
         except Ended as end:
             code = end.code

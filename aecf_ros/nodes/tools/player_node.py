@@ -3,6 +3,7 @@
 What `ros2 bag play` does, where that is not installed, and two things more: it injects faults, and it moves header stamps to
 the present. Run it as its own process: ``python -m aecf_ros.nodes.tools.player_node --bag B --model M --log OUT.json [--faults F]``.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -20,14 +21,14 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 
 from aecf_ros.core.bundle import BundleError, load_manifest
-from aecf_ros.modalities.messages import stamp_to_ns
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.nodes.ros.convert import ns_to_stamp
+from aecf_ros.modalities.messages import stamp_to_ns
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, load_type
+from aecf_ros.nodes.ros.convert import ns_to_stamp
 from aecf_ros.nodes.ros.process import ros_process
 from aecf_ros.replay.bag.reader import Bag, BagError, Recorded, Topics, open_bag
-from aecf_ros.replay.scoring.driver import arrivals, stream_kinds
 from aecf_ros.replay.faults.schedule import Fault, FaultError, FaultInjector, load_faults
+from aecf_ros.replay.scoring.driver import arrivals, stream_kinds
 
 SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 MATCH_TIMEOUT_S = 20.0
@@ -37,8 +38,15 @@ class PlayError(RuntimeError):
     """It cannot be played: nobody listens, or a message type is missing; says which."""
 
 
-def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: Mapping[str, str],
-         on_start: Callable[[int], None], stopping: threading.Event) -> dict[str, list[int]]:
+def play(
+    node: Node,
+    bag: Bag,
+    topics: Topics,
+    faults: Sequence[Fault],
+    kinds: Mapping[str, str],
+    on_start: Callable[[int], None],
+    stopping: threading.Event,
+) -> dict[str, list[int]]:
     """Publish the recording once, in its own time.
 
     Args:
@@ -87,11 +95,15 @@ def play(node: Node, bag: Bag, topics: Topics, faults: Sequence[Fault], kinds: M
 def _installed(name: str) -> Any:
     message_type = load_type(name)
     if message_type is None:
-        raise PlayError(f"the recording holds {name}, which is not installed here; install its package, or see `aecf doctor` for a mismatched one")
+        raise PlayError(
+            f"the recording holds {name}, which is not installed here; install its package, or see `aecf doctor` for a mismatched one"
+        )
     return message_type
 
 
-def _describe_sound(bag: Bag, topics: Topics, publishers: Mapping[str, Publisher], types: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_sound(
+    bag: Bag, topics: Topics, publishers: Mapping[str, Publisher], types: Mapping[str, Any]
+) -> dict[str, Any]:
     """Publish the first AudioInfo of each stream before any sound, as a latched topic would have it; gives them by modality."""
     described = {}
     for name, topic in topics.infos.items():
@@ -106,7 +118,9 @@ def _wait_for_subscribers(publishers: Mapping[str, Publisher], stopping: threadi
     give_up = time.monotonic() + MATCH_TIMEOUT_S
     while missing := [topic for topic, publisher in publishers.items() if publisher.get_subscription_count() == 0]:
         if time.monotonic() > give_up:
-            raise PlayError(f"nobody subscribes to {', '.join(missing)} after {MATCH_TIMEOUT_S:.0f} s; start the fusion node first, in the same ROS_DOMAIN_ID")
+            raise PlayError(
+                f"nobody subscribes to {', '.join(missing)} after {MATCH_TIMEOUT_S:.0f} s; start the fusion node first, in the same ROS_DOMAIN_ID"
+            )
         if stopping.wait(0.02):
             raise PlayError("stopped before anybody listened")
 
@@ -132,7 +146,15 @@ def main(argv: list[str] | None = None) -> int:
             kinds = stream_kinds(manifest)
             faults = load_faults(args.faults, kinds) if args.faults else ()
             with open_bag(args.bag) as bag:
-                published = play(node, bag, bag.choose_topics(manifest), faults, kinds, lambda start_ns: note(start_ns=start_ns), stopping)
+                published = play(
+                    node,
+                    bag,
+                    bag.choose_topics(manifest),
+                    faults,
+                    kinds,
+                    lambda start_ns: note(start_ns=start_ns),
+                    stopping,
+                )
             note(published=published)
             return 1 if stopping.is_set() else 0
         except (BagError, BundleError, FaultError, PlayError) as error:

@@ -1,4 +1,5 @@
 """`aecf watch`: a live terminal view of a running fusion node."""
+
 from __future__ import annotations
 
 import math
@@ -8,7 +9,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import rclpy
-from aecf_msgs.msg import FusedPrediction
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -19,6 +19,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.types import NANOSECONDS, Prediction
 from aecf_ros.nodes.ros.convert import prediction_from_message
 from aecf_ros.replay.report.tables import headline, streams_table
@@ -66,7 +67,9 @@ def sparkline(values: Iterable[float | None]) -> str:
     >>> sparkline([0.0, 0.5, None, 1.0])
     '▁▅ █'
     """
-    return "".join(" " if v is None else _LEVELS[min(len(_LEVELS) - 1, int(max(0.0, v) * len(_LEVELS)))] for v in values)
+    return "".join(
+        " " if v is None else _LEVELS[min(len(_LEVELS) - 1, int(max(0.0, v) * len(_LEVELS)))] for v in values
+    )
 
 
 @dataclass
@@ -114,8 +117,14 @@ def draw(scope: Scope, now_s: float) -> RenderableType:
     prediction = scope.prediction
     assert prediction is not None  # the caller waits for the first
     head = headline(prediction)
-    head.add_row("set", Text("{" + ", ".join(prediction.prediction_set) + "}" + f"  covers {prediction.coverage:.0%}"), "")
-    head.add_row("latency", f"{(scope.published_ns - prediction.stamp_ns) / NANOSECONDS * 1e3:.1f} ms", f"{scope.rate_hz:.1f} predictions/s")
+    head.add_row(
+        "set", Text("{" + ", ".join(prediction.prediction_set) + "}" + f"  covers {prediction.coverage:.0%}"), ""
+    )
+    head.add_row(
+        "latency",
+        f"{(scope.published_ns - prediction.stamp_ns) / NANOSECONDS * 1e3:.1f} ms",
+        f"{scope.rate_hz:.1f} predictions/s",
+    )
     agreement = f"{prediction.agreement:.2f}" if sum(report.used for report in prediction.modalities) > 1 else "-"
     head.add_row("agreement", agreement, f"gate entropy {prediction.gate_entropy:.2f} nats")
     lines = Table.grid(padding=(0, 2))
@@ -126,9 +135,17 @@ def draw(scope: Scope, now_s: float) -> RenderableType:
     for name, (level, text) in scope.reasons.items():
         reasons.add_row(name, Text(text, {0: "green", 1: "yellow"}.get(level, "red")))
     silent_s = now_s - scope.received_s
-    subtitle = Text(f"no prediction for {silent_s:.0f} s", "bold red") if silent_s > SILENT_S else Text("Ctrl-C ends", "dim")
-    return Panel(Group(head, Text(""), streams_table(prediction, scope.published_ns), Text(""), reasons, Text(""), lines),
-                 title=f"{scope.node} {prediction.model}, {scope.count} predictions", title_align="left", subtitle=subtitle, subtitle_align="left", width=96)
+    subtitle = (
+        Text(f"no prediction for {silent_s:.0f} s", "bold red") if silent_s > SILENT_S else Text("Ctrl-C ends", "dim")
+    )
+    return Panel(
+        Group(head, Text(""), streams_table(prediction, scope.published_ns), Text(""), reasons, Text(""), lines),
+        title=f"{scope.node} {prediction.model}, {scope.count} predictions",
+        title_align="left",
+        subtitle=subtitle,
+        subtitle_align="left",
+        width=96,
+    )
 
 
 def watch(node_name: str, console: Console) -> None:
@@ -143,7 +160,9 @@ def watch(node_name: str, console: Console) -> None:
     rclpy.init()
     try:
         watcher = Node("aecf_watch")
-        watcher.create_subscription(FusedPrediction, topic, lambda m: scope.on_prediction(m, time.monotonic()), BEST_EFFORT_QOS)
+        watcher.create_subscription(
+            FusedPrediction, topic, lambda m: scope.on_prediction(m, time.monotonic()), BEST_EFFORT_QOS
+        )
         watcher.create_subscription(DiagnosticArray, "/diagnostics", scope.on_diagnostics, BEST_EFFORT_QOS)
         executor = SingleThreadedExecutor()
         executor.add_node(watcher)
@@ -164,7 +183,9 @@ def _await_first(executor: SingleThreadedExecutor, watcher: Node, scope: Scope, 
     while scope.prediction is None:
         executor.spin_once(timeout_sec=0.1)
         if time.monotonic() > give_up_s:
-            raise WatchError(nothing_on(topic, watcher.get_topic_names_and_types(), lambda t: watcher.count_publishers(t) > 0))
+            raise WatchError(
+                nothing_on(topic, watcher.get_topic_names_and_types(), lambda t: watcher.count_publishers(t) > 0)
+            )
 
 
 def nothing_on(topic: str, topics: Iterable[tuple[str, list[str]]], is_published: Callable[[str], bool]) -> str:

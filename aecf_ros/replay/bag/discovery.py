@@ -1,4 +1,5 @@
 """The recordings of a folder, and what tells two of them apart."""
+
 from __future__ import annotations
 
 import hashlib
@@ -29,13 +30,17 @@ def find_recordings(path: Path) -> dict[str, Path]:
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.update({(folder / name).relative_to(path).as_posix(): folder / name for name in files if name.endswith(SUFFIXES)})
+        found.update(
+            {(folder / name).relative_to(path).as_posix(): folder / name for name in files if name.endswith(SUFFIXES)}
+        )
     return dict(sorted(found.items()))
 
 
 def _is_directory_of_one(folder: Path, files: list[str]) -> bool:
     stems = [name.rpartition(".")[0] for name in files if name.endswith(SUFFIXES)]
-    return _METADATA in files or (bool(stems) and all(re.fullmatch(rf"{re.escape(folder.name)}(_\d+)?", stem) for stem in stems))
+    return _METADATA in files or (
+        bool(stems) and all(re.fullmatch(rf"{re.escape(folder.name)}(_\d+)?", stem) for stem in stems)
+    )
 
 
 def content_digest(path: Path) -> str:
@@ -45,7 +50,11 @@ def content_digest(path: Path) -> str:
     raw video costs no more than a minute of it.
     """
     digest = hashlib.sha256()
-    inside = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file() and p.name != _METADATA and p.suffix != ".csv")
+    inside = (
+        [path]
+        if path.is_file()
+        else sorted(p for p in path.iterdir() if p.is_file() and p.name != _METADATA and p.suffix != ".csv")
+    )
     for file in inside:
         size = file.stat().st_size
         digest.update(size.to_bytes(8, "big"))

@@ -1,4 +1,5 @@
 """What a recording that cannot be used raises."""
+
 from __future__ import annotations
 
 

@@ -3,6 +3,7 @@
 Such a file has whole records up to some point and no footer. :func:`salvage` finds that point and gives a path that reads as the file up
 to there with a footer behind it; nothing is copied or written.
 """
+
 from __future__ import annotations
 
 import io
@@ -41,8 +42,8 @@ class _PatchedFile(io.RawIOBase):
             self._file.seek(self._at)
             data = self._file.read(min(len(buffer), self._end - self._at))
         else:
-            data = _FOOTER[self._at - self._end:][:len(buffer)]
-        buffer[:len(data)] = data
+            data = _FOOTER[self._at - self._end :][: len(buffer)]
+        buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
 

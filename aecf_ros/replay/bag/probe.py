@@ -1,4 +1,5 @@
 """What recordings hold where no encoder says what it takes: a modality for each topic of a sensor, at its own size."""
+
 from __future__ import annotations
 
 import re
@@ -7,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aecf_ros.core.types import RawAudio, RawImage
 from aecf_ros.modalities.image.decode import DecodeError, decode_audio, decode_image
 from aecf_ros.modalities.messages import FormatUnknown
-from aecf_ros.core.types import RawAudio, RawImage
 from aecf_ros.modalities.vector.messages import RawVector
-from aecf_ros.replay.bag.reader import AudioFormat, open_bag
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
 from aecf_ros.replay.bag.message_types import INFO_TYPE, STREAM_TYPES
+from aecf_ros.replay.bag.reader import AudioFormat, open_bag
 from aecf_ros.replay.faults.message_edit import raw_record
 
 _GENERIC = {"image", "image_raw", "image_color", "image_rect", "compressed", "color", "raw", "stamped", "audio_stamped"}
@@ -32,7 +33,9 @@ class Found:
     size: tuple[float, ...]
 
 
-def find_modalities(paths: Iterable[Path], named: Mapping[str, str], audio_format: AudioFormat | None = None) -> list[Found]:
+def find_modalities(
+    paths: Iterable[Path], named: Mapping[str, str], audio_format: AudioFormat | None = None
+) -> list[Found]:
     """Of the first recording that has any; one of which nothing can be read is passed over.
 
     Args:
@@ -56,7 +59,12 @@ def find_modalities(paths: Iterable[Path], named: Mapping[str, str], audio_forma
 def _found_in(path: Path, called: Mapping[str, str], audio_format: AudioFormat | None) -> list[Found]:
     found: dict[str, Found] = {}
     with open_bag(path) as bag:
-        kinds = {topic: kind for topic, found_type in bag.types.items() for kind, types in STREAM_TYPES.items() if found_type in types}
+        kinds = {
+            topic: kind
+            for topic, found_type in bag.types.items()
+            for kind, types in STREAM_TYPES.items()
+            if found_type in types
+        }
         infos = [topic for topic, kind in bag.types.items() if kind == INFO_TYPE]
         info: Any = audio_format
         for one in bag.messages([*kinds, *infos]):
@@ -69,7 +77,9 @@ def _found_in(path: Path, called: Mapping[str, str], audio_format: AudioFormat |
                     size = _size(raw_record(bag.deserialize(one), info, one.log_ns))
                 except (BagError, DecodeError, FormatUnknown):
                     continue
-                name = _unused(called.get(one.topic) or _name(one.topic, kinds[one.topic]), {f.name for f in found.values()})
+                name = _unused(
+                    called.get(one.topic) or _name(one.topic, kinds[one.topic]), {f.name for f in found.values()}
+                )
                 found[one.topic] = Found(name, kinds[one.topic], one.topic, size)
     return list(found.values())
 

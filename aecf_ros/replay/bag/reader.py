@@ -1,4 +1,5 @@
 """Read rosbag2 recordings (MCAP or sqlite3, a directory or one file) by rosbags, without ROS."""
+
 from __future__ import annotations
 
 import sqlite3
@@ -17,12 +18,12 @@ from rosbags.rosbag2 import ReaderError
 from rosbags.typesys.store import Typestore
 
 from aecf_ros.core.bundle import Manifest
-from aecf_ros.modalities.image.decode import SAMPLE_BYTES
 from aecf_ros.core.errors import first_line
 from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.modalities.image.decode import SAMPLE_BYTES
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
-from aecf_ros.replay.bag.message_types import types_without_definitions
 from aecf_ros.replay.bag.mcap_recovery import salvage
+from aecf_ros.replay.bag.message_types import types_without_definitions
 from aecf_ros.replay.bag.sqlite_recovery import salvage_sqlite
 from aecf_ros.replay.bag.topics import Topics, choose_topics
 
@@ -104,8 +105,10 @@ class Bag:
         try:
             return self._reader.deserialize(recorded.data, recorded.type)
         except AnyReaderError as error:
-            raise BagError(f"{self.path}: {recorded.topic}: a message is not a {recorded.type} ({first_line(error, None)}); "
-                           "check it with `ros2 bag info`") from None
+            raise BagError(
+                f"{self.path}: {recorded.topic}: a message is not a {recorded.type} ({first_line(error, None)}); "
+                "check it with `ros2 bag info`"
+            ) from None
 
     def label_of(self, recorded: Recorded, labels: Sequence[str] = ()) -> str:
         """What a message of a label topic says; a number that is none of ``labels`` counts into them from 0, one below 0 is nothing.
@@ -128,7 +131,18 @@ class Bag:
         return choose_topics(self.path, self.types, manifest.modalities, named)
 
 
-_CANNOT_READ = (AnyReaderError, ReaderError, OSError, struct.error, TypeError, ValueError, EOFError, RuntimeError, OverflowError, MemoryError)
+_CANNOT_READ = (
+    AnyReaderError,
+    ReaderError,
+    OSError,
+    struct.error,
+    TypeError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+)
 """What rosbags raises for a file that is cut off or not what it seems: readers trust what they have read so far, lengths too."""
 
 
@@ -139,7 +153,9 @@ def _open(paths: Sequence[Path]) -> tuple[AnyReader, ExitStack]:
         if any(c.msgtype == "audio_common_msgs/msg/AudioStamped" for c in reader.connections):
             # Both dialects have types of the same names; without definitions of its own only this type tells which a recording speaks.
             stack.pop_all().close()
-            reader = stack.enter_context(AnyReader(paths, default_typestore=types_without_definitions(other_dialect=True)))
+            reader = stack.enter_context(
+                AnyReader(paths, default_typestore=types_without_definitions(other_dialect=True))
+            )
         return reader, stack.pop_all()
     raise AssertionError("unreachable")
 
@@ -157,7 +173,11 @@ def _open_what_is_whole(path: Path, folder: Path) -> tuple[AnyReader, ExitStack,
     """A reader of the files of a recording that can be read on their own, and what was lost; ``None`` if there is none."""
     files = sorted(p for p in path.iterdir() if p.suffix in (".mcap", ".db3")) if path.is_dir() else [path]
     readable: list[Path] = []
-    losses = [] if not path.is_dir() or (path / "metadata.yaml").exists() else [f"{path}: no metadata.yaml; its files are read one by one"]
+    losses = (
+        []
+        if not path.is_dir() or (path / "metadata.yaml").exists()
+        else [f"{path}: no metadata.yaml; its files are read one by one"]
+    )
     for file in files:
         for way in _ways(file, folder):
             try:
@@ -170,7 +190,9 @@ def _open_what_is_whole(path: Path, folder: Path) -> tuple[AnyReader, ExitStack,
                     continue
                 if not whole:
                     seconds = (reader.end_time - reader.start_time) / NANOSECONDS
-                    losses.append(f"{file}: is cut off: {reader.message_count} messages are whole, which hold {seconds:.1f} s")
+                    losses.append(
+                        f"{file}: is cut off: {reader.message_count} messages are whole, which hold {seconds:.1f} s"
+                    )
             readable.append(way)
             break
         else:
@@ -180,8 +202,12 @@ def _open_what_is_whole(path: Path, folder: Path) -> tuple[AnyReader, ExitStack,
 
 def _unread_logs(path: Path) -> list[str]:
     logs = sorted(path.glob("*.db3-wal")) if path.is_dir() else [path.with_name(path.name + "-wal")]
-    return [f"{log}: the recorder was killed before it moved this log into the recording, and it is not read; "
-            f"run `sqlite3 {log.name.removesuffix('-wal')} .schema` there once, which moves it" for log in logs if log.is_file() and log.stat().st_size]
+    return [
+        f"{log}: the recorder was killed before it moved this log into the recording, and it is not read; "
+        f"run `sqlite3 {log.name.removesuffix('-wal')} .schema` there once, which moves it"
+        for log in logs
+        if log.is_file() and log.stat().st_size
+    ]
 
 
 @contextmanager
@@ -201,7 +227,9 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
         except _CANNOT_READ as error:
             found = _open_what_is_whole(path, Path(outer.enter_context(TemporaryDirectory(prefix="aecf_bag_"))))
             if found is None:
-                raise UnreadableBag(f"{path}: cannot be read as rosbag2 ({first_line(error, None)}); check it with `ros2 bag info`") from None
+                raise UnreadableBag(
+                    f"{path}: cannot be read as rosbag2 ({first_line(error, None)}); check it with `ros2 bag info`"
+                ) from None
             reader, stack, losses = found
         outer.enter_context(stack)
         yield Bag(path, reader, losses + _unread_logs(path))

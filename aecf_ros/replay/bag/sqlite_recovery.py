@@ -3,6 +3,7 @@
 The recording is a stranger's file. Nothing it says is executed: its tables are created from the definitions in this module, and an
 authorizer denies every statement but reading the known columns of them.
 """
+
 from __future__ import annotations
 
 import sqlite3
@@ -17,11 +18,27 @@ ROWS = "messages"
 COLUMNS = {
     "schema": {"schema_version": "INTEGER PRIMARY KEY", "ros_distro": "TEXT NOT NULL"},
     "metadata": {"id": "INTEGER PRIMARY KEY", "metadata_version": "INTEGER NOT NULL", "metadata": "TEXT NOT NULL"},
-    "topics": {"id": "INTEGER PRIMARY KEY", "name": "TEXT NOT NULL", "type": "TEXT NOT NULL", "serialization_format": "TEXT NOT NULL",
-               "offered_qos_profiles": "TEXT NOT NULL", "type_description_hash": "TEXT NOT NULL"},
-    "message_definitions": {"id": "INTEGER PRIMARY KEY", "topic_type": "TEXT NOT NULL", "encoding": "TEXT NOT NULL",
-                            "encoded_message_definition": "TEXT NOT NULL", "type_description_hash": "TEXT NOT NULL"},
-    ROWS: {"id": "INTEGER PRIMARY KEY", "topic_id": "INTEGER NOT NULL", "timestamp": "INTEGER NOT NULL", "data": "BLOB NOT NULL"},
+    "topics": {
+        "id": "INTEGER PRIMARY KEY",
+        "name": "TEXT NOT NULL",
+        "type": "TEXT NOT NULL",
+        "serialization_format": "TEXT NOT NULL",
+        "offered_qos_profiles": "TEXT NOT NULL",
+        "type_description_hash": "TEXT NOT NULL",
+    },
+    "message_definitions": {
+        "id": "INTEGER PRIMARY KEY",
+        "topic_type": "TEXT NOT NULL",
+        "encoding": "TEXT NOT NULL",
+        "encoded_message_definition": "TEXT NOT NULL",
+        "type_description_hash": "TEXT NOT NULL",
+    },
+    ROWS: {
+        "id": "INTEGER PRIMARY KEY",
+        "topic_id": "INTEGER NOT NULL",
+        "timestamp": "INTEGER NOT NULL",
+        "data": "BLOB NOT NULL",
+    },
 }
 """The tables of rosbag2's sqlite3 storage, schema 1 to 4; older schemas lack some tables and columns."""
 
@@ -41,7 +58,9 @@ def salvage_sqlite(path: Path, folder: Path) -> Path | None:
     try:
         with closing(sqlite3.connect(source, uri=True)) as broken, closing(sqlite3.connect(rescued)) as whole:
             broken.set_authorizer(_allow_reading)
-            broken.execute("PRAGMA writable_schema=ON")  # else a file shorter than its header says is refused altogether
+            broken.execute(
+                "PRAGMA writable_schema=ON"
+            )  # else a file shorter than its header says is refused altogether
             present = {name for (name,) in broken.execute("SELECT name FROM sqlite_master WHERE type='table'")}
             if ROWS not in present:
                 return None
@@ -69,7 +88,9 @@ def _allow_reading(action: int, first: str | None, second: str | None, database:
     """Authorizer: allow SELECT of the known columns, and the two pragmas that this module uses."""
     allowed = action == sqlite3.SQLITE_SELECT or (action == sqlite3.SQLITE_PRAGMA and first in _PRAGMAS)
     if action == sqlite3.SQLITE_READ:
-        allowed = first in _SCHEMA_TABLES or (source is None and first in COLUMNS and (not second or second == "ROWID" or second in COLUMNS[first]))
+        allowed = first in _SCHEMA_TABLES or (
+            source is None and first in COLUMNS and (not second or second == "ROWID" or second in COLUMNS[first])
+        )
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 

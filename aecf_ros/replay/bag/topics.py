@@ -1,4 +1,5 @@
 """Which topic of a recording carries what: named by a user, or found by type and name."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -36,8 +37,13 @@ class Topics:
         return ", ".join([*chosen, *described, f"labels from {self.label}" if self.label else "no labels"])
 
 
-def choose_topics(path: Path, types: Mapping[str, str], modalities: Sequence[HasKind], named: Mapping[str, str] | None = None,
-                  option: str = "--topic ") -> Topics:
+def choose_topics(
+    path: Path,
+    types: Mapping[str, str],
+    modalities: Sequence[HasKind],
+    named: Mapping[str, str] | None = None,
+    option: str = "--topic ",
+) -> Topics:
     """Find a topic for every modality: the one its name suggests if there is one, else the only one of a fitting type.
 
     Args:
@@ -53,11 +59,19 @@ def choose_topics(path: Path, types: Mapping[str, str], modalities: Sequence[Has
     choice, named = _Choice(path, types, option), dict(named or {})
     streams: dict[str, str] = {}
     infos: dict[str, str] = {}
-    given = {m.name: choice.given(m.name, topic, STREAM_TYPES[m.kind]) for m in modalities if (topic := named.pop(m.name, None)) is not None}
+    given = {
+        m.name: choice.given(m.name, topic, STREAM_TYPES[m.kind])
+        for m in modalities
+        if (topic := named.pop(m.name, None)) is not None
+    }
     for modality in modalities:
         name = modality.name
         info = named.pop(f"{name}_info", None)
-        topic = given[name] if name in given else choice.stream(name, STREAM_TYPES[modality.kind], {*streams.values(), *given.values()})
+        topic = (
+            given[name]
+            if name in given
+            else choice.stream(name, STREAM_TYPES[modality.kind], {*streams.values(), *given.values()})
+        )
         if topic is None:
             continue
         streams[name] = topic
@@ -101,10 +115,14 @@ class _Choice:
         if self.types[stream] not in UNDESCRIBED_TYPES:
             return None  # its messages say themselves how to read them
         fitting = [t for t, kind in self.types.items() if kind == INFO_TYPE]
-        chosen = [t for t in fitting if t == f"{stream}_info"] or [t for t in fitting if t.startswith(stream)] or fitting
+        chosen = (
+            [t for t in fitting if t == f"{stream}_info"] or [t for t in fitting if t.startswith(stream)] or fitting
+        )
         if len(chosen) > 1:
-            raise BagError(f"{self.path}: modality '{name}': several topics of type {INFO_TYPE} may describe {stream} ({', '.join(chosen)}); "
-                           f"name one with {self.option}{name}_info=/...")
+            raise BagError(
+                f"{self.path}: modality '{name}': several topics of type {INFO_TYPE} may describe {stream} ({', '.join(chosen)}); "
+                f"name one with {self.option}{name}_info=/..."
+            )
         return chosen[0] if chosen else None
 
     def stream(self, name: str, types: tuple[str, ...], taken: set[str]) -> str:
@@ -115,5 +133,7 @@ class _Choice:
             return chosen[0]
         held = ", ".join(f"{t} ({kind})" for t, kind in sorted(self.types.items()))
         found = f"several topics fit ({', '.join(chosen)})" if chosen else f"no topic of type {' or '.join(types)}"
-        raise BagError(f"{self.path}: modality '{name}': {found}; name one with {self.option}{name}=/..., or {self.option}{name}=none; "
-                       f"the recording holds {held}")
+        raise BagError(
+            f"{self.path}: modality '{name}': {found}; name one with {self.option}{name}=/..., or {self.option}{name}=none; "
+            f"the recording holds {held}"
+        )

@@ -1,4 +1,5 @@
 """Write a recording again with what the node would have published: predictions, diagnostics and the debug picture."""
+
 from __future__ import annotations
 
 import os
@@ -17,16 +18,16 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from aecf_ros.modalities.image.decode import decode_image
 from aecf_ros.core.drift import Drift
 from aecf_ros.core.drift import values as drift_values
 from aecf_ros.core.drift import warning as drift_warning
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState, StreamStatus
+from aecf_ros.modalities.image.decode import decode_image
 from aecf_ros.replay.bag.reader import AudioFormat, Bag, Recorded
-from aecf_ros.replay.scoring.driver import drive
+from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.report.overlay import draw_overlay
-from aecf_ros.replay.bag.topics import Topics
+from aecf_ros.replay.scoring.driver import drive
 from aecf_ros.runtime.pipeline import Observation, Pipeline
 
 NODE, NODE_IF_TAKEN = "fusion_node", "aecf_replay"
@@ -34,7 +35,11 @@ NODE, NODE_IF_TAKEN = "fusion_node", "aecf_replay"
 DIAGNOSTICS = "/diagnostics"
 DIAGNOSTICS_PERIOD_NS = NANOSECONDS
 JPEG_QUALITY = 80
-PREDICTION, DIAGNOSTIC_ARRAY, COMPRESSED = "aecf_msgs/msg/FusedPrediction", "diagnostic_msgs/msg/DiagnosticArray", "sensor_msgs/msg/CompressedImage"
+PREDICTION, DIAGNOSTIC_ARRAY, COMPRESSED = (
+    "aecf_msgs/msg/FusedPrediction",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    "sensor_msgs/msg/CompressedImage",
+)
 _DEFINITIONS = ("FusedPrediction.msg", "ModalityReport.msg")
 
 
@@ -50,11 +55,15 @@ def message_definitions() -> Path:
     """
     beside = Path(__file__).resolve().parents[3] / "aecf_msgs" / "msg"
     prefixes = [*filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), sys.prefix]
-    installed = [Path(prefix) / "share" / package / "msg" for prefix in prefixes for package in ("aecf_msgs", "aecf_ros")]
+    installed = [
+        Path(prefix) / "share" / package / "msg" for prefix in prefixes for package in ("aecf_msgs", "aecf_ros")
+    ]
     for folder in (beside, *installed):
         if all((folder / name).is_file() for name in _DEFINITIONS):
             return folder
-    raise RecordError("the definitions of aecf_msgs were not found; source the workspace that aecf_msgs was built in, or run from the repository")
+    raise RecordError(
+        "the definitions of aecf_msgs were not found; source the workspace that aecf_msgs was built in, or run from the repository"
+    )
 
 
 def _our_types() -> Typestore:
@@ -84,43 +93,100 @@ class _Messages:
         return self._types["std_msgs/msg/Header"](self._time(ns), frame_id)
 
     def prediction(self, p: Prediction, published_ns: int, frame_id: str) -> Any:
-        reports = [self._types["aecf_msgs/msg/ModalityReport"](
-            name=r.name, state=int(r.state), used=r.used, gate_weight=r.gate_weight,
-            age=self._duration(0 if r.evidence_stamp_ns is None else published_ns - r.evidence_stamp_ns), label=r.label, confidence=r.confidence) for r in p.modalities]
+        reports = [
+            self._types["aecf_msgs/msg/ModalityReport"](
+                name=r.name,
+                state=int(r.state),
+                used=r.used,
+                gate_weight=r.gate_weight,
+                age=self._duration(0 if r.evidence_stamp_ns is None else published_ns - r.evidence_stamp_ns),
+                label=r.label,
+                confidence=r.confidence,
+            )
+            for r in p.modalities
+        ]
         return self._types[PREDICTION](
-            header=self._header(p.stamp_ns, frame_id), model=p.model, label=p.label, class_id=p.class_id, confidence=p.confidence,
-            probabilities=p.probabilities.astype(np.float32), prediction_set=list(p.prediction_set), coverage=p.coverage, agreement=p.agreement,
-            gate_entropy=p.gate_entropy, abstain=p.abstain, abstain_reason=p.abstain_reason, modalities=reports,
-            latency=self._duration(published_ns - p.stamp_ns))
+            header=self._header(p.stamp_ns, frame_id),
+            model=p.model,
+            label=p.label,
+            class_id=p.class_id,
+            confidence=p.confidence,
+            probabilities=p.probabilities.astype(np.float32),
+            prediction_set=list(p.prediction_set),
+            coverage=p.coverage,
+            agreement=p.agreement,
+            gate_entropy=p.gate_entropy,
+            abstain=p.abstain,
+            abstain_reason=p.abstain_reason,
+            modalities=reports,
+            latency=self._duration(published_ns - p.stamp_ns),
+        )
 
-    def diagnostics(self, statuses: Sequence[StreamStatus], model: str, device: str, predictions: int, drift: Sequence[Drift], now_ns: int) -> Any:
-        rows = [self._status(_LEVELS.get(s.state, 2), s.name, f"{s.state.name}: {s.reason}" if s.reason else s.state.name, s.name, {
-            "state": s.state.name,
-            "silent (s)": "never received" if s.silent_s is None else f"{s.silent_s:.3f}",
-            "rate (Hz)": "unknown" if s.rate_hz is None else f"{s.rate_hz:.2f}",
-            "received (messages)": s.received,
-            "rejected (messages)": s.rejected}) for s in statuses]
+    def diagnostics(
+        self,
+        statuses: Sequence[StreamStatus],
+        model: str,
+        device: str,
+        predictions: int,
+        drift: Sequence[Drift],
+        now_ns: int,
+    ) -> Any:
+        rows = [
+            self._status(
+                _LEVELS.get(s.state, 2),
+                s.name,
+                f"{s.state.name}: {s.reason}" if s.reason else s.state.name,
+                s.name,
+                {
+                    "state": s.state.name,
+                    "silent (s)": "never received" if s.silent_s is None else f"{s.silent_s:.3f}",
+                    "rate (Hz)": "unknown" if s.rate_hz is None else f"{s.rate_hz:.2f}",
+                    "received (messages)": s.received,
+                    "rejected (messages)": s.rejected,
+                },
+            )
+            for s in statuses
+        ]
         unlike = drift_warning(drift)
-        rows.append(self._status(1 if unlike else 0, "inference", unlike or f"active on {device}", device, {
-            "model": model, "device": device, "predictions (messages)": predictions, **drift_values(drift)}))
+        rows.append(
+            self._status(
+                1 if unlike else 0,
+                "inference",
+                unlike or f"active on {device}",
+                device,
+                {"model": model, "device": device, "predictions (messages)": predictions, **drift_values(drift)},
+            )
+        )
         return self._types[DIAGNOSTIC_ARRAY](header=self._header(now_ns), status=rows)
 
     def _status(self, level: int, name: str, text: str, hardware_id: str, values: Mapping[str, object]) -> Any:
         kind = self._types["diagnostic_msgs/msg/DiagnosticStatus"]
-        pairs = [self._types["diagnostic_msgs/msg/KeyValue"](key=key, value=str(value)) for key, value in values.items()]
+        pairs = [
+            self._types["diagnostic_msgs/msg/KeyValue"](key=key, value=str(value)) for key, value in values.items()
+        ]
         return kind(level=level, name=f"{self._node}: {name}", message=text, hardware_id=hardware_id, values=pairs)
 
     def picture(self, raw: RawImage, prediction: Prediction, camera: str) -> Any:
         drawn = draw_overlay(decode_image(raw).image, prediction, camera)
         jpeg = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        return self._types[COMPRESSED](header=self._header(max(raw.stamp_ns, 0), raw.frame_id), format="jpeg", data=jpeg.ravel())
+        return self._types[COMPRESSED](
+            header=self._header(max(raw.stamp_ns, 0), raw.frame_id), format="jpeg", data=jpeg.ravel()
+        )
 
 
 _LEVELS = {StreamState.OK: 0, StreamState.WAITING: 1, StreamState.LATE: 1, StreamState.DEGRADED: 1}
 
 
-def record(bag: Bag, topics: Topics, pipeline: Pipeline, out: Path, device: str, faults: Sequence[Fault] = (),
-           audio_format: AudioFormat | None = None, progress: Callable[[float], None] = lambda at_s: None) -> dict[str, int]:
+def record(
+    bag: Bag,
+    topics: Topics,
+    pipeline: Pipeline,
+    out: Path,
+    device: str,
+    faults: Sequence[Fault] = (),
+    audio_format: AudioFormat | None = None,
+    progress: Callable[[float], None] = lambda at_s: None,
+) -> dict[str, int]:
     """Write ``out``, one MCAP file: every message of the recording untouched, and beside them what the node would have published.
 
     Faults act on what the node is given and on the debug picture, which shows it; the original topics stay as they were recorded.
@@ -166,19 +232,36 @@ class _Recorder:
         self._frame: RawImage | None = None
         self._lead = pipeline.manifest.lead_camera
 
-    def run(self, faults: Sequence[Fault], audio_format: AudioFormat | None, progress: Callable[[float], None]) -> dict[str, int]:
+    def run(
+        self, faults: Sequence[Fault], audio_format: AudioFormat | None, progress: Callable[[float], None]
+    ) -> dict[str, int]:
         for connection in self._bag.connections:
             self._original(connection.topic, connection.msgtype, connection)
-        for topic, msgtype in ((f"/{self._node}/prediction", PREDICTION), (DIAGNOSTICS, DIAGNOSTIC_ARRAY), (f"/{self._node}/debug_image", COMPRESSED)):
+        for topic, msgtype in (
+            (f"/{self._node}/prediction", PREDICTION),
+            (DIAGNOSTICS, DIAGNOSTIC_ARRAY),
+            (f"/{self._node}/debug_image", COMPRESSED),
+        ):
             if (topic, msgtype) not in self._connections:
                 self._connections[topic, msgtype] = self._writer.add_connection(topic, msgtype, typestore=self._store)
         for answer in drive(self._bag, self._topics, self._pipeline, faults, audio_format, self._copied(), self._watch):
             now_ns = self._bag.start_ns + round(answer.at_s * NANOSECONDS)
-            self._add(f"/{self._node}/prediction", PREDICTION, now_ns, self._messages.prediction(
-                answer.prediction, now_ns, self._frame.frame_id if self._frame is not None else ""))
+            self._add(
+                f"/{self._node}/prediction",
+                PREDICTION,
+                now_ns,
+                self._messages.prediction(
+                    answer.prediction, now_ns, self._frame.frame_id if self._frame is not None else ""
+                ),
+            )
             self._diagnose(now_ns)
             if self._frame is not None and self._lead is not None:
-                self._add(f"/{self._node}/debug_image", COMPRESSED, now_ns, self._messages.picture(self._frame, answer.prediction, self._lead))
+                self._add(
+                    f"/{self._node}/debug_image",
+                    COMPRESSED,
+                    now_ns,
+                    self._messages.picture(self._frame, answer.prediction, self._lead),
+                )
             progress(answer.at_s)
         return dict(self._added)
 
@@ -186,7 +269,9 @@ class _Recorder:
         if (topic, msgtype) in self._connections:
             return
         qos = connection.ext.offered_qos_profiles if isinstance(connection.ext, ConnectionExtRosbag2) else ()
-        self._connections[topic, msgtype] = self._writer.add_connection(topic, msgtype, typestore=self._bag.typestore, offered_qos_profiles=qos)
+        self._connections[topic, msgtype] = self._writer.add_connection(
+            topic, msgtype, typestore=self._bag.typestore, offered_qos_profiles=qos
+        )
 
     def _copied(self) -> Iterator[Recorded]:
         """Every message of the recording, written as it is on its way to the pipeline."""
@@ -208,8 +293,14 @@ class _Recorder:
         self._states, self._last_diagnosed_ns = states, now_ns
         predictions = self._added[f"/{self._node}/prediction"]
         drift = self._pipeline.drift.findings(now_ns)
-        self._add(DIAGNOSTICS, DIAGNOSTIC_ARRAY, now_ns,
-                  self._messages.diagnostics(statuses, self._pipeline.manifest.name, self._device, predictions, drift, now_ns))
+        self._add(
+            DIAGNOSTICS,
+            DIAGNOSTIC_ARRAY,
+            now_ns,
+            self._messages.diagnostics(
+                statuses, self._pipeline.manifest.name, self._device, predictions, drift, now_ns
+            ),
+        )
 
     def _add(self, topic: str, msgtype: str, log_ns: int, message: Any) -> None:
         self._writer.write(self._connections[topic, msgtype], log_ns, self._store.serialize_cdr(message, msgtype))

@@ -4,6 +4,7 @@ An effect is made for one fault and sees every message of its stream in order, w
 go on, each with the time of its delivery. Randomness comes from a generator that is seeded by the fault and the position in the
 recording, so that a replay and a live run of the same schedule fail alike.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping

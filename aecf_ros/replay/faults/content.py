@@ -1,4 +1,5 @@
 """Faults of what a sensor sees or hears: messages that can be used, and show less."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -19,7 +20,11 @@ class Content(Effect):
             return [replace(delivery, message=edit_picture(delivery.message, lambda image: self.picture(image, rng)))]
         if self.stream_kind == VECTOR:
             return [replace(delivery, message=edit_vector(delivery.message, lambda numbers: self.vector(numbers, rng)))]
-        return [replace(delivery, message=edit_sound(delivery.message, delivery.info, lambda samples: self.sound(samples, rng)))]
+        return [
+            replace(
+                delivery, message=edit_sound(delivery.message, delivery.info, lambda samples: self.sound(samples, rng))
+            )
+        ]
 
     def picture(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """uint8 ``(H, W, 3)`` to the same."""
@@ -40,7 +45,10 @@ class Noise(Content):
     That level of the sound is the mean power of the stream's chunks that were above -50 dBFS, -26 dBFS before there was one.
     """
 
-    OPTIONS = {"sigma_levels": Option((10, 20, 40, 70, 100), 0, 255, (IMAGE,)), "snr_db": Option((20, 12, 6, 0, -6), -60, 120, (AUDIO, VECTOR))}
+    OPTIONS = {
+        "sigma_levels": Option((10, 20, 40, 70, 100), 0, 255, (IMAGE,)),
+        "snr_db": Option((20, 12, 6, 0, -6), -60, 120, (AUDIO, VECTOR)),
+    }
 
     def __init__(self, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
         super().__init__(options, stream_kind, end_s)
@@ -99,12 +107,17 @@ class Silence(Content):
     """
 
     streams = (AUDIO,)
-    OPTIONS = {"attenuation_db": Option((10, 20, 30, 45, 70), 0, 200, (AUDIO,)), "floor_dbfs": Option((-86,) * 5, -100, 0, (AUDIO,))}
+    OPTIONS = {
+        "attenuation_db": Option((10, 20, 30, 45, 70), 0, 200, (AUDIO,)),
+        "floor_dbfs": Option((-86,) * 5, -100, 0, (AUDIO,)),
+    }
 
     def sound(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         floor_dbfs = self.options["floor_dbfs"]
         sigma = 0.0 if floor_dbfs <= -100 else 10 ** (floor_dbfs / 20)
-        return samples * np.float32(10 ** (-self.options["attenuation_db"] / 20)) + rng.standard_normal(len(samples), np.float32) * np.float32(sigma)
+        return samples * np.float32(10 ** (-self.options["attenuation_db"] / 20)) + rng.standard_normal(
+            len(samples), np.float32
+        ) * np.float32(sigma)
 
 
 class Clip(Content):

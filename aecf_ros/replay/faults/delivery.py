@@ -1,4 +1,5 @@
 """Faults of transport and of clocks: which messages come, when, in which order, and with which stamp."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -123,4 +124,9 @@ class ClockJump(Effect):
 
     def strike(self, delivery: Delivery, rng: np.random.Generator) -> list[Delivery]:
         stamp = stamp_ns(delivery.message) or 0
-        return [replace(delivery, message=with_stamp(delivery.message, max(0, stamp + round(self.options["offset_s"] * NANOSECONDS))))]
+        return [
+            replace(
+                delivery,
+                message=with_stamp(delivery.message, max(0, stamp + round(self.options["offset_s"] * NANOSECONDS))),
+            )
+        ]

@@ -1,4 +1,5 @@
 """Faults of the messages' own form: a share of them cannot be used at all."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -6,7 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from aecf_ros.replay.faults.base import AUDIO, BOTH, SHARE, VECTOR, Delivery, Effect
-from aecf_ros.replay.faults.message_edit import with_nan, with_payload_cut, with_random_bytes, with_stamp, with_wrong_encoding, with_wrong_size
+from aecf_ros.replay.faults.message_edit import (
+    with_nan,
+    with_payload_cut,
+    with_random_bytes,
+    with_stamp,
+    with_wrong_encoding,
+    with_wrong_size,
+)
 
 
 class Spoiled(Effect):

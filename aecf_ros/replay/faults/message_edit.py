@@ -3,6 +3,7 @@
 The functions look at field names only, as ``core.messages`` does, so the same code serves rclpy's messages and rosbags'. Nothing
 is changed in place: what comes back is a copy that shares what was not edited.
 """
+
 from __future__ import annotations
 
 import copy
@@ -13,11 +14,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from aecf_ros.modalities.image.decode import SAMPLE_BYTES, as_bytes, decode_image
-from aecf_ros.modalities.messages import PORTAUDIO_FIELDS, FormatUnknown, read_audio, read_compressed_image, read_image, stamp_to_ns
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
-from aecf_ros.modalities.vector.messages import RawVector, is_vector, read_vector
 from aecf_ros.modalities.audio.pcm import octets_of, samples_of
+from aecf_ros.modalities.image.decode import SAMPLE_BYTES, as_bytes, decode_image
+from aecf_ros.modalities.messages import (
+    PORTAUDIO_FIELDS,
+    FormatUnknown,
+    read_audio,
+    read_compressed_image,
+    read_image,
+    stamp_to_ns,
+)
+from aecf_ros.modalities.vector.messages import RawVector, is_vector, read_vector
 
 JPEG_QUALITY = 95
 """Of a frame that was decoded, changed and encoded again: high, so that the fault and not the codec is what is seen."""
@@ -79,7 +87,9 @@ def _with_data(message: Any, data: np.ndarray) -> Any:
         return _with(message, audio=_with(audio, data=_like(audio.data, data)))
     _, field = PORTAUDIO_FIELDS[audio.info.format]
     old = getattr(audio.audio_data, field)
-    typed = data.view({"float32_data": "<f4", "int32_data": "<i4", "int16_data": "<i2", "int8_data": "i1", "uint8_data": "u1"}[field])
+    typed = data.view(
+        {"float32_data": "<f4", "int32_data": "<i4", "int16_data": "<i2", "int8_data": "i1", "uint8_data": "u1"}[field]
+    )
     return _with(message, audio=_with(audio, audio_data=_with(audio.audio_data, **{field: _like(old, typed)})))
 
 
@@ -97,9 +107,15 @@ def edit_picture(message: Any, change: Callable[[np.ndarray], np.ndarray]) -> An
     if compressed:
         png = as_bytes(raw.data)[:1].tobytes() == b"\x89"
         options = [] if png else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        return _with_data(message, cv2.imencode(".png" if png else ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].ravel())
+        return _with_data(
+            message, cv2.imencode(".png" if png else ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].ravel()
+        )
     encoding = raw.encoding if raw.encoding in ("rgb8", "bgr8", "mono8") else "rgb8"
-    pixels = {"rgb8": lambda: image, "bgr8": lambda: image[..., ::-1], "mono8": lambda: cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)}[encoding]()
+    pixels = {
+        "rgb8": lambda: image,
+        "bgr8": lambda: image[..., ::-1],
+        "mono8": lambda: cv2.cvtColor(image, cv2.COLOR_RGB2GRAY),
+    }[encoding]()
     flat = np.ascontiguousarray(pixels).ravel()
     return _with(_with_data(message, flat), encoding=encoding, step=flat.size // raw.height)
 
@@ -134,7 +150,12 @@ def edit_sound(message: Any, info: Any | None, change: Callable[[np.ndarray], np
 def with_nan(message: Any, info: Any | None, rng: np.random.Generator) -> tuple[Any, Any]:
     """The sound as F32LE with a tenth of its samples NaN, and the info that says so; a vector with a tenth of its numbers NaN."""
     if is_vector(message):
-        return edit_vector(message, lambda numbers: np.where((rng.random(len(numbers)) < 0.1) | (np.arange(len(numbers)) == 0), np.nan, numbers)), info
+        return edit_vector(
+            message,
+            lambda numbers: np.where(
+                (rng.random(len(numbers)) < 0.1) | (np.arange(len(numbers)) == 0), np.nan, numbers
+            ),
+        ), info
     raw = sound_of(message, info)
     samples = samples_of(raw)
     samples[rng.random(len(samples)) < 0.1] = np.nan
@@ -142,9 +163,18 @@ def with_nan(message: Any, info: Any | None, rng: np.random.Generator) -> tuple[
     octets = samples.astype("<f4").view(np.uint8)
     if hasattr(message, "audio") and hasattr(message.audio, "audio_data"):
         inner = message.audio
-        empty = type(inner.audio_data)(**{f: _like(getattr(inner.audio_data, f), samples if f == "float32_data" else np.zeros(0, d))
-                                          for f, d in (("float32_data", "<f4"), ("int32_data", "<i4"), ("int16_data", "<i2"), ("int8_data", "i1"),
-                                                       ("uint8_data", "u1"))})
+        empty = type(inner.audio_data)(
+            **{
+                f: _like(getattr(inner.audio_data, f), samples if f == "float32_data" else np.zeros(0, d))
+                for f, d in (
+                    ("float32_data", "<f4"),
+                    ("int32_data", "<i4"),
+                    ("int16_data", "<i2"),
+                    ("int8_data", "i1"),
+                    ("uint8_data", "u1"),
+                )
+            }
+        )
         return _with(message, audio=_with(inner, audio_data=empty, info=_with(inner.info, format=1))), info
     if hasattr(message, "sample_rate"):
         return _with(_with_data(message, octets), format="pcm-f32"), info
@@ -158,7 +188,9 @@ def with_wrong_encoding(message: Any, info: Any | None) -> tuple[Any, Any]:
         FormatUnknown: the message carries no encoding and there is no info to change.
     """
     if is_image(message):
-        return (_with(message, encoding="8UC7") if hasattr(message, "encoding") else _with(message, format="h264")), info
+        return (
+            _with(message, encoding="8UC7") if hasattr(message, "encoding") else _with(message, format="h264")
+        ), info
     if hasattr(message, "sample_rate"):
         return _with(message, format="mp3"), info
     if hasattr(message, "audio") and hasattr(message.audio, "audio_data"):
@@ -178,7 +210,7 @@ def with_wrong_size(message: Any, info: Any | None) -> Any:
         return _with(message, height=2 * message.height + 1)
     data = as_bytes(message.data).copy()
     at = _size_at(data)
-    data[at:at + 4] = 0xFF  # 65535 x 65535 in a JPEG, 4 gigapixels high in a PNG: refused by the header alone
+    data[at : at + 4] = 0xFF  # 65535 x 65535 in a JPEG, 4 gigapixels high in a PNG: refused by the header alone
     return _with_data(message, data)
 
 
@@ -196,14 +228,14 @@ def with_payload_cut(message: Any, info: Any | None, keep: float) -> Any:
     """The first share ``keep`` of the payload; never a whole number of samples, so that sound shows it too."""
     if is_image(message):
         data = as_bytes(message.data)
-        return _with_data(message, data[:int(keep * (data.size - 1))])
+        return _with_data(message, data[: int(keep * (data.size - 1))])
     inner = getattr(message, "audio", message)
     if hasattr(inner, "audio_data"):  # typed samples cannot be cut in two
         return _with_data(message, as_bytes(read_audio(message, info, 0).data)[:0])
     data = as_bytes(inner.data)
     raw = read_audio(message, info, 0) if info is not None or hasattr(message, "sample_rate") else None
     block = 2 if raw is None else SAMPLE_BYTES.get(raw.sample_format, 1) * max(1, raw.channels)
-    return _with_data(message, data[:0] if block == 1 else data[:max(0, int(keep * data.size) // block * block - 1)])
+    return _with_data(message, data[:0] if block == 1 else data[: max(0, int(keep * data.size) // block * block - 1)])
 
 
 def with_random_bytes(message: Any, share: float, rng: np.random.Generator) -> Any:

@@ -2,6 +2,7 @@
 
 :class:`FaultInjector` acts between a recording and whoever listens: the replay in the recording's time, the player node live.
 """
+
 from __future__ import annotations
 
 import zlib
@@ -17,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from aecf_ros.modalities.image.decode import DecodeError
 from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.replay.faults.base import LAST_SEVERITY, Delivery, Effect, Option
-from aecf_ros.replay.faults.registry import KINDS
 from aecf_ros.replay.faults.message_edit import headless
+from aecf_ros.replay.faults.registry import KINDS
 
 
 class FaultError(ValueError):
@@ -46,15 +47,25 @@ class Fault(BaseModel):
     @classmethod
     def _gather_options(cls, entry: Any) -> Any:
         """Options stand beside the other fields in a file."""
-        if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str) or entry["kind"] not in KINDS or "options" in entry:
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("kind"), str)
+            or entry["kind"] not in KINDS
+            or "options" in entry
+        ):
             return entry
         known = KINDS[entry["kind"]].OPTIONS
         for name in entry.keys() - cls.model_fields.keys() - known.keys():
             near = get_close_matches(str(name), [*known, *cls.model_fields], 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"{entry['kind']} takes {', '.join([*known, 'severity', 'seed'])}"
+            hint = (
+                f"did you mean '{near[0]}'?"
+                if near
+                else f"{entry['kind']} takes {', '.join([*known, 'severity', 'seed'])}"
+            )
             raise ValueError(f"option '{name}' is not known; {hint}")
         return {name: value for name, value in entry.items() if name not in known} | {
-            "options": {name: value for name, value in entry.items() if name in known}}
+            "options": {name: value for name, value in entry.items() if name in known}
+        }
 
     @model_validator(mode="after")
     def _sensible(self) -> Fault:
@@ -94,11 +105,15 @@ class Fault(BaseModel):
         kind = KINDS[self.kind]
         if stream_kind not in kind.streams:
             fitting = ", ".join(name for name, other in KINDS.items() if stream_kind in other.streams)
-            raise FaultError(f"'{self.kind}' cannot act on '{self.stream}', which carries {stream_kind}; use one of {fitting}")
+            raise FaultError(
+                f"'{self.kind}' cannot act on '{self.stream}', which carries {stream_kind}; use one of {fitting}"
+            )
         for name in self.options:
             if stream_kind not in kind.OPTIONS[name].streams:
                 fitting = ", ".join(n for n, option in kind.OPTIONS.items() if stream_kind in option.streams)
-                raise FaultError(f"{self.kind}: '{name}' is not for '{self.stream}', which carries {stream_kind}; use {fitting} or severity")
+                raise FaultError(
+                    f"{self.kind}: '{name}' is not for '{self.stream}', which carries {stream_kind}; use {fitting} or severity"
+                )
 
     def effect(self, stream_kind: str) -> Effect:
         """A fresh effect of this fault."""
@@ -148,15 +163,24 @@ class FaultInjector:
 
     def flush(self) -> list[tuple[str, Delivery]]:
         """(stream, delivery) of what is still kept back, when the recording has ended."""
-        return [(stream, delivery) for stream, chain in self._chains.items() for _, _, effect in chain for delivery in effect.flush()]
+        return [
+            (stream, delivery)
+            for stream, chain in self._chains.items()
+            for _, _, effect in chain
+            for delivery in effect.flush()
+        ]
 
     @staticmethod
     def _pass_on(position: int, fault: Fault, effect: Effect, delivery: Delivery) -> list[Delivery]:
         rng = None
         if fault.covers(fault.stream, delivery.source_s):
             if effect.stamped and headless(delivery.message):
-                raise FaultError(f"'{fault.kind}' cannot act on '{fault.stream}': its messages have no stamp; record stamped messages, or leave it out")
-            rng = np.random.default_rng([fault.seed, position, zlib.crc32(fault.kind.encode()), round(delivery.source_s * 1e6)])
+                raise FaultError(
+                    f"'{fault.kind}' cannot act on '{fault.stream}': its messages have no stamp; record stamped messages, or leave it out"
+                )
+            rng = np.random.default_rng(
+                [fault.seed, position, zlib.crc32(fault.kind.encode()), round(delivery.source_s * 1e6)]
+            )
         try:
             return effect.pass_on(delivery, rng)
         except (DecodeError, FormatUnknown):
@@ -178,11 +202,15 @@ def load_faults(path: Path | str, streams: Sequence[str] | Mapping[str, str]) ->
     except FileNotFoundError:
         raise FaultError(f"{path}: no such file; name a YAML list of {{stream, kind, start_s, end_s}}") from None
     except OSError as error:
-        raise FaultError(f"{path}: cannot be read ({error.strerror}); name a YAML list of {{stream, kind, start_s, end_s}}") from None
+        raise FaultError(
+            f"{path}: cannot be read ({error.strerror}); name a YAML list of {{stream, kind, start_s, end_s}}"
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError):
         raise FaultError(f"{path}: not YAML; write a list of {{stream, kind, start_s, end_s}}") from None
     if not isinstance(entries, list):
-        raise FaultError(f"{path}: holds {type(entries).__name__} where a list of {{stream, kind, start_s, end_s}} is due")
+        raise FaultError(
+            f"{path}: holds {type(entries).__name__} where a list of {{stream, kind, start_s, end_s}} is due"
+        )
     faults = []
     for number, entry in enumerate(entries, 1):
         try:
@@ -190,7 +218,9 @@ def load_faults(path: Path | str, streams: Sequence[str] | Mapping[str, str]) ->
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"] if part != "options")
-            raise FaultError(f"{path}: entry {number}{': ' + field if field else ''}: {first['msg'].removeprefix('Value error, ')}") from None
+            raise FaultError(
+                f"{path}: entry {number}{': ' + field if field else ''}: {first['msg'].removeprefix('Value error, ')}"
+            ) from None
         if fault.stream not in streams:
             near = get_close_matches(fault.stream, list(streams), 1)
             hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(streams)}"

@@ -1,4 +1,5 @@
 """A sweep: one kind of fault on one stream throughout a recording, at rising severity."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,13 @@ def read_severities(text: str) -> tuple[int, ...]:
     return found
 
 
-def plan(streams: Sequence[str], kinds: Sequence[str], severities: Sequence[int], stream_kinds: dict[str, str], duration_s: float) -> list[Fault]:
+def plan(
+    streams: Sequence[str],
+    kinds: Sequence[str],
+    severities: Sequence[int],
+    stream_kinds: dict[str, str],
+    duration_s: float,
+) -> list[Fault]:
     """The faults of a sweep, each a run of its own; a kind that cannot act on one of the streams is left out there.
 
     Raises:
@@ -39,12 +46,20 @@ def plan(streams: Sequence[str], kinds: Sequence[str], severities: Sequence[int]
         for name in given:
             if name not in known:
                 near = get_close_matches(name, known, 1)
-                raise FaultError(f"{what} '{name}' is not known; " + (f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(known)}"))
+                raise FaultError(
+                    f"{what} '{name}' is not known; "
+                    + (f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(known)}")
+                )
     for kind in kinds:
         if not any(stream_kinds[s] in KINDS[kind].streams for s in streams):
             raise FaultError(f"'{kind}' cannot act on {', '.join(streams)}; leave it out")
-    return [Fault(stream=stream, kind=kind, start_s=0.0, end_s=duration_s + 1.0, severity=severity)
-            for stream in streams for kind in kinds if stream_kinds[stream] in KINDS[kind].streams for severity in severities]
+    return [
+        Fault(stream=stream, kind=kind, start_s=0.0, end_s=duration_s + 1.0, severity=severity)
+        for stream in streams
+        for kind in kinds
+        if stream_kinds[stream] in KINDS[kind].streams
+        for severity in severities
+    ]
 
 
 def sweep(faults: Sequence[Fault], run: Callable[[tuple[Fault, ...]], Run]) -> Iterator[SweepPoint]:
@@ -62,5 +77,11 @@ def _point(fault: Fault, run: Run) -> SweepPoint:
     scored = Scored(run.track, run.truth)
     picked = scored.settled if scored.settled.any() else np.ones(len(run.track), bool)
     weights = run.track.column("gate_weights")[picked].astype(np.float64).mean(0)
-    return SweepPoint(fault.stream, fault.kind, fault.severity, run.summary["overall"], float(run.track.column("abstain")[picked].mean()),
-                      dict(zip(run.manifest.names, weights.tolist(), strict=True)))
+    return SweepPoint(
+        fault.stream,
+        fault.kind,
+        fault.severity,
+        run.summary["overall"],
+        float(run.track.column("abstain")[picked].mean()),
+        dict(zip(run.manifest.names, weights.tolist(), strict=True)),
+    )

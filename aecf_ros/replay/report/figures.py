@@ -1,4 +1,5 @@
 """The other pictures of a report: reliability, confusion, gate weights by severity, latency, and the curves of a sweep."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from aecf_ros.core.metrics.classification import ECE_BINS
-from aecf_ros.replay.scoring.score import Run, Scored
 from aecf_ros.replay.report.timeline import MODALITY_COLORS, figure_png
+from aecf_ros.replay.scoring.score import Run, Scored
 
 _MARKERS = "osD^vPX*"
 RUN_COLORS = ("#2c3e50", "#d98b36", "#3a9e6f", "#a35c8f", "#3b6ea8", "#b5a642", "#b04a4a", "#7f7f7f")
@@ -64,7 +65,9 @@ def _draw_reliability(axes: Axes, scored: Scored, mask: np.ndarray) -> None:
     drawn = rng.binomial(count[held], np.clip(mean, 0, 1), (_BAND_DRAWS, len(held))) / count[held]
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     left, width = held / ECE_BINS, 1 / ECE_BINS
-    axes.bar(left, accuracy, width, align="edge", color="#3b6ea8", alpha=0.65, edgecolor="white", lw=0.5, label="accuracy")
+    axes.bar(
+        left, accuracy, width, align="edge", color="#3b6ea8", alpha=0.65, edgecolor="white", lw=0.5, label="accuracy"
+    )
     axes.vlines(left + width / 2, low, high, color="#d98b36", lw=4, alpha=0.9, label="if calibrated (95 %)")
     axes.plot([0, 1], [0, 1], color="#66727f", lw=0.8, ls="--")
     share = count[held] / count.sum()
@@ -96,9 +99,18 @@ def draw_reliability_of_runs(compared: Sequence[Run]) -> bytes | None:
         mean = np.bincount(bins, weights=confidence, minlength=ECE_BINS)[held] / count[held]
         accuracy = np.bincount(bins, weights=correct, minlength=ECE_BINS)[held] / count[held]
         overall = run.summary["overall"]
-        axes.scatter(mean, accuracy, 12 + 220 * np.sqrt(count[held] / count.sum()), color=color, alpha=0.7, lw=0,
-                     label=f"{run.title} (ECE {overall['ece']:.3f}, floor {overall['ece_noise_floor']:.3f})")
-        for part in np.split(np.arange(len(held)), np.flatnonzero(np.diff(held) > 1) + 1):  # no line over bins that hold nothing
+        axes.scatter(
+            mean,
+            accuracy,
+            12 + 220 * np.sqrt(count[held] / count.sum()),
+            color=color,
+            alpha=0.7,
+            lw=0,
+            label=f"{run.title} (ECE {overall['ece']:.3f}, floor {overall['ece_noise_floor']:.3f})",
+        )
+        for part in np.split(
+            np.arange(len(held)), np.flatnonzero(np.diff(held) > 1) + 1
+        ):  # no line over bins that hold nothing
             axes.plot(mean[part], accuracy[part], lw=1, color=color, alpha=0.7)
     if not drawn:
         return None
@@ -131,8 +143,15 @@ def draw_confusion(run: Run) -> bytes | None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     if c <= 30:
         for i, j in zip(*np.nonzero(counts), strict=True):
-            axes.text(j, i, f"{shares[i, j]:.0%}" if shares[i, j] >= 0.005 else "<1%", fontsize=7, ha="center", va="center",
-                      color="white" if shares[i, j] > 0.6 else "#1f2a36")
+            axes.text(
+                j,
+                i,
+                f"{shares[i, j]:.0%}" if shares[i, j] >= 0.005 else "<1%",
+                fontsize=7,
+                ha="center",
+                va="center",
+                color="white" if shares[i, j] > 0.6 else "#1f2a36",
+            )
     axes.set_xticks(range(c + 1), [*labels, "abstains"], rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(c), [f"{label} ({n})" for label, n in zip(labels, counts.sum(1), strict=True)], fontsize=8)
     axes.axvline(c - 0.5, color="#66727f", lw=0.8)
@@ -151,7 +170,13 @@ def draw_latency(run: Run) -> bytes | None:
     top = float(np.quantile(latency_ms, 0.995)) * 1.15 + 1
     axes.hist(np.clip(latency_ms, None, top), bins=60, color="#3b6ea8", alpha=0.85)
     for q, style in ((0.5, "-"), (0.99, "--")):
-        axes.axvline(np.quantile(latency_ms, q), color="#1f2a36", lw=1, ls=style, label=f"p{q * 100:g}: {np.quantile(latency_ms, q):.1f} ms")
+        axes.axvline(
+            np.quantile(latency_ms, q),
+            color="#1f2a36",
+            lw=1,
+            ls=style,
+            label=f"p{q * 100:g}: {np.quantile(latency_ms, q):.1f} ms",
+        )
     axes.legend(frameon=False, fontsize=8)
     axes.set(xlabel="ms from the frame's stamp to publication", ylabel="frames")
     return figure_png(figure)
@@ -174,7 +199,9 @@ def draw_gates_by_severity(run: Run, sweep: Sequence[SweepPoint]) -> bytes | Non
     From the sweep if there was one, else from the faults of the schedule; ``None`` without either.
     """
     names = run.manifest.names
-    points = [(f"{p.stream} {p.kind}", p.severity, [p.gate_weights[n] for n in names]) for p in sweep] or gate_points(run)
+    points = [(f"{p.stream} {p.kind}", p.severity, [p.gate_weights[n] for n in names]) for p in sweep] or gate_points(
+        run
+    )
     titles = list(dict.fromkeys(title for title, _, _ in points))
     if not titles:
         return None
@@ -185,13 +212,17 @@ def draw_gates_by_severity(run: Run, sweep: Sequence[SweepPoint]) -> bytes | Non
     for axes, title in zip(panels, titles, strict=False):
         severities = sorted({s for t, s, _ in points if t == title})
         for i, name in enumerate(names):
-            mean = [float(np.mean([w[i] for t, s, w in points if t == title and s == severity])) for severity in severities]
+            mean = [
+                float(np.mean([w[i] for t, s, w in points if t == title and s == severity])) for severity in severities
+            ]
             axes.plot(severities, mean, "o-", ms=4, lw=1.3, color=MODALITY_COLORS[i % len(MODALITY_COLORS)], label=name)
         axes.set_title(title, fontsize=9)
-    for axes in panels[len(titles):]:
+    for axes in panels[len(titles) :]:
         axes.set_visible(False)
     panels[0].set(xlim=(-0.2, 5.2), ylim=(-0.03, 1.03), xticks=range(6))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(names), frameon=False, fontsize=8)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(names), frameon=False, fontsize=8
+    )
     figure.supxlabel("severity", fontsize=9)
     figure.supylabel("mean gate weight", fontsize=9)
     return figure_png(figure)
@@ -204,29 +235,65 @@ def draw_sweep(sweep: Sequence[SweepPoint]) -> bytes | None:
     streams, kinds = list(dict.fromkeys(p.stream for p in sweep)), list(dict.fromkeys(p.kind for p in sweep))
     colors = dict(zip(kinds, _cycled(len(kinds)), strict=True))
     markers = {kind: _MARKERS[i % len(_MARKERS)] for i, kind in enumerate(kinds)}
-    rows = (("accuracy", lambda p: p.metrics.get("accuracy")), ("ECE", lambda p: p.metrics.get("ece")), ("abstained", lambda p: p.abstained))
+    rows = (
+        ("accuracy", lambda p: p.metrics.get("accuracy")),
+        ("ECE", lambda p: p.metrics.get("ece")),
+        ("abstained", lambda p: p.abstained),
+    )
     figure = Figure(figsize=(4.6 * len(streams) + 0.6, 7.2), dpi=110, layout="constrained")
     panels = figure.subplots(len(rows), len(streams), sharex=True, sharey="row", squeeze=False)
     for j, stream in enumerate(streams):
         for i, (name, value) in enumerate(rows):
             axes = panels[i, j]
             for kind in kinds:
-                points = sorted((p for p in sweep if (p.stream, p.kind) == (stream, kind) and value(p) is not None), key=lambda p: p.severity)
+                points = sorted(
+                    (p for p in sweep if (p.stream, p.kind) == (stream, kind) and value(p) is not None),
+                    key=lambda p: p.severity,
+                )
                 if points:
-                    axes.plot([p.severity for p in points], [value(p) for p in points], marker=markers[kind], ms=5, lw=1.3, alpha=0.8, color=colors[kind],
-                              label=kind)
+                    axes.plot(
+                        [p.severity for p in points],
+                        [value(p) for p in points],
+                        marker=markers[kind],
+                        ms=5,
+                        lw=1.3,
+                        alpha=0.8,
+                        color=colors[kind],
+                        label=kind,
+                    )
                     if name == "ECE":
-                        axes.plot([p.severity for p in points], [p.metrics["ece_noise_floor"] for p in points], ":", lw=0.9, color=colors[kind])
+                        axes.plot(
+                            [p.severity for p in points],
+                            [p.metrics["ece_noise_floor"] for p in points],
+                            ":",
+                            lw=0.9,
+                            color=colors[kind],
+                        )
             axes.grid(alpha=0.25)
             if j == 0:
                 axes.set_ylabel(name + (" (dotted: floor)" if name == "ECE" else ""))
         panels[0, j].set_title(f"fault on {stream}", fontsize=10)
         panels[-1, j].set_xlabel("severity")
         panels[-1, j].set_xticks(range(6))
-    handles = {label: handle for axes in panels[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 9), frameon=False, fontsize=8)
-    for (name, value), row in zip(rows, panels, strict=True):  # rows share their axis, which is settled once all of it is drawn
+    handles = {
+        label: handle for axes in panels[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside upper center",
+        ncols=min(len(handles), 9),
+        frameon=False,
+        fontsize=8,
+    )
+    for (name, value), row in zip(
+        rows, panels, strict=True
+    ):  # rows share their axis, which is settled once all of it is drawn
         found = [v for p in sweep if (v := value(p)) is not None]
-        low, high = (max(0.0, min(found, default=0.0) - 0.05), 1.02) if name == "accuracy" else (0.0, max(0.05, 1.1 * max(found, default=0.0)))
+        low, high = (
+            (max(0.0, min(found, default=0.0) - 0.05), 1.02)
+            if name == "accuracy"
+            else (0.0, max(0.05, 1.1 * max(found, default=0.0)))
+        )
         row[0].set_ylim(low, high)
     return figure_png(figure)

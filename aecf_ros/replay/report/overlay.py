@@ -1,4 +1,5 @@
 """Draw a prediction over a camera frame: label, confidence bar, gate weights, stream states, agreement."""
+
 from __future__ import annotations
 
 import cv2
@@ -10,7 +11,14 @@ MIN_WIDTH = 320
 DIMMED = 0.35
 LONGEST_SET = 18
 """Characters of a prediction set that fit beside the agreement."""
-_GOOD, _WARN, _BAD, _WHITE, _GRAY, _DIM = (80, 200, 120), (240, 190, 60), (235, 80, 70), (245, 245, 245), (180, 185, 190), (110, 115, 120)
+_GOOD, _WARN, _BAD, _WHITE, _GRAY, _DIM = (
+    (80, 200, 120),
+    (240, 190, 60),
+    (235, 80, 70),
+    (245, 245, 245),
+    (180, 185, 190),
+    (110, 115, 120),
+)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -39,7 +47,13 @@ def draw_overlay(image: np.ndarray, prediction: Prediction, camera: str) -> np.n
     _text(panel, f"{prediction.confidence:.2f}", width - 52, row - 4, _WHITE)
     for i, report in enumerate(prediction.modalities):
         y = row * (i + 1)
-        state_color = _GOOD if report.state is StreamState.OK else _WARN if report.state.feeds_fusion or report.state is StreamState.WAITING else _BAD
+        state_color = (
+            _GOOD
+            if report.state is StreamState.OK
+            else _WARN
+            if report.state.feeds_fusion or report.state is StreamState.WAITING
+            else _BAD
+        )
         _text(panel, f"{report.name[:10]} {report.state.name}", 8, y + row - 4, state_color)
         _bar(panel, width // 2, y + 8, width // 2 - 60, report.gate_weight, _WHITE)
         _text(panel, f"{report.gate_weight:.2f}", width - 52, y + row - 4, _WHITE)
@@ -50,7 +64,9 @@ def draw_overlay(image: np.ndarray, prediction: Prediction, camera: str) -> np.n
 def _last_line(prediction: Prediction) -> str:
     members = ", ".join(prediction.prediction_set)
     agreement = f"{prediction.agreement:.2f}" if sum(report.used for report in prediction.modalities) > 1 else "-"
-    return f"agreement {agreement}   set " + (f"{{{members}}}" if len(members) <= LONGEST_SET else f"of {len(prediction.prediction_set)}")
+    return f"agreement {agreement}   set " + (
+        f"{{{members}}}" if len(members) <= LONGEST_SET else f"of {len(prediction.prediction_set)}"
+    )
 
 
 def _text(panel: np.ndarray, text: str, x: int, y: int, color: tuple[int, int, int], size: float = 0.42) -> None:

@@ -1,4 +1,5 @@
 """What the terminal shows: one prediction as it is now, and the tables of a summary."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,7 +17,12 @@ from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.report.html import FAULT_HEADER, fault_rows, subset_header, subset_rows
 from aecf_ros.replay.scoring.ground_truth import Truth
 
-_STYLES = {StreamState.OK: "green", StreamState.LATE: "yellow", StreamState.DEGRADED: "yellow", StreamState.WAITING: "dim"}
+_STYLES = {
+    StreamState.OK: "green",
+    StreamState.LATE: "yellow",
+    StreamState.DEGRADED: "yellow",
+    StreamState.WAITING: "dim",
+}
 _BAR = 24
 MOST_FAULTS = 24
 
@@ -40,8 +46,13 @@ class Scene:
 def headline(prediction: Prediction) -> Table:
     """What a prediction says, and how sure it is; rows of three cells may be added."""
     head = Table.grid(padding=(0, 2))
-    head.add_row("says", Text(f"abstains: {prediction.abstain_reason}", "yellow") if prediction.abstain else Text(prediction.label, "bold"),
-                 _bar(prediction.confidence, "yellow" if prediction.abstain else "green"))
+    head.add_row(
+        "says",
+        Text(f"abstains: {prediction.abstain_reason}", "yellow")
+        if prediction.abstain
+        else Text(prediction.label, "bold"),
+        _bar(prediction.confidence, "yellow" if prediction.abstain else "green"),
+    )
     return head
 
 
@@ -51,9 +62,19 @@ def streams_table(prediction: Prediction, published_ns: int) -> Table:
     for title in ("stream", "state", "gate weight", "alone it says", "age"):
         streams.add_column(title, header_style="dim", min_width=8, no_wrap=True)
     for report in prediction.modalities:
-        age = "" if report.evidence_stamp_ns is None else f"{(published_ns - report.evidence_stamp_ns) / NANOSECONDS * 1e3:.0f} ms"
+        age = (
+            ""
+            if report.evidence_stamp_ns is None
+            else f"{(published_ns - report.evidence_stamp_ns) / NANOSECONDS * 1e3:.0f} ms"
+        )
         says = f"{report.label} {report.confidence:.2f}" if report.used else ""
-        streams.add_row(report.name, Text(report.state.name, _STYLES.get(report.state, "red")), _bar(report.gate_weight, "blue"), says, age)
+        streams.add_row(
+            report.name,
+            Text(report.state.name, _STYLES.get(report.state, "red")),
+            _bar(report.gate_weight, "blue"),
+            says,
+            age,
+        )
     return streams
 
 
@@ -68,8 +89,14 @@ def draw_live(prediction: Prediction, published_ns: int, count: int, scene: Scen
         head.add_row("truth", shown + (" (settling)" if settling and known is not None else ""), "")
     title = f"{max(at_s, 0.0):.1f} of {scene.duration_s:.0f} s, {count} predictions"
     subtitle = Text(f"fault: {active}", "bold red") if active else Text("all well", "green")
-    return Panel(Group(head, Text(""), streams_table(prediction, published_ns)), title=title, title_align="left", subtitle=subtitle,
-                 subtitle_align="left", width=92)
+    return Panel(
+        Group(head, Text(""), streams_table(prediction, published_ns)),
+        title=title,
+        title_align="left",
+        subtitle=subtitle,
+        subtitle_align="left",
+        width=92,
+    )
 
 
 def summary_tables(summary: dict) -> list[Table]:
@@ -79,14 +106,25 @@ def summary_tables(summary: dict) -> list[Table]:
     shown = f"the first {MOST_FAULTS} of {len(rows)} faults" if len(rows) > MOST_FAULTS else "faults"
     faults = text_table(shown, FAULT_HEADER[:-1], [row[:-1] for row in rows[:MOST_FAULTS]])
     latency = summary["latency_ms"]
-    timing = text_table("timing", ["predictions", "longest gap (s)", "latency p50 (ms)", "p99", "max"], [[
-        str(summary["predictions"]), f"{summary['longest_gap_s']:.3f}", *(f"{latency[q]:.1f}" for q in ("p50", "p99", "max"))]])
+    timing = text_table(
+        "timing",
+        ["predictions", "longest gap (s)", "latency p50 (ms)", "p99", "max"],
+        [
+            [
+                str(summary["predictions"]),
+                f"{summary['longest_gap_s']:.3f}",
+                *(f"{latency[q]:.1f}" for q in ("p50", "p99", "max")),
+            ]
+        ],
+    )
     return [subsets, faults, timing]
 
 
 def text_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table of cells that are text already."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE_HEAD, pad_edge=False
+    )
     for i, column in enumerate(header):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:

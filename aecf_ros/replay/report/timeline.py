@@ -1,4 +1,5 @@
 """The timeline picture: truth, prediction, confidence, gate weights and stream states over a recording, faults shaded."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,18 +12,31 @@ from matplotlib.patches import Patch
 
 from aecf_ros.core.types import StreamState
 from aecf_ros.replay.faults.schedule import Fault
-from aecf_ros.replay.scoring.score import Run, Scored
 from aecf_ros.replay.scoring.prediction_log import runs
+from aecf_ros.replay.scoring.score import Run, Scored
 
 STATE_COLORS = {
-    StreamState.WAITING: "#c9ced6", StreamState.OK: "#3a9e6f", StreamState.LATE: "#b8c94a", StreamState.DEGRADED: "#e0b03a",
-    StreamState.STALE: "#e8833a", StreamState.DROPPED: "#c8423b", StreamState.FROZEN: "#4a7fc1", StreamState.REJECTED: "#8e4fa8",
-    StreamState.CLOCK_FAULT: "#6b4a3a"}
+    StreamState.WAITING: "#c9ced6",
+    StreamState.OK: "#3a9e6f",
+    StreamState.LATE: "#b8c94a",
+    StreamState.DEGRADED: "#e0b03a",
+    StreamState.STALE: "#e8833a",
+    StreamState.DROPPED: "#c8423b",
+    StreamState.FROZEN: "#4a7fc1",
+    StreamState.REJECTED: "#8e4fa8",
+    StreamState.CLOCK_FAULT: "#6b4a3a",
+}
 MODALITY_COLORS = ("#3b6ea8", "#d98b36", "#5b9a68", "#a35c8f", "#7f7f7f", "#b5a642", "#4aa3a8", "#b04a4a")
 FAULT_COLOR = "#c8423b"
 WRONG_COLOR = "#c8423b"
-VERDICT_COLORS = {"right": "#9ecbb0", "settling": "#f2dfae", "wrong": "#eaa7a3", "abstains": "#eef0f2", "nothing shown": "#d6d0e0",
-                  "unknown truth": "#c9d6e6"}
+VERDICT_COLORS = {
+    "right": "#9ecbb0",
+    "settling": "#f2dfae",
+    "wrong": "#eaa7a3",
+    "abstains": "#eef0f2",
+    "nothing shown": "#d6d0e0",
+    "unknown truth": "#c9d6e6",
+}
 _TEXT = {"fontsize": 8, "ha": "center", "va": "center"}
 _POINTS = 3000
 """Of a long recording each curve is drawn with this many; the numbers of the summary come from all."""
@@ -46,7 +60,8 @@ def draw_timeline(run: Run) -> bytes:
     """Draw the whole recording: PNG bytes."""
     figure = Figure(figsize=(15, 7.2), dpi=110, layout="constrained")
     labels_ax, confidence_ax, gates_ax, states_ax = figure.subplots(
-        4, 1, sharex=True, height_ratios=[1.0, 1.5, 1.2, 0.35 * len(run.manifest.modalities)])
+        4, 1, sharex=True, height_ratios=[1.0, 1.5, 1.2, 0.35 * len(run.manifest.modalities)]
+    )
     scored = Scored(run.track, run.truth)
     _draw_labels(labels_ax, run, scored)
     _draw_confidence(confidence_ax, run, scored)
@@ -83,8 +98,17 @@ def _name_faults(axes: Axes, faults: Sequence[Fault], duration_s: float) -> None
         half_s = 0.5 * _LETTER * duration_s * max(map(len, names))
         middle_s = max(min((start_s + end_s) / 2, duration_s - half_s), half_s)
         row = next((i for i, taken_s in enumerate(ends_s) if taken_s <= middle_s - half_s), len(ends_s))
-        ends_s[row:row + 1] = [middle_s + half_s]
-        axes.text(middle_s, 1.07 + 0.13 * row, "\n".join(names), color=FAULT_COLOR, fontsize=8, ha="center", va="bottom", fontweight="bold")
+        ends_s[row : row + 1] = [middle_s + half_s]
+        axes.text(
+            middle_s,
+            1.07 + 0.13 * row,
+            "\n".join(names),
+            color=FAULT_COLOR,
+            fontsize=8,
+            ha="center",
+            va="bottom",
+            fontweight="bold",
+        )
 
 
 def _verdicts(run: Run, scored: Scored) -> np.ndarray:
@@ -96,10 +120,19 @@ def _verdicts(run: Run, scored: Scored) -> np.ndarray:
     return said
 
 
-def _bars(axes: Axes, spans: Sequence[tuple[float, float, object]], colors: dict, bottom: float, height: float, **style: object) -> None:
+def _bars(
+    axes: Axes,
+    spans: Sequence[tuple[float, float, object]],
+    colors: dict,
+    bottom: float,
+    height: float,
+    **style: object,
+) -> None:
     """A bar for each span, one collection for each color."""
     for key in dict.fromkeys(key for _, _, key in spans):
-        axes.broken_barh([(a, b - a) for a, b, k in spans if k == key], (bottom, height), facecolor=colors[key], **style)
+        axes.broken_barh(
+            [(a, b - a) for a, b, k in spans if k == key], (bottom, height), facecolor=colors[key], **style
+        )
 
 
 def _draw_labels(axes: Axes, run: Run, scored: Scored) -> None:
@@ -109,7 +142,9 @@ def _draw_labels(axes: Axes, run: Run, scored: Scored) -> None:
     if run.truth is not None:
         classes = np.array([-1 if c is None else c for c in run.truth.classes])
         shown = [span for span in runs(run.truth.changes_s, classes, run.duration_s) if span[2] >= 0]
-        axes.broken_barh([(a, b - a) for a, b, _ in shown], (1.1, 0.8), facecolor="#dfe5ec", edgecolor="white", lw=1 if named else 0)
+        axes.broken_barh(
+            [(a, b - a) for a, b, _ in shown], (1.1, 0.8), facecolor="#dfe5ec", edgecolor="white", lw=1 if named else 0
+        )
         for start_s, end_s, value in shown if named else ():
             axes.text((start_s + end_s) / 2, 1.5, run.truth.named(value, short), **_TEXT)
     times_s, verdicts = run.track.column("at_s"), _verdicts(run, scored)
@@ -122,8 +157,14 @@ def _draw_labels(axes: Axes, run: Run, scored: Scored) -> None:
     axes.set_ylim(0, 2)
     axes.set_yticks([0.5, 1.5], ["predicted", "truth"])
     seen = set(verdicts)
-    axes.legend(handles=[Patch(color=color, label=verdict) for verdict, color in VERDICT_COLORS.items() if verdict in seen], ncols=6,
-                loc="lower right", bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)
+    axes.legend(
+        handles=[Patch(color=color, label=verdict) for verdict, color in VERDICT_COLORS.items() if verdict in seen],
+        ncols=6,
+        loc="lower right",
+        bbox_to_anchor=(1, 1.0),
+        frameon=False,
+        fontsize=8,
+    )
 
 
 def _draw_confidence(axes: Axes, run: Run, scored: Scored) -> None:
@@ -135,7 +176,14 @@ def _draw_confidence(axes: Axes, run: Run, scored: Scored) -> None:
         axes.plot(middles, mean[:, 0], color="#2c3e50", lw=0.7)
     wrong = scored.settled & ~scored.right
     if wrong.any():
-        axes.plot(times_s[wrong], confidence[wrong], ".", color=WRONG_COLOR, ms=4 if run.duration_s <= _NAMED_S else 1.5, label="wrong after settling")
+        axes.plot(
+            times_s[wrong],
+            confidence[wrong],
+            ".",
+            color=WRONG_COLOR,
+            ms=4 if run.duration_s <= _NAMED_S else 1.5,
+            label="wrong after settling",
+        )
         axes.legend(loc="lower left", frameon=False, fontsize=8)
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("confidence")
@@ -156,7 +204,9 @@ def _draw_gates(axes: Axes, run: Run) -> None:
     if run.duration_s > _NAMED_S:
         times_s, weights = _averaged(times_s, weights, run.duration_s)
     if len(times_s):
-        axes.stackplot(times_s, weights.T, colors=MODALITY_COLORS[:len(names)], labels=names, alpha=0.85, step="post", lw=0)
+        axes.stackplot(
+            times_s, weights.T, colors=MODALITY_COLORS[: len(names)], labels=names, alpha=0.85, step="post", lw=0
+        )
         axes.legend(ncols=len(names), loc="lower right", bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)
     axes.set_ylim(0, 1)
     axes.set_ylabel("gate weights")
@@ -166,11 +216,23 @@ def _draw_states(axes: Axes, run: Run) -> None:
     names, states = run.manifest.names, run.track.column("states")
     rows = len(names)
     for i in range(rows):
-        _bars(axes, runs(run.track.column("at_s"), states[:, i], run.duration_s), {int(s): c for s, c in STATE_COLORS.items()}, rows - 1 - i + 0.15,
-              0.7, lw=0)
+        _bars(
+            axes,
+            runs(run.track.column("at_s"), states[:, i], run.duration_s),
+            {int(s): c for s, c in STATE_COLORS.items()},
+            rows - 1 - i + 0.15,
+            0.7,
+            lw=0,
+        )
     axes.set_ylim(0, rows)
     axes.set_yticks([rows - 1 - i + 0.5 for i in range(rows)], names)
     seen = [StreamState(s) for s in np.unique(states)]
     if seen:
-        axes.legend(handles=[Patch(color=STATE_COLORS[s], label=s.name) for s in seen], ncols=len(seen), loc="lower right",
-                    bbox_to_anchor=(1, 1.0), frameon=False, fontsize=8)
+        axes.legend(
+            handles=[Patch(color=STATE_COLORS[s], label=s.name) for s in seen],
+            ncols=len(seen),
+            loc="lower right",
+            bbox_to_anchor=(1, 1.0),
+            frameon=False,
+            fontsize=8,
+        )

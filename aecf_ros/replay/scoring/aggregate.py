@@ -1,4 +1,5 @@
 """Metrics of many recordings from sums over each: a kilobyte for a recording of any length, added in any order."""
+
 from __future__ import annotations
 
 import math
@@ -42,8 +43,17 @@ class Sums:
         confidence, picked = np.clip(probabilities.max(1), 0.0, 1.0), probabilities[at, labels]
         correct = (probabilities.argmax(1) == labels).astype(np.float64)
         brier = (probabilities**2).sum(1) + 1.0 - 2.0 * picked
-        sums = np.array([correct.sum(), -np.log(np.maximum(picked, _TINY)).sum(), brier.sum(), confidence.sum(), members[at, labels].sum(), members.sum()],
-                        np.float64)
+        sums = np.array(
+            [
+                correct.sum(),
+                -np.log(np.maximum(picked, _TINY)).sum(),
+                brier.sum(),
+                confidence.sum(),
+                members[at, labels].sum(),
+                members.sum(),
+            ],
+            np.float64,
+        )
         bin_of = confidence_bins(confidence)
         weights = (np.ones(n), confidence, correct, confidence * (1.0 - confidence))
         return Sums(n, sums, np.stack([np.bincount(bin_of, weights=w, minlength=ECE_BINS) for w in weights]))
@@ -60,9 +70,17 @@ class Sums:
             return {"n": 0}
         correct, nll, brier, confidence, covered, set_size = (self.sums / self.n).tolist()
         _, confidences, rights, variances = self.bins
-        return {"n": self.n, "accuracy": correct, "nll": nll, "ece": float(np.abs(rights - confidences).sum() / self.n),
-                "ece_noise_floor": min(float(np.sqrt(2.0 * variances / math.pi).sum() / self.n), 1.0), "brier": brier, "mean_confidence": confidence,
-                "coverage": covered, "set_size": set_size}
+        return {
+            "n": self.n,
+            "accuracy": correct,
+            "nll": nll,
+            "ece": float(np.abs(rights - confidences).sum() / self.n),
+            "ece_noise_floor": min(float(np.sqrt(2.0 * variances / math.pi).sum() / self.n), 1.0),
+            "brier": brier,
+            "mean_confidence": confidence,
+            "coverage": covered,
+            "set_size": set_size,
+        }
 
     def to_json(self) -> dict:
         """As :meth:`from_json` takes it."""
@@ -76,17 +94,25 @@ class Sums:
 
 def sums_of(scored: Scored, manifest: Manifest) -> dict[str, Sums]:
     """Of one recording: ``overall``, ``settling``, and each subset under its name."""
-    def of(mask: np.ndarray) -> Sums:
-        return Sums.of(scored.track.column("probabilities")[mask], scored.label[mask], scored.track.column("members")[mask])
 
-    return {"overall": of(scored.settled), "settling": of(scored.settling),
-            **{name: of(scored.settled & (scored.subset == name)) for name in manifest.subset_names}}
+    def of(mask: np.ndarray) -> Sums:
+        return Sums.of(
+            scored.track.column("probabilities")[mask], scored.label[mask], scored.track.column("members")[mask]
+        )
+
+    return {
+        "overall": of(scored.settled),
+        "settling": of(scored.settling),
+        **{name: of(scored.settled & (scored.subset == name)) for name in manifest.subset_names},
+    }
 
 
 def latency_counts(latency_s: np.ndarray) -> dict[str, int]:
     """How many latencies, float ``(N,)``, fall into each bin, by its number as text; NaN counts for nothing."""
     ms = np.maximum(latency_s[~np.isnan(latency_s)] * 1e3, _LEAST_LATENCY_MS)
-    numbers, counts = np.unique(np.floor(np.log(ms / _LEAST_LATENCY_MS) / math.log1p(LATENCY_STEP)).astype(np.int64), return_counts=True)
+    numbers, counts = np.unique(
+        np.floor(np.log(ms / _LEAST_LATENCY_MS) / math.log1p(LATENCY_STEP)).astype(np.int64), return_counts=True
+    )
     return {str(number): count for number, count in zip(numbers.tolist(), counts.tolist(), strict=True)}
 
 

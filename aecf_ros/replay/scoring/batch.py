@@ -1,4 +1,5 @@
 """Evaluate many recordings: one after the other, in processes, or over Ray. What is done is kept, what is broken is named."""
+
 from __future__ import annotations
 
 import hashlib
@@ -14,15 +15,15 @@ from pathlib import Path
 
 from aecf_ros.core.bundle import MANIFEST, load_bundle, sha256
 from aecf_ros.core.ray_cluster import cluster, cpus
-from aecf_ros.replay.bag.reader import AudioFormat, open_bag
-from aecf_ros.replay.scoring.driver import evaluate, stream_kinds
-from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.faults.schedule import load_faults
-from aecf_ros.replay.scoring.aggregate import latency_counts, sums_of
 from aecf_ros.replay.bag.discovery import content_digest, find_recordings
+from aecf_ros.replay.bag.errors import BagError
+from aecf_ros.replay.bag.reader import AudioFormat, open_bag
+from aecf_ros.replay.faults.schedule import load_faults
 from aecf_ros.replay.report.html import write_comparison
-from aecf_ros.replay.scoring.score import Scored
+from aecf_ros.replay.scoring.aggregate import latency_counts, sums_of
+from aecf_ros.replay.scoring.driver import evaluate, stream_kinds
 from aecf_ros.replay.scoring.label_spans import label_file
+from aecf_ros.replay.scoring.score import Scored
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 
@@ -50,9 +51,16 @@ class Job:
     def key(self) -> str:
         """SHA-256 over all that the result depends on: model, recording, faults, labels, options, this package's version."""
         labels = label_file(self.bag)
-        parts = {"layout": _LAYOUT, "version": self.version, "model": sha256(self.model / MANIFEST), "bag": content_digest(self.bag),
-                 "faults": sha256(self.faults) if self.faults else None, "labels": sha256(labels) if labels else None,
-                 "topics": dict(self.topics), "audio_format": asdict(self.audio_format) if self.audio_format else None}
+        parts = {
+            "layout": _LAYOUT,
+            "version": self.version,
+            "model": sha256(self.model / MANIFEST),
+            "bag": content_digest(self.bag),
+            "faults": sha256(self.faults) if self.faults else None,
+            "labels": sha256(labels) if labels else None,
+            "topics": dict(self.topics),
+            "audio_format": asdict(self.audio_format) if self.audio_format else None,
+        }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -80,10 +88,14 @@ def find_jobs(paths: Sequence[Path], out: Path, **common: object) -> list[Job]:
     for path in paths:
         found = find_recordings(path)
         if not found:
-            raise FleetError(f"{path}: no recording is there; name a rosbag2 directory, an .mcap or .db3, or a folder that holds some")
+            raise FleetError(
+                f"{path}: no recording is there; name a rosbag2 directory, an .mcap or .db3, or a folder that holds some"
+            )
         for name, bag in found.items():
             if name in jobs:
-                raise FleetError(f"{bag} and {jobs[name].bag} are both called {name}; rename one, or name the folder that holds both")
+                raise FleetError(
+                    f"{bag} and {jobs[name].bag} are both called {name}; rename one, or name the folder that holds both"
+                )
             jobs[name] = Job(name, bag.absolute(), out=out / "recordings" / name, **common)
     return list(jobs.values())
 
@@ -102,7 +114,9 @@ def run_job(job: Job) -> Outcome:
         return Outcome(job.name, str(job.bag), result=result)
     except Exception as error:  # noqa: BLE001 - one recording must not stop the others, whatever it is made of
         line = (str(error).strip().splitlines() or [""])[0]
-        return Outcome(job.name, str(job.bag), failed=line if isinstance(error, ValueError) else f"{type(error).__name__}: {line}")
+        return Outcome(
+            job.name, str(job.bag), failed=line if isinstance(error, ValueError) else f"{type(error).__name__}: {line}"
+        )
 
 
 def _kept(path: Path, key: str) -> dict | None:
@@ -122,12 +136,26 @@ def _evaluate(job: Job) -> dict:
         if bag.end_ns <= bag.start_ns:
             raise BagError(f"{job.bag}: holds no message; leave it out")
         pipeline = Pipeline(manifest, make_backend("onnxruntime", bundle))
-        run = evaluate(bag, pipeline, faults, label_file(job.bag), topics=bag.choose_topics(manifest, job.topics), audio_format=job.audio_format, title=job.name)
+        run = evaluate(
+            bag,
+            pipeline,
+            faults,
+            label_file(job.bag),
+            topics=bag.choose_topics(manifest, job.topics),
+            audio_format=job.audio_format,
+            title=job.name,
+        )
         warnings = [*bag.losses, *([w] if run.truth and (w := run.truth.warning(manifest.labels)) else [])]
     write_comparison(job.out, [run], f"aecf evaluate: {job.name}")
     sums = sums_of(Scored(run.track, run.truth), manifest)
-    return {"summary": run.summary, "sums": {name: of.to_json() for name, of in sums.items()}, "latency": latency_counts(run.track.column("latency_s")),
-            "duration_s": run.duration_s, "busy_s": time.perf_counter() - started, "warnings": warnings}
+    return {
+        "summary": run.summary,
+        "sums": {name: of.to_json() for name, of in sums.items()},
+        "latency": latency_counts(run.track.column("latency_s")),
+        "duration_s": run.duration_s,
+        "busy_s": time.perf_counter() - started,
+        "warnings": warnings,
+    }
 
 
 def run_here(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
@@ -156,10 +184,14 @@ def _alone(job: Job) -> Outcome:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(run_job, job).result()
     except BrokenProcessPool:
-        return Outcome(job.name, str(job.bag), failed=f"{job.bag}: the process that evaluated it died; it may need more memory")
+        return Outcome(
+            job.name, str(job.bag), failed=f"{job.bag}: the process that evaluated it died; it may need more memory"
+        )
 
 
-def run_on_ray(jobs: Sequence[Job], address: str | None, started: Callable[[int], None] = lambda cpus: None) -> Iterator[Outcome]:
+def run_on_ray(
+    jobs: Sequence[Job], address: str | None, started: Callable[[int], None] = lambda cpus: None
+) -> Iterator[Outcome]:
     """Outcomes as they come, over Ray, one CPU each; every machine must see the same paths.
 
     Args:
@@ -179,7 +211,9 @@ def run_on_ray(jobs: Sequence[Job], address: str | None, started: Callable[[int]
             try:
                 yield ray.get(done[0])
             except ray.exceptions.RayError as error:
-                yield Outcome(job.name, str(job.bag), failed=f"{job.bag}: {type(error).__name__} on the cluster; see its logs")
+                yield Outcome(
+                    job.name, str(job.bag), failed=f"{job.bag}: {type(error).__name__} on the cluster; see its logs"
+                )
 
 
 def outcome_line(outcome: Outcome) -> str:

@@ -1,4 +1,5 @@
 """Two models on the same recording with the same faults, prediction by prediction."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Drive the node's own pipeline with a recording, in the recording's time."""
+
 from __future__ import annotations
 
 import heapq
@@ -10,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from aecf_ros.core.bundle import Manifest
-from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
+from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.modalities.vector.messages import RawVector
 from aecf_ros.replay.bag.reader import AudioFormat, Bag, Recorded
+from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.base import Delivery
+from aecf_ros.replay.faults.message_edit import raw_record
 from aecf_ros.replay.faults.schedule import Fault, FaultInjector
+from aecf_ros.replay.scoring.ground_truth import Truth, read_label_file, truth_of
+from aecf_ros.replay.scoring.prediction_log import Answer, Track
 from aecf_ros.replay.scoring.score import Run, explained, summarize
 from aecf_ros.replay.senses import Refused
-from aecf_ros.replay.bag.topics import Topics
-from aecf_ros.replay.scoring.prediction_log import Answer, Track
-from aecf_ros.replay.scoring.ground_truth import Truth, read_label_file, truth_of
-from aecf_ros.replay.faults.message_edit import raw_record
 from aecf_ros.runtime.pipeline import Observation, Pipeline
 
 
@@ -40,8 +41,14 @@ def stream_kinds(manifest: Manifest) -> dict[str, str]:
     return {m.name: m.kind for m in manifest.modalities}
 
 
-def arrivals(recorded: Iterable[Recorded], start_ns: int, topics: Topics, injector: FaultInjector, read: Callable[[Recorded], Any],
-             audio_format: Any = None) -> Iterator[Arrival]:
+def arrivals(
+    recorded: Iterable[Recorded],
+    start_ns: int,
+    topics: Topics,
+    injector: FaultInjector,
+    read: Callable[[Recorded], Any],
+    audio_format: Any = None,
+) -> Iterator[Arrival]:
     """The messages of the streams of a recording, in the order in which they arrive once faults have been applied.
 
     One schedule, seeded by position, serves the replay and the live player alike. What is still under way when the recording ends
@@ -92,18 +99,29 @@ def read_truth(bag: Bag, topics: Topics, manifest: Manifest, labels_path: Path |
     """
     if labels_path is not None:
         nothing = manifest.training.config.get("data", {}).get("nothing", []) if manifest.task == "multilabel" else []
-        return truth_of(read_label_file(labels_path, [*manifest.labels, *nothing], several=manifest.task == "multilabel"), manifest)
+        return truth_of(
+            read_label_file(labels_path, [*manifest.labels, *nothing], several=manifest.task == "multilabel"), manifest
+        )
     if topics.label is None:
         return None
-    return truth_of(((bag.seconds(one), bag.label_of(one, manifest.labels)) for one in bag.messages([topics.label])), manifest)
+    return truth_of(
+        ((bag.seconds(one), bag.label_of(one, manifest.labels)) for one in bag.messages([topics.label])), manifest
+    )
 
 
 Watch = Callable[[str, "RawImage | RawAudio | RawVector | None", Observation, int], None]
 """Told the stream, the record (``None`` where the message could not be read), what became of it, and the log time in ns."""
 
 
-def drive(bag: Bag, topics: Topics, pipeline: Pipeline, faults: Sequence[Fault] = (), audio_format: AudioFormat | None = None,
-          recorded: Iterable[Recorded] | None = None, watch: Watch | None = None) -> Iterator[Answer]:
+def drive(
+    bag: Bag,
+    topics: Topics,
+    pipeline: Pipeline,
+    faults: Sequence[Fault] = (),
+    audio_format: AudioFormat | None = None,
+    recorded: Iterable[Recorded] | None = None,
+    watch: Watch | None = None,
+) -> Iterator[Answer]:
     """Answers of the pipeline to a recording, as the node would publish them; every clock is the log time.
 
     Args:
@@ -147,9 +165,16 @@ def _answer(pipeline: Pipeline, now_ns: int, start_ns: int, frame_ns: int | None
     return Answer((now_ns - start_ns) / NANOSECONDS, prediction, latency_s)
 
 
-def evaluate(bag: Bag, pipeline: Pipeline, faults: Sequence[Fault] = (), labels_path: Path | None = None,
-             progress: Callable[[float], None] = lambda at_s: None, topics: Topics | None = None,
-             audio_format: AudioFormat | None = None, title: str = "") -> Run:
+def evaluate(
+    bag: Bag,
+    pipeline: Pipeline,
+    faults: Sequence[Fault] = (),
+    labels_path: Path | None = None,
+    progress: Callable[[float], None] = lambda at_s: None,
+    topics: Topics | None = None,
+    audio_format: AudioFormat | None = None,
+    title: str = "",
+) -> Run:
     """Drive, score and summarize one recording, in memory that grows by some 130 bytes with each prediction.
 
     ``bag.losses`` is told of messages that could not be used, where no fault explains it.
@@ -174,6 +199,8 @@ def evaluate(bag: Bag, pipeline: Pipeline, faults: Sequence[Fault] = (), labels_
         track.add(answer)
         progress(answer.at_s)
     factor = bag.duration_s / (time.perf_counter() - started)
-    bag.losses += [line for name, topic in topics.streams.items() for line in refused[name].line(topic) if line not in bag.losses]
+    bag.losses += [
+        line for name, topic in topics.streams.items() for line in refused[name].line(topic) if line not in bag.losses
+    ]
     summary = summarize(track, truth, faults, pipeline.manifest, bag.duration_s, factor)
     return Run(title, pipeline.manifest, summary, track, truth, tuple(faults), bag.duration_s)

@@ -1,4 +1,5 @@
 """What was true when: labels over the time of a recording."""
+
 from __future__ import annotations
 
 import csv
@@ -64,7 +65,9 @@ class Truth:
         """One line where names were given that the model does not know, which count as nothing shown."""
         if not self.unknown:
             return None
-        return f"labels {', '.join(self.unknown)} are none of the model's ({', '.join(labels)}) and count as nothing shown"
+        return (
+            f"labels {', '.join(self.unknown)} are none of the model's ({', '.join(labels)}) and count as nothing shown"
+        )
 
 
 def truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequence[str], window_s: float) -> Truth:
@@ -102,15 +105,23 @@ def truth_of(named: Iterable[tuple[float, str]], manifest: Manifest) -> Truth:
     renamed = []
     for time_s, text in named:
         names = split_labels(text)
-        unknown |= dict.fromkeys(f"'{name[:40]}'" for name in names if name not in manifest.labels and name not in nothing)
+        unknown |= dict.fromkeys(
+            f"'{name[:40]}'" for name in names if name not in manifest.labels and name not in nothing
+        )
         shown = tuple(label in names for label in manifest.labels)
         told = any(shown) or (names and nothing.issuperset(names))
         renamed.append((time_s, kinds.setdefault(shown, str(len(kinds))) if told else ""))
     truth = truth_from_labels(renamed, list(kinds.values()), window_s)
-    return replace(truth, unknown=tuple(unknown)[:_UNKNOWN_NAMED], sets=np.array(list(kinds), bool).reshape(-1, len(manifest.labels)))
+    return replace(
+        truth,
+        unknown=tuple(unknown)[:_UNKNOWN_NAMED],
+        sets=np.array(list(kinds), bool).reshape(-1, len(manifest.labels)),
+    )
 
 
-def read_label_file(path: Path | str, labels: Sequence[str] | None = None, several: bool = False) -> list[tuple[float, str]]:
+def read_label_file(
+    path: Path | str, labels: Sequence[str] | None = None, several: bool = False
+) -> list[tuple[float, str]]:
     """Read a CSV ``start_s,end_s,label`` (a header line is skipped) as label messages; between spans nothing is there.
 
     ``labels`` are those that may stand in it; any may where none are given. ``several``: they are joined by ``|``.
@@ -133,7 +144,11 @@ def read_label_file(path: Path | str, labels: Sequence[str] | None = None, sever
             start_s, end_s, name = float(row[0]), float(row[1]), row[2].strip()
         except (ValueError, IndexError):
             raise LabelError(f"{path}: line {number}: '{','.join(row)[:60]}' is not start_s,end_s,label") from None
-        strange = next((of for of in (split_labels(name) if several else [name]) if of not in labels), None) if labels is not None else None
+        strange = (
+            next((of for of in (split_labels(name) if several else [name]) if of not in labels), None)
+            if labels is not None
+            else None
+        )
         if strange is not None:
             raise LabelError(f"{path}: line {number}: label '{strange}' is not one of {', '.join(labels)}")
         in_order = not named or named[-1][0] <= start_s

@@ -1,4 +1,5 @@
 """Which stretches of a recording carry which label."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -21,7 +22,10 @@ class Span:
 
 def label_file(path: Path) -> Path | None:
     """The CSV that goes with a recording: ``NAME.csv`` beside it, or ``labels.csv`` in its directory; ``None`` if there is none."""
-    beside = [path.with_name(f"{path.name}.csv"), *([path.with_suffix(".csv")] if path.is_file() else [path / "labels.csv"])]
+    beside = [
+        path.with_name(f"{path.name}.csv"),
+        *([path.with_suffix(".csv")] if path.is_file() else [path / "labels.csv"]),
+    ]
     return next((file for file in beside if file.is_file()), None)
 
 
@@ -36,9 +40,13 @@ def read_spans(bag: Bag, file: Path | None, topic: str | None) -> list[Span]:
     if file is None:
         named = ((one.log_ns, bag.label_of(one)) for one in bag.messages([topic])) if topic is not None else iter(())
         return _spans(named, bag.end_ns)
-    spans = _spans(((bag.start_ns + round(at_s * NANOSECONDS), name) for at_s, name in read_label_file(file)), bag.end_ns)
+    spans = _spans(
+        ((bag.start_ns + round(at_s * NANOSECONDS), name) for at_s, name in read_label_file(file)), bag.end_ns
+    )
     if not spans:
-        raise LabelError(f"{file}: no span begins in the {bag.duration_s:.1f} s of {bag.path.name}; count seconds from its first message")
+        raise LabelError(
+            f"{file}: no span begins in the {bag.duration_s:.1f} s of {bag.path.name}; count seconds from its first message"
+        )
     return spans
 
 

@@ -1,4 +1,5 @@
 """The answers of a run as arrays: some 130 bytes for each prediction of two modalities and ten classes, whatever the messages were."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -33,10 +34,25 @@ class Track:
         self.labels: tuple[str, ...] = tuple(manifest.labels)
         self._index = {label: i for i, label in enumerate(manifest.labels)}
         m, c = len(self.names), len(self.labels)
-        self._rows = np.zeros(_FIRST_ROWS, np.dtype([
-            ("at_s", "f8"), ("latency_s", "f8"), ("confidence", "f4"), ("class_id", "i4"), ("abstain", "?"), ("agreement", "f4"),
-            ("probabilities", "f4", (c,)), ("members", "?", (c,)), ("states", "u1", (m,)), ("used", "?", (m,)), ("gate_weights", "f4", (m,)),
-            ("alone", "f4", (m,))]))
+        self._rows = np.zeros(
+            _FIRST_ROWS,
+            np.dtype(
+                [
+                    ("at_s", "f8"),
+                    ("latency_s", "f8"),
+                    ("confidence", "f4"),
+                    ("class_id", "i4"),
+                    ("abstain", "?"),
+                    ("agreement", "f4"),
+                    ("probabilities", "f4", (c,)),
+                    ("members", "?", (c,)),
+                    ("states", "u1", (m,)),
+                    ("used", "?", (m,)),
+                    ("gate_weights", "f4", (m,)),
+                    ("alone", "f4", (m,)),
+                ]
+            ),
+        )
         self._count = 0
 
     def __len__(self) -> int:
@@ -51,20 +67,34 @@ class Track:
         for label in p.prediction_set:
             members[self._index[label]] = True
         self._rows[self._count] = (
-            answer.at_s, np.nan if answer.latency_s is None else answer.latency_s, p.confidence, p.class_id, p.abstain, p.agreement, p.probabilities,
-            members, [r.state for r in reports], [r.used for r in reports], [r.gate_weight for r in reports], [r.confidence for r in reports])
+            answer.at_s,
+            np.nan if answer.latency_s is None else answer.latency_s,
+            p.confidence,
+            p.class_id,
+            p.abstain,
+            p.agreement,
+            p.probabilities,
+            members,
+            [r.state for r in reports],
+            [r.used for r in reports],
+            [r.gate_weight for r in reports],
+            [r.confidence for r in reports],
+        )
         self._count += 1
 
     def column(self, name: str) -> np.ndarray:
         """``(N, ...)`` of one column: at_s, latency_s (NaN where no frame made it due), confidence, class_id, abstain, agreement,
         probabilities (N, C), members (N, C), states, used, gate_weights and alone (N, M); a view."""
-        return self._rows[name][:self._count]
+        return self._rows[name][: self._count]
 
     def subsets(self) -> np.ndarray:
         """object ``(N,)``: the name of the modalities that fed each prediction."""
         used = self.column("used").astype(np.int64)
         codes = used @ (1 << np.arange(len(self.names))) if len(used) else np.zeros(0, np.int64)
-        names = ["+".join(n for i, n in enumerate(self.names) if code >> i & 1) or "none" for code in range(2 ** len(self.names))]
+        names = [
+            "+".join(n for i, n in enumerate(self.names) if code >> i & 1) or "none"
+            for code in range(2 ** len(self.names))
+        ]
         return np.array(names, dtype=object)[codes]
 
 
@@ -78,7 +108,9 @@ def as_track(answers: Track | Iterable[Answer], manifest: Manifest) -> Track:
     return track
 
 
-def runs(times_s: Sequence[float] | np.ndarray, values: Sequence[object] | np.ndarray, end_s: float) -> list[tuple[float, float, object]]:
+def runs(
+    times_s: Sequence[float] | np.ndarray, values: Sequence[object] | np.ndarray, end_s: float
+) -> list[tuple[float, float, object]]:
     """Spans of equal consecutive ``values`` (N,) at ``times_s`` (N,): (start, end, value), the last of which ends at ``end_s``."""
     if not len(values):
         return []

@@ -1,4 +1,5 @@
 """From answers and truth to ``summary.json``."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -7,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from aecf_ros.core.bundle import Manifest
-from aecf_ros.core.metrics.multilabel import multilabel_metrics
 from aecf_ros.core.metrics.classification import monotonicity_violations, subset_metrics
+from aecf_ros.core.metrics.multilabel import multilabel_metrics
 from aecf_ros.core.types import NANOSECONDS, Prediction, StreamState
 from aecf_ros.replay.faults.schedule import Fault
-from aecf_ros.replay.scoring.prediction_log import Answer, Track, as_track, runs
 from aecf_ros.replay.scoring.ground_truth import Truth
+from aecf_ros.replay.scoring.prediction_log import Answer, Track, as_track, runs
 
 
 def lead_image(manifest: Manifest) -> int | None:
@@ -20,7 +21,9 @@ def lead_image(manifest: Manifest) -> int | None:
     return None if manifest.lead_camera is None else manifest.names.index(manifest.lead_camera)
 
 
-def answers_of(received: Sequence[tuple[Prediction, int]], start_ns: int, duration_s: float, manifest: Manifest) -> list[Answer]:
+def answers_of(
+    received: Sequence[tuple[Prediction, int]], start_ns: int, duration_s: float, manifest: Manifest
+) -> list[Answer]:
     """Answers from predictions and the node times of their publication.
 
     Those outside the recording are left out; those that a new frame made due have its latency.
@@ -56,8 +59,14 @@ class Run:
     duration_s: float
 
 
-def summarize(answers: Track | Iterable[Answer], truth: Truth | None, faults: Sequence[Fault], manifest: Manifest, duration_s: float,
-              realtime_factor: float) -> dict:
+def summarize(
+    answers: Track | Iterable[Answer],
+    truth: Truth | None,
+    faults: Sequence[Fault],
+    manifest: Manifest,
+    duration_s: float,
+    realtime_factor: float,
+) -> dict:
     """The summary of DESIGN.md, JSON-serializable.
 
     Args:
@@ -78,14 +87,20 @@ def summarize(answers: Track | Iterable[Answer], truth: Truth | None, faults: Se
         "settling": scored.metrics(scored.settling),
         "nothing_shown": scored.nothing(),
         "monotonicity": monotonicity_violations(_confidence_pairs(track)),
-        "streams": {name: {
-            "seconds_in_state": _seconds_in_state(track, i, duration_s),
-            "faults": [_fault_delays(f, track, i) for f in faults if f.stream == name],
-            "false_alarms": _false_alarms(name, i, track, faults, duration_s),
-        } for i, name in enumerate(manifest.names)},
+        "streams": {
+            name: {
+                "seconds_in_state": _seconds_in_state(track, i, duration_s),
+                "faults": [_fault_delays(f, track, i) for f in faults if f.stream == name],
+                "false_alarms": _false_alarms(name, i, track, faults, duration_s),
+            }
+            for i, name in enumerate(manifest.names)
+        },
         "latency_ms": {
-            "p50": _quantile(latencies_ms, 0.5), "p99": _quantile(latencies_ms, 0.99), "max": _quantile(latencies_ms, 1.0),
-            "frames": len(latencies_ms)},
+            "p50": _quantile(latencies_ms, 0.5),
+            "p99": _quantile(latencies_ms, 0.99),
+            "max": _quantile(latencies_ms, 1.0),
+            "frames": len(latencies_ms),
+        },
         "predictions": len(track),
         "longest_gap_s": float(np.diff(track.column("at_s"), prepend=0.0, append=duration_s).max()),
         "realtime_factor": realtime_factor,
@@ -102,26 +117,42 @@ class Scored:
     def __init__(self, track: Track, truth: Truth | None) -> None:
         self.track = track
         times_s = track.column("at_s")
-        self.label, in_settling = truth.over(times_s) if truth is not None else (np.full(len(track), -1), np.zeros(len(track), bool))
+        self.label, in_settling = (
+            truth.over(times_s) if truth is not None else (np.full(len(track), -1), np.zeros(len(track), bool))
+        )
         self.subset = track.subsets()
         self.settled = (self.label >= 0) & ~in_settling
         self.settling = (self.label >= 0) & in_settling
         self._sets = None if truth is None else truth.sets
         self.right = track.column("class_id") == self.label
         if self._sets is not None:
-            self.right = ((track.column("probabilities") >= 0.5) == self._targets(self.label)).all(1) & (self.label >= 0)
-        self.nothing_shown = (self.label < 0) & ~in_settling & (self.subset != "none") if truth is not None else np.zeros(len(track), bool)
+            self.right = ((track.column("probabilities") >= 0.5) == self._targets(self.label)).all(1) & (
+                self.label >= 0
+            )
+        self.nothing_shown = (
+            (self.label < 0) & ~in_settling & (self.subset != "none")
+            if truth is not None
+            else np.zeros(len(track), bool)
+        )
 
     def metrics(self, mask: np.ndarray) -> dict:
         """METRICS of the answers that ``mask``, bool ``(N,)``, picks."""
         if self._sets is not None:
-            return multilabel_metrics(self.track.column("probabilities")[mask], self._targets(self.label[mask]), self.track.column("members")[mask])
-        return subset_metrics(self.track.column("probabilities")[mask], self.label[mask], self.track.column("members")[mask])
+            return multilabel_metrics(
+                self.track.column("probabilities")[mask],
+                self._targets(self.label[mask]),
+                self.track.column("members")[mask],
+            )
+        return subset_metrics(
+            self.track.column("probabilities")[mask], self.label[mask], self.track.column("members")[mask]
+        )
 
     def judged(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Confidence float and correctness bool of the answers that ``mask`` picks; of several labels each probability, and whether the label is there."""
         if self._sets is not None:
-            return self.track.column("probabilities")[mask].astype(np.float64).ravel(), self._targets(self.label[mask]).ravel()
+            return self.track.column("probabilities")[mask].astype(np.float64).ravel(), self._targets(
+                self.label[mask]
+            ).ravel()
         return self.track.column("confidence")[mask].astype(np.float64), self.right[mask]
 
     def _targets(self, label: np.ndarray) -> np.ndarray:
@@ -133,8 +164,13 @@ class Scored:
         n = int(self.nothing_shown.sum())
         if n == 0:
             return {"n": 0}
-        return {"n": n, "mean_confidence": float(self.track.column("probabilities")[self.nothing_shown].max(1).astype(np.float64).mean()),
-                "abstained": float(self.track.column("abstain")[self.nothing_shown].mean())}
+        return {
+            "n": n,
+            "mean_confidence": float(
+                self.track.column("probabilities")[self.nothing_shown].max(1).astype(np.float64).mean()
+            ),
+            "abstained": float(self.track.column("abstain")[self.nothing_shown].mean()),
+        }
 
 
 def _confidence_pairs(track: Track) -> np.ndarray:
@@ -151,13 +187,20 @@ def _quantile(values: np.ndarray, q: float) -> float:
 
 def _seconds_in_state(track: Track, modality: int, duration_s: float) -> dict[str, float]:
     times_s = track.column("at_s")
-    lasted_s = np.maximum(np.append(times_s[1:], duration_s) - np.maximum(times_s, 0.0), 0.0) if len(track) else np.zeros(0)
+    lasted_s = (
+        np.maximum(np.append(times_s[1:], duration_s) - np.maximum(times_s, 0.0), 0.0) if len(track) else np.zeros(0)
+    )
     states = track.column("states")[:, modality]
     first = {int(state): int(np.argmax(states == state)) for state in np.unique(states)}
-    return {StreamState(state).name: round(float(lasted_s[states == state].sum()), 3) for state in sorted(first, key=first.__getitem__)}
+    return {
+        StreamState(state).name: round(float(lasted_s[states == state].sum()), 3)
+        for state in sorted(first, key=first.__getitem__)
+    }
 
 
-_LEVELS = np.array([0 if s in (StreamState.OK, StreamState.WAITING) else 1 if s.feeds_fusion else 2 for s in StreamState])
+_LEVELS = np.array(
+    [0 if s in (StreamState.OK, StreamState.WAITING) else 1 if s.feeds_fusion else 2 for s in StreamState]
+)
 """By the number of a state: 0 nothing wrong (or nothing known), 1 LATE or DEGRADED, 2 kept from the fusion."""
 
 
@@ -178,9 +221,17 @@ def _fault_delays(fault: Fault, track: Track, modality: int) -> dict:
         detected = round(float(times_s[first + int(np.argmax(levels[first:end] > before))]) - fault.start_s, 4)
     if worst and (better := np.flatnonzero(levels[end:] < worst)).size:
         recovered = round(float(times_s[end + better[0]]) - fault.end_s, 4)
-    return {"kind": fault.kind, "start_s": fault.start_s, "end_s": fault.end_s, "detected_after_s": detected, "recovered_after_s": recovered,
-            "already": before > 0, "states": [StreamState(s).name for s in dict.fromkeys(states[first:end].tolist())],
-            "severity": fault.severity, "options": dict(fault.options)}
+    return {
+        "kind": fault.kind,
+        "start_s": fault.start_s,
+        "end_s": fault.end_s,
+        "detected_after_s": detected,
+        "recovered_after_s": recovered,
+        "already": before > 0,
+        "states": [StreamState(s).name for s in dict.fromkeys(states[first:end].tolist())],
+        "severity": fault.severity,
+        "options": dict(fault.options),
+    }
 
 
 ALARM_GRACE_S = 2.0

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.agreement import agreement
-from aecf_ros.fusion.calibration.temperature import fit_temperature
 from aecf_ros.fusion.calibration.conformal import conformal_threshold
+from aecf_ros.fusion.calibration.temperature import fit_temperature
+from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import all_subsets, subset_index
 from aecf_ros.fusion.objective.objective import label_loss
-from aecf_ros.fusion.gates.reliability import EvidenceGate
-from aecf_ros.training.run.config import CalibrationConfig
 from aecf_ros.training.data.npy_dataset import NOTHING
 from aecf_ros.training.head.pairing import Pairs
+from aecf_ros.training.run.config import CalibrationConfig
 
 TEMPERATURES = (0.05, 20.0)
 """Bounds of a temperature: reached only where every sample is right, or none is."""
@@ -167,9 +167,14 @@ def calibrate(
     )
 
 
-def outlier_limits(embeddings: Sequence[np.ndarray], models: Sequence[tuple[np.ndarray, np.ndarray]], rate: float) -> np.ndarray:
+def outlier_limits(
+    embeddings: Sequence[np.ndarray], models: Sequence[tuple[np.ndarray, np.ndarray]], rate: float
+) -> np.ndarray:
     """float32 ``(M,)``: the squared distance that a share ``rate`` of each modality's samples exceeds; ``models`` as of :func:`distance_model`."""
-    distances = [nearest_center(*map(torch.from_numpy, (of, *model))).numpy() for of, model in zip(embeddings, models, strict=True)]
+    distances = [
+        nearest_center(*map(torch.from_numpy, (of, *model))).numpy()
+        for of, model in zip(embeddings, models, strict=True)
+    ]
     return np.array([np.quantile(of, 1.0 - rate) for of in distances], np.float32)
 
 
@@ -190,7 +195,9 @@ def subset_nll(head: AECF, embeddings: Sequence[np.ndarray], pairs: Pairs, sets:
     for pattern in all_subsets(len(embeddings)):
         rows = shown_rows(pairs, pattern)
         if len(rows):
-            logits = subset_logits(head, [torch.from_numpy(of[pairs.rows[rows, m]]) for m, of in enumerate(embeddings)], pattern)
+            logits = subset_logits(
+                head, [torch.from_numpy(of[pairs.rows[rows, m]]) for m, of in enumerate(embeddings)], pattern
+            )
             losses.append(label_loss(head, logits, targets[rows]).mean().item())
     return float(np.mean(losses))
 

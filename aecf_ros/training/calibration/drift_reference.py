@@ -37,4 +37,8 @@ def drift_reference(
 
 def _quantiles(values: np.ndarray) -> list[float]:
     """Rounded, because a manifest is read by people; still in order. Zeros where there is no value: nothing is below them."""
-    return [round(float(q), 6) for q in np.quantile(values.astype(np.float64), LEVELS)] if len(values) else [0.0] * len(LEVELS)
+    return (
+        [round(float(q), 6) for q in np.quantile(values.astype(np.float64), LEVELS)]
+        if len(values)
+        else [0.0] * len(LEVELS)
+    )

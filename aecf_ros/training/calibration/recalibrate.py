@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.core.metrics.bootstrap import Interval, paired_differences
 from aecf_ros.core.metrics.classification import subset_metrics
-from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.agreement import agreement
 from aecf_ros.fusion.calibration.crossfit import recalibrate
+from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import all_subsets, subset_index
-from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.training.calibration.calibrate import (
     Calibration,
     CalibrationError,
@@ -138,16 +138,26 @@ def _fit(
             here = moments.present[:, m]
             columns = (torch.from_numpy(of[here]) for of in (embeddings, moments.labels, moments.spans))
             recalibrate(head, m, *columns, DEVIATION)
-    temperatures, thresholds, fits = np.ones_like(calibration.temperatures), np.zeros_like(calibration.set_thresholds), []
+    temperatures, thresholds, fits = (
+        np.ones_like(calibration.temperatures),
+        np.zeros_like(calibration.set_thresholds),
+        [],
+    )
     for pattern in all_subsets(len(names)):
         shown = moments.shown(pattern)
         logits = subset_logits(head, [torch.from_numpy(of) for of in shown.embeddings], pattern)
         temperature = 1.0 if shifts else bounded_temperature(logits, shown.labels)
         probabilities = torch.softmax(logits / temperature, dim=1).numpy()
-        threshold = span_threshold(probabilities[np.arange(len(shown.labels)), shown.labels], shown.spans, config.coverage)
+        threshold = span_threshold(
+            probabilities[np.arange(len(shown.labels)), shown.labels], shown.spans, config.coverage
+        )
         at = int(subset_index(torch.tensor(pattern)))
         temperatures[at], thresholds[at] = temperature, threshold
-        fits.append(SubsetFit(subset_name(names, pattern), len(shown.labels), len(np.unique(shown.spans)), temperature, threshold))
+        fits.append(
+            SubsetFit(
+                subset_name(names, pattern), len(shown.labels), len(np.unique(shown.spans)), temperature, threshold
+            )
+        )
     fitted = replace(
         calibration,
         coverage=config.coverage,
@@ -187,7 +197,9 @@ def _conflict_below(head: AECF, moments: Moments, temperatures: np.ndarray, rate
         return -1.0
     present = torch.from_numpy(several.present)
     logits = head([torch.from_numpy(of) for of in several.embeddings], present).modality_logits
-    return float(np.quantile(agreement(alone_probabilities(logits, torch.from_numpy(temperatures)), present).numpy(), rate))
+    return float(
+        np.quantile(agreement(alone_probabilities(logits, torch.from_numpy(temperatures)), present).numpy(), rate)
+    )
 
 
 def _outlier_above(calibration: Calibration, moments: Moments, rate: float) -> np.ndarray:
@@ -203,7 +215,9 @@ def _outlier_above(calibration: Calibration, moments: Moments, rate: float) -> n
 def _gain(head: AECF, calibration: Calibration, names: Sequence[str], moments: Moments, config: RefitConfig) -> Gain:
     """Every span answered by a fit to the spans of other folds."""
     spans = np.unique(moments.spans)
-    fold_of = dict(zip(np.random.default_rng(0).permutation(spans).tolist(), np.arange(len(spans)) % FOLDS, strict=True))
+    fold_of = dict(
+        zip(np.random.default_rng(0).permutation(spans).tolist(), np.arange(len(spans)) % FOLDS, strict=True)
+    )
     fold = np.array([fold_of[span] for span in moments.spans.tolist()])
     patterns = list(reversed(all_subsets(len(names))))
     before = _answers(ExportedHead(head, calibration).eval(), moments, patterns)
@@ -225,10 +239,14 @@ def _gain(head: AECF, calibration: Calibration, names: Sequence[str], moments: M
 
 
 @torch.inference_mode()
-def _answers(head: ExportedHead, moments: Moments, patterns: Sequence[Sequence[bool]]) -> list[tuple[np.ndarray, np.ndarray]]:
+def _answers(
+    head: ExportedHead, moments: Moments, patterns: Sequence[Sequence[bool]]
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Probabilities and prediction sets (N, C) of every moment for each pattern, whatever is present."""
     inputs, found = [torch.from_numpy(of) for of in moments.embeddings], []
     for pattern in patterns:
-        said = dict(zip(HEAD_OUTPUTS, head(*inputs, torch.tensor(pattern).expand(len(moments.labels), -1)), strict=True))
+        said = dict(
+            zip(HEAD_OUTPUTS, head(*inputs, torch.tensor(pattern).expand(len(moments.labels), -1)), strict=True)
+        )
         found.append((said["probabilities"].numpy(), said["prediction_set"].numpy()))
     return found

@@ -11,16 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from aecf_ros.core.bundle import Bundle, CalibrationSummary, Manifest, RefitSummary, SubsetCalibration
-from aecf_ros.training.run.assemble import Writer, head_writer
+from aecf_ros.training.calibration.drift_reference import drift_reference
+from aecf_ros.training.calibration.recalibrate import FOLDS, Gain, Moments, RefitConfig, refit
 from aecf_ros.training.evaluation.card import markdown_table
 from aecf_ros.training.evaluation.evaluate import rounded
 from aecf_ros.training.export.head_graph import ExportedHead, ExportError, write_bundle
-from aecf_ros.training.calibration.drift_reference import drift_reference
-from aecf_ros.training.calibration.recalibrate import FOLDS, Gain, Moments, RefitConfig, refit
 from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, load_parts, save_head
+from aecf_ros.training.run.assemble import Writer, head_writer
 
 CARD = "MODEL_CARD.md"
-_COLUMNS = (("accuracy", "accuracy"), ("nll", "NLL"), ("ece", "ECE"), ("ece_noise_floor", "ECE noise floor"), ("coverage", "coverage"), ("set_size", "set size"))
+_COLUMNS = (
+    ("accuracy", "accuracy"),
+    ("nll", "NLL"),
+    ("ece", "ECE"),
+    ("ece_noise_floor", "ECE noise floor"),
+    ("coverage", "coverage"),
+    ("set_size", "set size"),
+)
 
 
 def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[str], config: RefitConfig) -> Gain:
@@ -53,15 +60,26 @@ def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[
             method=f"fitted again by aecf calibrate to {spans} labelled spans of {', '.join(sources)}; before: {manifest.calibration.method}",
             coverage=tables.coverage,
             subsets={
-                fit.name: SubsetCalibration(samples=fit.samples, temperature=round(fit.temperature, 6), set_threshold=round(fit.set_threshold, 8))
+                fit.name: SubsetCalibration(
+                    samples=fit.samples,
+                    temperature=round(fit.temperature, 6),
+                    set_threshold=round(fit.set_threshold, 8),
+                )
                 for fit in tables.fits
             },
         ),
         "drift": drift_reference(exported, names, moments.embeddings, moments.present),
-        "refit": RefitSummary(data=list(sources), spans=spans, created=today, before=rounded(gain.before), after=rounded(gain.after)),
+        "refit": RefitSummary(
+            data=list(sources), spans=spans, created=today, before=rounded(gain.before), after=rounded(gain.after)
+        ),
     }
     card = _card(bundle, out.name, sources, spans, len(moments.labels), today, gain)
-    write_bundle(out, files, card, lambda hashes: Manifest.model_validate((manifest.model_copy(update=changed | {"files": hashes})).model_dump()))
+    write_bundle(
+        out,
+        files,
+        card,
+        lambda hashes: Manifest.model_validate((manifest.model_copy(update=changed | {"files": hashes})).model_dump()),
+    )
     return gain
 
 
@@ -70,8 +88,13 @@ def table(gain: Gain) -> list[list[str]]:
     rows = [["subset", "calibration", "n", *(title for _, title in _COLUMNS), "NLL difference, 95 %"]]
     for name in gain.before:
         of = gain.differences[name]["nll"]
-        for when, metrics, last in (("as it was", gain.before, ""), ("fitted", gain.after, f"{of.estimate:+.4f} [{of.low:+.4f}, {of.high:+.4f}]")):
-            rows.append([name, when, str(metrics[name]["n"]), *(f"{metrics[name][key]:.4f}" for key, _ in _COLUMNS), last])
+        for when, metrics, last in (
+            ("as it was", gain.before, ""),
+            ("fitted", gain.after, f"{of.estimate:+.4f} [{of.low:+.4f}, {of.high:+.4f}]"),
+        ):
+            rows.append(
+                [name, when, str(metrics[name]["n"]), *(f"{metrics[name][key]:.4f}" for key, _ in _COLUMNS), last]
+            )
     return rows
 
 

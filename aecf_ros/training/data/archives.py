@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from aecf_ros.core.bundle import sha256
-from aecf_ros.modalities.image.decode import resize_image
 from aecf_ros.core.labeled_samples import Batch
-from aecf_ros.training.run.config import DataConfig
+from aecf_ros.modalities.image.decode import resize_image
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec
 from aecf_ros.training.data.npy_units import BLOCK_ROWS, FolderUnit
 from aecf_ros.training.data.protocols import PROTOCOLS, RATE_HZ, Made
+from aecf_ros.training.run.config import DataConfig
 
 _VERSION = 1
 """Of how archives are read; raised when the same ones would give other samples."""
@@ -59,7 +59,11 @@ class ArchiveUnit(FolderUnit):
 
 def archives_in(folder: Path) -> list[str]:
     """Protocols of which a folder holds the archives."""
-    return [name for name, of in PROTOCOLS.items() if folder.is_dir() and all((folder / file).is_file() for file in of.archives)]
+    return [
+        name
+        for name, of in PROTOCOLS.items()
+        if folder.is_dir() and all((folder / file).is_file() for file in of.archives)
+    ]
 
 
 def archives_corpus(folder: Path, modalities: Sequence[ModalitySpec] | None, config: DataConfig) -> Corpus:
@@ -74,22 +78,40 @@ def archives_corpus(folder: Path, modalities: Sequence[ModalitySpec] | None, con
     """
     folder, found = folder.resolve(), archives_in(folder)
     if config.protocol is None and len(found) > 1:
-        raise DatasetError(f"{folder}: holds the archives of {' and '.join(found)}; say which with data.protocol={found[0]}")
+        raise DatasetError(
+            f"{folder}: holds the archives of {' and '.join(found)}; say which with data.protocol={found[0]}"
+        )
     name = config.protocol or found[0]
     if name not in found:
-        raise DatasetError(f"{folder}: has no {' and '.join(PROTOCOLS[name].archives)} for data.protocol={name}; name the folder that holds them")
+        raise DatasetError(
+            f"{folder}: has no {' and '.join(PROTOCOLS[name].archives)} for data.protocol={name}; name the folder that holds them"
+        )
     protocol = PROTOCOLS[name]
-    own = (ImageSpec(name="camera", kind="image", height=protocol.side, width=protocol.side), AudioSpec(name="audio", kind="audio", rate_hz=RATE_HZ, window_s=1.0))
+    own = (
+        ImageSpec(name="camera", kind="image", height=protocol.side, width=protocol.side),
+        AudioSpec(name="audio", kind="audio", rate_hz=RATE_HZ, window_s=1.0),
+    )
     specs = [next((w for w in modalities or () if w.name == m.name), m) for m in own]
     for wanted in modalities or ():
         if (wanted.name, wanted.kind) not in [(m.name, m.kind) for m in own]:
-            raise DatasetError(f"{folder}: no modality '{wanted.name}' of kind {wanted.kind}; it has camera (image) and audio (audio), name encoders like them")
-    digest = hashlib.sha256("".join([str(_VERSION), *(sha256(folder / file) for file in protocol.archives)]).encode()).hexdigest()
-    parts = {part: [unit for m, spec in enumerate(specs) for unit in _units(folder, name, part, digest, m, specs)] for part in protocol.parts}
-    return Corpus(name=name, labels=protocol.labels(folder), modalities=specs, parts=parts, paired=False, sources=protocol.sources)
+            raise DatasetError(
+                f"{folder}: no modality '{wanted.name}' of kind {wanted.kind}; it has camera (image) and audio (audio), name encoders like them"
+            )
+    digest = hashlib.sha256(
+        "".join([str(_VERSION), *(sha256(folder / file) for file in protocol.archives)]).encode()
+    ).hexdigest()
+    parts = {
+        part: [unit for m, spec in enumerate(specs) for unit in _units(folder, name, part, digest, m, specs)]
+        for part in protocol.parts
+    }
+    return Corpus(
+        name=name, labels=protocol.labels(folder), modalities=specs, parts=parts, paired=False, sources=protocol.sources
+    )
 
 
-def _units(folder: Path, name: str, part: str, digest: str, column: int, specs: Sequence[ModalitySpec]) -> Iterator[ArchiveUnit]:
+def _units(
+    folder: Path, name: str, part: str, digest: str, column: int, specs: Sequence[ModalitySpec]
+) -> Iterator[ArchiveUnit]:
     spec = specs[column]
     made = _made(folder, name, part, digest)[spec.name]
     for start in range(0, len(made.labels), BLOCK_ROWS):
@@ -98,7 +120,9 @@ def _units(folder: Path, name: str, part: str, digest: str, column: int, specs: 
         yield ArchiveUnit(
             name=f"{part}/{spec.name}/{start}",
             recording=f"{part}/{spec.name}",
-            digest=hashlib.sha256(f"{digest} {part} {spec.model_dump_json()} {start} {len(labels)}".encode()).hexdigest(),
+            digest=hashlib.sha256(
+                f"{digest} {part} {spec.model_dump_json()} {start} {len(labels)}".encode()
+            ).hexdigest(),
             labels=labels,
             clusters=made.clusters[rows].astype(np.int64),
             modality=spec.name,

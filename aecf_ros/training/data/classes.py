@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from aecf_ros.core.labels import split_labels
 from aecf_ros.core.labeled_samples import NOTHING, Unit
-from aecf_ros.training.run.config import DataConfig
+from aecf_ros.core.labels import split_labels
 from aecf_ros.training.data.corpus import Corpus, label_counts
 from aecf_ros.training.data.npy_dataset import DatasetError, ModalitySpec
+from aecf_ros.training.run.config import DataConfig
 
 IMBALANCE = 10
 """The most frequent class may have so many times the moments of the rarest before it is named."""
@@ -47,7 +47,12 @@ def naming_of(where: str, found: Iterable[str], config: DataConfig) -> Naming:
         DatasetError: one is not among ``config.labels``.
     """
     found = sorted(set(found))
-    several = {text: frozenset(split_labels(text)) - set(config.nothing) if config.task == "multilabel" else {text} - set(config.nothing) for text in found}
+    several = {
+        text: frozenset(split_labels(text)) - set(config.nothing)
+        if config.task == "multilabel"
+        else {text} - set(config.nothing)
+        for text in found
+    }
     names = sorted(set().union(*several.values()))
     if config.labels:
         _refuse_unknown(where, names, config.labels)
@@ -64,7 +69,9 @@ def _refuse_unknown(where: str, names: Sequence[str], known: Sequence[str]) -> N
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"those are {', '.join(known)};"
-            raise DatasetError(f"{where}: the label '{name[:40]}' is not in data.labels: {hint} correct it, or name it in data.nothing")
+            raise DatasetError(
+                f"{where}: the label '{name[:40]}' is not in data.labels: {hint} correct it, or name it in data.nothing"
+            )
 
 
 def check_classes(where: str, labels: Sequence[str], counts: Mapping[str, np.ndarray]) -> list[str]:
@@ -88,7 +95,10 @@ def check_classes(where: str, labels: Sequence[str], counts: Mapping[str, np.nda
             f"{where}: the part 'fusion', which is trained on, lacks {lacking}; record more of it, decide with data.parts, "
             "or name it in data.nothing"
         )
-    means = {"calibration": "the confidence in it is not calibrated", "test": "how well it is recognized is not measured"}
+    means = {
+        "calibration": "the confidence in it is not calibrated",
+        "test": "how well it is recognized is not measured",
+    }
     warnings = [
         f"the part '{part}' lacks {missing}: {means[part]}; record more of it"
         for part in means
@@ -122,6 +132,18 @@ def checked_corpus(
         DatasetError: as :func:`check_classes`.
     """
     labels = naming.labels
-    counts = {part: sum((naming.counts(u.labels) for u in units), np.zeros(len(labels) + 1, np.int64))[:-1] for part, units in parts.items()}
+    counts = {
+        part: sum((naming.counts(u.labels) for u in units), np.zeros(len(labels) + 1, np.int64))[:-1]
+        for part, units in parts.items()
+    }
     warnings = [*warnings, *check_classes(str(path), labels, counts)]
-    return Corpus(path.resolve().name, labels, modalities, parts, paired=True, sources=sources, warnings=warnings, sets=naming.sets)
+    return Corpus(
+        path.resolve().name,
+        labels,
+        modalities,
+        parts,
+        paired=True,
+        sources=sources,
+        warnings=warnings,
+        sets=naming.sets,
+    )

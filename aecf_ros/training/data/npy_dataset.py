@@ -153,7 +153,9 @@ def load_dataset(directory: Path | str) -> Dataset:
 def _load_spec(directory: Path) -> DatasetSpec:
     path = directory / DATASET
     if not path.is_file():
-        raise DatasetError(f"{path}: no such file; name a dataset folder with --data (dev/prepare_av_digits.py makes one)")
+        raise DatasetError(
+            f"{path}: no such file; name a dataset folder with --data (dev/prepare_av_digits.py makes one)"
+        )
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -100,7 +100,9 @@ def _refuse_copies(dataset: Dataset) -> None:
             path = dataset.directory / part / f"{name}.npy"
             other = first.setdefault((name, samples.digest), path)
             if other != path:
-                raise DatasetError(f"{path} holds the same as {other}: in two parts a copy is leakage; make the dataset again")
+                raise DatasetError(
+                    f"{path} holds the same as {other}: in two parts a copy is leakage; make the dataset again"
+                )
 
 
 def _units(directory: Path, part: str, modality, samples, column: int, columns: int) -> Iterator[FolderUnit]:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aecf_ros.modalities.image.decode import decode_image
 from aecf_ros.core.types import RawImage
+from aecf_ros.modalities.image.decode import decode_image
 from aecf_ros.training.data.npy_dataset import PARTS, DatasetError
 
 RATE_HZ = 16_000
@@ -132,13 +132,20 @@ def _digits(folder: Path, part: str) -> dict[str, Made]:
     import soxr
 
     images, image_labels = _arrays(folder / "mnist.npz", "images", "labels")
-    samples, offsets, label, speaker, take = _arrays(folder / "fsdd.npz", "samples", "offsets", "label", "speaker", "take")
+    samples, offsets, label, speaker, take = _arrays(
+        folder / "fsdd.npz", "samples", "offsets", "label", "speaker", "take"
+    )
     rows = image_rows(part)
     if len(images) <= rows.max():
-        raise DatasetError(f"{folder / 'mnist.npz'}: {len(images)} pictures where the protocol has 68000; make it again")
+        raise DatasetError(
+            f"{folder / 'mnist.npz'}: {len(images)} pictures where the protocol has 68000; make it again"
+        )
     pictures = np.repeat(images[rows][..., None], 3, axis=3)
     clips = recording_rows(part, label, speaker, take)
-    words = [trim(soxr.resample(samples[offsets[c] : offsets[c + 1]].astype(np.float32) / 32768.0, SPOKEN_HZ, RATE_HZ)) for c in clips]
+    words = [
+        trim(soxr.resample(samples[offsets[c] : offsets[c + 1]].astype(np.float32) / 32768.0, SPOKEN_HZ, RATE_HZ))
+        for c in clips
+    ]
     return {
         "camera": Made(pictures, image_labels[rows], np.arange(len(pictures))),
         "audio": Made(np.stack([last_second(word) for word in words]), label[clips], np.arange(len(words))),
@@ -150,8 +157,14 @@ def _scenes(folder: Path, part: str) -> dict[str, Made]:
     jpeg, offsets, label, split = _arrays(folder / "scenes_image.npz", "jpeg", "offsets", "labels", "split")
     samples, edges, sound_label, fold = _arrays(folder / "scenes_sound.npz", "samples", "offsets", "label", "fold")
     rows = scene_rows(part, split)
-    pictures = np.stack([decode_image(RawImage(0, 0, "jpeg", 0, 0, 0, jpeg[offsets[i] : offsets[i + 1]])).image for i in rows])
-    cut = [(window, clip) for clip in np.flatnonzero(np.isin(fold, FOLDS[part])) for window in windows(samples[edges[clip] : edges[clip + 1]])]
+    pictures = np.stack(
+        [decode_image(RawImage(0, 0, "jpeg", 0, 0, 0, jpeg[offsets[i] : offsets[i + 1]])).image for i in rows]
+    )
+    cut = [
+        (window, clip)
+        for clip in np.flatnonzero(np.isin(fold, FOLDS[part]))
+        for window in windows(samples[edges[clip] : edges[clip + 1]])
+    ]
     of = np.array([clip for _, clip in cut])
     return {
         "camera": Made(pictures, label[rows], np.arange(len(pictures))),

@@ -7,12 +7,18 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from aecf_ros.training.run.config import DataConfig
 from aecf_ros.training.data.npy_dataset import DatasetError
+from aecf_ros.training.run.config import DataConfig
 
 SPLIT_PARTS = ("fusion", "calibration", "test")
 """Parts that recordings are divided into."""
-SYNONYMS = {"train": "fusion", "training": "fusion", "val": "calibration", "valid": "calibration", "validation": "calibration"}
+SYNONYMS = {
+    "train": "fusion",
+    "training": "fusion",
+    "val": "calibration",
+    "valid": "calibration",
+    "validation": "calibration",
+}
 """What others call the parts."""
 _SEARCHED = 64
 """Recordings up to which other divisions are tried where a class is missing somewhere."""
@@ -56,7 +62,9 @@ def split_recordings(counts: Mapping[str, np.ndarray], config: DataConfig, given
     held = np.array([counts[name] for name in names], float).reshape(len(names), -1)
     shares = np.array([1 - config.calibration_share - config.test_share, config.calibration_share, config.test_share])
     if shares[0] <= 0:
-        raise DatasetError("data.calibration_share and data.test_share leave nothing to train on; their sum must be below 1")
+        raise DatasetError(
+            "data.calibration_share and data.test_share leave nothing to train on; their sum must be below 1"
+        )
     part = np.array([SPLIT_PARTS.index(given[name]) if name in given else -1 for name in names])
     free = np.flatnonzero(part < 0)
     _stratify(part, held, shares, np.random.default_rng(config.split_seed))
@@ -64,7 +72,9 @@ def split_recordings(counts: Mapping[str, np.ndarray], config: DataConfig, given
         _improve(part, held, shares, free)
     for p, name in enumerate(SPLIT_PARTS):
         if not (part == p).any() and not len(free):
-            raise DatasetError(f"the part '{name}' is given nothing; {', '.join(SPLIT_PARTS)} are all needed: give some of the data to it")
+            raise DatasetError(
+                f"the part '{name}' is given nothing; {', '.join(SPLIT_PARTS)} are all needed: give some of the data to it"
+            )
         if not (part == p).any():
             raise DatasetError(
                 f"too few recordings to split: {len(names)} with labelled moments leave none for the part '{name}'; "

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from aecf_ros.modalities.image.decode import DecodeError, decode_image, resize_image
 from aecf_ros.core.labeled_samples import Batch
 from aecf_ros.core.types import RawImage
+from aecf_ros.modalities.image.decode import DecodeError, decode_image, resize_image
 from aecf_ros.modalities.vector.messages import decode_vector
 from aecf_ros.training.data.classes import checked_corpus, naming_of
-from aecf_ros.training.run.config import DataConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
+from aecf_ros.training.data.split import SPLIT_PARTS, split_recordings
 from aecf_ros.training.data.table_probe import found_modalities
 from aecf_ros.training.data.table_rows import SUFFIXES, Numbers, read_rows
 from aecf_ros.training.data.table_samples import Sample, find_columns, group_samples, read_samples
-from aecf_ros.training.data.split import SPLIT_PARTS, split_recordings
+from aecf_ros.training.run.config import DataConfig
 
 BLOCK_ROWS = 512
 _RECORDING_ROWS = 16
@@ -43,7 +43,9 @@ def find_table(path: Path) -> Path | None:
         return path if path.suffix.lower() in SUFFIXES else None
     found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
     if len(found) > 1:
-        raise DatasetError(f"{path}: several tables ({', '.join(p.name for p in found[:5])}); name one of them with --data")
+        raise DatasetError(
+            f"{path}: several tables ({', '.join(p.name for p in found[:5])}); name one of them with --data"
+        )
     return found[0] if found else None
 
 
@@ -134,9 +136,15 @@ class TableUnit:
                         present[i - start, m] = True
                     except DecodeError as error:
                         unread[spec.name].append(f"line {self.lines[i]}, {file.name}: {_what(error)}")
-            inputs = {m.name: np.stack(of) if (of := samples[m.name]) else np.zeros((0, *m.sample_shape), m.dtype) for m in self.modalities}
+            inputs = {
+                m.name: np.stack(of) if (of := samples[m.name]) else np.zeros((0, *m.sample_shape), m.dtype)
+                for m in self.modalities
+            }
             yield Batch(inputs, present)
-        self.losses = [f"{self.path}: {len(of)} files of '{name}' in {self.name} cannot be read, the first in {of[0]}" for name, of in unread.items()]
+        self.losses = [
+            f"{self.path}: {len(of)} files of '{name}' in {self.name} cannot be read, the first in {of[0]}"
+            for name, of in unread.items()
+        ]
 
 
 def sound_lengths(corpus: Corpus) -> list[str]:
@@ -150,8 +158,10 @@ def sound_lengths(corpus: Corpus) -> list[str]:
 
             spread = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, _MEASURED).astype(int))]
             if lasting := lengths_s(spread):
-                lines.append(f"files of '{spec.name}' last {min(lasting):.3g} to {max(lasting):.3g} s, {float(np.median(lasting)):.3g} s in the median; "
-                             f"of a longer one the loudest {spec.window_s:.3g} s are taken")
+                lines.append(
+                    f"files of '{spec.name}' last {min(lasting):.3g} to {max(lasting):.3g} s, {float(np.median(lasting)):.3g} s in the median; "
+                    f"of a longer one the loudest {spec.window_s:.3g} s are taken"
+                )
     return lines
 
 
@@ -181,7 +191,9 @@ def table_corpus(path: Path, modalities: Sequence[ModalitySpec] | None, config: 
         if s.part:
             given[str(g)] = s.part
     parts = split_recordings(counts, config, given)
-    members = {part: [(s, g) for s, g in zip(samples, group, strict=True) if parts[str(g)] == part] for part in SPLIT_PARTS}
+    members = {
+        part: [(s, g) for s, g in zip(samples, group, strict=True) if parts[str(g)] == part] for part in SPLIT_PARTS
+    }
     units = {part: _units(path, part, of, modalities, naming.index) for part, of in members.items()}
     return checked_corpus(path, naming, modalities, units, [f"{path.name}: {len(samples)} rows"], warnings)
 
@@ -203,7 +215,13 @@ def _probe(path: Path, samples: Sequence[Sample], m: int, spec: ModalitySpec) ->
     raise DatasetError(f"{path}: none of the first files of '{spec.name}' can be read; {first}")
 
 
-def _units(path: Path, part: str, members: Sequence[tuple[Sample, int]], modalities: Sequence[ModalitySpec], classes: Mapping[str, int]) -> list[TableUnit]:
+def _units(
+    path: Path,
+    part: str,
+    members: Sequence[tuple[Sample, int]],
+    modalities: Sequence[ModalitySpec],
+    classes: Mapping[str, int],
+) -> list[TableUnit]:
     recordings: dict[str, list[tuple[Sample, int]]] = defaultdict(list)
     for s, g in members:
         recordings[s.recording].append((s, g))
@@ -212,16 +230,29 @@ def _units(path: Path, part: str, members: Sequence[tuple[Sample, int]], modalit
     units = []
     for recording, of in recordings.items():
         for start in range(0, len(of), BLOCK_ROWS):
-            block = of[start:start + BLOCK_ROWS]
+            block = of[start : start + BLOCK_ROWS]
             name = f"{recording or part}/{start}" if len(of) > BLOCK_ROWS else recording or part
             files = [s.files for s, _ in block]
-            units.append(TableUnit(
-                name, recording or f"{path.name} ({part})", _digest(path.parent, modalities, files), np.array([classes[s.label] for s, _ in block], np.int64),
-                np.array([g for _, g in block], np.int64), path, tuple(modalities), files, [s.line for s, _ in block], [s.recording for s, _ in block]))
+            units.append(
+                TableUnit(
+                    name,
+                    recording or f"{path.name} ({part})",
+                    _digest(path.parent, modalities, files),
+                    np.array([classes[s.label] for s, _ in block], np.int64),
+                    np.array([g for _, g in block], np.int64),
+                    path,
+                    tuple(modalities),
+                    files,
+                    [s.line for s, _ in block],
+                    [s.recording for s, _ in block],
+                )
+            )
     return units
 
 
-def _digest(folder: Path, modalities: Sequence[ModalitySpec], files: Sequence[tuple[Path | Numbers | None, ...]]) -> str:
+def _digest(
+    folder: Path, modalities: Sequence[ModalitySpec], files: Sequence[tuple[Path | Numbers | None, ...]]
+) -> str:
     """Of each file its size and time of change: to read a hundred thousand of them anew at each start would cost what the cache saves."""
     digest = hashlib.sha256(f"{_VERSION} {[m.model_dump(mode='json') for m in modalities]}".encode())
     for row in files:

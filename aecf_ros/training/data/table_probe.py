@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from aecf_ros.modalities.image.decode import DecodeError, decode_image
 from aecf_ros.core.types import RawImage
-from aecf_ros.training.run.config import DataConfig
+from aecf_ros.modalities.image.decode import DecodeError, decode_image
 from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
 from aecf_ros.training.data.table_rows import Cell, Numbers, Rows, numbers_in
+from aecf_ros.training.run.config import DataConfig
 
 _IMAGES = {".jpg", ".jpeg", ".png"}
 _SOUNDS = {".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus", ".au"}
@@ -42,8 +42,10 @@ def found_modalities(path: Path, rows: Rows, config: DataConfig) -> list[Modalit
         elif kinds & _SOUNDS:
             specs.append(_sound(path, name, files))
     if not specs:
-        raise DatasetError(f"{path}: no column names pictures ({', '.join(sorted(_IMAGES))}) or sound ({', '.join(sorted(_SOUNDS))}) or holds vectors; "
-                           f"it has {', '.join(rows.header)}")
+        raise DatasetError(
+            f"{path}: no column names pictures ({', '.join(sorted(_IMAGES))}) or sound ({', '.join(sorted(_SOUNDS))}) or holds vectors; "
+            f"it has {', '.join(rows.header)}"
+        )
     return specs
 
 
@@ -69,7 +71,9 @@ def _picture(path: Path, name: str, files: Sequence[Path]) -> ImageSpec:
         except (DecodeError, OSError):
             continue
         return ImageSpec(name=name, kind="image", height=height, width=width)
-    raise DatasetError(f"{path}: none of the first pictures of '{name}' can be read; paths count from the table's folder")
+    raise DatasetError(
+        f"{path}: none of the first pictures of '{name}' can be read; paths count from the table's folder"
+    )
 
 
 def _sound(path: Path, name: str, files: Sequence[Path]) -> AudioSpec:

@@ -53,7 +53,11 @@ def numbers_in(text: str) -> Numbers | None:
     """
     parts = text.strip("[]() ").replace(",", " ").replace(";", " ").split()
     try:
-        return Numbers(np.array([float(part) for part in parts], np.float32).tobytes()) if len(parts) > 1 or text[:1] == "[" and parts else None
+        return (
+            Numbers(np.array([float(part) for part in parts], np.float32).tobytes())
+            if len(parts) > 1 or text[:1] == "[" and parts
+            else None
+        )
     except ValueError:
         return None
 
@@ -71,7 +75,9 @@ def read_rows(path: Path) -> Rows:
         raise DatasetError(f"{path}: the column '{repeated[0]}' stands there twice; give each its own name")
     for number, row in lines:
         if len(row) > len(header):
-            raise DatasetError(f"{path}: line {number}: {len(row)} cells under {len(header)} columns; quote cells that hold a comma")
+            raise DatasetError(
+                f"{path}: line {number}: {len(row)} cells under {len(header)} columns; quote cells that hold a comma"
+            )
         row += [""] * (len(header) - len(row))
     return Rows(header, lines)
 
@@ -83,9 +89,13 @@ def _csv(path: Path) -> list[tuple[int, list[str]]]:
         raise DatasetError(f"{path}: byte {error.start} is not UTF-8; save the table as UTF-8") from None
     reader = csv.reader(StringIO(text, newline=""))
     try:
-        return [(reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)]
+        return [
+            (reader.line_num, [cell.strip() for cell in row]) for row in reader if any(cell.strip() for cell in row)
+        ]
     except csv.Error as error:
-        raise DatasetError(f"{path}: line {reader.line_num}: not CSV ({error}); save the table as comma-separated text") from None
+        raise DatasetError(
+            f"{path}: line {reader.line_num}: not CSV ({error}); save the table as comma-separated text"
+        ) from None
 
 
 def _parquet(path: Path) -> list[tuple[int, list[Cell]]]:
@@ -93,7 +103,9 @@ def _parquet(path: Path) -> list[tuple[int, list[Cell]]]:
         import pyarrow
         from pyarrow import parquet
     except ModuleNotFoundError:
-        raise DatasetError(f"{path}: to read Parquet, install pyarrow (pip install pyarrow), or save the table as CSV") from None
+        raise DatasetError(
+            f"{path}: to read Parquet, install pyarrow (pip install pyarrow), or save the table as CSV"
+        ) from None
     try:
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
@@ -103,7 +115,12 @@ def _parquet(path: Path) -> list[tuple[int, list[Cell]]]:
     def cells(column: Any) -> Sequence[Cell]:
         if kinds.is_list(column.type) or kinds.is_large_list(column.type) or kinds.is_fixed_size_list(column.type):
             if kinds.is_floating(column.type.value_type) or kinds.is_integer(column.type.value_type):
-                return [Numbers(of.values.to_numpy(zero_copy_only=False).astype(np.float32).tobytes()) if of.is_valid else "" for of in column]
+                return [
+                    Numbers(of.values.to_numpy(zero_copy_only=False).astype(np.float32).tobytes())
+                    if of.is_valid
+                    else ""
+                    for of in column
+                ]
         return ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
 
     columns = [cells(column) for column in table.columns]

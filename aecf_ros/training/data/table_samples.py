@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from aecf_ros.training.run.config import DataConfig
 from aecf_ros.training.data.duplicates import find_copies
 from aecf_ros.training.data.npy_dataset import DatasetError, ModalitySpec
-from aecf_ros.training.data.table_rows import Cell, Numbers, Rows, numbers_in
 from aecf_ros.training.data.split import given_parts, part_of
+from aecf_ros.training.data.table_rows import Cell, Numbers, Rows, numbers_in
+from aecf_ros.training.run.config import DataConfig
 
 _USUAL = {"image": ("image",), "audio": ("sound", "audio"), "vector": ("embedding", "vector")}
 """Kind of modality -> what its column may be called where it is the only one of its kind."""
@@ -32,7 +32,9 @@ class Sample:
     part: str
 
 
-def find_columns(path: Path, header: Sequence[str], modalities: Sequence[ModalitySpec], config: DataConfig) -> dict[str, int]:
+def find_columns(
+    path: Path, header: Sequence[str], modalities: Sequence[ModalitySpec], config: DataConfig
+) -> dict[str, int]:
     """Where ``label``, ``split``, ``recording`` and each modality stand; the second and third only where there are such.
 
     Raises:
@@ -41,23 +43,31 @@ def find_columns(path: Path, header: Sequence[str], modalities: Sequence[Modalit
     known = ["label", "split", "recording", *(m.name for m in modalities)]
     for name in config.columns:
         if name not in known:
-            raise DatasetError(f"data.columns.{name}: nothing is called so; name the column of one of {', '.join(known)}")
+            raise DatasetError(
+                f"data.columns.{name}: nothing is called so; name the column of one of {', '.join(known)}"
+            )
     found = {}
     for name in known:
         kind = next((m.kind for m in modalities if m.name == name), "")
         alone = sum(m.kind == kind for m in modalities) == 1
-        wanted = (config.columns[name],) if name in config.columns else (name, *(_USUAL[kind] if kind and alone else ()))
+        wanted = (
+            (config.columns[name],) if name in config.columns else (name, *(_USUAL[kind] if kind and alone else ()))
+        )
         at = next((header.index(column) for column in wanted if column in header), None)
         if at is not None:
             found[name] = at
         elif name not in ("split", "recording") or name in config.columns:
             near = get_close_matches(wanted[0], header, 1)
             hint = f"did you mean {near[0]}? Name it" if near else f"it has {', '.join(header)}; name one"
-            raise DatasetError(f"{path}: no column '{wanted[0]}' for {f'the modality {name!r}' if kind else f'the {name}'}: {hint} with data.columns.{name}=...")
+            raise DatasetError(
+                f"{path}: no column '{wanted[0]}' for {f'the modality {name!r}' if kind else f'the {name}'}: {hint} with data.columns.{name}=..."
+            )
     return found
 
 
-def read_samples(path: Path, rows: Rows, columns: Mapping[str, int], modalities: Sequence[ModalitySpec], config: DataConfig) -> tuple[list[Sample], list[str]]:
+def read_samples(
+    path: Path, rows: Rows, columns: Mapping[str, int], modalities: Sequence[ModalitySpec], config: DataConfig
+) -> tuple[list[Sample], list[str]]:
     """The labelled samples of a table and, a line each, what was left out.
 
     Raises:
@@ -75,7 +85,11 @@ def read_samples(path: Path, rows: Rows, columns: Mapping[str, int], modalities:
             samples.append(Sample(line, cells[columns["label"]], files, recording, part))
     if not samples:
         raise DatasetError(f"{path}: no row has a label and a file; fill in the columns")
-    warnings = [f"{path}: {count} rows have no {what} and are left out" for count, what in ((unlabelled, "label"), (empty, "file")) if count]
+    warnings = [
+        f"{path}: {count} rows have no {what} and are left out"
+        for count, what in ((unlabelled, "label"), (empty, "file"))
+        if count
+    ]
     for m, modality in enumerate(modalities):
         samples, line = _without_missing_files(path, samples, m, modality.name)
         warnings += line
@@ -91,7 +105,9 @@ def _file(folder: Path, cell: Cell, modality: ModalitySpec, where: str) -> Path 
         return None
     if modality.kind != "vector":
         if isinstance(cell, Numbers):
-            raise DatasetError(f"{where}: a list of numbers for '{modality.name}', which is {modality.kind}; name a file there, or say encoders.{modality.name}.vector=...")
+            raise DatasetError(
+                f"{where}: a list of numbers for '{modality.name}', which is {modality.kind}; name a file there, or say encoders.{modality.name}.vector=..."
+            )
         return folder / cell
     if isinstance(cell, Numbers):
         return cell
@@ -99,7 +115,9 @@ def _file(folder: Path, cell: Cell, modality: ModalitySpec, where: str) -> Path 
         return folder / cell
     found = numbers_in(cell)
     if found is None:
-        raise DatasetError(f"{where}: '{cell[:40]}' for '{modality.name}' is neither a .npy file nor a list of numbers; write one of them")
+        raise DatasetError(
+            f"{where}: '{cell[:40]}' for '{modality.name}' is neither a .npy file nor a list of numbers; write one of them"
+        )
     return found
 
 
@@ -115,12 +133,16 @@ def _without_missing_files(path: Path, samples: list[Sample], m: int, name: str)
     if len(lost) > _MISSING_SHARE * len(named):
         raise DatasetError(f"{path}: {said}; paths count from the table's folder")
     gone = {id(s) for s in lost}
-    return ([replace(s, files=(*s.files[:m], None, *s.files[m + 1:])) if id(s) in gone else s for s in samples],
-            [f"{path}: {said}; it is missing in those rows"])
+    return (
+        [replace(s, files=(*s.files[:m], None, *s.files[m + 1 :])) if id(s) in gone else s for s in samples],
+        [f"{path}: {said}; it is missing in those rows"],
+    )
 
 
 def _short(path: Path, file: Path | Numbers | None) -> str:
-    return str(file.relative_to(path.parent)) if isinstance(file, Path) and file.is_relative_to(path.parent) else str(file)
+    return (
+        str(file.relative_to(path.parent)) if isinstance(file, Path) and file.is_relative_to(path.parent) else str(file)
+    )
 
 
 def _tying(s: Sample) -> list[Path]:
@@ -169,5 +191,7 @@ def _refuse(path: Path, one: Sample, other: Sample, shared: object, first: Mappi
     else:
         names = [_short(path, next(f for f in _tying(s) if first[f] == shared)) for s in (one, other)]
         what = f"both have {names[0]}" if names[0] == names[1] else f"hold the same ({names[0]} and {names[1]})"
-    raise DatasetError(f"{path}: lines {one.line} ({one.part}) and {other.line} ({other.part}) {what}: in two parts that is leakage, "
-                       "a model would be tested on what it has seen; put them into one part")
+    raise DatasetError(
+        f"{path}: lines {one.line} ({one.part}) and {other.line} ({other.part}) {what}: in two parts that is leakage, "
+        "a model would be tested on what it has seen; put them into one part"
+    )

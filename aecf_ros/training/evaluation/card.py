@@ -11,8 +11,8 @@ from aecf_ros.training.calibration.calibrate import Calibration
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.evaluation.evaluate import Evaluation
 from aecf_ros.training.features.corruption import KINDS
-from aecf_ros.training.head.fit_gate import Settled
 from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.head.fit_gate import Settled
 
 _METRICS = (
     ("n", "n"),
@@ -124,7 +124,13 @@ def shapes_of(manifest: Manifest) -> str:
     """What each modality's encoder takes, a line each."""
     return "\n".join(
         f"- `{m.name}` ({m.kind}): one sample is {list(m.input_shape)}"
-        + (f" at {m.rate_hz} Hz, {m.window_s:g} s" if m.kind == "audio" else ", uint8 RGB" if m.kind == "image" else " numbers, standardized")
+        + (
+            f" at {m.rate_hz} Hz, {m.window_s:g} s"
+            if m.kind == "audio"
+            else ", uint8 RGB"
+            if m.kind == "image"
+            else " numbers, standardized"
+        )
         + f"; embedding {m.embedding_dim}"
         for m in manifest.modalities
     )
@@ -137,12 +143,19 @@ def kinds_of(manifest: Manifest) -> str:
 
 def data_and_attribution(manifest: Manifest) -> str:
     """The card's last section."""
-    samples = markdown_table(["part/modality", "samples"], [[name, str(n)] for name, n in manifest.training.samples.items()])
+    samples = markdown_table(
+        ["part/modality", "samples"], [[name, str(n)] for name, n in manifest.training.samples.items()]
+    )
     return "\n".join(["## Data and attribution", *(f"- {source}" for source in manifest.training.data), "", samples])
 
 
 def model_card(
-    manifest: Manifest, calibration: Calibration, evaluation: Evaluation, settled: Settled | None, corpus: Corpus, parts: Mapping[str, Part]
+    manifest: Manifest,
+    calibration: Calibration,
+    evaluation: Evaluation,
+    settled: Settled | None,
+    corpus: Corpus,
+    parts: Mapping[str, Part],
 ) -> str:
     """The card's text (Markdown), after Mitchell et al. 2019. ``settled`` is None without an evidence gate."""
     sources, nothing, conflicts = evaluation.sources, evaluation.nothing, evaluation.conflicts
@@ -168,7 +181,12 @@ def model_card(
     )
     corpora = (
         markdown_table(
-            ["modality alone", "recording of the test part" if corpus.paired else "corpus of the test part", "samples", "accuracy"],
+            [
+                "modality alone",
+                "recording of the test part" if corpus.paired else "corpus of the test part",
+                "samples",
+                "accuracy",
+            ],
             [[s.modality, s.source, str(s.samples), f"{s.value:.4f}"] for s in sources],
         )
         if sources

@@ -32,6 +32,9 @@ def compare_on(first: Bundle, second: Bundle, corpus: Corpus) -> dict[str, Compa
         for bundle, part in zip((first, second), parts, strict=True):
             answers = graph_answers(bundle)([of[pairs.rows[rows, m]] for m, of in enumerate(part.embeddings)], present)
             said.append(Said(answers["probabilities"], answers["prediction_set"]))
-        clusters = min((parts[0].clean[m].clusters[pairs.rows[rows, m]] for m in np.flatnonzero(used)), key=lambda of: len(np.unique(of)))
+        clusters = min(
+            (parts[0].clean[m].clusters[pairs.rows[rows, m]] for m in np.flatnonzero(used)),
+            key=lambda of: len(np.unique(of)),
+        )
         found[subset_name(names, pattern)] = compare(*said, pairs.labels[rows], clusters)
     return found

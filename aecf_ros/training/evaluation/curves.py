@@ -33,12 +33,18 @@ def save_reliability(reliability: Mapping[str, np.ndarray], path: Path) -> None:
             its bin.
     """
     figure = Figure(figsize=(3.2 * len(reliability), 3.4), layout="constrained")
-    for panel, (name, (confidence, right)) in zip(figure.subplots(1, len(reliability), squeeze=False)[0], reliability.items(), strict=True):
+    for panel, (name, (confidence, right)) in zip(
+        figure.subplots(1, len(reliability), squeeze=False)[0], reliability.items(), strict=True
+    ):
         bins = np.clip((confidence * ECE_BINS).astype(int), 0, ECE_BINS - 1)
         counts = np.bincount(bins, minlength=ECE_BINS)
         filled = counts > 0
-        means = [np.bincount(bins, weights=of, minlength=ECE_BINS)[filled] / counts[filled] for of in (confidence, right)]
+        means = [
+            np.bincount(bins, weights=of, minlength=ECE_BINS)[filled] / counts[filled] for of in (confidence, right)
+        ]
         panel.plot([0, 1], [0, 1], color="gray", linewidth=1)
         panel.scatter(*means, s=10 + 300 * counts[filled] / max(counts.sum(), 1), alpha=0.7)
-        panel.set(title=f"{name} (n={counts.sum()})", xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+        panel.set(
+            title=f"{name} (n={counts.sum()})", xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02)
+        )
     figure.savefig(path, dpi=100)

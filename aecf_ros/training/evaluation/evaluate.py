@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from aecf_ros.core.metrics.multilabel import label_scores, multilabel_metrics
 from aecf_ros.core.metrics.classification import subset_metrics
+from aecf_ros.core.metrics.multilabel import label_scores, multilabel_metrics
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.masking import all_subsets
 from aecf_ros.training.calibration.calibrate import shown_rows
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.data.npy_dataset import NOTHING
 from aecf_ros.training.export.head_graph import CONFLICT, HEAD_OUTPUTS, CalibratedHead
-from aecf_ros.training.head.pairing import Pairs
 from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.head.pairing import Pairs
+from aecf_ros.training.run.config import TrainConfig
 
 Metrics = dict[str, dict[str, float | int]]
 """By subset, the largest first: METRICS of ``summary.json``."""
@@ -75,12 +75,16 @@ def evaluate(part: Part, names: Sequence[str], answer: Answer, config: TrainConf
     if part.sets is not None:
         return _of_labels(part, names, answer, pairs)
     everything = pairs.at((pairs.labels != NOTHING) & pairs.present.all(1))
-    right = _said(answer, part.embeddings, everything, (True,) * len(names))["probabilities"].argmax(1) == everything.labels
+    right = (
+        _said(answer, part.embeddings, everything, (True,) * len(names))["probabilities"].argmax(1) == everything.labels
+    )
     silent = ~everything.shows
     conflicts = float("nan")
     mismatched = _mismatch(everything, np.random.default_rng([config.seed, _MISMATCH_DRAW]))
     if len(names) > 1 and len(mismatched):
-        conflicts = float((_said(answer, part.embeddings, mismatched, (True,) * len(names))["abstain_code"] == CONFLICT).mean())
+        conflicts = float(
+            (_said(answer, part.embeddings, mismatched, (True,) * len(names))["abstain_code"] == CONFLICT).mean()
+        )
     metrics, reliability = by_subset(names, answer, part.embeddings, pairs)
     return Evaluation(
         metrics=metrics,
@@ -99,11 +103,15 @@ def _of_labels(part: Part, names: Sequence[str], answer: Answer, pairs: Pairs) -
     for pattern in reversed(all_subsets(len(names))):
         shown = pairs.at(shown_rows(pairs, pattern))
         if len(shown):
-            by_label[subset_name(names, pattern)] = label_scores(_said(answer, part.embeddings, shown, pattern)["probabilities"], part.sets[shown.labels])
+            by_label[subset_name(names, pattern)] = label_scores(
+                _said(answer, part.embeddings, shown, pattern)["probabilities"], part.sets[shown.labels]
+            )
     return Evaluation(metrics, corrupted, [], {}, float("nan"), reliability, by_label)
 
 
-def _said(answer: Answer, embeddings: Sequence[np.ndarray], pairs: Pairs, pattern: Sequence[bool]) -> dict[str, np.ndarray]:
+def _said(
+    answer: Answer, embeddings: Sequence[np.ndarray], pairs: Pairs, pattern: Sequence[bool]
+) -> dict[str, np.ndarray]:
     present = np.broadcast_to(np.array(pattern), (len(pairs), len(pattern))).copy()
     return answer([of[pairs.rows[:, m]] for m, of in enumerate(embeddings)], present)
 
@@ -130,7 +138,10 @@ def by_subset(
 
 def rounded(metrics: Metrics) -> Metrics:
     """As a manifest has them."""
-    return {name: {key: value if key == "n" else round(float(value), 6) for key, value in of.items()} for name, of in metrics.items()}
+    return {
+        name: {key: value if key == "n" else round(float(value), 6) for key, value in of.items()}
+        for name, of in metrics.items()
+    }
 
 
 def _mismatch(pairs: Pairs, generator: np.random.Generator) -> Pairs:
@@ -160,5 +171,8 @@ def _by_source(part: Part, names: Sequence[str], answer: Answer) -> list[SourceM
 
 
 def _alone(part: Part, answer: Answer, modality: int, at: np.ndarray, pattern: np.ndarray) -> dict[str, np.ndarray]:
-    embeddings = [of[at] if m == modality else np.zeros((len(at), of.shape[1]), np.float32) for m, of in enumerate(part.embeddings)]
+    embeddings = [
+        of[at] if m == modality else np.zeros((len(at), of.shape[1]), np.float32)
+        for m, of in enumerate(part.embeddings)
+    ]
     return answer(embeddings, np.broadcast_to(pattern, (len(at), len(pattern))).copy())

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from aecf_ros.core.bundle import Bundle
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
 from aecf_ros.training.evaluation.evaluate import Answer, Metrics, by_subset
 from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, open_session
+from aecf_ros.training.features.cache import extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.head.feature_tables import Part, gather
-from aecf_ros.training.features.cache import extract
+from aecf_ros.training.run.config import TrainConfig
 
 
 def measure(bundle: Bundle, corpus: Corpus) -> Metrics:
@@ -43,7 +43,9 @@ def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> Part:
             f"{corpus.name}: holds {', '.join(corpus.names)} where the bundle has {', '.join(manifest.names)}; give the data it was trained on"
         )
     if list(corpus.labels) != manifest.labels:
-        raise DatasetError(f"{corpus.name}: {other_labels(corpus.labels, manifest.labels)}; give the data it was trained on")
+        raise DatasetError(
+            f"{corpus.name}: {other_labels(corpus.labels, manifest.labels)}; give the data it was trained on"
+        )
     encoders = {m.name: open_encoder(bundle.path(m.encoder), m.name) for m in manifest.modalities}
     with tempfile.TemporaryDirectory() as cache:
         return gather(corpus, extract(corpus, encoders, {part: 0}, manifest.training.seed, Path(cache)))[part]
@@ -85,5 +87,12 @@ def training_config(bundle: Bundle) -> TrainConfig:
 
 def specs_of(bundle: Bundle) -> list[ModalitySpec]:
     """What a bundle's encoders take."""
-    sizes = {"image": (ImageSpec, ("height", "width")), "audio": (AudioSpec, ("rate_hz", "window_s")), "vector": (VectorSpec, ("dim",))}
-    return [sizes[m.kind][0](name=m.name, kind=m.kind, **{key: getattr(m, key) for key in sizes[m.kind][1]}) for m in bundle.manifest.modalities]
+    sizes = {
+        "image": (ImageSpec, ("height", "width")),
+        "audio": (AudioSpec, ("rate_hz", "window_s")),
+        "vector": (VectorSpec, ("dim",)),
+    }
+    return [
+        sizes[m.kind][0](name=m.name, kind=m.kind, **{key: getattr(m, key) for key in sizes[m.kind][1]})
+        for m in bundle.manifest.modalities
+    ]

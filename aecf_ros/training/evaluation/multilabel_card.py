@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aecf_ros.core.bundle import Manifest
-from aecf_ros.training.evaluation.card import counted, data_and_attribution, intended_use, kinds_of, limits_of, markdown_table, number, shapes_of
 from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.evaluation.card import (
+    counted,
+    data_and_attribution,
+    intended_use,
+    kinds_of,
+    limits_of,
+    markdown_table,
+    number,
+    shapes_of,
+)
 from aecf_ros.training.evaluation.evaluate import Evaluation, Metrics
-from aecf_ros.training.head.multilabel_head import LabelCalibration
 from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.head.multilabel_head import LabelCalibration
 
 METRICS = (
     ("n", "n"),
@@ -35,7 +44,11 @@ def _by_label(manifest: Manifest, evaluation: Evaluation, positives: list[int]) 
         cells = [label, str(positives[c])]
         for scores in evaluation.by_label.values():
             of = scores[c]
-            cells += [str(of["n"]), number(of["average_precision"]) if "average_precision" in of else "-", f"{of['ece']:.4f} ({of['ece_noise_floor']:.4f})"]
+            cells += [
+                str(of["n"]),
+                number(of["average_precision"]) if "average_precision" in of else "-",
+                f"{of['ece']:.4f} ({of['ece_noise_floor']:.4f})",
+            ]
         rows.append(cells)
     header = ["label", "in calibration"]
     for name in evaluation.by_label:
@@ -43,15 +56,21 @@ def _by_label(manifest: Manifest, evaluation: Evaluation, positives: list[int]) 
     return markdown_table(header, rows)
 
 
-def label_card(manifest: Manifest, calibration: LabelCalibration, evaluation: Evaluation, corpus: Corpus, parts: Mapping[str, Part]) -> str:
+def label_card(
+    manifest: Manifest, calibration: LabelCalibration, evaluation: Evaluation, corpus: Corpus, parts: Mapping[str, Part]
+) -> str:
     """The card's text (Markdown), after Mitchell et al. 2019."""
     training, part = manifest.training, parts["test"]
     fitted, head = training.config["calibration"], training.config["head"]
-    always = [label for label, least in zip(manifest.labels, calibration.set_thresholds[-1], strict=True) if least == 0.0]
+    always = [
+        label for label, least in zip(manifest.labels, calibration.set_thresholds[-1], strict=True) if least == 0.0
+    ]
     promised = (
         f" Of {', '.join(always)} too few calibration moments have it for that: it is in every set." if always else ""
     )
-    far = ", ".join(f"{name} {value:.1f}" for name, value in zip(manifest.names, calibration.outlier_above, strict=True))
+    far = ", ".join(
+        f"{name} {value:.1f}" for name, value in zip(manifest.names, calibration.outlier_above, strict=True)
+    )
     kept = head["field_copies"]
     return f"""# {manifest.name}
 

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aecf_ros.fusion.experts import DirectionAndLength
-from aecf_ros.fusion.masking import all_subsets
 from aecf_ros.fusion.calibration.monotone import soft_lift
+from aecf_ros.fusion.experts import DirectionAndLength
 from aecf_ros.fusion.gates.reliability import LEAST_DOUBT_LOGIT, EvidenceGate
+from aecf_ros.fusion.masking import all_subsets
 from aecf_ros.fusion.statistics import NEIGHBORS
 from aecf_ros.training.export import fast_head_weights as build
 
@@ -74,28 +74,45 @@ class LeanHead(nn.Module):
             carry = 1.0 if depth < self.depth else None
             self._stack(f"expert_{depth}", [build.affine(of[depth].weight, of[depth].bias, carry) for of in experts])
         self._stack("to_landmarks", [build.to_landmarks(gate, rank) for gate in gates])
-        self._stack("to_distances", [build.to_distances(gate, above, wide, rank) for gate, above in zip(gates, outliers, strict=True)])
+        self._stack(
+            "to_distances",
+            [build.to_distances(gate, above, wide, rank) for gate, above in zip(gates, outliers, strict=True)],
+        )
         self._stack("to_statistics", [build.to_statistics(gate) for gate in gates])
-        self._stack("body", [build.affine(gate.body[0].weight, gate.body[0].bias, carry=THROUGH_TANH) for gate in gates])
+        self._stack(
+            "body", [build.affine(gate.body[0].weight, gate.body[0].bias, carry=THROUGH_TANH) for gate in gates]
+        )
         # Between -1 and 1 where (log a, log-odds of eps) are between their bounds; the 1 is carried on to undo that.
         middle, half = (LEAST + MOST) / 2, (MOST - LEAST) / 2
-        self._stack("trust", [build.affine(gate.head.weight / half[:, None], (gate.head.bias - middle) / half, carry=1.0) for gate in gates])
+        self._stack(
+            "trust",
+            [
+                build.affine(gate.head.weight / half[:, None], (gate.head.bias - middle) / half, carry=1.0)
+                for gate in gates
+            ],
+        )
         self._keep("unscale", build.affine(half.diag(), middle))
 
         prior = fusion.log_prior.double().softmax(0)
         self.uniform = bool((prior * len(prior) - 1).abs().max() < 1e-6)  # then adding its logarithm changes no softmax
         for name, value in [("prior", prior), ("log_prior", prior.log()), ("inverse_prior", 1 / prior)]:
             self._keep(name, value)
-        patterns = [pattern[::-1] for pattern in itertools.product([False, True], repeat=self.modalities)]  # as subset_index counts
+        patterns = [
+            pattern[::-1] for pattern in itertools.product([False, True], repeat=self.modalities)
+        ]  # as subset_index counts
         self._keep("minus", [-1.0] * self.modalities)
         self._keep("bits", [2.0**m for m in range(self.modalities)])
-        self._keep("by_pattern", [_presence_row(*of) for of in zip(patterns, head.set_thresholds.tolist(), strict=True)])
+        self._keep(
+            "by_pattern", [_presence_row(*of) for of in zip(patterns, head.set_thresholds.tolist(), strict=True)]
+        )
         self._keep("limits", [head.abstain_below, head.conflict_below, *[1.0 + 2**-23] * self.modalities])
         # Flags are low confidence, low agreement, near to training by modality, present by modality; of the latter two the numbers matter.
         count = self.modalities + 1
         self._keep("flag_weights", [1, 2, *[4] * self.modalities, *[4 * count] * self.modalities])
         flags = itertools.product(range(count), range(count), [False, True], [False, True])
-        codes = [_code(low, conflict, near - (self.modalities - present), present) for present, near, conflict, low in flags]
+        codes = [
+            _code(low, conflict, near - (self.modalities - present), present) for present, near, conflict, low in flags
+        ]
         self.register_buffer("codes", torch.tensor(codes))
         self.register_buffer("labels", torch.arange(len(prior)).unsqueeze(0))
 
@@ -109,12 +126,16 @@ class LeanHead(nn.Module):
         """An embedding float32 (B, D_m) for each modality, then ``present`` bool (B, M); gives ``export.HEAD_OUTPUTS``."""
         *raw, present = inputs
         wide, counted = max(self.widths), present.to(raw[0].dtype)
-        joined = torch.cat([F.pad(e, (0, wide - w)) if w < wide else e for e, w in zip(raw, self.widths, strict=True)], dim=1)
+        joined = torch.cat(
+            [F.pad(e, (0, wide - w)) if w < wide else e for e, w in zip(raw, self.widths, strict=True)], dim=1
+        )
         shape = (-1, self.modalities, 1)
         clean = torch.where(present.reshape(*shape, 1), joined.reshape(*shape, wide), 0.0)
         # What is absent is multiplied by zeros throughout, biases included: it ends with logits of 0, which are the prior.
         ratio, outlier = self._experts(torch.cat([clean, counted.reshape(*shape, 1)], dim=-1))
-        return self._answer(ratio.reshape(-1, self.modalities, ratio.shape[-1]), outlier.reshape(-1, self.modalities), present, counted)
+        return self._answer(
+            ratio.reshape(-1, self.modalities, ratio.shape[-1]), outlier.reshape(-1, self.modalities), present, counted
+        )
 
     def _experts(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """From embeddings that carry a 1, (B, M, 1, D + 1): each modality's own posterior over the prior, (B, M, 1, C), and its distance
@@ -165,7 +186,17 @@ class LeanHead(nn.Module):
         members = (set_threshold < probabilities) | top
         flags = torch.cat([torch.cat([confidence, agreed, outlier], dim=1) < self.limits, present], dim=1)
         code = torch.index_select(self.codes, 0, (flags.to(ratio.dtype) @ self.flag_weights).long())
-        return probabilities, confidence.reshape(-1), weights, entropy, agreed.reshape(-1), alone, members, code, outlier
+        return (
+            probabilities,
+            confidence.reshape(-1),
+            weights,
+            entropy,
+            agreed.reshape(-1),
+            alone,
+            members,
+            code,
+            outlier,
+        )
 
     def _surest(self, alone: Tensor, evidence: Tensor, information: Tensor, counted: Tensor) -> Tensor:
         """(B, 1): the highest confidence of a proper subset, each lifted to its own subsets; see ``fusion/monotone.py``."""
@@ -187,7 +218,9 @@ class LeanHead(nn.Module):
         number = counted.sum(-1, keepdim=True)
         share = counted / number.clamp(min=1.0)
         mean = (share.unsqueeze(1) @ alone).squeeze(1).clamp(min=1e-30)  # 0 where none of them is there
-        divergence = (share * information).sum(-1, keepdim=True) - (mean * (mean.log() - self.log_prior)).sum(-1, keepdim=True)
+        divergence = (share * information).sum(-1, keepdim=True) - (mean * (mean.log() - self.log_prior)).sum(
+            -1, keepdim=True
+        )
         return (1.0 - divergence / number.clamp(min=2.0).log()).clamp(0.0, 1.0)
 
 
@@ -200,7 +233,9 @@ def _presence_row(pattern: Sequence[bool], set_threshold: float) -> list[float]:
     """Each modality's share of those present, 1 / log of their number and 1 where there are several, and what is just not enough to be
     in the prediction set."""
     count = sum(pattern)
-    shares = [used / count if count else 1 / len(pattern) for used in pattern]  # of nobody's mean there would be no logarithm
+    shares = [
+        used / count if count else 1 / len(pattern) for used in pattern
+    ]  # of nobody's mean there would be no logarithm
     just_under = float(np.nextafter(np.float32(set_threshold), np.float32(-1))) if set_threshold > 0 else -1.0
     return [*shares, 1 / math.log(count) if count > 1 else 0.0, float(count > 1), just_under]
 

@@ -37,7 +37,9 @@ def squares_to(points: Tensor, of: Tensor, bias: Tensor) -> Tensor:
     return affine(cross, points.square().sum(1) - 2.0 * points @ bias)
 
 
-def of_embedding(layer: nn.Linear, gate: Reliability, centers: Tensor, whitener: Tensor, outlier: Tensor, direction: bool) -> list[Tensor]:
+def of_embedding(
+    layer: nn.Linear, gate: Reliability, centers: Tensor, whitener: Tensor, outlier: Tensor, direction: bool
+) -> list[Tensor]:
     """What is linear in one modality's embedding, (D + 1, ·) each: the expert's first layer; the embedding whitened, whitened
     within classes, whitened as calibration does; the changing part of its squared distances to class centers, and to those
     of calibration as shares of ``outlier``."""

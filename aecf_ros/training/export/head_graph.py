@@ -227,7 +227,9 @@ def verify_head(
                 )
 
 
-def _on_the_edge(head: nn.Module, name: str, pattern: Sequence[bool], due: Sequence[Tensor], tolerance: float) -> np.ndarray:
+def _on_the_edge(
+    head: nn.Module, name: str, pattern: Sequence[bool], due: Sequence[Tensor], tolerance: float
+) -> np.ndarray:
     """Where rounding may decide, bool of the shape of an output that compares: what it compares lies within ``tolerance`` of its threshold."""
     of = dict(zip(HEAD_OUTPUTS, due, strict=True))
     if name == "prediction_set":

@@ -59,9 +59,13 @@ def load_parts(bundle: Bundle) -> tuple[AECF, Calibration, dict[str, Any]]:
     """
     manifest = bundle.manifest
     if manifest.task == "multilabel":
-        raise BundleError(f"{bundle.directory}: its task is multilabel, whose head's weights are not kept beside the graph; this works with one label")
+        raise BundleError(
+            f"{bundle.directory}: its task is multilabel, whose head's weights are not kept beside the graph; this works with one label"
+        )
     if manifest.head_weights is None:
-        raise BundleError(f"{bundle.directory}: has no head.safetensors, which aecf_ros writes since it can use it; train the bundle again")
+        raise BundleError(
+            f"{bundle.directory}: has no head.safetensors, which aecf_ros writes since it can use it; train the bundle again"
+        )
     path = bundle.path(manifest.head_weights)
     widths = [m.embedding_dim for m in manifest.modalities]
     try:
@@ -69,9 +73,13 @@ def load_parts(bundle: Bundle) -> tuple[AECF, Calibration, dict[str, Any]]:
             facts = json.loads(file.metadata()[METADATA])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         if (facts["widths"], facts["classes"]) != (widths, len(manifest.labels)):
-            raise ValueError(f"widths {facts['widths']} and {facts['classes']} classes where the manifest has {widths} and {len(manifest.labels)}")
+            raise ValueError(
+                f"widths {facts['widths']} and {facts['classes']} classes where the manifest has {widths} and {len(manifest.labels)}"
+            )
         head = AECF(widths, facts["classes"], **facts["options"])
-        head.load_state_dict({name.removeprefix(FUSION): value for name, value in tensors.items() if name.startswith(FUSION)})
+        head.load_state_dict(
+            {name.removeprefix(FUSION): value for name, value in tensors.items() if name.startswith(FUSION)}
+        )
         tables = {name: tensors[TABLES + name].numpy() for name in _TABLES}
         lists = {name: [tensors[f"{TABLES}{name}_{m}"].numpy() for m in range(len(widths))] for name in _LISTS}
         calibration = Calibration(
@@ -83,7 +91,9 @@ def load_parts(bundle: Bundle) -> tuple[AECF, Calibration, dict[str, Any]]:
             **lists,
         )
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{path}: not the weights of this bundle's head ({first_line(error)}); train the bundle again") from None
+        raise BundleError(
+            f"{path}: not the weights of this bundle's head ({first_line(error)}); train the bundle again"
+        ) from None
     return head.eval(), calibration, facts["options"]
 
 
@@ -95,4 +105,3 @@ def load_head(bundle: Bundle) -> ExportedHead:
     """
     head, calibration, _ = load_parts(bundle)
     return ExportedHead(head, calibration).eval()
-

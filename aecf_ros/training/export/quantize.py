@@ -14,11 +14,11 @@ import onnx
 
 from aecf_ros.core.bundle import Manifest, load_bundle
 from aecf_ros.core.errors import first_line
-from aecf_ros.training.evaluation.card import markdown_table
 from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.evaluation.card import markdown_table
 from aecf_ros.training.evaluation.evaluate import Metrics, rounded
-from aecf_ros.training.export.head_graph import ExportError, write_bundle
 from aecf_ros.training.evaluation.measure import measure
+from aecf_ros.training.export.head_graph import ExportError, write_bundle
 
 if TYPE_CHECKING:
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -105,7 +105,9 @@ def quantize(model: Path | str, out: Path | str, precision: str, corpus: Corpus)
 
     def finished(hashes: dict[str, str], metrics: Metrics) -> Manifest:
         training = manifest.training.model_copy(update={"config": manifest.training.config | {"precision": precision}})
-        return manifest.model_copy(update={"name": out.name, "training": training, "files": hashes, "metrics": rounded(metrics)})
+        return manifest.model_copy(
+            update={"name": out.name, "training": training, "files": hashes, "metrics": rounded(metrics)}
+        )
 
     # Once to have graphs to measure, and again with what was measured in the manifest and on the card.
     write_bundle(out, files, "", lambda hashes: finished(hashes, before))
@@ -121,7 +123,9 @@ def _converter(source: Path, precision: str) -> Callable[[Path], None]:
             PRECISIONS[precision](source, path)
             onnx.checker.check_model(str(path))
         except Exception as error:  # the converters raise whatever the graph makes them stumble over
-            raise ExportError(f"{source.name}: cannot be converted to {precision} ({first_line(error)}); leave it in full precision") from None
+            raise ExportError(
+                f"{source.name}: cannot be converted to {precision} ({first_line(error)}); leave it in full precision"
+            ) from None
 
     return write
 
@@ -139,9 +143,24 @@ def comparison(before: Metrics, after: Metrics) -> list[list[str]]:
     """A header and rows of accuracy (of several labels macro mAP), NLL and ECE by subset, before and after; the noise floor of the ECE beside them."""
     first = "map" if any("map" in of for of in before.values()) else "accuracy"
     keys = (first, "nll", "ece")
-    header = ["subset", "n", "macro mAP" if first == "map" else first, "after", "NLL", "after", "ECE", "after", "ECE noise floor"]
+    header = [
+        "subset",
+        "n",
+        "macro mAP" if first == "map" else first,
+        "after",
+        "NLL",
+        "after",
+        "ECE",
+        "after",
+        "ECE noise floor",
+    ]
     rows = [
-        [name, str(old["n"]), *(f"{of[key]:.4f}" for key in keys for of in (old, after[name])), f"{old['ece_noise_floor']:.4f}"]
+        [
+            name,
+            str(old["n"]),
+            *(f"{of[key]:.4f}" for key in keys for of in (old, after[name])),
+            f"{old['ece_noise_floor']:.4f}",
+        ]
         for name, old in before.items()
         if old["n"]
     ]

@@ -54,7 +54,9 @@ def _verify(head: torch.nn.Module, path: Path, embeddings: list[Tensor], present
     program = torch.export.load(path).module()
     for found, due in zip(program(*embeddings, present), head(*embeddings, present), strict=True):
         if not torch.allclose(found.float(), due.float(), rtol=_TOLERANCE, atol=_TOLERANCE):
-            raise ExportError(f"{path}: the program differs from the head by {float((found.float() - due.float()).abs().max()):.2g}; report this with the torch version")
+            raise ExportError(
+                f"{path}: the program differs from the head by {float((found.float() - due.float()).abs().max()):.2g}; report this with the torch version"
+            )
 
 
 @click.command("export")

@@ -19,13 +19,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from aecf_ros.core.labeled_samples import Batch, Unit
-from aecf_ros.training.features import corruption as field_kinds
 from aecf_ros.modalities.vector import corruptions as vector_field
-from aecf_ros.training.features.prefetch import ahead
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import PARTS
+from aecf_ros.training.features import corruption as field_kinds
 from aecf_ros.training.features.corruption import CLEAN, Field, corrupt, draw_field
 from aecf_ros.training.features.onnx_encoder import Encoder, as_input
+from aecf_ros.training.features.prefetch import ahead
 from aecf_ros.training.head.fit_loop import fingerprint
 
 FIELD_SEED = 15
@@ -90,8 +90,11 @@ class _Job:
         """The whole file, from the embeddings of each batch and presence bool (N, M) of the whole unit."""
         here = present[:, self.modality]
         width = self.encoder.embedding_dim
-        kind, severity = (np.full(here.sum(), CLEAN), np.zeros(here.sum(), np.float32)) if self.field is None else (
-            self.field.kind[here], self.field.severity[here])
+        kind, severity = (
+            (np.full(here.sum(), CLEAN), np.zeros(here.sum(), np.float32))
+            if self.field is None
+            else (self.field.kind[here], self.field.severity[here])
+        )
         return Shard(np.concatenate([np.empty((0, width), np.float32), *embeddings]), here, kind, severity)
 
 
@@ -119,12 +122,17 @@ def extract(
     """
     cache.mkdir(parents=True, exist_ok=True)
     plans = {
-        part: [(unit, _jobs(corpus, part, unit, first, encoders, count, seed, cache)) for unit, first in _selected(corpus, part, select)]
+        part: [
+            (unit, _jobs(corpus, part, unit, first, encoders, count, seed, cache))
+            for unit, first in _selected(corpus, part, select)
+        ]
         for part, count in copies.items()
     }
     everything = [(unit, job) for plan in plans.values() for unit, jobs in plan for job in jobs]
     found = {job.path: shard for _, job in everything if (shard := _load(job.path)) is not None}
-    meter = _Meter(sum(len(shard.present) for shard in found.values()), sum(len(unit.labels) for unit, _ in everything), progress)
+    meter = _Meter(
+        sum(len(shard.present) for shard in found.values()), sum(len(unit.labels) for unit, _ in everything), progress
+    )
     lacking: dict[int, tuple[Unit, list[_Job]]] = {}
     for unit, job in {job.path: (unit, job) for unit, job in everything if job.path not in found}.values():
         lacking.setdefault(id(unit), (unit, []))[1].append(job)
@@ -154,7 +162,14 @@ def _selected(corpus: Corpus, part: str, select: Select) -> Iterator[tuple[Unit,
 
 
 def _jobs(
-    corpus: Corpus, part: str, unit: Unit, first: int, encoders: Mapping[str, Encoder], copies: int, seed: int, cache: Path
+    corpus: Corpus,
+    part: str,
+    unit: Unit,
+    first: int,
+    encoders: Mapping[str, Encoder],
+    copies: int,
+    seed: int,
+    cache: Path,
 ) -> list[_Job]:
     """The files of one unit: for each of its modalities as recorded, then each copy.
 
@@ -178,7 +193,9 @@ def _jobs(
                 whole = draw_field(encoder.spec.kind, count, [seed, FIELD_SEED, PARTS.index(part), m, copy])
                 field = whole.rows(slice(first, first + len(unit.labels)))
             befalls = (field.kind.tobytes(), field.severity.tobytes(), draws, _FIELD_CODE)
-            jobs.append(_Job(encoder, cache / f"{name}-{fingerprint(*key, *befalls)}.safetensors", m, size, field, draws))
+            jobs.append(
+                _Job(encoder, cache / f"{name}-{fingerprint(*key, *befalls)}.safetensors", m, size, field, draws)
+            )
     return jobs
 
 
@@ -200,7 +217,9 @@ def _encoded(lacking: Sequence[tuple[Unit, list[_Job]]], meter: _Meter) -> Itera
         presents, parts = [], {}
 
 
-def _read(lacking: Sequence[tuple[Unit, list[_Job]]]) -> Iterator[tuple[Unit, list[_Job], np.ndarray, list[np.ndarray]]]:
+def _read(
+    lacking: Sequence[tuple[Unit, list[_Job]]],
+) -> Iterator[tuple[Unit, list[_Job], np.ndarray, list[np.ndarray]]]:
     """Batch by batch: the unit, its files that are lacking, presence of their modality, and for each file what is encoded."""
     for unit, jobs in lacking:
         start = 0

@@ -15,10 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aecf_ros.modalities.image import corruptions as image_field
-
 from aecf_ros.modalities.audio import corruptions as sound_field
-
+from aecf_ros.modalities.image import corruptions as image_field
 from aecf_ros.modalities.vector import corruptions as vector_field
 
 Corruption = Callable[[Tensor, Tensor, torch.Generator], Tensor]

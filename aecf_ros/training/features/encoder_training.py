@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aecf_ros.core.labeled_samples import NOTHING, Unit
-from aecf_ros.training.features.augment import AUGMENTATIONS
-from aecf_ros.training.run.config import EncoderConfig
 from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, Samples
-from aecf_ros.training.features.encoders import AudioEncoder, CameraEncoder
 from aecf_ros.training.data.npy_units import FolderUnit
+from aecf_ros.training.features.augment import AUGMENTATIONS
+from aecf_ros.training.features.encoders import AudioEncoder, CameraEncoder
 from aecf_ros.training.features.onnx_encoder import as_input
 from aecf_ros.training.head.fit_loop import Advance, History, fingerprint, fit, module_digest, precision_key
+from aecf_ros.training.run.config import EncoderConfig
 
 EMBED_BATCH = 128
 
@@ -120,7 +120,9 @@ def samples_of(units: Sequence[Unit]) -> Samples:
         DatasetError: the units are not of a dataset folder, so that there is nothing to train an encoder on.
     """
     if not units or not isinstance(units[0], FolderUnit):
-        raise DatasetError("encoders are trained here on the part 'encoders' of a dataset folder alone; name a frozen one: encoders.NAME.onnx=FILE")
+        raise DatasetError(
+            "encoders are trained here on the part 'encoders' of a dataset folder alone; name a frozen one: encoders.NAME.onnx=FILE"
+        )
     data = units[0].load()
     columns = (np.concatenate([getattr(of, name) for of in units]) for name in ("labels", "sources", "clusters"))
     return Samples(data, *columns, units[0].array_digest)

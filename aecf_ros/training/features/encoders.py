@@ -190,7 +190,9 @@ class AudioEncoder(nn.Module):
         self.hop = round(0.010 * rate_hz)
         self.register_buffer("fourier", fourier_basis(frame, frame), persistent=False)
         high_hz = min(7600.0, 0.475 * rate_hz)
-        self.register_buffer("mel", mel_filters(rate_hz, frame, self.mels, 60.0, high_hz).unsqueeze(2), persistent=False)
+        self.register_buffer(
+            "mel", mel_filters(rate_hz, frame, self.mels, 60.0, high_hz).unsqueeze(2), persistent=False
+        )
         rows = math.ceil(math.ceil(self.mels / 2) / 2)
         rows = math.ceil(rows / 2)
         blocks = [

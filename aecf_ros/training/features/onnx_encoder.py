@@ -63,7 +63,9 @@ class FrozenEncoder:
 
     batch = 32
 
-    def __init__(self, path: Path, spec: ModalitySpec, session: onnxruntime.InferenceSession, width: int, notes: dict[str, str]) -> None:
+    def __init__(
+        self, path: Path, spec: ModalitySpec, session: onnxruntime.InferenceSession, width: int, notes: dict[str, str]
+    ) -> None:
         self.path, self.spec, self.embedding_dim = path, spec, width
         self.digest = sha256(path)
         self.credits = ", ".join(notes[key] for key in ("aecf.source", "aecf.license") if notes.get(key))
@@ -85,7 +87,9 @@ class FrozenEncoder:
         groups = np.split(samples, len(samples)) if self._one_at_a_time else [samples]
         embeddings = np.concatenate([self._session.run([OUTPUT], {self._input: as_input(of)})[0] for of in groups])
         if not np.isfinite(embeddings).all():
-            raise EncoderError(f"{self.path}: gives an embedding that is not finite; correct the encoder, or the data of {self.spec.name}")
+            raise EncoderError(
+                f"{self.path}: gives an embedding that is not finite; correct the encoder, or the data of {self.spec.name}"
+            )
         return embeddings
 
 
@@ -99,7 +103,9 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
     """
     path = Path(path)
     if not path.is_file():
-        raise EncoderError(f"{path}: no such file; name an encoder (.onnx) that `aecf wrap-encoder` wrote, or one of a bundle")
+        raise EncoderError(
+            f"{path}: no such file; name an encoder (.onnx) that `aecf wrap-encoder` wrote, or one of a bundle"
+        )
     try:
         tensors = onnx.load(path, load_external_data=False).graph.initializer
         if any(of.data_location == onnx.TensorProto.EXTERNAL for of in tensors):
@@ -118,9 +124,13 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
     try:
         found = session.run([OUTPUT], {INPUTS[spec.kind]: sample})[0]
     except Exception as error:
-        raise EncoderError(f"{path}: does not take {count} samples at once ({first_line(error)}); export it with a free batch axis") from None
+        raise EncoderError(
+            f"{path}: does not take {count} samples at once ({first_line(error)}); export it with a free batch axis"
+        ) from None
     if found.ndim != 2 or len(found) != count or found.dtype != np.float32:
-        raise EncoderError(f"{path}: gives {found.dtype} {found.shape} for {count} samples where float32 ({count}, D) is due; wrap it with `aecf wrap-encoder`")
+        raise EncoderError(
+            f"{path}: gives {found.dtype} {found.shape} for {count} samples where float32 ({count}, D) is due; wrap it with `aecf wrap-encoder`"
+        )
     return FrozenEncoder(path, spec, session, found.shape[1], notes)
 
 
@@ -129,14 +139,22 @@ def _spec(path: Path, name: str, session: onnxruntime.InferenceSession, notes: d
     kind = next((kind for kind, due in INPUTS.items() if set(inputs) == {due}), None)
     if kind is None or OUTPUT not in {of.name for of in session.get_outputs()}:
         ends = f"takes {', '.join(inputs)} and gives {', '.join(of.name for of in session.get_outputs())}"
-        raise EncoderError(f"{path}: {ends} where `image`, `samples` or `vector` and `embedding` are due; wrap it with `aecf wrap-encoder`")
+        raise EncoderError(
+            f"{path}: {ends} where `image`, `samples` or `vector` and `embedding` are due; wrap it with `aecf wrap-encoder`"
+        )
     entry = inputs[INPUTS[kind]]
     shape = entry.shape[1:]
-    due = "tensor(uint8) [batch, H, W, 3]" if kind == "image" else f"tensor(float) [batch, {'samples' if kind == 'audio' else 'dim'}]"
+    due = (
+        "tensor(uint8) [batch, H, W, 3]"
+        if kind == "image"
+        else f"tensor(float) [batch, {'samples' if kind == 'audio' else 'dim'}]"
+    )
     sizes_known = all(isinstance(size, int) and size > 0 for size in shape)
     fits = len(shape) == 3 and shape[2] == 3 if kind == "image" else len(shape) == 1
     if entry.type != due.split(" ")[0] or not sizes_known or not fits:
-        raise EncoderError(f"{path}: takes {entry.type} {entry.shape} where {due} is due, sizes fixed; wrap it with `aecf wrap-encoder`")
+        raise EncoderError(
+            f"{path}: takes {entry.type} {entry.shape} where {due} is due, sizes fixed; wrap it with `aecf wrap-encoder`"
+        )
     if kind == "image":
         return ImageSpec(name=name, kind="image", height=shape[0], width=shape[1])
     if kind == "vector":
@@ -156,7 +174,9 @@ def _rate(path: Path, notes: dict[str, Any]) -> tuple[int, float]:
         pass
     if (path.parent / MANIFEST).is_file():
         try:
-            found = next((m for m in load_manifest(path.parent).modalities if m.encoder == path.name and m.kind == "audio"), None)
+            found = next(
+                (m for m in load_manifest(path.parent).modalities if m.encoder == path.name and m.kind == "audio"), None
+            )
         except BundleError as error:
             raise EncoderError(str(error)) from None
         if found is not None:

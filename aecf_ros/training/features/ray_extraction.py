@@ -15,8 +15,8 @@ import torch
 
 from aecf_ros.core.ray_cluster import ClusterError, cluster, cpus
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.features.onnx_encoder import Encoder
 from aecf_ros.training.features.cache import Advance, extract
+from aecf_ros.training.features.onnx_encoder import Encoder
 
 
 class _Worker:
@@ -55,8 +55,14 @@ def extract_on_ray(
         ClusterError: Ray is not there, the cluster cannot be reached, or its workers cannot start. What an encoder or a unit raises comes through.
     """
     each = len(corpus.names) if corpus.paired else 1
-    files = {unit.name: len(unit.labels) * (1 + count) * each for part, count in copies.items() for unit in corpus.parts[part]}
-    names = sorted(files, key=files.__getitem__, reverse=True)  # the longest first, so that none is waited for at the end
+    files = {
+        unit.name: len(unit.labels) * (1 + count) * each
+        for part, count in copies.items()
+        for unit in corpus.parts[part]
+    }
+    names = sorted(
+        files, key=files.__getitem__, reverse=True
+    )  # the longest first, so that none is waited for at the end
     total, done, since = sum(files.values()), 0, time.monotonic()
     progress(0, total, 0.0)
     with cluster(address) as ray:
@@ -66,7 +72,9 @@ def extract_on_ray(
             ray.get([worker.ready.remote() for worker in idle])
         except ray.exceptions.RayError as error:
             why = str(error).splitlines()[-1]
-            raise ClusterError(f"--ray: a worker cannot start ({why}); every machine needs this package in this version, and the same paths") from None
+            raise ClusterError(
+                f"--ray: a worker cannot start ({why}); every machine needs this package in this version, and the same paths"
+            ) from None
         busy: dict[Any, tuple[Any, str]] = {}
         while names and idle or busy:
             while names and idle:
@@ -79,7 +87,9 @@ def extract_on_ray(
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
             except ray.exceptions.RayError as error:
-                logging.getLogger(__name__).warning("%s: %s on the cluster; it is computed here", name, type(error).__name__)
+                logging.getLogger(__name__).warning(
+                    "%s: %s on the cluster; it is computed here", name, type(error).__name__
+                )
                 worker = _actor(ray, given)
             idle.append(worker)
             done += files[name]

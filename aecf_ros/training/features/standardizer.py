@@ -32,7 +32,10 @@ def standardizing_encoder(spec: VectorSpec, units: Sequence[Unit], folder: Path,
     Raises:
         DatasetError: no moment has the modality.
     """
-    path = folder / f"{spec.name}_standard-{fingerprint(spec.model_dump(mode='json'), [unit.digest for unit in units])}.onnx"
+    path = (
+        folder
+        / f"{spec.name}_standard-{fingerprint(spec.model_dump(mode='json'), [unit.digest for unit in units])}.onnx"
+    )
     if not path.is_file():
         mean, deviation = _moments(spec, units)
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,10 +53,18 @@ def _moments(spec: VectorSpec, units: Sequence[Unit]) -> tuple[np.ndarray, np.nd
             samples = batch.inputs.get(spec.name, np.zeros((0, spec.dim))).astype(np.float64)
             if not len(samples):
                 continue
-            shift = samples[0] if shift is None else shift  # squares of what is far from 0 would lose the digits that differ
-            count, total, squares = count + len(samples), total + (samples - shift).sum(0), squares + np.square(samples - shift).sum(0)
+            shift = (
+                samples[0] if shift is None else shift
+            )  # squares of what is far from 0 would lose the digits that differ
+            count, total, squares = (
+                count + len(samples),
+                total + (samples - shift).sum(0),
+                squares + np.square(samples - shift).sum(0),
+            )
     if shift is None:
-        raise DatasetError(f"nothing of '{spec.name}' can be read in the part that heads are trained on; look at it with aecf dataset inspect")
+        raise DatasetError(
+            f"nothing of '{spec.name}' can be read in the part that heads are trained on; look at it with aecf dataset inspect"
+        )
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
     return mean + shift, np.where(deviation > 1e-6 * np.maximum(np.abs(mean + shift), 1e-6), deviation, 1.0)
@@ -67,7 +78,10 @@ def standardization(mean: np.ndarray, deviation: np.ndarray) -> onnx.ModelProto:
         helper.make_node("Mul", ["centered", "scale"], ["scaled"]),
         helper.make_node("Clip", ["scaled", "least", "most"], [OUTPUT]),
     ]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", len(mean)]) for name in (INPUTS["vector"], OUTPUT)]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", len(mean)])
+        for name in (INPUTS["vector"], OUTPUT)
+    ]
     tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "standardization", ends[:1], ends[1:], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)

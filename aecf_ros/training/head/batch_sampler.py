@@ -8,11 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from aecf_ros.training.run.config import HeadConfig
 from aecf_ros.training.data.npy_dataset import DatasetError
+from aecf_ros.training.head.feature_tables import Part
 from aecf_ros.training.head.fit_loop import fingerprint
 from aecf_ros.training.head.pairing import MISSING, Pairs, pair_by_label, spread
-from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.run.config import HeadConfig
 
 
 class Draws(Protocol):
@@ -108,7 +108,9 @@ class ByMoment:
     def digest(self) -> str:
         """See :class:`Draws`."""
         of = self.moments
-        return fingerprint([self.copies, self.balanced], *(a.tobytes() for a in (of.rows, of.labels, of.shows, self.clusters)))
+        return fingerprint(
+            [self.copies, self.balanced], *(a.tobytes() for a in (of.rows, of.labels, of.shows, self.clusters))
+        )
 
     def split(self, share: float, generator: np.random.Generator) -> tuple[ByMoment, ByMoment]:
         """See :class:`Draws`; each class gives about ``share`` of its clusters."""
@@ -140,7 +142,13 @@ def draws_of(part: Part, config: HeadConfig) -> Draws:
     if part.moments is None:
         tables = part.tables(config.field_copies)
         everything = [np.arange(len(of)) for of in tables]
-        return ByLabel([of.labels for of in tables], [of.clusters for of in tables], everything, config.nothing_share, config.all_nothing_share)
+        return ByLabel(
+            [of.labels for of in tables],
+            [of.clusters for of in tables],
+            everything,
+            config.nothing_share,
+            config.all_nothing_share,
+        )
     usable = part.moments.present.any(1)
     clusters = np.full(len(part.moments), MISSING)
     for m, of in enumerate(part.clean):
@@ -148,4 +156,6 @@ def draws_of(part: Part, config: HeadConfig) -> Draws:
         clusters[here] = of.clusters[part.moments.rows[here, m]]
     counts = [len(of) for of in part.clean]
     one = part.sets is None
-    return ByMoment(part.moments.at(usable), clusters[usable], counts, config.field_copies, config.balanced and one, by_class=one)
+    return ByMoment(
+        part.moments.at(usable), clusters[usable], counts, config.field_copies, config.balanced and one, by_class=one
+    )

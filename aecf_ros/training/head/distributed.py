@@ -59,7 +59,9 @@ class Ranks:
             return
         parameters = [p for p in module.parameters() if p.requires_grad]
         flags = torch.tensor([float(p.grad is not None) for p in parameters])
-        flat = torch.cat([flags, *((torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters)])
+        flat = torch.cat(
+            [flags, *((torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters)]
+        )
         dist.all_reduce(flat)
         had, values = flat[: len(parameters)], flat[len(parameters) :] / self.size
         for of, p, mean in zip(had.tolist(), parameters, values.split([p.numel() for p in parameters]), strict=True):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aecf_ros.training.run.config import PairsConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
+from aecf_ros.training.features.cache import UnitFeatures
 from aecf_ros.training.head.fit_loop import fingerprint
 from aecf_ros.training.head.pairing import Pairs, pair_by_label, same_moments
-from aecf_ros.training.features.cache import UnitFeatures
+from aecf_ros.training.run.config import PairsConfig
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,13 @@ def _gather(corpus: Corpus, part: str, features: Sequence[UnitFeatures]) -> Part
     for spec in corpus.modalities:
         own = [of for of in features if spec.name in of.shards]
         count = min((len(of.shards[spec.name]) for of in own), default=0)
-        versions = [stacked([_table(corpus, of, spec.name, version, recordings) for of in own]) for version in range(count)]
+        versions = [
+            stacked([_table(corpus, of, spec.name, version, recordings) for of in own]) for version in range(count)
+        ]
         if not versions or not len(versions[0]):
-            raise DatasetError(f"{corpus.name}: {spec.name} is never present in the part '{part}'; add recordings that have it, or leave it out")
+            raise DatasetError(
+                f"{corpus.name}: {spec.name} is never present in the part '{part}'; add recordings that have it, or leave it out"
+            )
         clean.append(versions[0])
         copies.append(versions[1:])
         if corpus.paired:
@@ -129,7 +133,9 @@ def _gather(corpus: Corpus, part: str, features: Sequence[UnitFeatures]) -> Part
         names.append(recordings if corpus.paired else spec.sources)
     moments = None
     if corpus.paired:
-        present = np.concatenate([np.stack([of.shards[name][0].present for name in corpus.names], axis=1) for of in features])
+        present = np.concatenate(
+            [np.stack([of.shards[name][0].present for name in corpus.names], axis=1) for of in features]
+        )
         moments = same_moments(present, np.concatenate([of.unit.labels for of in features]))
     return Part(clean, copies, moments, sources, names, corpus.sets)
 

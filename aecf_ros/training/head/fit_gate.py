@@ -13,15 +13,15 @@ import torch
 from torch.nn import functional as F
 
 from aecf_ros.fusion.calibration.crossfit import CrossFitConfig, fit_reliability, settle
-from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.calibration.monotone import choose_reach
+from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import subset_logits
-from aecf_ros.training.run.config import ReliabilityConfig
 from aecf_ros.training.data.npy_dataset import NOTHING
+from aecf_ros.training.head.distributed import ALONE, Ranks
+from aecf_ros.training.head.feature_tables import Table
 from aecf_ros.training.head.fit_loop import fingerprint, load_arrays, module_digest, save_arrays
 from aecf_ros.training.head.pairing import Pairs
-from aecf_ros.training.head.feature_tables import Table
-from aecf_ros.training.head.distributed import ALONE, Ranks
+from aecf_ros.training.run.config import ReliabilityConfig
 
 MOST_ROWS = 50_000
 """Rows of a modality that its cross-fit works on: a stand-in draws some 77,000 samples whatever there is, and the distances of
@@ -40,7 +40,13 @@ class Settled:
 
 
 def fit_gate(
-    head: AECF, tables: Sequence[Table], config: ReliabilityConfig, seed: int, folder: Path, advance: Callable[[], None], ranks: Ranks = ALONE
+    head: AECF,
+    tables: Sequence[Table],
+    config: ReliabilityConfig,
+    seed: int,
+    folder: Path,
+    advance: Callable[[], None],
+    ranks: Ranks = ALONE,
 ) -> AECF:
     """A copy of an evidence-gate head with every modality's reliability fitted out of fold, over the kinds in its table.
 
@@ -55,7 +61,12 @@ def fit_gate(
     def take(m: int, table: Table) -> None:
         reliability = head.gate.reliability[m]
         key = fingerprint(
-            table.digest(), asdict(settings), seed, module_digest(head.experts[m]), module_digest(reliability), head.log_prior.numpy().tobytes()
+            table.digest(),
+            asdict(settings),
+            seed,
+            module_digest(head.experts[m]),
+            module_digest(reliability),
+            head.log_prior.numpy().tobytes(),
         )
         path = folder / f"reliability-{key}.npz"
         stored = load_arrays(path)
@@ -88,9 +99,7 @@ def _cross_fit_rows(table: Table) -> np.ndarray:
     return rows if len(rows) <= MOST_ROWS else rows[np.arange(MOST_ROWS) * len(rows) // MOST_ROWS]
 
 
-def settle_gate(
-    head: AECF, tables: Sequence[Table], pairs: Pairs, config: ReliabilityConfig
-) -> tuple[AECF, Settled]:
+def settle_gate(head: AECF, tables: Sequence[Table], pairs: Pairs, config: ReliabilityConfig) -> tuple[AECF, Settled]:
     """A copy of a cross-fitted head as the calibration part wants it: each modality's reliability shifted to that part,
     or dropped where it costs too much there; then the smallest lift of confidence that does its work.
 

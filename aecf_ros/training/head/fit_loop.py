@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aecf_ros.training.run.config import OptimizerConfig
 from aecf_ros.training.head.distributed import ALONE, Ranks
+from aecf_ros.training.run.config import OptimizerConfig
 
 EpochLosses = Callable[[int, torch.Generator], Iterator[Tensor]]
 """(epoch, generator) -> the loss of each batch, in order. The generator is seeded by the epoch; the loop steps after
@@ -83,7 +83,9 @@ class Stopping:
 
     def is_over(self, history: History) -> bool:
         """Whether the last epochs brought no new least."""
-        return len(history.held_out) - 1 - int(np.argmin(history.held_out)) >= self.patience if history.held_out else False
+        return (
+            len(history.held_out) - 1 - int(np.argmin(history.held_out)) >= self.patience if history.held_out else False
+        )
 
 
 def _weights(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:
@@ -91,18 +93,26 @@ def _weights(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:
 
 
 def _load_weights(module: nn.Module, arrays: dict[str, np.ndarray], prefix: str) -> None:
-    weights = {key.removeprefix(f"{prefix}/"): torch.from_numpy(value) for key, value in arrays.items() if key.startswith(f"{prefix}/")}
+    weights = {
+        key.removeprefix(f"{prefix}/"): torch.from_numpy(value)
+        for key, value in arrays.items()
+        if key.startswith(f"{prefix}/")
+    }
     module.load_state_dict(weights)
 
 
-def _pack(module: nn.Module, optimizer: torch.optim.Optimizer, history: History, best: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _pack(
+    module: nn.Module, optimizer: torch.optim.Optimizer, history: History, best: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     arrays = _weights(module, "module")
     for index, state in optimizer.state_dict()["state"].items():
         arrays |= {f"optimizer/{index}/{key}": value.detach().cpu().numpy() for key, value in state.items()}
     return arrays | best | {name: np.asarray(of, np.float64) for name, of in vars(history).items()}
 
 
-def _unpack(arrays: dict[str, np.ndarray], module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[History, dict[str, np.ndarray]]:
+def _unpack(
+    arrays: dict[str, np.ndarray], module: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[History, dict[str, np.ndarray]]:
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in arrays.items():
         kind, _, rest = key.partition("/")
@@ -173,7 +183,9 @@ def fit(
             advance(epoch + (batch + 1) / batches, sum(seen) / len(seen))
         history.losses.append(ranks.mean(float(np.mean(seen))))
         if not math.isfinite(history.losses[-1]):
-            raise FloatingPointError(f"the loss of epoch {epoch + 1} is {history.losses[-1]}; lower optimizer.learning_rate")
+            raise FloatingPointError(
+                f"the loss of epoch {epoch + 1} is {history.losses[-1]}; lower optimizer.learning_rate"
+            )
         if stopping is not None:
             module.eval()
             history.held_out.append(stopping.nll())

@@ -15,10 +15,17 @@ from aecf_ros.fusion.agreement import agreement
 from aecf_ros.fusion.calibration.conformal import conformal_threshold
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import all_subsets, keep_present, subset_index
-from aecf_ros.training.calibration.calibrate import SubsetFit, distance_model, outlier_limits, require_samples, shown_rows, subset_logits
-from aecf_ros.training.run.config import CalibrationConfig
+from aecf_ros.training.calibration.calibrate import (
+    SubsetFit,
+    distance_model,
+    outlier_limits,
+    require_samples,
+    shown_rows,
+    subset_logits,
+)
 from aecf_ros.training.export.head_graph import CalibratedHead
 from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.run.config import CalibrationConfig
 
 STEEPEST = 3.0
 """Bound of the logarithm of a scale."""
@@ -119,7 +126,9 @@ def fit_scaling(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return log_scale.detach().clamp(-STEEPEST, STEEPEST).exp(), shift.detach()
 
 
-def calibrate_labels(head: AECF, names: Sequence[str], part: Part, reference: Sequence[np.ndarray], config: CalibrationConfig) -> LabelCalibration:
+def calibrate_labels(
+    head: AECF, names: Sequence[str], part: Part, reference: Sequence[np.ndarray], config: CalibrationConfig
+) -> LabelCalibration:
     """Fit the tables on a calibration part.
 
     Args:
@@ -131,7 +140,12 @@ def calibrate_labels(head: AECF, names: Sequence[str], part: Part, reference: Se
     """
     pairs, classes = part.moments, part.sets.shape[1]
     shape = (2 ** len(names), classes)
-    scales, shifts, thresholds, fits = np.ones(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32), []
+    scales, shifts, thresholds, fits = (
+        np.ones(shape, np.float32),
+        np.zeros(shape, np.float32),
+        np.zeros(shape, np.float32),
+        [],
+    )
     inputs = [torch.from_numpy(of[pairs.rows[:, m]]) for m, of in enumerate(part.embeddings)]
     targets = torch.from_numpy(part.sets[pairs.labels])
     for pattern in all_subsets(len(names)):
@@ -143,14 +157,18 @@ def calibrate_labels(head: AECF, names: Sequence[str], part: Part, reference: Se
         least = [_threshold(probabilities[targets[rows, c], c], config.coverage) for c in range(classes)]
         at = int(subset_index(torch.tensor(pattern)))
         scales[at], shifts[at], thresholds[at] = scale.numpy(), shift.numpy(), least
-        fits.append(SubsetFit(name, len(rows), len(rows), float(1.0 / np.median(scales[at])), float(np.median(thresholds[at]))))
+        fits.append(
+            SubsetFit(name, len(rows), len(rows), float(1.0 / np.median(scales[at])), float(np.median(thresholds[at])))
+        )
     models = [distance_model(of, np.zeros(len(of), np.int64)) for of in reference]
     return LabelCalibration(
         coverage=config.coverage,
         scales=scales,
         shifts=shifts,
         set_thresholds=thresholds,
-        conflict_below=_conflict_below(head, inputs, torch.from_numpy(pairs.present), scales, shifts, config.conflict_rate),
+        conflict_below=_conflict_below(
+            head, inputs, torch.from_numpy(pairs.present), scales, shifts, config.conflict_rate
+        ),
         centers=[centers for centers, _ in models],
         whiteners=[whitener for _, whitener in models],
         outlier_above=outlier_limits(part.embeddings, models, config.outlier_rate),
@@ -168,10 +186,14 @@ def _threshold(scores: Tensor, coverage: float) -> float:
 
 
 @torch.inference_mode()
-def _conflict_below(head: AECF, inputs: Sequence[Tensor], present: Tensor, scales: np.ndarray, shifts: np.ndarray, rate: float) -> float:
+def _conflict_below(
+    head: AECF, inputs: Sequence[Tensor], present: Tensor, scales: np.ndarray, shifts: np.ndarray, rate: float
+) -> float:
     several = present.sum(1) > 1
     if rate == 0 or not several.any():
         return -1.0
     logits = head([of[several] for of in inputs], present[several]).modality_logits
-    alone = torch.sigmoid(calibrated_alone(logits, present[several], torch.from_numpy(scales), torch.from_numpy(shifts)))
+    alone = torch.sigmoid(
+        calibrated_alone(logits, present[several], torch.from_numpy(scales), torch.from_numpy(shifts))
+    )
     return float(np.quantile(label_agreement(alone, present[several]).numpy(), rate))

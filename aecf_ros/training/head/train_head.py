@@ -15,23 +15,24 @@ from torch.nn import functional as F
 
 from aecf_ros.core.errors import first_line
 from aecf_ros.fusion.calibration.crossfit import CrossFitConfig
+from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.masking import random_subsets
-from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.training.calibration.calibrate import subset_nll
+from aecf_ros.training.data.npy_dataset import NOTHING
+from aecf_ros.training.features.encoder_training import smoothed_targets
+from aecf_ros.training.head.batch_sampler import Draws
+from aecf_ros.training.head.distributed import ALONE, Ranks
+from aecf_ros.training.head.feature_tables import Table
+from aecf_ros.training.head.fit_loop import Advance, History, Stopping, fingerprint, fit, module_digest, precision_key
 from aecf_ros.training.run.config import ConfigError, HeadConfig
 from aecf_ros.training.run.config_loader import refuse_unknown
-from aecf_ros.training.data.npy_dataset import NOTHING
-from aecf_ros.training.head.batch_sampler import Draws
-from aecf_ros.training.features.encoder_training import smoothed_targets
-from aecf_ros.training.head.fit_loop import Advance, History, Stopping, fingerprint, fit, module_digest, precision_key
-from aecf_ros.training.head.feature_tables import Table
-from aecf_ros.training.head.distributed import ALONE, Ranks
 
 Targets = Callable[[Tensor], Tensor]
 """Labels (N,) -> distributions (N, C)."""
 OPTIONS = sorted(
-    {name for name, of in inspect.signature(AECF).parameters.items() if of.kind is of.KEYWORD_ONLY} - {"multilabel", "prior", "quality"}
+    {name for name, of in inspect.signature(AECF).parameters.items() if of.kind is of.KEYWORD_ONLY}
+    - {"multilabel", "prior", "quality"}
 )
 """Keys of ``head.options``: what the layer takes, without what the data says."""
 _HELD_OUT = 16
@@ -44,7 +45,9 @@ def new_head(widths: Sequence[int], classes: int, config: HeadConfig, seed: int,
         ConfigError: options that the layer, or the cross-fit, does not know, or values that the layer refuses.
     """
     refuse_unknown("head.options", config.options, OPTIONS)
-    refuse_unknown("head.reliability.cross_fit", config.reliability.cross_fit, [of.name for of in fields(CrossFitConfig)])
+    refuse_unknown(
+        "head.reliability.cross_fit", config.reliability.cross_fit, [of.name for of in fields(CrossFitConfig)]
+    )
     torch.manual_seed(seed)
     try:
         return AECF(widths, classes, **config.options | ({"multilabel": True, "monotone": "off"} if multilabel else {}))
@@ -98,7 +101,9 @@ def fit_experts(
         generator = np.random.default_rng([seed, _HELD_OUT])
         draws, held_out = draws.split(config.early_stopping.share, generator)
         pairs = held_out.draw(config.early_stopping.pairs, generator)
-        stopping = Stopping(config.early_stopping.patience, lambda: subset_nll(head, [of.embeddings for of in tables], pairs, sets))
+        stopping = Stopping(
+            config.early_stopping.patience, lambda: subset_nll(head, [of.embeddings for of in tables], pairs, sets)
+        )
 
     def losses(epoch: int, generator: torch.Generator):
         pairs = draws.draw(batches * size, np.random.default_rng([seed, epoch]))
@@ -111,7 +116,18 @@ def fit_experts(
             label, shows, present = (torch.from_numpy(of) for of in (batch.labels, batch.shows, batch.present))
             yield loss_of(head, inputs, label, shows, present, targets, generator, due)
 
-    return fit(head, losses, batches, config.optimizer, folder / f"head-{key}.npz", seed, advance, stopping=stopping, mixed=mixed, ranks=ranks)
+    return fit(
+        head,
+        losses,
+        batches,
+        config.optimizer,
+        folder / f"head-{key}.npz",
+        seed,
+        advance,
+        stopping=stopping,
+        mixed=mixed,
+        ranks=ranks,
+    )
 
 
 def _targets(head: AECF, smoothing: float, sets: np.ndarray | None) -> Targets:
@@ -119,7 +135,12 @@ def _targets(head: AECF, smoothing: float, sets: np.ndarray | None) -> Targets:
         table = torch.from_numpy(sets).float() * (1 - smoothing) + smoothing / 2
         return lambda labels: table[labels]
     uniform = bool((head.log_prior == head.log_prior[0]).all())
-    return partial(smoothed_targets, classes=len(head.log_prior), smoothing=smoothing, prior=None if uniform else head.log_prior.exp())
+    return partial(
+        smoothed_targets,
+        classes=len(head.log_prior),
+        smoothing=smoothing,
+        prior=None if uniform else head.log_prior.exp(),
+    )
 
 
 def _mean_loss(head: AECF, logits: Tensor, targets: Tensor) -> Tensor:
@@ -127,7 +148,14 @@ def _mean_loss(head: AECF, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _expert_loss(
-    head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, present: Tensor, targets: Targets, generator, due: Tensor
+    head: AECF,
+    inputs: list[Tensor],
+    label: Tensor,
+    shows: Tensor,
+    present: Tensor,
+    targets: Targets,
+    generator,
+    due: Tensor,
 ) -> Tensor:
     losses = []
     for m, expert in enumerate(head.experts):
@@ -142,7 +170,14 @@ def _expert_loss(
 
 
 def _joint_loss(
-    head: AECF, inputs: list[Tensor], label: Tensor, shows: Tensor, present: Tensor, targets: Targets, generator, due: Tensor
+    head: AECF,
+    inputs: list[Tensor],
+    label: Tensor,
+    shows: Tensor,
+    present: Tensor,
+    targets: Targets,
+    generator,
+    due: Tensor,
 ) -> Tensor:
     share = len(present) / due[-1]
     present = random_subsets(present, generator)

@@ -39,12 +39,23 @@ def write_page(found: Inspection, out: Path) -> Path:
     """Write ``index.html`` into ``out``, which is made; gives its path."""
     out.mkdir(parents=True, exist_ok=True)
     title = f"aecf dataset inspect: {found.corpus.name}"
-    sections = [_warnings(found), *(f"<p class=note>{escape(line)}</p>" for line in found.notes), "<h2>Balance</h2>", _balance(found), *(_table(table) for table in tables_of(found)), "<h2>Examples</h2>", _examples(found)]
+    sections = [
+        _warnings(found),
+        *(f"<p class=note>{escape(line)}</p>" for line in found.notes),
+        "<h2>Balance</h2>",
+        _balance(found),
+        *(_table(table) for table in tables_of(found)),
+        "<h2>Examples</h2>",
+        _examples(found),
+    ]
     path = out / "index.html"
     path.write_text(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n<h1>{escape(title)}</h1><p class=\"lead\">{escape(headline(found))}</p>\n"
-        + "\n".join(section for section in sections if section) + "\n</body></html>\n", encoding="utf-8")
+        f'<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n<h1>{escape(title)}</h1><p class="lead">{escape(headline(found))}</p>\n'
+        + "\n".join(section for section in sections if section)
+        + "\n</body></html>\n",
+        encoding="utf-8",
+    )
     return path
 
 
@@ -58,8 +69,15 @@ def _table(table: TextTable) -> str:
     title, header, rows = table
     text = [name in ("part", "classes") for name in header]
     cells = [("th", header), *(("td", row) for row in rows)]
-    lines = ["<tr>" + "".join(f"<{tag}{' class=text' if left else ''}>{escape(cell)}</{tag}>" for cell, left in zip(row, text, strict=True)) + "</tr>"
-             for tag, row in cells]
+    lines = [
+        "<tr>"
+        + "".join(
+            f"<{tag}{' class=text' if left else ''}>{escape(cell)}</{tag}>"
+            for cell, left in zip(row, text, strict=True)
+        )
+        + "</tr>"
+        for tag, row in cells
+    ]
     return f"<h2>{escape(title.capitalize())}</h2><div class=wide><table>{''.join(lines)}</table></div>"
 
 
@@ -76,11 +94,15 @@ def _balance(found: Inspection) -> str:
         bars.append(f"<text x=160 y={y + 15} text-anchor=end>{escape(name[:24])}</text>")
         for p, part in enumerate(parts):
             width = counts[p, c] * scale
-            bars.append(f"<rect x={x:.1f} y={y + 3} width={width:.1f} height=16 fill='{_COLORS[p % 4]}'><title>{escape(part)}: {counts[p, c]}</title></rect>")
+            bars.append(
+                f"<rect x={x:.1f} y={y + 3} width={width:.1f} height=16 fill='{_COLORS[p % 4]}'><title>{escape(part)}: {counts[p, c]}</title></rect>"
+            )
             x += width
         bars.append(f"<text x={x + 6:.1f} y={y + 15} fill='#66727f'>{counts[:, c].sum()}</text>")
         y += 22
-    key = " ".join(f"<span style='color:{_COLORS[p % 4]}'>&#9632;</span> {escape(part)}" for p, part in enumerate(parts))
+    key = " ".join(
+        f"<span style='color:{_COLORS[p % 4]}'>&#9632;</span> {escape(part)}" for p, part in enumerate(parts)
+    )
     return f"<p class=note>{key}</p><svg width=860 height={y + 4} font-size=13 font-family='system-ui, sans-serif' fill='#1f2a36'>{''.join(bars)}</svg>"
 
 
@@ -93,9 +115,17 @@ def _examples(found: Inspection) -> str:
         sections.append(f"<h3>{escape(name)}</h3>")
         for modality, spec in specs.items():
             of = [e for e in found.examples[c] if e.modality == modality]
-            draw = _vector if isinstance(spec, VectorSpec) else partial(_sound, rate_hz=spec.rate_hz) if isinstance(spec, AudioSpec) else _picture
+            draw = (
+                _vector
+                if isinstance(spec, VectorSpec)
+                else partial(_sound, rate_hz=spec.rate_hz)
+                if isinstance(spec, AudioSpec)
+                else _picture
+            )
             figures = "".join(map(draw, of))
-            sections.append(f"<p class=note>{escape(modality)}</p><div class=examples>{figures or '<span class=note>none</span>'}</div>")
+            sections.append(
+                f"<p class=note>{escape(modality)}</p><div class=examples>{figures or '<span class=note>none</span>'}</div>"
+            )
     return "\n".join(sections)
 
 
@@ -115,11 +145,15 @@ def _sound(example: Example, rate_hz: int) -> str:
     pieces = np.array_split(samples, min(_COLUMNS, len(samples)))
     high, low = np.array([p.max() for p in pieces]), np.array([p.min() for p in pieces])
     x = np.linspace(0, _COLUMNS, len(pieces))
-    points = " ".join(f"{a:.0f},{48 - 46 * b:.1f}" for a, b in [*zip(x, high, strict=True), *zip(x[::-1], low[::-1], strict=True)])
+    points = " ".join(
+        f"{a:.0f},{48 - 46 * b:.1f}" for a, b in [*zip(x, high, strict=True), *zip(x[::-1], low[::-1], strict=True)]
+    )
     rms = float(np.sqrt(np.mean(np.square(samples))))
     level = f"{20 * np.log10(rms):.0f} dBFS" if rms > 0 else "silent"
-    return (f"<figure><svg width={_COLUMNS} height=96 viewBox='0 0 {_COLUMNS} 96' role=img><line x1=0 y1=48 x2={_COLUMNS} y2=48 stroke='#e3e7ec'/>"
-            f"<polygon fill='#3b6ea8' points='{points}'/></svg><figcaption>{escape(example.unit)}: {len(samples) / rate_hz:.2f} s, {level}</figcaption></figure>")
+    return (
+        f"<figure><svg width={_COLUMNS} height=96 viewBox='0 0 {_COLUMNS} 96' role=img><line x1=0 y1=48 x2={_COLUMNS} y2=48 stroke='#e3e7ec'/>"
+        f"<polygon fill='#3b6ea8' points='{points}'/></svg><figcaption>{escape(example.unit)}: {len(samples) / rate_hz:.2f} s, {level}</figcaption></figure>"
+    )
 
 
 def _vector(example: Example) -> str:
@@ -127,7 +161,11 @@ def _vector(example: Example) -> str:
     numbers = example.sample
     most = float(np.abs(numbers).max()) or 1.0
     width = _COLUMNS / len(numbers)
-    bars = "".join(f"<rect x={i * width:.1f} y={48 - max(46 * v / most, 0):.1f} width={max(width, 0.5):.1f} height={abs(46 * v / most):.1f} />"
-                   for i, v in enumerate(numbers[:_COLUMNS * 2].tolist()))
-    return (f"<figure><svg width={_COLUMNS} height=96 viewBox='0 0 {_COLUMNS} 96' role=img fill='#3b6ea8'>{bars}</svg>"
-            f"<figcaption>{escape(example.unit)}: {len(numbers)} numbers, {numbers.min():.3g} to {numbers.max():.3g}</figcaption></figure>")
+    bars = "".join(
+        f"<rect x={i * width:.1f} y={48 - max(46 * v / most, 0):.1f} width={max(width, 0.5):.1f} height={abs(46 * v / most):.1f} />"
+        for i, v in enumerate(numbers[: _COLUMNS * 2].tolist())
+    )
+    return (
+        f"<figure><svg width={_COLUMNS} height=96 viewBox='0 0 {_COLUMNS} 96' role=img fill='#3b6ea8'>{bars}</svg>"
+        f"<figcaption>{escape(example.unit)}: {len(numbers)} numbers, {numbers.min():.3g} to {numbers.max():.3g}</figcaption></figure>"
+    )

@@ -93,7 +93,9 @@ def inspect_corpus(corpus: Corpus, advance: Callable[[int], None] = lambda momen
         DatasetError: of a modality nothing at all can be read.
     """
     found = Inspection(corpus)
-    found.held = {name: {part: np.zeros(len(found.class_names), np.int64) for part in corpus.parts} for name in corpus.names}
+    found.held = {
+        name: {part: np.zeros(len(found.class_names), np.int64) for part in corpus.parts} for name in corpus.names
+    }
     for part, units in corpus.parts.items():
         for unit in units:
             found.units.append(_read(found, part, unit, advance))
@@ -112,7 +114,7 @@ def _read(found: Inspection, part: str, unit: Unit, advance: Callable[[int], Non
     missing = dict.fromkeys(names, 0)
     start = 0
     for batch in unit.batches(_BATCH):
-        labels = unit.labels[start:start + len(batch.present)]
+        labels = unit.labels[start : start + len(batch.present)]
         start += len(labels)
         headings = np.array([corpus.first_label(index) for index in labels.tolist()], np.int64)
         for m, name in enumerate(names):
@@ -126,11 +128,19 @@ def _read(found: Inspection, part: str, unit: Unit, advance: Callable[[int], Non
         advance(len(labels))
     if not corpus.paired:
         missing = {}
-    return UnitRow(unit.name, part, len(unit.labels), corpus.counts(unit.labels), missing, getattr(unit, "duration_s", None))
+    return UnitRow(
+        unit.name, part, len(unit.labels), corpus.counts(unit.labels), missing, getattr(unit, "duration_s", None)
+    )
 
 
-def _examples(found: Inspection, inputs: dict[str, np.ndarray], present: np.ndarray, labels: np.ndarray, unit: str,
-              taken: Counter[tuple[int, str]]) -> Iterator[tuple[int, Example]]:
+def _examples(
+    found: Inspection,
+    inputs: dict[str, np.ndarray],
+    present: np.ndarray,
+    labels: np.ndarray,
+    unit: str,
+    taken: Counter[tuple[int, str]],
+) -> Iterator[tuple[int, Example]]:
     for m, name in enumerate(found.corpus.names):
         if name not in inputs:
             continue
@@ -154,5 +164,3 @@ def balance(counts: np.ndarray) -> float:
     """
     share = counts[counts > 0] / max(counts.sum(), 1)
     return float(-(share * np.log(share)).sum() / np.log(len(counts))) + 0.0 if len(counts) > 1 else 1.0
-
-

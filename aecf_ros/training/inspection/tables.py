@@ -28,21 +28,35 @@ def class_table(found: Inspection) -> TextTable:
     parts = list(found.corpus.parts)
     counts = np.array([found.counts(part) for part in parts])
     total, moments = counts.sum(0), [found.moments(part) for part in parts]
-    rows = [[name, *map(str, counts[:, c]), str(total[c]), f"{total[c] / max(sum(moments), 1):.1%}"]
-            for c, name in enumerate(found.class_names) if total[c] or name != NOTHING_NAME]
+    rows = [
+        [name, *map(str, counts[:, c]), str(total[c]), f"{total[c] / max(sum(moments), 1):.1%}"]
+        for c, name in enumerate(found.class_names)
+        if total[c] or name != NOTHING_NAME
+    ]
     rows.append(["all", *map(str, moments), str(sum(moments)), ""])
     rows.append(["evenness", *(f"{balance(of[:-1]):.2f}" for of in counts), f"{balance(total[:-1]):.2f}", ""])
-    return "classes" if found.corpus.paired else "classes, samples of all modalities", ["class", *parts, "all", "share"], rows
+    return (
+        "classes" if found.corpus.paired else "classes, samples of all modalities",
+        ["class", *parts, "all", "share"],
+        rows,
+    )
 
 
 def presence_table(found: Inspection) -> TextTable:
     """Which modalities are there together, in each part; or, where they are unpaired, samples of each."""
     parts = list(found.corpus.parts)
     if not found.corpus.paired:
-        return "samples of each modality", ["modality", *parts], [[name, *(str(of[part].sum()) for part in parts)] for name, of in found.held.items()]
+        return (
+            "samples of each modality",
+            ["modality", *parts],
+            [[name, *(str(of[part].sum()) for part in parts)] for name, of in found.held.items()],
+        )
     names = dict.fromkeys(name for part in parts for name, _ in found.subsets[part].most_common())
     totals = {part: max(sum(found.subsets[part].values()), 1) for part in parts}
-    rows = [[name, *(f"{found.subsets[part][name]} ({found.subsets[part][name] / totals[part]:.1%})" for part in parts)] for name in names]
+    rows = [
+        [name, *(f"{found.subsets[part][name]} ({found.subsets[part][name] / totals[part]:.1%})" for part in parts)]
+        for name in names
+    ]
     return "there together", ["modalities", *parts], rows
 
 
@@ -67,7 +81,16 @@ def unit_table(found: Inspection) -> TextTable:
         n = row.moments
         held = [f"{found.class_names[c]} {row.counts[c]}" for c in np.flatnonzero(row.counts)]
         lacking = [f"{row.missing[name] / max(n, 1):.0%}" if row.missing else "" for name in names]
-        rows.append([row.name, row.part, "" if row.duration_s is None else f"{row.duration_s:.1f}", str(n), *lacking, _shortened(held)])
+        rows.append(
+            [
+                row.name,
+                row.part,
+                "" if row.duration_s is None else f"{row.duration_s:.1f}",
+                str(n),
+                *lacking,
+                _shortened(held),
+            ]
+        )
     header = ["name", "part", "seconds", "moments", *(f"no {name}" for name in names), "classes"]
     said = [i for i in range(len(header)) if any(row[i] for row in rows)]
     title = "recordings" if any(row.duration_s is not None for row in found.units) else "blocks"
@@ -80,4 +103,8 @@ def _shortened(held: Sequence[str]) -> str:
 
 def tables_of(found: Inspection) -> list[TextTable]:
     """All that have rows."""
-    return [table for table in (class_table(found), presence_table(found), missing_table(found), unit_table(found)) if table[2]]
+    return [
+        table
+        for table in (class_table(found), presence_table(found), missing_table(found), unit_table(found))
+        if table[2]
+    ]

@@ -13,21 +13,28 @@ import torch
 
 from aecf_ros.core.bundle import FORMAT_VERSION, Manifest
 from aecf_ros.training.calibration.calibrate import Calibration
-from aecf_ros.training.evaluation.card import model_card
-from aecf_ros.training.run.config import TrainConfig
+from aecf_ros.training.calibration.drift_reference import drift_reference
 from aecf_ros.training.data.corpus import Corpus
+from aecf_ros.training.evaluation.card import model_card
 from aecf_ros.training.evaluation.evaluate import Evaluation, rounded
-from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, CalibratedHead, export_onnx, verify_encoder, verify_head, write_bundle
+from aecf_ros.training.evaluation.multilabel_card import label_card
+from aecf_ros.training.export.head_graph import (
+    HEAD_OUTPUTS,
+    CalibratedHead,
+    export_onnx,
+    verify_encoder,
+    verify_head,
+    write_bundle,
+)
+from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, save_head
+from aecf_ros.training.export.torch_programs import export_program
 from aecf_ros.training.features.encoder_training import TrainedEncoder, to_tensor
 from aecf_ros.training.features.onnx_encoder import INPUTS, OUTPUT, Encoder, FrozenEncoder
-from aecf_ros.training.head.fit_gate import Settled
-from aecf_ros.training.evaluation.multilabel_card import label_card
-from aecf_ros.training.head.multilabel_head import LabelCalibration
 from aecf_ros.training.head.feature_tables import Part
-from aecf_ros.training.export.torch_programs import export_program
-from aecf_ros.training.calibration.drift_reference import drift_reference
+from aecf_ros.training.head.fit_gate import Settled
+from aecf_ros.training.head.multilabel_head import LabelCalibration
+from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.run.run_folder import version
-from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, save_head
 
 Writer = Callable[[Path], object]
 """Writes a file of a bundle; raises ExportError where it does not compute what was trained."""
@@ -51,10 +58,14 @@ def assemble(out: Path, corpus: Corpus, parts: Mapping[str, Part], trained: Trai
         ExportError: a graph does not compute what was trained.
     """
     names = corpus.names
-    files: dict[str, Writer] = {f"{name}_encoder.onnx": _encoder_writer(corpus, trained.encoders[name]) for name in names}
+    files: dict[str, Writer] = {
+        f"{name}_encoder.onnx": _encoder_writer(corpus, trained.encoders[name]) for name in names
+    }
     files["head.onnx"] = head_writer(trained.head, names, parts["test"].embeddings)
     if not corpus.multilabel:
-        files[HEAD_WEIGHTS] = lambda path: save_head(path, trained.head.fusion, trained.calibration, config.head.options)
+        files[HEAD_WEIGHTS] = lambda path: save_head(
+            path, trained.head.fusion, trained.calibration, config.head.options
+        )
     if config.programs:
         files |= {f"{name}_encoder.pt2": _program_writer(corpus, encoder) for name, encoder in trained.encoders.items()}
     fields = _fields(out.name, corpus, parts, trained, config)
@@ -87,7 +98,12 @@ def _program_writer(corpus: Corpus, encoder: TrainedEncoder) -> Writer:
 def _samples(corpus: Corpus, encoder: Encoder, count: int) -> np.ndarray:
     """The first samples of the test part."""
     name = encoder.spec.name
-    batches = (batch.inputs[name] for unit in corpus.parts["test"] for batch in unit.batches(count) if len(batch.inputs.get(name, ())))
+    batches = (
+        batch.inputs[name]
+        for unit in corpus.parts["test"]
+        for batch in unit.batches(count)
+        if len(batch.inputs.get(name, ()))
+    )
     return next(batches)[:count]
 
 
@@ -111,7 +127,11 @@ def _fields(name: str, corpus: Corpus, parts: Mapping[str, Part], trained: Train
     calibration, encoders = trained.calibration, trained.encoders
     pairs = parts["calibration"].calibration_pairs(config.pairs, config.seed)
     live = [of[pairs.rows[:, m]] for m, of in enumerate(parts["calibration"].embeddings)]
-    credits = [f"encoder of {of.spec.name}: {of.credits}" for of in encoders.values() if isinstance(of, FrozenEncoder) and of.credits]
+    credits = [
+        f"encoder of {of.spec.name}: {of.credits}"
+        for of in encoders.values()
+        if isinstance(of, FrozenEncoder) and of.credits
+    ]
     return {
         "format_version": FORMAT_VERSION,
         "name": name,
@@ -119,14 +139,17 @@ def _fields(name: str, corpus: Corpus, parts: Mapping[str, Part], trained: Train
         "task": "multilabel" if corpus.multilabel else "multiclass",
         "labels": list(corpus.labels),
         "modalities": [
-            of.spec.model_dump(mode="json", exclude={"sources"}) | {"encoder": f"{of.spec.name}_encoder.onnx", "embedding_dim": of.embedding_dim}
+            of.spec.model_dump(mode="json", exclude={"sources"})
+            | {"encoder": f"{of.spec.name}_encoder.onnx", "embedding_dim": of.embedding_dim}
             for of in (encoders[name] for name in corpus.names)
         ],
         "head": "head.onnx",
         "head_weights": None if corpus.multilabel else HEAD_WEIGHTS,
         "drift": drift_reference(trained.head, corpus.names, live, pairs.present).model_dump(),
         "calibration": {
-            "method": _label_method() if corpus.multilabel else f"{_method(trained.settled)}; set_threshold is the least probability in a set",
+            "method": _label_method()
+            if corpus.multilabel
+            else f"{_method(trained.settled)}; set_threshold is the least probability in a set",
             "coverage": calibration.coverage,
             "subsets": {
                 fit.name: {

@@ -166,7 +166,9 @@ class HeadConfig(_Record):
     @field_validator("options")
     @classmethod
     def _off_is_no_bool(cls, options: dict[str, Any]) -> dict[str, Any]:
-        return options | {"monotone": "off"} if options.get("monotone") is False else options  # YAML reads an unquoted off as false
+        return (
+            options | {"monotone": "off"} if options.get("monotone") is False else options
+        )  # YAML reads an unquoted off as false
 
     @model_validator(mode="after")
     def _shares(self) -> HeadConfig:
@@ -214,4 +216,3 @@ class TrainConfig(_Record):
     def encoder(self, name: str, kind: str) -> EncoderConfig:
         """Configuration of one modality's encoder."""
         return self.encoders.get(name) or self.encoders.get(kind) or EncoderConfig()
-

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aecf_ros.training.run.config import ConfigError, TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import ModalitySpec, VectorSpec
 from aecf_ros.training.features.encoder_training import samples_of
 from aecf_ros.training.features.onnx_encoder import INPUTS, FrozenEncoder, open_encoder
 from aecf_ros.training.head.train_head import new_head
+from aecf_ros.training.run.config import ConfigError, TrainConfig
 from aecf_ros.training.run.stages import HEAD_SEED, units_of
 
 
@@ -19,7 +19,9 @@ def frozen_encoders(config: TrainConfig) -> dict[str, FrozenEncoder]:
     Raises:
         EncoderError: one of them cannot be used.
     """
-    return {name: open_encoder(of.onnx, name, config.threads) for name, of in config.encoders.items() if of.onnx is not None}
+    return {
+        name: open_encoder(of.onnx, name, config.threads) for name, of in config.encoders.items() if of.onnx is not None
+    }
 
 
 def given_specs(config: TrainConfig) -> list[ModalitySpec]:
@@ -29,8 +31,16 @@ def given_specs(config: TrainConfig) -> list[ModalitySpec]:
         EncoderError: an encoder cannot be used.
     """
     frozen = frozen_encoders(config)
-    vectors = {name: VectorSpec(name=name, kind="vector", dim=of.vector) for name, of in config.encoders.items() if of.vector is not None}
-    return [frozen[name].spec if name in frozen else vectors[name] for name in config.encoders if name in frozen or name in vectors]
+    vectors = {
+        name: VectorSpec(name=name, kind="vector", dim=of.vector)
+        for name, of in config.encoders.items()
+        if of.vector is not None
+    }
+    return [
+        frozen[name].spec if name in frozen else vectors[name]
+        for name in config.encoders
+        if name in frozen or name in vectors
+    ]
 
 
 def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
@@ -45,7 +55,9 @@ def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
         if name not in corpus.names and not whole_kind:
             raise ConfigError(f"encoders.{name}: the data has no such modality; it has {', '.join(corpus.names)}")
     if config.programs and frozen:
-        raise ConfigError(f"programs: {next(iter(frozen))} has a frozen encoder, of which no program can be made; set programs=false")
+        raise ConfigError(
+            f"programs: {next(iter(frozen))} has a frozen encoder, of which no program can be made; set programs=false"
+        )
     _check_vectors(corpus, frozen, config)
     new_head(_widths(corpus, frozen, config), corpus.classes, config.head, config.seed + HEAD_SEED, corpus.multilabel)
     for m in corpus.modalities:
@@ -62,12 +74,18 @@ def _check_vectors(corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: 
             raise ConfigError(f"encoders.{name}.vector: it is {found.kind} there; leave it out")
         if of.vector is not None and of.vector != found.dim:
             raise ConfigError(f"encoders.{name}.vector: the data has {found.dim} numbers; write that, or leave it out")
-    if config.programs and (vectors := [m.name for m in modalities.values() if isinstance(m, VectorSpec) and m.name not in frozen]):
+    if config.programs and (
+        vectors := [m.name for m in modalities.values() if isinstance(m, VectorSpec) and m.name not in frozen]
+    ):
         raise ConfigError(f"programs: {vectors[0]} is vectors, of which no program is made; set programs=false")
 
 
 def _widths(corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig) -> list[int]:
     return [
-        frozen[m.name].embedding_dim if m.name in frozen else m.dim if isinstance(m, VectorSpec) else config.encoder(m.name, m.kind).embedding_dim
+        frozen[m.name].embedding_dim
+        if m.name in frozen
+        else m.dim
+        if isinstance(m, VectorSpec)
+        else config.encoder(m.name, m.kind).embedding_dim
         for m in corpus.modalities
     ]

@@ -12,11 +12,22 @@ from pathlib import Path
 
 import yaml
 
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.evaluation.evaluate import Evaluation, rounded
 from aecf_ros.training.head.fit_loop import History
+from aecf_ros.training.run.config import TrainConfig
 
-PACKAGES = ("aecf_ros", "numpy", "torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "opencv-python", "rosbags", "optuna")
+PACKAGES = (
+    "aecf_ros",
+    "numpy",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "safetensors",
+    "opencv-python",
+    "rosbags",
+    "optuna",
+)
 """Whose versions ``environment.txt`` names."""
 
 
@@ -55,7 +66,10 @@ class RunFolder:
 
     def report(self, evaluation: Evaluation) -> None:
         """Write ``metrics.json`` and the pictures."""
-        from aecf_ros.training.evaluation.curves import save_curves, save_reliability  # matplotlib takes a second to import
+        from aecf_ros.training.evaluation.curves import (  # matplotlib takes a second to import
+            save_curves,
+            save_reliability,
+        )
 
         metrics = {"test": rounded(evaluation.metrics), "test_corrupted": rounded(evaluation.corrupted)}
         if evaluation.by_label:

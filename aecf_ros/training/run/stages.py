@@ -9,27 +9,27 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.gates.reliability import EvidenceGate
+from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import Calibration, calibrate
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import VectorSpec
-from aecf_ros.training.head.batch_sampler import draws_of
-from aecf_ros.training.export.head_graph import CalibratedHead, ExportedHead
-from aecf_ros.training.features.encoder_training import TrainedEncoder, fit_encoder, samples_of
 from aecf_ros.training.data.npy_units import FolderUnit
-from aecf_ros.training.features.onnx_encoder import Encoder, FrozenEncoder
-from aecf_ros.training.head.fit_gate import Settled, fit_gate, settle_gate
-from aecf_ros.training.head.train_head import fit_experts, new_head, put_prior
-from aecf_ros.training.head.multilabel_head import LabelCalibration, LabelHead, calibrate_labels
-from aecf_ros.training.head.fit_loop import Advance
-from aecf_ros.training.head.feature_tables import Part, gather
-from aecf_ros.training.head.distributed import ALONE, Ranks
-from aecf_ros.training.run.run_folder import RunFolder
+from aecf_ros.training.export.head_graph import CalibratedHead, ExportedHead
 from aecf_ros.training.features.cache import extract
+from aecf_ros.training.features.encoder_training import TrainedEncoder, fit_encoder, samples_of
+from aecf_ros.training.features.onnx_encoder import Encoder, FrozenEncoder
 from aecf_ros.training.features.ray_extraction import extract_on_ray
 from aecf_ros.training.features.standardizer import standardizing_encoder
+from aecf_ros.training.head.batch_sampler import draws_of
+from aecf_ros.training.head.distributed import ALONE, Ranks
+from aecf_ros.training.head.feature_tables import Part, gather
+from aecf_ros.training.head.fit_gate import Settled, fit_gate, settle_gate
+from aecf_ros.training.head.fit_loop import Advance
+from aecf_ros.training.head.multilabel_head import LabelCalibration, LabelHead, calibrate_labels
+from aecf_ros.training.head.train_head import fit_experts, new_head, put_prior
+from aecf_ros.training.run.config import TrainConfig
+from aecf_ros.training.run.run_folder import RunFolder
 
 HEAD_SEED = 11
 """Added to the seed of a run for its head."""
@@ -99,7 +99,14 @@ def _fit_encoder(corpus: Corpus, index: int, config: TrainConfig, folder: RunFol
     task = progress.add_task(stage, total=settings.optimizer.epochs, note="")
     samples = samples_of(units_of(corpus, "encoders", spec.name))
     module, history = fit_encoder(
-        spec, samples, corpus.classes, settings, config.seed * 31 + index, folder.checkpoints, _advance(progress, task), config.mixed_precision
+        spec,
+        samples,
+        corpus.classes,
+        settings,
+        config.seed * 31 + index,
+        folder.checkpoints,
+        _advance(progress, task),
+        config.mixed_precision,
     )
     folder.log(stage, history)
     return TrainedEncoder(module, spec)
@@ -116,7 +123,9 @@ def fit_head(
 ) -> AECF:
     """The head as the part ``fusion`` makes it; its experts' losses go to the log."""
     seed, settings = config.seed + HEAD_SEED, config.head
-    head = new_head([encoders[name].embedding_dim for name in corpus.names], corpus.classes, settings, seed, corpus.multilabel)
+    head = new_head(
+        [encoders[name].embedding_dim for name in corpus.names], corpus.classes, settings, seed, corpus.multilabel
+    )
     frequencies = None if part.moments is None else part.moments.labels
     if frequencies is not None and (corpus.multilabel or not settings.balanced):
         put_prior(head, frequencies, corpus.sets)
@@ -124,7 +133,9 @@ def fit_head(
     tables = part.tables(settings.field_copies)
     advance = _advance(progress, task)
     draws, mixed = draws_of(part, settings), config.mixed_precision
-    folder.log("head", fit_experts(head, tables, draws, settings, seed, folder.checkpoints, advance, mixed, ranks, corpus.sets))
+    folder.log(
+        "head", fit_experts(head, tables, draws, settings, seed, folder.checkpoints, advance, mixed, ranks, corpus.sets)
+    )
     if frequencies is not None:
         put_prior(head, frequencies, corpus.sets)
     if corpus.multilabel or not isinstance(head.gate, EvidenceGate):
@@ -140,7 +151,9 @@ def settle_head(head: AECF, part: Part, config: TrainConfig) -> tuple[AECF, Sett
     return settle_gate(head, part.clean, part.calibration_pairs(config.pairs, config.seed), config.head.reliability)
 
 
-def calibrated(head: AECF, corpus: Corpus, parts: Mapping[str, Part], config: TrainConfig) -> tuple[Calibration | LabelCalibration, CalibratedHead]:
+def calibrated(
+    head: AECF, corpus: Corpus, parts: Mapping[str, Part], config: TrainConfig
+) -> tuple[Calibration | LabelCalibration, CalibratedHead]:
     """What the exported head adds to the fusion layer, and that head."""
     part = parts["calibration"]
     if corpus.multilabel:

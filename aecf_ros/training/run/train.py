@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from aecf_ros.core.bundle import Manifest, load_bundle
-from aecf_ros.training.run.assemble import Trained, assemble
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.evaluation.evaluate import answers_of, evaluate
-from aecf_ros.training.run.preflight import check
 from aecf_ros.training.head.distributed import ALONE, Ranks
+from aecf_ros.training.run.assemble import Trained, assemble
+from aecf_ros.training.run.config import TrainConfig
+from aecf_ros.training.run.preflight import check
 from aecf_ros.training.run.run_folder import RunFolder, folder_of
 from aecf_ros.training.run.stages import calibrated, fit_head, prepare, progress_bars, settle_head
 

@@ -15,14 +15,14 @@ import yaml
 from rich.progress import Progress
 
 from aecf_ros.training.calibration.calibrate import subset_nll
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.features.onnx_encoder import Encoder
-from aecf_ros.training.run.preflight import check
+from aecf_ros.training.head.feature_tables import Part, Table
 from aecf_ros.training.head.fit_loop import fingerprint
 from aecf_ros.training.head.pairing import same_moments
-from aecf_ros.training.head.feature_tables import Part, Table
+from aecf_ros.training.run.config import TrainConfig
+from aecf_ros.training.run.preflight import check
 from aecf_ros.training.run.run_folder import RunFolder, folder_of
 from aecf_ros.training.run.stages import fit_head, prepare, progress_bars, settle_head
 
@@ -34,7 +34,13 @@ _DRAW = 17
 
 
 def tune(
-    corpus: Corpus, out: Path | str, config: TrainConfig, trials: int, *, run: Path | str | None = None, show_progress: bool = True
+    corpus: Corpus,
+    out: Path | str,
+    config: TrainConfig,
+    trials: int,
+    *,
+    run: Path | str | None = None,
+    show_progress: bool = True,
 ) -> tuple[TrainConfig, float, float]:
     """Search expert width, dropout, learning rate, weight decay and corrupted copies; the first trial is ``config`` itself.
 
@@ -64,12 +70,16 @@ def tune(
         task = progress.add_task("trials", total=trials, note="")
 
         def told(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-            progress.update(task, completed=len(_done(study)), note=f"NLL {trial.value:.4f}, least {study.best_value:.4f}")
+            progress.update(
+                task, completed=len(_done(study)), note=f"NLL {trial.value:.4f}, least {study.best_value:.4f}"
+            )
 
         progress.update(task, completed=len(_done(study)))
         quiet = progress_bars(False)
         study.optimize(
-            lambda trial: _nll(with_settings(config, _suggest(trial, most)), corpus, parts["fusion"], encoders, halves, folder, quiet),
+            lambda trial: _nll(
+                with_settings(config, _suggest(trial, most)), corpus, parts["fusion"], encoders, halves, folder, quiet
+            ),
             n_trials=max(trials - len(_done(study)), 0),
             callbacks=[told],
             catch=(FloatingPointError,),  # a learning rate too high fails its own trial
@@ -83,7 +93,10 @@ def _study(folder: RunFolder, corpus: Corpus, config: TrainConfig) -> optuna.Stu
     """The search of this data and configuration, begun or taken up."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    key = fingerprint(config.model_dump(mode="json"), [unit.digest for part in ("fusion", "calibration") for unit in corpus.parts[part]])
+    key = fingerprint(
+        config.model_dump(mode="json"),
+        [unit.digest for part in ("fusion", "calibration") for unit in corpus.parts[part]],
+    )
     storage = f"sqlite:///{folder.path / 'tune.db'}"
     known = optuna.get_all_study_names(storage)
     study = optuna.create_study(storage=storage, study_name=key, load_if_exists=True, direction="minimize")
@@ -134,7 +147,13 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
 
 
 def _nll(
-    config: TrainConfig, corpus: Corpus, fusion: Part, encoders: Mapping[str, Encoder], halves: tuple[Part, Part], folder: RunFolder, quiet: Progress
+    config: TrainConfig,
+    corpus: Corpus,
+    fusion: Part,
+    encoders: Mapping[str, Encoder],
+    halves: tuple[Part, Part],
+    folder: RunFolder,
+    quiet: Progress,
 ) -> float:
     head = fit_head(corpus, fusion, encoders, config, folder, quiet)
     losses = []
@@ -155,7 +174,11 @@ def halves_of(part: Part, generator: np.random.Generator) -> tuple[Part, Part]:
         chosen = [_half(table.labels, table.clusters, generator) for table in part.clean]
     else:  # what is of one moment stays together
         together = np.unique(np.concatenate([table.clusters for table in part.clean]))
-        labels = {c: v if part.sets is None else 0 for table in part.clean for c, v in zip(table.clusters.tolist(), table.labels.tolist(), strict=True)}
+        labels = {
+            c: v if part.sets is None else 0
+            for table in part.clean
+            for c, v in zip(table.clusters.tolist(), table.labels.tolist(), strict=True)
+        }
         chosen = [_half(np.array([labels[c] for c in together.tolist()]), together, generator)] * len(part.clean)
     return tuple(_side(part, chosen, side) for side in (True, False))
 
@@ -175,7 +198,9 @@ def _half(labels: np.ndarray, clusters: np.ndarray, generator: np.random.Generat
 
 def _side(part: Part, chosen: list[np.ndarray], side: bool) -> Part:
     keep = [np.isin(table.clusters, of) == side for table, of in zip(part.clean, chosen, strict=True)]
-    clean = [Table(*(column[rows] for column in vars(table).values())) for table, rows in zip(part.clean, keep, strict=True)]
+    clean = [
+        Table(*(column[rows] for column in vars(table).values())) for table, rows in zip(part.clean, keep, strict=True)
+    ]
     moments = part.moments
     if moments is not None:
         here = np.zeros(len(moments), bool)

@@ -13,7 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, ModelProto, TensorProto, ValueInfoProto, checker, compose, external_data_helper, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    ModelProto,
+    TensorProto,
+    ValueInfoProto,
+    checker,
+    compose,
+    external_data_helper,
+    helper,
+    numpy_helper,
+)
 
 from aecf_ros.core.errors import one_line
 from aecf_ros.training.wrap.spec import WrapError
@@ -57,7 +67,9 @@ class Chain:
     def model(self, given: ValueInfoProto, made: ValueInfoProto, like: ModelProto) -> ModelProto:
         """The nodes from ``given`` to ``made``, whose name is that of the last node's output, at the opset of ``like``."""
         graph = helper.make_graph(self.nodes, self.prefix, [given], [made], self.initializers)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset(like))], ir_version=like.ir_version)
+        return helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", opset(like))], ir_version=like.ir_version
+        )
 
 
 @dataclass(frozen=True)
@@ -106,12 +118,16 @@ def open_encoder(path: Path, input_name: str | None, output_name: str | None) ->
     given = _choose(path, "input", list(graph.input), input_name)
     if len(graph.input) > 1:
         others = ", ".join(i.name for i in graph.input if i.name != given.name)
-        raise WrapError(f"{path}: takes {others} besides '{given.name}'; export the part that takes one input, for example the image tower alone")
+        raise WrapError(
+            f"{path}: takes {others} besides '{given.name}'; export the part that takes one input, for example the image tower alone"
+        )
     made = _choose(path, "output", list(graph.output), output_name)
     if not given.type.HasField("tensor_type") or not given.type.tensor_type.HasField("shape"):
         raise WrapError(f"{path}: input '{given.name}' is no tensor of known rank; export the encoder again")
     dims = tuple(d.dim_value or None for d in given.type.tensor_type.shape.dim)
-    return Encoder(path, model, given.name, made.name, dims, given.type.tensor_type.elem_type, made.type.tensor_type.elem_type)
+    return Encoder(
+        path, model, given.name, made.name, dims, given.type.tensor_type.elem_type, made.type.tensor_type.elem_type
+    )
 
 
 def _read(path: Path) -> ModelProto:
@@ -120,7 +136,9 @@ def _read(path: Path) -> ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception:  # protobuf's DecodeError, of a package that only onnx knows
-        raise WrapError(f"{path}: is not an ONNX file; export the encoder with torch.onnx.export, tf2onnx or optimum") from None
+        raise WrapError(
+            f"{path}: is not an ONNX file; export the encoder with torch.onnx.export, tf2onnx or optimum"
+        ) from None
     if not model.graph.node or not model.opset_import:
         raise WrapError(f"{path}: holds no ONNX graph; export the encoder with torch.onnx.export, tf2onnx or optimum")
     weights = [t for t in model.graph.initializer if external_data_helper.uses_external_data(t)]

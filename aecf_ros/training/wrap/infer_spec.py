@@ -21,13 +21,19 @@ def fit(encoder: Encoder, spec: ImageEncoder | AudioEncoder) -> ImageEncoder | A
     plain = isinstance(spec, ImageEncoder) and spec.scale == 1 and spec.mean == (0, 0, 0) and spec.std == (1, 1, 1)
     if encoder.dtype not in FLOATS and not (plain and encoder.dtype == TensorProto.UINT8):
         found = helper.tensor_dtype_to_np_dtype(encoder.dtype).name if encoder.dtype else "of no type"
-        more = "; set scale: 1, mean: [0, 0, 0] and std: [1, 1, 1]" if encoder.dtype == TensorProto.UINT8 else "; export it with a float input"
+        more = (
+            "; set scale: 1, mean: [0, 0, 0] and std: [1, 1, 1]"
+            if encoder.dtype == TensorProto.UINT8
+            else "; export it with a float input"
+        )
         raise WrapError(f"{encoder.path}: input '{encoder.input}' is {found}, which normalized numbers are not{more}")
     fitted = _fit_image(encoder, spec) if isinstance(spec, ImageEncoder) else _fit_audio(encoder, spec)
     if batch(encoder, fitted) not in (None, 1):
         raise WrapError(f"{encoder.where()}: batches of {encoder.dims[0]}; export it with a batch of 1, or of any size")
     if batch(encoder, fitted) == 1 and patch_count(fitted) > 1:
-        raise WrapError(f"{encoder.where()}: takes one patch where a window has {patch_count(fitted)}; export it with a batch of any size, or shorten window_s")
+        raise WrapError(
+            f"{encoder.where()}: takes one patch where a window has {patch_count(fitted)}; export it with a batch of any size, or shorten window_s"
+        )
     return fitted
 
 
@@ -50,7 +56,9 @@ def _fits(found: Dims, due: Dims) -> bool:
 def _fit_image(encoder: Encoder, spec: ImageEncoder) -> ImageEncoder:
     dims = encoder.dims
     if len(dims) != 4:
-        raise WrapError(f"{encoder.where()}, which has {len(dims)} axes where pictures have 4; export the encoder so that it takes one picture")
+        raise WrapError(
+            f"{encoder.where()}, which has {len(dims)} axes where pictures have 4; export the encoder so that it takes one picture"
+        )
     layouts = [name for name, axis in (("nchw", 1), ("nhwc", 3)) if dims[axis] in (3, None)]
     certain = [name for name, axis in (("nchw", 1), ("nhwc", 3)) if dims[axis] == 3]
     layout = spec.layout or (layouts[0] if len(layouts) == 1 else certain[0] if len(certain) == 1 else None)
@@ -63,9 +71,13 @@ def _fit_image(encoder: Encoder, spec: ImageEncoder) -> ImageEncoder:
     height, width = (dims[2], dims[3]) if layout == "nchw" else (dims[1], dims[2])
     for name, given, fixed in (("height", spec.height, height), ("width", spec.width, width)):
         if given is None and fixed is None:
-            raise WrapError(f"{encoder.where()}, which leaves the {name} open; set height and width to the size it was trained with")
+            raise WrapError(
+                f"{encoder.where()}, which leaves the {name} open; set height and width to the size it was trained with"
+            )
         if given is not None and fixed is not None and given != fixed:
-            raise WrapError(f"{encoder.where()}, a {name} of {fixed} where the YAML has {given}; set {name}: {fixed}, or export it again")
+            raise WrapError(
+                f"{encoder.where()}, a {name} of {fixed} where the YAML has {given}; set {name}: {fixed}, or export it again"
+            )
     return spec.model_copy(update={"layout": layout, "height": spec.height or height, "width": spec.width or width})
 
 
@@ -76,7 +88,9 @@ def _fit_audio(encoder: Encoder, spec: AudioEncoder) -> AudioEncoder:
 def _fit_waveform(encoder: Encoder, spec: AudioEncoder) -> AudioEncoder:
     dims = encoder.dims
     if len(dims) not in (1, 2, 3) or (len(dims) == 3 and dims[1] not in (1, None)):
-        raise WrapError(f"{encoder.where()}, which is no waveform [N], [B, N] or [B, 1, N]; describe its spectrogram as log_mel in the YAML")
+        raise WrapError(
+            f"{encoder.where()}, which is no waveform [N], [B, N] or [B, 1, N]; describe its spectrogram as log_mel in the YAML"
+        )
     if dims[-1] not in (spec.samples, None):
         raise WrapError(
             f"{encoder.where()}, which is {dims[-1] / spec.rate_hz:g} s at {spec.rate_hz} Hz where the YAML has {spec.window_s:g} s; "
@@ -106,7 +120,11 @@ def _fit_spectrogram(encoder: Encoder, spec: AudioEncoder, mel: LogMel) -> Audio
             f"correct log_mel.mels, hop or window_s{_window_for(encoder, spec, mel)}"
         )
     due = spell(spectrogram_dims(mel.layout, mel, frames), "batch")
-    other = f"; set log_mel.layout: {layouts[0]}" if layouts else f"; correct log_mel.mels, hop, layout or window_s{_window_for(encoder, spec, mel)}"
+    other = (
+        f"; set log_mel.layout: {layouts[0]}"
+        if layouts
+        else f"; correct log_mel.mels, hop, layout or window_s{_window_for(encoder, spec, mel)}"
+    )
     raise WrapError(f"{encoder.where()}, where the YAML makes {due}{other}")
 
 
@@ -121,5 +139,12 @@ def _window_for(encoder: Encoder, spec: AudioEncoder, mel: LogMel) -> str:
     if len(others) != 1 or mel.patch:
         return ""
     most = 60 * spec.rate_hz
-    samples = next((n for n in range(others[0] * mel.hop // 2, min(most, (others[0] + 2) * mel.hop + mel.n_fft)) if mel.frames(n) == others[0]), None)
+    samples = next(
+        (
+            n
+            for n in range(others[0] * mel.hop // 2, min(most, (others[0] + 2) * mel.hop + mel.n_fft))
+            if mel.frames(n) == others[0]
+        ),
+        None,
+    )
     return "" if samples is None else f" (a window_s of {samples / spec.rate_hz:g} has {others[0]} frames)"

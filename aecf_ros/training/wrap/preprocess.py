@@ -9,8 +9,8 @@ import torch
 from onnx import ModelProto, TensorProto, helper
 
 from aecf_ros.training.features.encoders import mel_filters
-from aecf_ros.training.wrap.infer_spec import batch
 from aecf_ros.training.wrap.graph import Chain, Encoder
+from aecf_ros.training.wrap.infer_spec import batch
 from aecf_ros.training.wrap.spec import AudioEncoder, ImageEncoder, LogMel
 
 WINDOWS = {
@@ -36,10 +36,16 @@ def before(encoder: Encoder, spec: ImageEncoder | AudioEncoder) -> ModelProto:
         made = pixels(chain, "image", spec)
     else:
         given = helper.make_tensor_value_info("samples", TensorProto.FLOAT, [*dims, spec.samples])
-        made = waveform(chain, "samples", spec, len(encoder.dims)) if spec.log_mel is None else log_mel(chain, "samples", spec, spec.log_mel)
+        made = (
+            waveform(chain, "samples", spec, len(encoder.dims))
+            if spec.log_mel is None
+            else log_mel(chain, "samples", spec, spec.log_mel)
+        )
     made = chain("Cast", made, to=encoder.dtype)
     # The axes are the encoder's to name: a patch is a sample of its own, and a batch may be called otherwise.
-    return chain.model(given, helper.make_tensor_value_info(made, encoder.dtype, [None] * len(encoder.dims)), encoder.model)
+    return chain.model(
+        given, helper.make_tensor_value_info(made, encoder.dtype, [None] * len(encoder.dims)), encoder.model
+    )
 
 
 def pixels(chain: Chain, image: str, spec: ImageEncoder) -> str:
@@ -69,7 +75,14 @@ def log_mel(chain: Chain, samples: str, spec: AudioEncoder, mel: LogMel) -> str:
     """The log-mel spectrogram of ``spec``, in its layout; each patch a sample."""
     frames = mel.frames(spec.samples)
     filters = mel_filters(
-        spec.rate_hz, mel.n_fft, mel.mels, mel.fmin, mel.fmax or spec.rate_hz / 2, mel.mel_scale, mel.mel_norm, mel.triangles
+        spec.rate_hz,
+        mel.n_fft,
+        mel.mels,
+        mel.fmin,
+        mel.fmax or spec.rate_hz / 2,
+        mel.mel_scale,
+        mel.mel_norm,
+        mel.triangles,
     ).numpy()
     used = filters.any(axis=0)
     used[0] |= not used.any()
@@ -93,7 +106,10 @@ def _spectrum(chain: Chain, samples: str, spec: AudioEncoder, mel: LogMel, frame
     """
     x, length = samples, spec.samples
     if mel.preemphasis:
-        x, length = chain("Conv", chain.reshape(x, -1, 1, length), np.array([[[-mel.preemphasis, 1.0]]], np.float32)), length - 1
+        x, length = (
+            chain("Conv", chain.reshape(x, -1, 1, length), np.array([[[-mel.preemphasis, 1.0]]], np.float32)),
+            length - 1,
+        )
         x = chain.reshape(x, -1, length)
     x = chain("Pad", x, np.array([0, 0, 0, 1], np.int64))  # sample number `length` is zero
     window = mel.window_samples

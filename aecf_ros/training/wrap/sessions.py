@@ -8,14 +8,16 @@ import numpy as np
 import onnxruntime
 
 from aecf_ros.core.errors import one_line
-from aecf_ros.training.wrap.preprocess import before
-from aecf_ros.training.wrap.postprocess import behind
 from aecf_ros.training.wrap.graph import Encoder
+from aecf_ros.training.wrap.postprocess import behind
+from aecf_ros.training.wrap.preprocess import before
 from aecf_ros.training.wrap.spec import AudioEncoder, ImageEncoder, WrapError
 
 RATE_SECONDS = 1.0
 ORT_ERRORS = tuple(
-    kind for kind in vars(onnxruntime.capi.onnxruntime_pybind11_state).values() if isinstance(kind, type) and issubclass(kind, Exception)
+    kind
+    for kind in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+    if isinstance(kind, type) and issubclass(kind, Exception)
 )
 """What onnxruntime raises; its errors have no class in common."""
 
@@ -50,7 +52,9 @@ class Parts:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """One sample at a time: float32 (K, D)."""
-        return np.concatenate([self._behind.run(None, {"output": self._encode(self.prepare(row[None]))})[0] for row in x])
+        return np.concatenate(
+            [self._behind.run(None, {"output": self._encode(self.prepare(row[None]))})[0] for row in x]
+        )
 
     def rates(self, wrapped: onnxruntime.InferenceSession, x: np.ndarray) -> tuple[float, float]:
         """Samples in a second of processor time, of the joined graph and of the bare encoder, one at a time and in turns."""

@@ -157,12 +157,16 @@ class AudioEncoder(_Encoder):
             return self
         highest = mel.fmax or self.rate_hz / 2
         if not mel.fmin < highest <= self.rate_hz / 2:
-            raise ValueError(f"log_mel takes {mel.fmin:g} to {highest:g} Hz; at {self.rate_hz} Hz there is 0 to {self.rate_hz / 2:g}")
+            raise ValueError(
+                f"log_mel takes {mel.fmin:g} to {highest:g} Hz; at {self.rate_hz} Hz there is 0 to {self.rate_hz / 2:g}"
+            )
         frames = mel.frames(self.samples)
         if frames < (mel.patch.frames if mel.patch else 1):
             raise ValueError(f"a window of {self.window_s:g} s has {frames} frames of log_mel; make window_s longer")
         if mel.center and mel.padding == "reflect" and mel.frame_samples // 2 >= self.samples:
-            raise ValueError(f"a window of {self.samples} samples is too short to be reflected by {mel.frame_samples // 2}; set padding: constant")
+            raise ValueError(
+                f"a window of {self.samples} samples is too short to be reflected by {mel.frame_samples // 2}; set padding: constant"
+            )
         return self
 
 
@@ -193,7 +197,11 @@ def _first_line(error: ValidationError, record: type[BaseModel]) -> str:
     """What is wrong with the first field that is, and what was probably meant."""
     # An unknown key explains why another is missing, not the other way round.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    steps = [step for step in first["loc"] if isinstance(step, int) or str(step).isidentifier() and step not in (*_KINDS, "float")]
+    steps = [
+        step
+        for step in first["loc"]
+        if isinstance(step, int) or str(step).isidentifier() and step not in (*_KINDS, "float")
+    ]
     where = ".".join(map(str, steps))
     if first["type"] == "extra_forbidden":
         *parents, name = map(str, steps)

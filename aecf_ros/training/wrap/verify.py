@@ -44,7 +44,9 @@ def load_reference(path: Path, spec: Spec, dim: int) -> tuple[np.ndarray, np.nda
         with np.load(path, allow_pickle=False) as arrays:
             given, due = (arrays[name] for name in ("input", "output"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise WrapError(f"{path}: is no .npz with the arrays input and output; write it with numpy.savez(path, input=..., output=...)") from None
+        raise WrapError(
+            f"{path}: is no .npz with the arrays input and output; write it with numpy.savez(path, input=..., output=...)"
+        ) from None
     if isinstance(spec, ImageEncoder):
         shape, dtype, word = (spec.height, spec.width, 3), np.uint8, "uint8 RGB"
     else:
@@ -55,9 +57,13 @@ def load_reference(path: Path, spec: Spec, dim: int) -> tuple[np.ndarray, np.nda
             raise WrapError(f"{path}: input goes up to {np.abs(given).max():g}; give samples in [-1, 1], or int16")
     given = given[None] if given.ndim == len(shape) else given
     if given.shape[1:] != shape or given.dtype.kind != np.dtype(dtype).kind or not len(given):
-        raise WrapError(f"{path}: input is {given.dtype} {list(given.shape)} where the encoder takes {word} [K, {', '.join(map(str, shape))}]; give it as it goes in")
+        raise WrapError(
+            f"{path}: input is {given.dtype} {list(given.shape)} where the encoder takes {word} [K, {', '.join(map(str, shape))}]; give it as it goes in"
+        )
     if due.size != len(given) * dim or due.dtype.kind != "f":
-        raise WrapError(f"{path}: output is {due.dtype} {list(due.shape)} where {len(given)} embeddings of {dim} numbers are due; give one for each input")
+        raise WrapError(
+            f"{path}: output is {due.dtype} {list(due.shape)} where {len(given)} embeddings of {dim} numbers are due; give one for each input"
+        )
     if not np.isfinite(due).all() or not due.any():
         raise WrapError(f"{path}: output is not finite, or all zero; run your pipeline again")
     return given.astype(dtype), due.reshape(len(given), dim).astype(np.float64)
@@ -67,7 +73,9 @@ def deviation(found: np.ndarray, due: np.ndarray) -> float:
     """Largest relative Euclidean distance of a sample, ``(K, D)`` both; infinite where shapes differ or a number is none."""
     if found.shape != due.shape:
         return np.inf
-    gap = np.linalg.norm(found.astype(np.float64) - due, axis=1) / np.maximum(np.linalg.norm(due, axis=1), np.finfo(np.float64).tiny)
+    gap = np.linalg.norm(found.astype(np.float64) - due, axis=1) / np.maximum(
+        np.linalg.norm(due, axis=1), np.finfo(np.float64).tiny
+    )
     return float(np.nan_to_num(gap, nan=np.inf).max())
 
 
@@ -157,7 +165,10 @@ def _audio_changes(spec: AudioEncoder) -> Iterator[Changes]:
     if spec.log_mel is None:
         return
     yield from (
-        {f"log_mel.{key}": value} for key, values in _CHOICES.items() for value in values if value != getattr(spec.log_mel, key)
+        {f"log_mel.{key}": value}
+        for key, values in _CHOICES.items()
+        for value in values
+        if value != getattr(spec.log_mel, key)
     )
     for layout in ("bmf", "bfm", "b1mf", "b1fm", "bmf1", "bfm1"):
         if layout != spec.log_mel.layout:
