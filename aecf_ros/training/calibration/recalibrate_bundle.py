@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[
     kept = [file for file in manifest.files if file not in (manifest.head, manifest.head_weights, CARD)]
     files: dict[str, Writer] = {file: partial(shutil.copyfile, bundle.path(file)) for file in kept}
     files |= {manifest.head: write_head, HEAD_WEIGHTS: lambda path: save_head(path, fitted, tables, options)}
-    today, spans = datetime.now(UTC).date().isoformat(), len(np.unique(moments.spans))
+    today, spans = datetime.now(timezone.utc).date().isoformat(), len(np.unique(moments.spans))
     changed = {
         "name": out.name,
         "head_weights": HEAD_WEIGHTS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +164,7 @@ def _fields(name: str, corpus: Corpus, parts: Mapping[str, Part], trained: Train
             "data": [*corpus.sources, *credits],
             "seed": config.seed,
             "config": _portable(config),
-            "created": datetime.now(UTC).date().isoformat(),
+            "created": datetime.now(timezone.utc).date().isoformat(),
             "samples": _counts(corpus, parts),
             "aecf_ros_version": version(),
         },
