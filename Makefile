@@ -7,17 +7,25 @@ SETUP := $(PYTHON) dev/setup/prepare.py
 SOURCE := if [ -f build/interfaces/install/setup.sh ]; then . build/interfaces/install/setup.sh; fi;
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-fusion bench-node setup-demo setup-train setup-test setup-bench clean
+SOURCES := aecf_ros test benchmarks dev launch setup.py
+
+.PHONY: help demo test lint bench bench-fusion bench-node setup-demo setup-train setup-test setup-bench clean
 
 help:
 	@echo 'make demo    the fusion node on a recording whose camera and microphone fail on schedule; report in $(OUT)/demo'
-	@echo 'make test    the whole test suite'
+	@echo 'make test    the linter, the type checker and the whole test suite'
+	@echo 'make lint    the linter and the type checker alone'
 	@echo 'make bench   the benchmarks; tables here, numbers in $(OUT)/bench'
 	@echo 'make clean   remove what the above left in this folder'
 	@echo 'Set-up alone: make setup-demo, setup-train (for .venv/bin/aecf train), setup-test or setup-bench. Another interpreter: make PYTHON=python3.12 demo'
 
 demo: setup-demo
 	@$(SOURCE) .venv/bin/aecf demo --out $(OUT)/demo
+
+lint: setup-test
+	@.venv/bin/ruff check $(SOURCES)
+	@.venv/bin/ruff format --check $(SOURCES)
+	@.venv/bin/mypy
 
 test: setup-test
 	@$(SOURCE) .venv/bin/python -m pytest test -q
