@@ -30,11 +30,11 @@ _COMMANDS = {
         "Replay recordings through the node's pipeline, with any sensor failing.",
     ),
     "export": (
-        "aecf_ros.training.export.torch_export:export_command",
+        "aecf_ros.commands.export:export_command",
         "Write a bundle's head as a torch exported program.",
     ),
     "inspect": ("aecf_ros.commands.inspect:inspect_command", "Show what a bundle holds, and whether it verifies."),
-    "quantize": ("aecf_ros.commands.train:quantize_command", "Write a bundle again in fp16 or int8, measured."),
+    "quantize": ("aecf_ros.commands.quantize:quantize_command", "Write a bundle again in fp16 or int8, measured."),
     "replay": (
         "aecf_ros.commands.replay:replay_command",
         "Write a recording again with what the node would have published.",
@@ -42,7 +42,7 @@ _COMMANDS = {
     "train": ("aecf_ros.commands.train:train_command", "Turn labelled data into a model bundle."),
     "watch": ("aecf_ros.commands.watch:watch_command", "Watch a running fusion node live."),
     "wrap-encoder": (
-        "aecf_ros.training.wrap.command:wrap_command",
+        "aecf_ros.commands.wrap_encoder:wrap_command",
         "Put an ONNX encoder's preprocessing into its graph, and check it.",
     ),
 }

@@ -32,7 +32,6 @@ ALLOWED = {
         "onnx",
         "onnxruntime",
         "safetensors",
-        "click",
         "rich",
         "matplotlib",
     }

@@ -1,52 +1,22 @@
-"""`aecf train` and `aecf quantize`: where labelled data of any kind meets the trainer."""
+"""`aecf train`: train a model bundle from labelled data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from aecf_ros.commands.data import open_corpus, open_corpus_watched
+from aecf_ros.commands.data import open_corpus_watched
+from aecf_ros.commands.quantize import print_comparison, training_errors
 from aecf_ros.commands.terminal import PathArgument
-from aecf_ros.core.bundle import BundleError, load_bundle
 from aecf_ros.core.metrics.multilabel import SHOWN
-from aecf_ros.core.ray_cluster import ClusterError
-from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.training.calibration.calibrate import CalibrationError
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import DatasetError
-from aecf_ros.training.evaluation.evaluate import Metrics
-from aecf_ros.training.evaluation.measure import specs_of, training_config
-from aecf_ros.training.export.head_graph import ExportError
-from aecf_ros.training.export.quantize import PRECISIONS, comparison, quantize
-from aecf_ros.training.features.onnx_encoder import EncoderError
+from aecf_ros.training.export.quantize import PRECISIONS, quantize
 from aecf_ros.training.head.distributed import joined
 from aecf_ros.training.run.config import ConfigError, TrainConfig
 from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.preflight import given_specs
 from aecf_ros.training.run.train import train
-
-
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    """What is wrong with the data, an encoder or the configuration, as click says it."""
-    try:
-        yield
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from None
-    except (
-        DatasetError,
-        EncoderError,
-        CalibrationError,
-        ExportError,
-        BundleError,
-        BagError,
-        ClusterError,
-        FloatingPointError,
-    ) as error:
-        raise click.ClickException(str(error)) from None
 
 
 @click.command("train")
@@ -102,7 +72,7 @@ def train_command(
     A run that was killed goes on where it stopped when the same command is given again. Under torchrun
     its processes share the work (docs/scale.md).
     """
-    with _errors_in_one_line():
+    with training_errors():
         config = load_config(config_path, overrides)
         specs = given_specs(config)
         corpus = open_corpus_watched(data, specs or None, config.data)
@@ -125,9 +95,9 @@ def train_command(
         click.echo(f"{name:<16}{of['n']:>7}{row}")
     click.echo(f"wrote {out}")
     for precision in precisions:
-        with _errors_in_one_line():
+        with training_errors():
             smaller = out.with_name(f"{out.name}-{precision}")
-            _say_comparison(*quantize(out, smaller, precision, corpus), smaller)
+            print_comparison(*quantize(out, smaller, precision, corpus), smaller)
 
 
 def _tuned(
@@ -148,32 +118,3 @@ def _tuned(
         f"NLL over all subsets on halves of the calibration part: {given:.4f} as configured, {nll:.4f} as in tuned.yaml"
     )
     return best
-
-
-@click.command("quantize")
-@click.argument("model", type=PathArgument)
-@click.option(
-    "--precision", required=True, type=click.Choice(list(PRECISIONS)), help="Of the encoders; the head stays as it is."
-)
-@click.option("--data", required=True, type=PathArgument, help="What the bundle was trained on.")
-@click.option("--out", required=True, type=PathArgument, help="Bundle directory to write.")
-def quantize_command(model: Path, precision: str, data: Path, out: Path) -> None:
-    """Write a bundle again in fp16 or int8, with accuracy and calibration before and after."""
-    with _errors_in_one_line():
-        bundle = load_bundle(model)
-        corpus = open_corpus(data, specs_of(bundle), training_config(bundle).data)
-        before, after = quantize(model, out, precision, corpus)
-    _say_comparison(before, after, out)
-
-
-def _say_comparison(before: Metrics, after: Metrics, out: Path) -> None:
-    rows = comparison(before, after)
-    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo(
-            "".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-        )
-    click.echo(f"wrote {out}")

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch", reason="torch is not installed: only training needs it")
 
-from aecf_ros.commands.train import quantize_command  # noqa: E402
+from aecf_ros.commands.quantize import quantize_command  # noqa: E402
 from aecf_ros.core.bundle import load_bundle  # noqa: E402
 from aecf_ros.runtime.backends import make_backend  # noqa: E402
 from aecf_ros.training.data.npy_dataset import DatasetError, load_dataset  # noqa: E402

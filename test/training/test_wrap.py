@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from aecf_ros.commands.wrap_encoder import wrap_command
 from aecf_ros.training.export.head_graph import export_onnx
 from aecf_ros.training.wrap import sessions as wrap_parts
-from aecf_ros.training.wrap.command import wrap, wrap_command
 from aecf_ros.training.wrap.spec import WrapError
+from aecf_ros.training.wrap.wrap import wrap
 from test.training.wrap_graphs import (
     FLOAT,
     HALF,

@@ -13,8 +13,8 @@ from scipy.signal import get_window
 
 from aecf_ros.training.features.encoders import mel_filters
 from aecf_ros.training.wrap import sessions as wrap_parts
-from aecf_ros.training.wrap.command import wrap
 from aecf_ros.training.wrap.spec import WrapError
+from aecf_ros.training.wrap.wrap import wrap
 from test.training.wrap_graphs import FLOAT, averaging_encoder, describe, passing_encoder, save
 
 RATE_HZ = 16_000

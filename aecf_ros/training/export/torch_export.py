@@ -1,15 +1,14 @@
-"""`aecf export`: the head of a bundle for somebody else's torch code, as an exported program that needs nothing of ours."""
+"""Export the head of a bundle as a torch program that runs without this package."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path, PurePath
 
-import click
 import torch
 from torch import Tensor
 
-from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
+from aecf_ros.core.bundle import Bundle
 from aecf_ros.training.export.head_graph import ExportError
 from aecf_ros.training.export.head_weights import load_head
 
@@ -57,19 +56,3 @@ def _verify(head: torch.nn.Module, path: Path, embeddings: list[Tensor], present
             raise ExportError(
                 f"{path}: the program differs from the head by {float((found.float() - due.float()).abs().max()):.2g}; report this with the torch version"
             )
-
-
-@click.command("export")
-@click.option("--torch", "as_torch", is_flag=True, required=True, help="As a torch exported program (.pt2).")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
-def export_command(as_torch: bool, model: Path, out: Path) -> None:
-    """Write the head of a bundle, and its encoders where they are programs, for use in torch.
-
-    docs/models.md shows the five lines that use it.
-    """
-    try:
-        files = export_torch(load_bundle(model), out)
-    except (BundleError, ExportError) as error:
-        raise click.ClickException(str(error)) from None
-    click.echo("wrote " + ", ".join(str(file) for file in files))
