@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aecf_ros.core.types import subset_name
+from aecf_ros.core.yaml_records import read_mapping, validate_record
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.yaml"
+_REMEDY = "restore it or train the bundle again"
 ABSTAIN_REASONS = ("", "no usable stream", "modalities conflict", "low confidence", "out of distribution")
 """Meaning of the head's ``abstain_code``."""
 
@@ -253,35 +255,13 @@ def load_manifest(directory: Path | str) -> Manifest:
         )
     if not path.is_file():
         raise BundleError(f"{directory}: no {MANIFEST} in it; a bundle is written by `aecf train`")
-    try:
-        text = path.read_text(encoding="utf-8")
-        fields = yaml.safe_load(text)
-    except (
-        yaml.YAMLError,
-        ValueError,
-        RecursionError,
-    ) as error:  # PyYAML lets impossible dates and deep nesting through
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1})" if where is not None else ""
-        raise BundleError(f"{path}: not YAML{line}; restore it or train the bundle again") from None
-    if not isinstance(fields, dict):
-        raise BundleError(
-            f"{path}: holds {type(fields).__name__} where a mapping is due; restore it or train the bundle again"
-        )
+    fields = read_mapping(path, BundleError, _REMEDY)
     if fields.get("format_version") != FORMAT_VERSION:
         raise BundleError(
             f"{path}: format_version {fields.get('format_version')!r} where this aecf_ros reads {FORMAT_VERSION}; "
             "export the bundle with a matching version"
         )
-    try:
-        return Manifest.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "manifest"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise BundleError(
-            f"{path}: {field}: {first['msg']}{more}; correct the manifest or train the bundle again"
-        ) from None
+    return validate_record(fields, Manifest, path, BundleError, _REMEDY)
 
 
 def load_bundle(directory: Path | str) -> Bundle:

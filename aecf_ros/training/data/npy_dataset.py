@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from aecf_ros.core.labeled_samples import NOTHING
+from aecf_ros.core.yaml_records import read_record
 
 DATASET = "dataset.yaml"
 PARTS = ("encoders", "fusion", "calibration", "test")
@@ -156,21 +156,7 @@ def _load_spec(directory: Path) -> DatasetSpec:
         raise DatasetError(
             f"{path}: no such file; name a dataset folder with --data (dev/prepare_av_digits.py makes one)"
         )
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise DatasetError(
-            f"{path}: not YAML{f' (line {mark.line + 1})' if mark else ''}; make the dataset again"
-        ) from None
-    if not isinstance(fields, dict):
-        raise DatasetError(f"{path}: holds {type(fields).__name__} where a mapping is due; make the dataset again")
-    try:
-        spec = DatasetSpec.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise DatasetError(f"{path}: {where}: {first['msg']}; correct it") from None
+    spec = read_record(path, DatasetSpec, DatasetError, "make the dataset again")
     names = [m.name for m in spec.modalities]
     if len(set(names)) != len(names):
         raise DatasetError(f"{path}: modality names {names} repeat; give each its own")
