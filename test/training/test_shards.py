@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import time
 from pathlib import Path
 
@@ -113,7 +115,7 @@ def test_a_torn_file_is_made_again_and_a_half_written_one_is_not_taken(encoders,
         raise KeyboardInterrupt
 
     files[2].unlink()
-    monkeypatch.setattr(shards.os, "replace", die)
+    monkeypatch.setattr(os, "replace", die)
     with pytest.raises(KeyboardInterrupt):
         extract(recorded_corpus(), encoders, COPIES, 0, tmp_path)
     assert not files[2].exists()
@@ -140,6 +142,26 @@ def test_another_encoder_costs_its_own_modality_alone_and_another_copy_itself_al
     assert len(set(tmp_path.iterdir()) - before - made) == 6
     extract(recorded_corpus(fusion=4), encoders, {"fusion": 2}, 0, tmp_path)
     assert len(set(tmp_path.iterdir()) - before - made) == 6 + 6  # one more recording: its own files alone
+
+
+@pytest.mark.parametrize(("module", "modalities"), [
+    ("aecf_ros.modalities.image.corruptions", {"camera"}),
+    ("aecf_ros.modalities.audio.corruptions", {"audio"}),
+    ("aecf_ros.modalities.corruptions", {"camera", "audio"}),
+    ("aecf_ros.training.features.corruption", {"camera", "audio"}),
+    ("aecf_ros.modalities.vector.corruptions", set()),
+])  # fmt: skip
+def test_an_edited_corruption_costs_the_corrupted_copies_of_its_modality_alone(
+    encoders, tmp_path, monkeypatch, module, modalities
+):
+    extract(recorded_corpus(), encoders, {"fusion": 1}, 0, tmp_path)
+    before, source = set(tmp_path.iterdir()), inspect.getsource
+    monkeypatch.setattr(
+        inspect, "getsource", lambda code: source(code) + ("# edited" if code.__name__ == module else "")
+    )
+    extract(recorded_corpus(), encoders, {"fusion": 1}, 0, tmp_path)
+    made = [path.name.split("-")[0] for path in set(tmp_path.iterdir()) - before]
+    assert sorted(made) == sorted([*modalities] * 3)  # a copy of each of three recordings, and none as recorded
 
 
 def test_processes_that_share_the_work_make_what_one_makes(encoders, tmp_path):

@@ -6,8 +6,6 @@ that was killed goes on with the next file, and a changed encoder costs its own 
 
 from __future__ import annotations
 
-import inspect
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +16,17 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from aecf_ros.core.files import replacing
 from aecf_ros.core.labeled_samples import Batch, Unit
-from aecf_ros.modalities.vector import corruptions as vector_field
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import PARTS
-from aecf_ros.training.features import corruption as field_kinds
-from aecf_ros.training.features.corruption import CLEAN, Field, corrupt, draw_field
+from aecf_ros.training.features.corruption import CLEAN, Field, corrupt, corruption_code, draw_field
 from aecf_ros.training.features.onnx_encoder import Encoder, as_input
 from aecf_ros.training.features.prefetch import ahead
 from aecf_ros.training.head.fit_loop import fingerprint
 
 FIELD_SEED = 15
 _NO_SAMPLES = np.empty(0)
-_FIELD_CODE = "".join(map(inspect.getsource, (field_kinds, vector_field))).encode()
 
 Select = Callable[[Sequence[Unit]], Sequence[Unit]]
 Advance = Callable[[int, int, float], None]
@@ -183,6 +179,7 @@ def _jobs(
             continue
         encoder = encoders[name]
         key = (encoder.digest, unit.digest, name, size)
+        code = corruption_code(encoder.spec.kind)
         jobs.append(_Job(encoder, cache / f"{name}-{fingerprint(*key)}.safetensors", m, size))
         for copy in range(copies):
             if corpus.paired:
@@ -192,7 +189,7 @@ def _jobs(
                 draws, count = first, sum(len(of.labels) for of in corpus.parts[part] if of.modality == name)
                 whole = draw_field(encoder.spec.kind, count, [seed, FIELD_SEED, PARTS.index(part), m, copy])
                 field = whole.rows(slice(first, first + len(unit.labels)))
-            befalls = (field.kind.tobytes(), field.severity.tobytes(), draws, _FIELD_CODE)
+            befalls = (field.kind.tobytes(), field.severity.tobytes(), draws, code)
             jobs.append(
                 _Job(encoder, cache / f"{name}-{fingerprint(*key, *befalls)}.safetensors", m, size, field, draws)
             )
@@ -251,6 +248,5 @@ def _load(path: Path) -> Shard | None:
 
 def _save(path: Path, shard: Shard) -> None:
     """Write a file in one step, so that a kill leaves all of it or nothing."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: np.ascontiguousarray(of) for name, of in vars(shard).items()}, partial)
-    os.replace(partial, path)
+    with replacing(path) as temporary:
+        save_file({name: np.ascontiguousarray(array) for name, array in vars(shard).items()}, temporary)

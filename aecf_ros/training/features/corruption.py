@@ -1,13 +1,13 @@
-"""What a sensor meets in the field: kinds of corruption, severity 1 to 5, for pictures, sound and vectors.
+"""Corrupted copies of training samples: kinds of corruption of each kind of sensor, at severity 1 to 5.
 
-A head that is trained on clean samples alone learns that its sensors are always right. So the samples that a head is
-trained on get corrupted copies, each of its own kind and severity, and reliability is fitted on kinds held out.
-
-The kinds stand in ``image_field.py``, ``sound_field.py`` and ``vector_field.py``.
+A head that is trained on clean samples alone learns that its sensors are always right. So each training sample gets
+corrupted copies, each of one kind and severity, and reliability is fitted on kinds held out.
 """
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aecf_ros.modalities.audio import corruptions as sound_field
-from aecf_ros.modalities.image import corruptions as image_field
-from aecf_ros.modalities.vector import corruptions as vector_field
+from aecf_ros.modalities import corruptions as shared_corruptions
+from aecf_ros.modalities.audio import corruptions as audio_corruptions
+from aecf_ros.modalities.image import corruptions as image_corruptions
+from aecf_ros.modalities.vector import corruptions as vector_corruptions
 
 Corruption = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """(batch, severity, generator) -> batch; a pure function of the three."""
@@ -27,11 +28,18 @@ MILDEST, WORST = 1.0, 5.0
 
 
 KINDS: Mapping[str, Mapping[str, Corruption]] = {
-    "image": {f.__name__: f for f in image_field.KINDS},
-    "audio": {f.__name__: f for f in sound_field.KINDS},
-    "vector": {f.__name__: f for f in vector_field.KINDS},
+    "image": {f.__name__: f for f in image_corruptions.KINDS},
+    "audio": {f.__name__: f for f in audio_corruptions.KINDS},
+    "vector": {f.__name__: f for f in vector_corruptions.KINDS},
 }
 """Kind of modality -> name -> corruption. A sample's kind is an index into these."""
+
+
+def corruption_code(modality_kind: str) -> bytes:
+    """The source code that corrupts samples of a kind of modality, for cache keys."""
+    own = sorted({function.__module__ for function in KINDS[modality_kind].values()})
+    modules = [sys.modules[name] for name in (*own, shared_corruptions.__name__, __name__)]
+    return "".join(map(inspect.getsource, modules)).encode()
 
 
 @dataclass(frozen=True)
