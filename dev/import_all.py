@@ -81,7 +81,9 @@ def main(arguments: Sequence[str]) -> int:
         except Exception as error:
             failures += 1
             print(f"{name}: {type(error).__name__}: {error}")
-    print(f"Python {sys.version_info[0]}.{sys.version_info[1]}: {len(files) - failures} of {len(files)} modules imported")
+    print(
+        f"Python {sys.version_info[0]}.{sys.version_info[1]}: {len(files) - failures} of {len(files)} modules imported"
+    )
     return int(failures > 0)
 
 

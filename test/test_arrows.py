@@ -17,8 +17,8 @@ PACKAGE = "aecf_ros"
 YAML_RECORDS = {"pydantic", "yaml"}
 ALLOWED = {
     "core": {"core", "numpy"},
-    "modalities": {"core", "health", "modalities", "training", "numpy", "cv2", "soxr"},
-    "health": {"core", "health", "modalities", "numpy"},
+    "modalities": {"core", "health", "modalities", "training", "numpy", "cv2", "soxr"} | YAML_RECORDS,
+    "health": {"core", "health", "numpy"},
     "runtime": {"core", "modalities", "health", "runtime", "numpy", "onnxruntime"},
     "fusion": {"fusion", "torch"},
     "training": {

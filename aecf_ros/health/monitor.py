@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from aecf_ros.core.types import NANOSECONDS, StreamState, StreamStatus
 from aecf_ros.health.cadence import Cadence
+from aecf_ros.health.content import Content
 from aecf_ros.health.stamps import GOOD, StampCheck, StampVerdict
 from aecf_ros.health.thresholds import StreamThresholds
-from aecf_ros.modalities.content import Content
 
 __all__ = [
     "PublishersMatched",

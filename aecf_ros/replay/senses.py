@@ -13,10 +13,11 @@ import numpy as np
 
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.health.stamps import StampCheck
+from aecf_ros.modalities.audio.pcm import decode_audio
 from aecf_ros.modalities.audio.resample import resample_window
 from aecf_ros.modalities.audio.window import AudioWindow
-from aecf_ros.modalities.image.decode import DecodeError, decode_audio, decode_image, resize_image
-from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.modalities.image.decode import decode_image, resize_image
+from aecf_ros.modalities.messages import DecodeError, FormatUnknown
 from aecf_ros.modalities.vector.messages import RawVector, decode_vector
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.reader import Bag, Recorded

@@ -17,7 +17,7 @@ from aecf_ros.core.drift import DriftWatch
 from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState, StreamStatus
 from aecf_ros.health.monitor import PublishersMatched, SampleRejected, StreamMonitor, TimePassed
 from aecf_ros.health.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
-from aecf_ros.modalities.image.decode import DecodeError
+from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.runtime.backends import Backend, HeadOutput
 from aecf_ros.runtime.sources import SOURCES, Raw, Source
 from aecf_ros.runtime.trace import Trace

@@ -13,18 +13,15 @@ import numpy as np
 from aecf_ros.core.bundle import AudioModality, ImageModality, VectorModality
 from aecf_ros.core.types import AudioChunk, RawAudio, RawImage
 from aecf_ros.health.monitor import SampleReceived
+from aecf_ros.modalities.audio.content import AudioWatch
+from aecf_ros.modalities.audio.pcm import decode_audio
 from aecf_ros.modalities.audio.resample import resample_window
 from aecf_ros.modalities.audio.window import AudioWindow
-from aecf_ros.modalities.content import SAME_PICTURE, AudioWatch, ImageContent, ImageWatch, digest
-from aecf_ros.modalities.image.decode import (
-    DecodeError,
-    as_bytes,
-    decode_audio,
-    decode_image,
-    is_compressed,
-    resize_image,
-)
-from aecf_ros.modalities.vector.messages import RawVector, VectorWatch, decode_vector
+from aecf_ros.modalities.image.content import SAME_PICTURE, ImageContent, ImageWatch
+from aecf_ros.modalities.image.decode import decode_image, is_compressed, resize_image
+from aecf_ros.modalities.messages import DecodeError, as_bytes, digest
+from aecf_ros.modalities.vector.content import VectorWatch
+from aecf_ros.modalities.vector.messages import RawVector, decode_vector
 from aecf_ros.runtime.trace import Trace
 
 CHECK_PERIOD_NS = 90_000_000

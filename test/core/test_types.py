@@ -8,14 +8,9 @@ import pytest
 
 from aecf_ros.core import types
 from aecf_ros.core.types import AudioChunk, ModalityReport, Prediction, StreamState, subset_name
-from aecf_ros.modalities.messages import (
-    FormatUnknown,
-    read_compressed_image,
-    read_image,
-    read_plain_audio,
-    read_stamped_audio,
-    stamp_to_ns,
-)
+from aecf_ros.modalities.audio.messages import read_plain_audio, read_stamped_audio
+from aecf_ros.modalities.image.messages import read_compressed_image, read_image
+from aecf_ros.modalities.messages import FormatUnknown, stamp_to_ns
 
 HEADER = Message(stamp=Message(sec=5, nanosec=250_000_000), frame_id="lens")
 INFO = Message(channels=2, sample_rate=8000, sample_format="S16LE", bitrate=0, coding_format="wave")

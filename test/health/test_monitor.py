@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aecf_ros.core.types import NANOSECONDS, StreamState
+from aecf_ros.health.content import Complaint
 from aecf_ros.health.monitor import (
     PublishersMatched,
     SampleReceived,
@@ -19,7 +20,9 @@ from aecf_ros.health.monitor import (
     StreamThresholds,
     TimePassed,
 )
-from aecf_ros.modalities.content import AudioWatch, Complaint, ImageWatch, digest
+from aecf_ros.modalities.audio.content import AudioWatch
+from aecf_ros.modalities.image.content import ImageWatch
+from aecf_ros.modalities.messages import digest
 
 WAITING, OK, LATE, DEGRADED, STALE, DROPPED, FROZEN, REJECTED, CLOCK_FAULT = StreamState
 EPOCH_S = 1000.0  # node time is steady time plus this

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rosbags.typesys import Stores, get_typestore
 
 from aecf_ros.modalities.image.cdr import read_serialized_image
-from aecf_ros.modalities.messages import read_image
+from aecf_ros.modalities.image.messages import read_image
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 IMAGE = "sensor_msgs/msg/Image"

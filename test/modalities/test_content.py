@@ -10,7 +10,9 @@ import pytest
 
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.health.thresholds import AUDIO_THRESHOLDS, IMAGE_THRESHOLDS
-from aecf_ros.modalities.content import AudioContent, AudioWatch, ImageContent, ImageWatch, digest
+from aecf_ros.modalities.audio.content import AudioContent, AudioWatch
+from aecf_ros.modalities.image.content import ImageContent, ImageWatch
+from aecf_ros.modalities.messages import digest
 
 HEIGHT, WIDTH, RATE_HZ = 48, 64, 16_000
 FRAME_NS = NANOSECONDS // 30
@@ -364,8 +366,10 @@ def test_sound_of_any_rate_is_measured(rate_hz: int) -> None:
 
 def test_nothing_in_the_shipped_recording_is_complained_about(shipped_bundle: Path) -> None:
     from aecf_ros.core.bundle import load_manifest
-    from aecf_ros.modalities.image.decode import decode_audio, decode_image, resize_image
-    from aecf_ros.modalities.messages import read_compressed_image, read_stamped_audio
+    from aecf_ros.modalities.audio.messages import read_stamped_audio
+    from aecf_ros.modalities.audio.pcm import decode_audio
+    from aecf_ros.modalities.image.decode import decode_image, resize_image
+    from aecf_ros.modalities.image.messages import read_compressed_image
     from aecf_ros.replay.bag.reader import open_bag
 
     manifest = load_manifest(shipped_bundle)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from aecf_ros.core.types import AudioChunk, RawAudio, RawImage
-from aecf_ros.modalities.image.decode import DecodeError, decode_audio, decode_image, resize_image
+from aecf_ros.modalities.audio.pcm import decode_audio
+from aecf_ros.modalities.image.decode import decode_image, resize_image
+from aecf_ros.modalities.messages import DecodeError
 
 RED, GREEN = (255, 0, 0), (10, 200, 30)
 

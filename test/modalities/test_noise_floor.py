@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.modalities.audio.content import MUTED_FALL_DB, NOISE_RISE_DB
 from aecf_ros.modalities.audio.noise_floor import NoiseFloor
-from aecf_ros.modalities.content import MUTED_FALL_DB, NOISE_RISE_DB
 
 RATE_HZ = 16_000
 RNG = np.random.default_rng(0)

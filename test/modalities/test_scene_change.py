@@ -6,8 +6,9 @@ import pytest
 
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.health.thresholds import IMAGE_THRESHOLDS
-from aecf_ros.modalities.content import ImageWatch, digest
+from aecf_ros.modalities.image.content import ImageWatch
 from aecf_ros.modalities.image.scene_change import SoftScenes
+from aecf_ros.modalities.messages import digest
 
 RNG = np.random.default_rng(0)
 

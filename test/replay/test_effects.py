@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.modalities.image.decode import DecodeError, decode_audio, decode_image
+from aecf_ros.modalities.audio.pcm import decode_audio
+from aecf_ros.modalities.image.decode import decode_image
+from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.replay.faults.base import Delivery
 from aecf_ros.replay.faults.message_edit import raw_record, stamp_ns
 from aecf_ros.replay.faults.registry import KINDS

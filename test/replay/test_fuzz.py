@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from aecf_ros.modalities.image.decode import SAMPLE_BYTES
+from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
 from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.replay.faults.message_edit import raw_record
 from aecf_ros.runtime.pipeline import Pipeline

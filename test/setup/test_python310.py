@@ -31,12 +31,16 @@ def test_every_module_is_imported_by_python_310(tmp_path: Path) -> None:
     if base is None:
         pytest.skip("no Python 3.10 on this machine")
     # A start-up file of the ROS wheels marks the environment of the Python that it restarted.
-    environment = {key: os.environ[key] for key in os.environ if "ROS" not in key and key not in ("PYTHONPATH", "PYTHONHOME")}
+    environment = {
+        key: os.environ[key] for key in os.environ if "ROS" not in key and key not in ("PYTHONPATH", "PYTHONHOME")
+    }
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([base, "-m", "venv", tmp_path / "venv"], check=True, env=environment)
     setup = ROOT / "dev" / "setup"
     install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", setup / "constraints.txt"]
-    done = subprocess.run([*install, "-r", setup / "demo.txt", *WITHOUT_TORCH], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [*install, "-r", setup / "demo.txt", *WITHOUT_TORCH], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     command = [python, ROOT / "dev" / "import_all.py", "--stub", STUBBED.replace(" ", ",")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -11,7 +11,7 @@ import soundfile
 
 from aecf_ros.modalities.audio.files import read_window
 from aecf_ros.modalities.audio.resample import resample_window
-from aecf_ros.modalities.image.decode import DecodeError
+from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.duplicates import find_copies
 from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from aecf_ros.modalities.image.decode import DecodeError
+from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.training.data.npy_dataset import AudioSpec
 
 _HOPS = 8

@@ -1,4 +1,4 @@
-"""From wire bytes to arrays: images to uint8 RGB, PCM to float32 mono. Every fault is one :class:`DecodeError` line.
+"""Decoding images to uint8 RGB. Every fault is one :class:`DecodeError` line.
 
 OpenCV is used for codecs and resizing only. Sizes are checked before anything is allocated, so a message that claims 2^31
 pixels costs nothing.
@@ -12,20 +12,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from aecf_ros.core.types import AudioChunk, Frame, RawAudio, RawImage
+from aecf_ros.core.types import Frame, RawImage
 from aecf_ros.modalities.image.headers import claimed_size, has_whole_chunks
+from aecf_ros.modalities.messages import DecodeError, as_bytes
 
 MAX_PIXELS = 64_000_000
-MAX_AUDIO_S = 10.0
-
-
-class DecodeError(ValueError):
-    """A message that cannot be decoded; says what was found and what to do, and carries no stream name."""
-
-
-def as_bytes(data: object) -> np.ndarray:
-    """A flat uint8 view of any buffer, without a copy."""
-    return np.frombuffer(memoryview(data).cast("B"), np.uint8)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,86 +188,3 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     ) != image.shape[:2]:
         image = cv2.resize(image, halved[::-1], interpolation=cv2.INTER_AREA)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-@dataclass(frozen=True, slots=True)
-class Pcm:
-    """Bytes of one sample, how a flat uint8 array of them is read, and the value that is full scale."""
-
-    size: int
-    read: Callable[[np.ndarray], np.ndarray]
-    full_scale: float
-
-
-def _as_type(dtype: str) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda data: data.view(dtype)
-
-
-def _as_int24(most_significant: int) -> Callable[[np.ndarray], np.ndarray]:
-    def read(data: np.ndarray) -> np.ndarray:
-        octets = data.reshape(-1, 3)[:, :: 1 if most_significant == 2 else -1]
-        wide = np.zeros((len(octets), 4), np.uint8)
-        wide[:, 1:] = octets  # in the upper three bytes, so that the sign is right
-        return wide.view("<i4")[:, 0]
-
-    return read
-
-
-PCM: dict[str, Pcm] = {
-    "U8": Pcm(1, lambda data: data.astype(np.int16) - 128, 2.0**7),
-    "S8": Pcm(1, _as_type("i1"), 2.0**7),
-    "S16LE": Pcm(2, _as_type("<i2"), 2.0**15),
-    "S16BE": Pcm(2, _as_type(">i2"), 2.0**15),
-    "S24LE": Pcm(3, _as_int24(most_significant=2), 2.0**31),
-    "S24BE": Pcm(3, _as_int24(most_significant=0), 2.0**31),
-    "S32LE": Pcm(4, _as_type("<i4"), 2.0**31),
-    "S32BE": Pcm(4, _as_type(">i4"), 2.0**31),
-    "F32LE": Pcm(4, _as_type("<f4"), 1.0),
-    "F32BE": Pcm(4, _as_type(">f4"), 1.0),
-}
-"""By sample format: GStreamer's names, which ``AudioInfo.sample_format`` uses. S24 is packed in three bytes."""
-
-SAMPLE_BYTES = {name: pcm.size for name, pcm in PCM.items()}
-"""Bytes of one sample of one channel, by sample format."""
-
-
-def decode_audio(raw: RawAudio) -> AudioChunk:
-    """Decode interleaved PCM to mono by averaging the channels.
-
-    Returns:
-        A chunk of float32 ``(samples,)`` in [-1, 1].
-
-    Raises:
-        DecodeError: coded audio, unknown format, zero rate or channels, empty or ragged data, NaN, or more than
-            ``MAX_AUDIO_S`` seconds in one message.
-    """
-    if raw.coding not in ("wave", "pcm", "raw", ""):
-        raise DecodeError(
-            f"audio is coded as {raw.coding[:20]!r}; set the publisher's 'format' parameter to 'wave' (audio_capture: format:=wave)"
-        )
-    if raw.sample_format not in PCM:
-        raise DecodeError(f"sample format {raw.sample_format[:20]!r} is not supported; publish one of {', '.join(PCM)}")
-    if not 1 <= raw.rate_hz <= 384_000:
-        raise DecodeError(f"sample rate {raw.rate_hz} Hz is out of bounds; check audio_info of the publisher")
-    if not 1 <= raw.channels <= 64:
-        raise DecodeError(f"{raw.channels} channels is out of bounds; check audio_info of the publisher")
-    pcm = PCM[raw.sample_format]
-    data = as_bytes(raw.data)
-    block = pcm.size * raw.channels
-    if data.size == 0:
-        raise DecodeError("audio data is empty; check the audio driver")
-    if data.size % block:
-        raise DecodeError(
-            f"{data.size} bytes of {raw.sample_format} with {raw.channels} channel(s) is not a whole number of {block}-byte samples; "
-            "check audio_info against the publisher"
-        )
-    if data.size // block > MAX_AUDIO_S * raw.rate_hz:
-        raise DecodeError(
-            f"one message holds {data.size // block / raw.rate_hz:.0f} s of audio, more than {MAX_AUDIO_S:.0f} s; publish smaller chunks"
-        )
-    with np.errstate(all="ignore"):  # NaN and overflow are looked for below
-        samples = pcm.read(data).astype(np.float32).reshape(-1, raw.channels).mean(axis=1, dtype=np.float32)
-        samples *= np.float32(1.0 / pcm.full_scale)
-    if not np.isfinite(samples).all():
-        raise DecodeError("audio holds NaN or infinite samples; check the audio driver")
-    return AudioChunk(raw.stamp_ns, raw.received_ns, raw.rate_hz, np.clip(samples, -1.0, 1.0))

@@ -1,4 +1,4 @@
-"""Vectors that somebody else computed (a sentence embedding, a pose, a gas sensor's readings): from the wire to an encoder."""
+"""Reading and decoding ``aecf_msgs/EmbeddingStamped``: a vector that another program computed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.health.thresholds import StreamThresholds
-from aecf_ros.modalities.content import Complaint, digest
-from aecf_ros.modalities.image.decode import DecodeError, as_bytes
+from aecf_ros.modalities.messages import DecodeError, stamp_to_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +26,7 @@ def is_vector(message: Any) -> bool:
 
 def read_vector(message: Any, received_ns: int) -> RawVector:
     """The record of an ``aecf_msgs/EmbeddingStamped``."""
-    stamp = message.header.stamp
-    return RawVector(stamp.sec * NANOSECONDS + stamp.nanosec, received_ns, message.values)
+    return RawVector(stamp_to_ns(message.header.stamp), received_ns, message.values)
 
 
 def decode_vector(values: Any, dim: int) -> np.ndarray:
@@ -49,27 +45,3 @@ def decode_vector(values: Any, dim: int) -> np.ndarray:
             f"{int((~np.isfinite(found)).sum())} of {dim} numbers are NaN or infinite; check what computes them"
         )
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class VectorContent:
-    """Of a vector only repetition is known: what is usual for its numbers, nobody can say."""
-
-    repeats: str
-
-    def complaints(self, thresholds: StreamThresholds) -> list[Complaint]:
-        """None."""
-        return []
-
-
-class VectorWatch:
-    """Notices a vector that comes again and again. Not thread-safe."""
-
-    def __init__(self) -> None:
-        self._mark: int | None = None
-
-    def look(self, vector: np.ndarray) -> VectorContent:
-        """Compare a vector, float32 ``(dim,)``, with the one before."""
-        mark, before = digest(as_bytes(vector), whole=True), self._mark
-        self._mark = mark
-        return VectorContent("the same vector" if mark == before else "")

@@ -20,8 +20,9 @@ from rosbags.typesys import Stores, get_typestore
 
 from aecf_ros.core.bundle import Modality
 from aecf_ros.core.types import RawAudio, RawImage
+from aecf_ros.modalities.audio.messages import read_audio
 from aecf_ros.modalities.image.cdr import read_serialized_image
-from aecf_ros.modalities.messages import read_audio, read_compressed_image
+from aecf_ros.modalities.image.messages import read_compressed_image
 from aecf_ros.modalities.vector.messages import RawVector, read_vector
 from aecf_ros.nodes.fusion.executor import Take
 from aecf_ros.nodes.fusion.parameters import ParameterError, StreamParameters, Value

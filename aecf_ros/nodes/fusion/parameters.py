@@ -22,7 +22,7 @@ from aecf_ros.health.thresholds import (
     VECTOR_THRESHOLDS,
     StreamThresholds,
 )
-from aecf_ros.modalities.image.decode import SAMPLE_BYTES
+from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
 from aecf_ros.runtime.backends import BACKENDS, DEVICES
 from aecf_ros.runtime.scheduling import SCHEDULINGS
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from aecf_ros.core.types import RawAudio, RawImage
-from aecf_ros.modalities.image.decode import DecodeError, decode_audio, decode_image
-from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.modalities.audio.pcm import decode_audio
+from aecf_ros.modalities.image.decode import decode_image
+from aecf_ros.modalities.messages import DecodeError, FormatUnknown
 from aecf_ros.modalities.vector.messages import RawVector
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
 from aecf_ros.replay.bag.message_types import INFO_TYPE, STREAM_TYPES

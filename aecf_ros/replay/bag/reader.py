@@ -20,7 +20,7 @@ from rosbags.typesys.store import Typestore
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.errors import first_line
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.modalities.image.decode import SAMPLE_BYTES
+from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
 from aecf_ros.replay.bag.mcap_recovery import salvage
 from aecf_ros.replay.bag.message_types import types_without_definitions

@@ -15,16 +15,11 @@ import cv2
 import numpy as np
 
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
-from aecf_ros.modalities.audio.pcm import octets_of, samples_of
-from aecf_ros.modalities.image.decode import SAMPLE_BYTES, as_bytes, decode_image
-from aecf_ros.modalities.messages import (
-    PORTAUDIO_FIELDS,
-    FormatUnknown,
-    read_audio,
-    read_compressed_image,
-    read_image,
-    stamp_to_ns,
-)
+from aecf_ros.modalities.audio.messages import PORTAUDIO_FIELDS, read_audio
+from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES, octets_of, samples_of
+from aecf_ros.modalities.image.decode import decode_image
+from aecf_ros.modalities.image.messages import read_compressed_image, read_image
+from aecf_ros.modalities.messages import FormatUnknown, as_bytes, stamp_to_ns
 from aecf_ros.modalities.vector.messages import RawVector, is_vector, read_vector
 
 JPEG_QUALITY = 95

@@ -15,8 +15,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from aecf_ros.modalities.image.decode import DecodeError
-from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.modalities.messages import DecodeError, FormatUnknown
 from aecf_ros.replay.faults.base import LAST_SEVERITY, Delivery, Effect, Option
 from aecf_ros.replay.faults.message_edit import headless
 from aecf_ros.replay.faults.registry import KINDS

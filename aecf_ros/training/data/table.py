@@ -12,7 +12,8 @@ import numpy as np
 
 from aecf_ros.core.labeled_samples import Batch
 from aecf_ros.core.types import RawImage
-from aecf_ros.modalities.image.decode import DecodeError, decode_image, resize_image
+from aecf_ros.modalities.image.decode import decode_image, resize_image
+from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.modalities.vector.messages import decode_vector
 from aecf_ros.training.data.classes import checked_corpus, naming_of
 from aecf_ros.training.data.corpus import Corpus

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from aecf_ros.core.types import RawImage
-from aecf_ros.modalities.image.decode import DecodeError, decode_image
+from aecf_ros.modalities.image.decode import decode_image
+from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
 from aecf_ros.training.data.table_rows import Cell, Numbers, Rows, numbers_in
 from aecf_ros.training.run.config import DataConfig
