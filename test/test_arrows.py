@@ -43,6 +43,7 @@ ALLOWED = {
 
 ALLOWED_IN_MODULE = {
     "core.bundle": YAML_RECORDS,
+    "core.yaml_records": YAML_RECORDS,
     "core.ray_cluster": {"ray"},
     "runtime.torch_backend": {"torch"},
     "modalities.corruptions": {"torch"},

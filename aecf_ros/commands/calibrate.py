@@ -67,7 +67,7 @@ def field_units(
         unit = replace(scan, spans=[s for s in scan.spans if s.label in classes]).unit(
             specs, classes, data.stride_s, data.settle_s, data.max_age_s
         )
-        warnings += scan.losses
+        warnings += scan.problems
         if len(unit.labels):
             units.append(unit)
     if unknown:
@@ -172,5 +172,5 @@ def calibrate_command(
     for row in rows:
         shown.add_row(*row)
     console.print(shown)
-    say_warnings(console, [*warnings, *dict.fromkeys(line for unit in units for line in unit.losses)])
+    say_warnings(console, [*warnings, *dict.fromkeys(line for unit in units for line in unit.problems)])
     console.print(f"{gain.verdict}.\nwrote {out}", soft_wrap=True)

@@ -105,7 +105,7 @@ def _recordings_corpus(
             unreadable.append(str(error))
     if not scans:
         raise DatasetError(unreadable[0])
-    warnings = [*(f"{line}; it is left out" for line in unreadable), *(line for scan in scans for line in scan.losses)]
+    warnings = [*(f"{line}; it is left out" for line in unreadable), *(line for scan in scans for line in scan.problems)]
     _refuse_copies(scans)
     warnings += _missing_topics(path, scans, modalities)
     unlabelled = [scan for scan in scans if not scan.spans]

@@ -86,7 +86,7 @@ def train_command(
             manifest = train(corpus, out, config, run=run, ranks=ranks, ray=ray_address)
             if not ranks.first:
                 return
-        for line in dict.fromkeys(line for units in corpus.parts.values() for unit in units for line in unit.losses):
+        for line in dict.fromkeys(line for units in corpus.parts.values() for unit in units for line in unit.problems):
             click.echo(f"warning: {line}", err=True)
     shown = SHOWN[manifest.task]
     click.echo(f"{'subset':<16}{'n':>7}" + "".join(f"{title:>11}" for title in shown.values()))

@@ -36,7 +36,7 @@ class BagUnit:
         duration_s: of the whole recording.
         audio_format: how to read sound until an ``AudioInfo`` comes.
         missing: modalities that have no topic in it.
-        known: losses that were said when it was looked over.
+        known: problems reported when it was scanned.
     """
 
     name: str
@@ -44,7 +44,7 @@ class BagUnit:
     digest: str
     labels: np.ndarray
     clusters: np.ndarray
-    losses: list[str]
+    problems: list[str]
     path: Path
     topics: Topics
     modalities: Sequence[Modality]
@@ -54,6 +54,8 @@ class BagUnit:
     audio_format: AudioFormat | None = None
     missing: Sequence[str] = ()
     known: Sequence[str] = ()
+    modality: str = ""
+    sources: np.ndarray | None = None
 
     def only(self, name: str) -> BagUnit:
         """The same moments with one modality, so that only its messages are read."""
@@ -97,7 +99,7 @@ class BagUnit:
                 for name, topic in self.topics.streams.items()
                 for line in senses[name].refused.line(topic)
             ]
-            self.losses = [*(line for line in bag.losses if line not in self.known), *refused]
+            self.problems = [*(line for line in bag.losses if line not in self.known), *refused]
         if (batch := gathered.rest()) is not None:
             yield batch
 
@@ -152,7 +154,7 @@ class Scan:
     duration_s: float
     missing: Sequence[str] = ()
     undescribed: Sequence[str] = ()
-    losses: Sequence[str] = ()
+    problems: Sequence[str] = ()
     audio_format: AudioFormat | None = None
 
     def unit(
@@ -201,7 +203,7 @@ class Scan:
             self.duration_s,
             self.audio_format,
             tuple(self.missing),
-            tuple(self.losses),
+            tuple(self.problems),
         )
 
 
@@ -249,7 +251,7 @@ def scan_recording(
         ]
         empty = bag.end_ns < bag.start_ns
         spans = [] if empty else read_spans(bag, label_file(path), topics.label)
-        losses = [*bag.losses, *([f"{path}: holds no message"] if empty else [])]
+        problems = [*bag.losses, *([f"{path}: holds no message"] if empty else [])]
         return Scan(
             name,
             path,
@@ -260,6 +262,6 @@ def scan_recording(
             0.0 if empty else bag.duration_s,
             missing,
             undescribed,
-            losses,
+            problems,
             audio_format,
         )

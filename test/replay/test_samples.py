@@ -131,7 +131,7 @@ def test_a_moment_gives_what_the_pipeline_gives_its_encoders(
                 sound, np.clip(np.round(heard.ravel() * 32768), -32768, 32767).astype(np.int16)
             )
             compared += np.abs(heard).max() > 0.5
-    assert ("/audio: 1 messages cannot be used" in "".join(unit.losses)) == (spoil is without_stamp)
+    assert ("/audio: 1 messages cannot be used" in "".join(unit.problems)) == (spoil is without_stamp)
     assert len(given) == 24 and present[:, 0].all() and compared >= (24 if spoil.__name__ == "<lambda>" else 18)
 
 
@@ -225,8 +225,8 @@ def test_of_a_broken_frame_only_that_is_lost_and_said(new_recording: Callable, t
     _, present = everything(unit)
     assert present.all()  # as in the pipeline, the frame before is the newest evidence
     assert (
-        len(unit.losses) == 1
-        and "/camera/image: 2 messages cannot be used, the first at 2.00 s: jpeg of 20 bytes" in unit.losses[0]
+        len(unit.problems) == 1
+        and "/camera/image: 2 messages cannot be used, the first at 2.00 s: jpeg of 20 bytes" in unit.problems[0]
     )
 
 
@@ -240,11 +240,11 @@ def test_sound_that_nothing_describes_is_missing_unless_its_format_is_said(
     unit = moments_of(path)
     inputs, present = everything(unit)
     assert present[:, 0].all() and not present[:, 1].any() and inputs["audio"].shape == (0, 400)
-    assert "/audio: 18 messages cannot be used" in unit.losses[0] and "no AudioInfo has arrived" in unit.losses[0]
+    assert "/audio: 18 messages cannot be used" in unit.problems[0] and "no AudioInfo has arrived" in unit.problems[0]
     assert scan_recording("bag", path, BOTH, {}).undescribed == ["audio"]
     scan = scan_recording("bag", path, BOTH, {}, AudioFormat("S16LE", 800, 1))
     said = scan.unit(BOTH, CLASSES, 0.5, None, 0.35)
-    assert not scan.undescribed and everything(said)[1].all() and said.losses == [] and said.digest != unit.digest
+    assert not scan.undescribed and everything(said)[1].all() and said.problems == [] and said.digest != unit.digest
 
 
 def test_a_recording_that_was_cut_off_is_used_up_to_there(new_recording: Callable, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_recording_that_was_cut_off_is_used_up_to_there(new_recording: Callabl
     unit = moments_of(tmp_path / "cut.mcap")
     _, present = everything(unit)
     assert 3 < len(unit.labels) == len(present) < whole and present.all()
-    assert unit.losses == [] and "cut.mcap: is cut off" in unit.known[0]
+    assert unit.problems == [] and "cut.mcap: is cut off" in unit.known[0]
 
 
 @pytest.mark.parametrize("at", np.linspace(0, 1, 16).tolist())
@@ -361,10 +361,10 @@ def test_a_folder_of_recordings_is_found_in_every_form(new_recording: Callable, 
 def test_a_large_recording_is_told_apart_by_blocks_spread_over_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aecf_ros.replay.bag.reader import discovery as recordings
+    from aecf_ros.replay.bag import discovery
 
-    monkeypatch.setattr(recordings, "_WHOLE_BYTES", 1000)
-    monkeypatch.setattr(recordings, "_BLOCK_BYTES", 10)
+    monkeypatch.setattr(discovery, "_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(discovery, "_BLOCK_BYTES", 10)
     content = np.random.default_rng(0).integers(0, 256, 20_000, dtype=np.uint8)
     one, two = tmp_path / "one.mcap", tmp_path / "two.mcap"
     one.write_bytes(content.tobytes())

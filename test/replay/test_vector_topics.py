@@ -89,7 +89,7 @@ def test_moments_hold_the_newest_vector_and_say_where_it_is_missing(new_recordin
     with open_bag(unit.path) as bag:
         missing_s = (unit.moments_ns[~present] - bag.start_ns) / 1e9
     assert len(missing_s) == 3 and ((missing_s > 8.2) & (missing_s < 10)).all()
-    assert unit.losses == [] or "/text: " in unit.losses[-1]
+    assert unit.problems == [] or "/text: " in unit.problems[-1]
 
 
 def test_a_vector_is_found_with_its_length_where_nothing_says_it(minute: Path) -> None:

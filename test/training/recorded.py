@@ -37,15 +37,18 @@ def draw_tone(label: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass
 class DrawnUnit:
-    """A recording of labelled spans, a moment after the other; see :class:`aecf_ros.core.labeled_samples.Unit`."""
+    """A recording of labelled spans, one moment after the other; a :class:`aecf_ros.core.labeled_samples.Unit`."""
 
     name: str
     seed: int
     labels: np.ndarray
     clusters: np.ndarray
     present: np.ndarray
-    losses: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     read: int = 0
+    modality: str = ""
+    sources: np.ndarray | None = None
+    duration_s: float | None = None
 
     @property
     def recording(self) -> str:

@@ -87,7 +87,7 @@ def test_a_file_that_is_not_there_or_cannot_be_read_costs_only_itself_and_is_sai
     assert missing == {(5, 0), (19, 0), (22, 1)} and sum(len(u.labels) for u in units) == 30
     for u in units:
         list(u.batches(99))
-    said = "\n".join(line for u in units for line in u.losses)
+    said = "\n".join(line for u in units for line in u.problems)
     assert (
         "1 files of 'camera'" in said
         and "line 19, 17.png: png of 100 bytes is truncated" in said

@@ -18,7 +18,7 @@ BLOCK_ROWS = 4096
 
 @dataclass(eq=False)
 class FolderUnit:
-    """Rows ``start`` to ``stop`` of an array; a :class:`aecf_ros.core.labeled_samples.Unit`.
+    """Rows ``start`` to ``stop`` of an array; one modality each; a :class:`aecf_ros.core.labeled_samples.Unit`.
 
     Attributes:
         modality: the one it holds.
@@ -39,7 +39,8 @@ class FolderUnit:
     column: int
     columns: int
     array_digest: str
-    losses: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    duration_s: float | None = None
 
     def load(self) -> np.ndarray:
         """The whole array that the rows are of, ``(N, ...)`` as the modality's spec says; memory-mapped."""

@@ -113,7 +113,10 @@ class TableUnit:
     files: Sequence[tuple[Path | Numbers | None, ...]]
     lines: Sequence[int]
     recordings: Sequence[str]
-    losses: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    modality: str = ""
+    sources: np.ndarray | None = None
+    duration_s: float | None = None
 
     def only(self, name: str) -> TableUnit:
         """The same rows with one modality, so that only its files are read."""
@@ -121,7 +124,7 @@ class TableUnit:
         return replace(self, modalities=self.modalities[m : m + 1], files=[row[m : m + 1] for row in self.files])
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The rows in order, up to ``size`` at a time. A file that cannot be read is missing, and said in ``losses``."""
+        """The rows in order, up to ``size`` at a time. A file that cannot be read is missing, and said in ``problems``."""
         readers = [_reader(m) for m in self.modalities]
         unread: dict[str, list[str]] = defaultdict(list)
         for start in range(0, len(self.files), size):
@@ -142,7 +145,7 @@ class TableUnit:
                 for m in self.modalities
             }
             yield Batch(inputs, present)
-        self.losses = [
+        self.problems = [
             f"{self.path}: {len(of)} files of '{name}' in {self.name} cannot be read, the first in {of[0]}"
             for name, of in unread.items()
         ]

@@ -52,7 +52,7 @@ class Inspection:
         subsets: part -> which modalities are there together -> moments.
         held: modality -> part -> int64 ``(C + 1,)``, its samples of each class, nothing last.
         examples: class index or -1 -> examples, of several labels the first.
-        losses: what could not be read, a line each.
+        problems: what could not be read, a line each.
         notes: what else is worth knowing, a line each.
     """
 
@@ -61,7 +61,7 @@ class Inspection:
     subsets: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     held: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     examples: dict[int, list[Example]] = field(default_factory=lambda: defaultdict(list))
-    losses: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -80,7 +80,7 @@ class Inspection:
     @property
     def warnings(self) -> list[str]:
         """Everything that is to be said, once."""
-        return list(dict.fromkeys([*self.corpus.warnings, *self.losses]))
+        return list(dict.fromkeys([*self.corpus.warnings, *self.problems]))
 
 
 def inspect_corpus(corpus: Corpus, advance: Callable[[int], None] = lambda moments: None) -> Inspection:
@@ -99,10 +99,10 @@ def inspect_corpus(corpus: Corpus, advance: Callable[[int], None] = lambda momen
     for part, units in corpus.parts.items():
         for unit in units:
             found.units.append(_read(found, part, unit, advance))
-            found.losses += unit.losses
+            found.problems += unit.problems
     for name, of in found.held.items():
         if not sum(counts.sum() for counts in of.values()):
-            why = next((line for line in found.losses), "the modality is missing at every moment")
+            why = next((line for line in found.problems), "the modality is missing at every moment")
             raise DatasetError(f"{corpus.name}: nothing of '{name}' can be used; {why}")
     found.notes = sound_lengths(corpus)
     return found
@@ -129,7 +129,7 @@ def _read(found: Inspection, part: str, unit: Unit, advance: Callable[[int], Non
     if not corpus.paired:
         missing = {}
     return UnitRow(
-        unit.name, part, len(unit.labels), corpus.counts(unit.labels), missing, getattr(unit, "duration_s", None)
+        unit.name, part, len(unit.labels), corpus.counts(unit.labels), missing, unit.duration_s
     )
 
 
