@@ -13,11 +13,11 @@ import numpy as np
 from aecf_ros.core.bundle import Bundle, CalibrationSummary, Manifest, RefitSummary, SubsetCalibration
 from aecf_ros.training.calibration.drift_reference import drift_reference
 from aecf_ros.training.calibration.recalibrate import FOLDS, Gain, Moments, RefitConfig, refit
-from aecf_ros.training.evaluation.card import markdown_table
 from aecf_ros.training.evaluation.evaluate import rounded
 from aecf_ros.training.export.head_graph import ExportedHead, ExportError, write_bundle
 from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, load_parts, save_head
 from aecf_ros.training.run.assemble import Writer, head_writer
+from aecf_ros.training.templates import markdown_table
 
 CARD = "MODEL_CARD.md"
 _COLUMNS = (

@@ -15,10 +15,10 @@ import onnx
 from aecf_ros.core.bundle import Manifest, load_bundle
 from aecf_ros.core.errors import first_line
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.evaluation.card import markdown_table
 from aecf_ros.training.evaluation.evaluate import Metrics, rounded
 from aecf_ros.training.evaluation.measure import measure
 from aecf_ros.training.export.head_graph import ExportError, write_bundle
+from aecf_ros.training.templates import markdown_table
 
 if TYPE_CHECKING:
     from onnxruntime.transformers.onnx_model import OnnxModel

@@ -15,9 +15,8 @@ from aecf_ros.core.bundle import FORMAT_VERSION, Manifest
 from aecf_ros.training.calibration.calibrate import Calibration
 from aecf_ros.training.calibration.drift_reference import drift_reference
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.evaluation.card import model_card
+from aecf_ros.training.evaluation.card import label_card, model_card
 from aecf_ros.training.evaluation.evaluate import Evaluation, rounded
-from aecf_ros.training.evaluation.multilabel_card import label_card
 from aecf_ros.training.export.head_graph import (
     HEAD_OUTPUTS,
     CalibratedHead,
