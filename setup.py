@@ -28,6 +28,7 @@ setup(
     maintainer_email="aecf-ros@users.noreply.github.com",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={"": ["templates/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -54,7 +55,7 @@ setup(
     ],
     extras_require={
         "microphone": ["sounddevice"],
-        "train": ["torch", "onnx", "onnxscript", "safetensors", "scikit-learn", "soundfile"],
+        "train": ["torch", "onnx", "onnxscript", "safetensors", "scikit-learn", "soundfile", "jinja2"],
         "tune": ["optuna"],
         "parquet": ["pyarrow"],
         "fleet": ["ray"],

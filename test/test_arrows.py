@@ -34,6 +34,7 @@ ALLOWED = {
         "safetensors",
         "rich",
         "matplotlib",
+        "jinja2",
     }
     | YAML_RECORDS,
     "replay": {"core", "modalities", "health", "runtime", "replay", "numpy", "rosbags", "matplotlib", "rich"}

@@ -12,6 +12,7 @@ from rich.table import Table
 from aecf_ros.commands.data import open_corpus_watched
 from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
 from aecf_ros.training.data.npy_dataset import DatasetError, ModalitySpec
+from aecf_ros.training.inspection.page import write_page
 from aecf_ros.training.inspection.summary import Inspection, inspect_corpus
 from aecf_ros.training.inspection.tables import TextTable, headline, tables_of
 from aecf_ros.training.run.config import ConfigError, TrainConfig
@@ -59,8 +60,6 @@ def inspect_command(
         raise click.UsageError(str(error)) from None
     except DatasetError as error:
         raise click.ClickException(str(error)) from None
-    from aecf_ros.training.inspection.page import write_page
-
     _show(console, found)
     console.print(f"wrote {write_page(found, out)}", soft_wrap=True)
 

@@ -138,6 +138,19 @@ def test_every_shared_file_is_installed_once(monkeypatch):
     assert not [package for package in captured["packages"] if not package.startswith("aecf_ros")]
 
 
+def test_every_file_of_the_package_is_installed():
+    setup = (ROOT / "setup.py").read_text()
+    patterns = ast.literal_eval(re.search(r"package_data=(\{.*?\})", setup).group(1))
+    assert list(patterns) == [""]  # of every package
+    files = [p for p in (ROOT / "aecf_ros").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    data = [p for p in files if p.suffix != ".py"]
+    assert {p.name for p in data} >= {"MODEL_CARD.md.jinja", "index.html.jinja"}
+    for path in data:
+        package = path.parents[1]
+        assert (package / "__init__.py").is_file(), path
+        assert any(path.relative_to(package).match(pattern) for pattern in patterns[""]), path
+
+
 def test_torch_is_never_required_to_run_the_node():
     text = (ROOT / "setup.py").read_text()
     required = ast.literal_eval(re.search(r"install_requires=(\[.*?\])", text, re.DOTALL).group(1))

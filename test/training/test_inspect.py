@@ -101,7 +101,7 @@ def test_the_lengths_of_sound_files_are_said_beside_the_window(tmp_path: Path, t
         ),
     )
     line = "files of 'audio' last 0.5 to 2 s, 0.5 s in the median; of a longer one the loudest 0.5 s are taken"
-    assert line in said and line.replace("'", "&#x27;") in page
+    assert line in said and line.replace("'", "&#39;") in page
 
 
 def test_names_from_the_data_cannot_become_markup(tmp_path: Path) -> None:

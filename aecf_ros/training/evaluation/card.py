@@ -101,7 +101,9 @@ def _shared(
         "corpus": corpus,
         "spans": {name: part.spans for name, part in parts.items()},
         "recordings": {name: len(part.source_names[0]) for name, part in parts.items()},
-        "corruptions": "; ".join(f"{m.name}: {', '.join(KINDS[m.kind]).replace('_', ' ')}" for m in manifest.modalities),
+        "corruptions": "; ".join(
+            f"{m.name}: {', '.join(KINDS[m.kind]).replace('_', ' ')}" for m in manifest.modalities
+        ),
         "outlier_above": ", ".join(f"{name} {limit:.1f}" for name, limit in limits),
         "samples": [[name, str(count)] for name, count in manifest.training.samples.items()],
     }
