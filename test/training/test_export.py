@@ -10,16 +10,16 @@ import torch
 
 from aecf_ros.fusion import AECF
 from aecf_ros.training.calibration.calibrate import Calibration
-from aecf_ros.training.export.fast_head import LeanHead, can_be_lean
+from aecf_ros.training.export.fast_head import FastHead, has_fast_form
 from aecf_ros.training.export.head_graph import (
     HEAD_OUTPUTS,
     ExportedHead,
     ExportError,
     _on_the_edge,
     export_onnx,
-    open_session,
     verify_head,
 )
+from aecf_ros.training.onnx_session import open_session
 
 CLASSES = 5
 WIDTHS = (6, 9, 4, 7)
@@ -213,8 +213,8 @@ def test_a_graph_of_other_weights_is_refused(exported):
 @pytest.mark.parametrize("kind", ["lean", "lean 3", *ALSO_LEAN])
 def test_the_lean_form_computes_the_same(kind):
     head, embeddings = _head(kind)
-    assert can_be_lean(head)
-    lean = LeanHead(head).eval()
+    assert has_fast_form(head)
+    lean = FastHead(head).eval()
     for pattern in itertools.product([False, True], repeat=len(embeddings)):
         present = torch.tensor(pattern).expand(32, -1)
         with torch.inference_mode():
@@ -232,12 +232,12 @@ def test_the_lean_form_computes_the_same(kind):
 
 @pytest.mark.parametrize("kind", ["evidence", "additive"])
 def test_what_the_lean_form_does_not_know_is_exported_as_it_is(kind):
-    assert not can_be_lean(_head(kind)[0])  # the first has temperatures
+    assert not has_fast_form(_head(kind)[0])  # the first has temperatures
 
 
 def test_the_lean_form_has_few_operators(exported):
     nodes = len(onnx.load(exported.path).graph.node)
-    if can_be_lean(exported.head) and len(exported.names) == 2:
+    if has_fast_form(exported.head) and len(exported.names) == 2:
         assert nodes < 120
     else:
         assert nodes > 120  # three modalities have subsets to lift

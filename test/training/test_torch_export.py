@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, open_session
+from aecf_ros.training.export.head_graph import HEAD_OUTPUTS
+from aecf_ros.training.onnx_session import open_session
 from test.command_line import aecf, refusal
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"

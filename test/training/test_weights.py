@@ -8,8 +8,9 @@ import torch
 import yaml
 
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle, sha256
-from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, open_session
+from aecf_ros.training.export.head_graph import HEAD_OUTPUTS
 from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, load_head
+from aecf_ros.training.onnx_session import open_session
 from test.drawn_model import NAMES, write_model
 
 

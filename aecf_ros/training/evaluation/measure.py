@@ -12,10 +12,11 @@ from aecf_ros.core.bundle import Bundle
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
 from aecf_ros.training.evaluation.evaluate import Answer, Metrics, by_subset
-from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, open_session
+from aecf_ros.training.export.head_graph import HEAD_OUTPUTS
 from aecf_ros.training.features.cache import extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.head.feature_tables import Part, gather
+from aecf_ros.training.onnx_session import open_session
 from aecf_ros.training.run.config import TrainConfig
 
 

@@ -31,16 +31,16 @@ OK, NO_STREAM, CONFLICT, LOW_CONFIDENCE, OUT_OF_DISTRIBUTION = range(5)
 """Values of ``abstain_code``; ``aecf_ros.core.bundle.ABSTAIN_REASONS`` has their words."""
 
 
-def can_be_lean(head: nn.Module) -> bool:
-    """Whether :class:`LeanHead` computes what an ``ExportedHead`` does: the evidence gate, one label, no temperature."""
+def has_fast_form(head: nn.Module) -> bool:
+    """Whether :class:`FastHead` computes what an ``ExportedHead`` does: the evidence gate, one label, no temperature."""
     fusion = head.fusion
     evidence = isinstance(fusion.gate, EvidenceGate) and not fusion.multilabel
     evidence = evidence and all(gate.novelty is None for gate in fusion.gate.reliability)
     return evidence and bool((head.temperatures == 1).all())
 
 
-class LeanHead(nn.Module):
-    """An ``ExportedHead`` for which :func:`can_be_lean` holds, rearranged for inference; the same inputs and outputs.
+class FastHead(nn.Module):
+    """An ``ExportedHead`` for which :func:`has_fast_form` holds, rearranged for inference; the same inputs and outputs.
 
     Shapes: B samples, M modalities of at most D features, C classes, R directions in which distances are measured.
     ``head`` is copied from, not kept.

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -28,9 +27,10 @@ from aecf_ros.training.export.fast_head import (
     NO_STREAM,
     OK,
     OUT_OF_DISTRIBUTION,
-    LeanHead,
-    can_be_lean,
+    FastHead,
+    has_fast_form,
 )
+from aecf_ros.training.onnx_session import open_session
 
 OPSET = 18
 HEAD_OUTPUTS = (
@@ -125,8 +125,8 @@ def export_onnx(
     module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str], output_names: Sequence[str], path: Path
 ) -> None:
     """Write a single-file ONNX graph whose batch axis is dynamic and named ``batch``; of a head in its lean form, where it has one."""
-    if isinstance(module, ExportedHead) and can_be_lean(module):
-        module = LeanHead(module)
+    if isinstance(module, ExportedHead) and has_fast_form(module):
+        module = FastHead(module)
     batch = torch.export.Dim("batch", min=1, max=65536)
     shapes = tuple({0: batch} for _ in inputs)
     exporter = logging.getLogger("torch.onnx")
@@ -163,15 +163,7 @@ def export_onnx(
 
 
 def _takes_varargs(module: nn.Module) -> bool:
-    return isinstance(module, (CalibratedHead, LeanHead))
-
-
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """A single-threaded CPU session."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return isinstance(module, (CalibratedHead, FastHead))
 
 
 def verify_encoder(encoder: nn.Module, path: Path, sample: Tensor, input_name: str, tolerance: float = 1e-3) -> None:

@@ -12,6 +12,7 @@ import onnxruntime
 from aecf_ros.core.bundle import MANIFEST, BundleError, load_manifest, sha256
 from aecf_ros.core.errors import first_line
 from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec, ModalitySpec, VectorSpec
+from aecf_ros.training.onnx_session import open_session
 
 INT16_SCALE = np.float32(1.0 / 32768.0)
 INPUTS = {"image": "image", "audio": "samples", "vector": "vector"}
@@ -110,9 +111,7 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
         tensors = onnx.load(path, load_external_data=False).graph.initializer
         if any(of.data_location == onnx.TensorProto.EXTERNAL for of in tensors):
             raise EncoderError(f"{path}: keeps its weights in another file; save it as one file (onnx.save does)")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path, threads)
     except EncoderError:
         raise
     except Exception as error:  # onnx and onnxruntime raise whatever a file makes them stumble over

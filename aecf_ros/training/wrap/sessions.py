@@ -8,18 +8,13 @@ import numpy as np
 import onnxruntime
 
 from aecf_ros.core.errors import one_line
+from aecf_ros.training.onnx_session import ORT_ERRORS, open_session
 from aecf_ros.training.wrap.graph import Encoder
 from aecf_ros.training.wrap.postprocess import behind
 from aecf_ros.training.wrap.preprocess import before
 from aecf_ros.training.wrap.spec import AudioEncoder, ImageEncoder, WrapError
 
 RATE_SECONDS = 1.0
-ORT_ERRORS = tuple(
-    kind
-    for kind in vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
-    if isinstance(kind, type) and issubclass(kind, Exception)
-)
-"""What onnxruntime raises; its errors have no class in common."""
 
 
 class Parts:
@@ -32,7 +27,7 @@ class Parts:
     def __init__(self, encoder: Encoder, spec: ImageEncoder | AudioEncoder, bare: onnxruntime.InferenceSession) -> None:
         self._encoder, self._bare = encoder, bare
         self.before = before(encoder, spec)
-        self._before = open_quietly(self.before.SerializeToString())
+        self._before = open_session(self.before.SerializeToString())
         x = self.prepare(draw(spec, 1))
         try:
             shape = self._encode(x).shape
@@ -41,7 +36,7 @@ class Parts:
                 f"{encoder.path}: does not run on what the YAML makes ({one_line(error)}); correct the YAML or export the encoder again"
             ) from None
         self.behind = behind(encoder, spec, shape)
-        self._behind = open_quietly(self.behind.SerializeToString())
+        self._behind = open_session(self.behind.SerializeToString())
 
     def prepare(self, x: np.ndarray) -> np.ndarray:
         """What the encoder is given for raw samples: uint8 (K, H, W, 3) or float32 (K, N) to what it takes itself."""
@@ -91,14 +86,6 @@ def open_bare(encoder: Encoder) -> onnxruntime.InferenceSession:
         WrapError: onnxruntime does not load it.
     """
     try:
-        return open_quietly(str(encoder.path))
+        return open_session(encoder.path)
     except ORT_ERRORS as error:
         raise WrapError(f"{encoder.path}: onnxruntime does not load it ({one_line(error)}); export it again") from None
-
-
-def open_quietly(model: str | bytes) -> onnxruntime.InferenceSession:
-    """A session on one thread that leaves saying what went wrong to the exception."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

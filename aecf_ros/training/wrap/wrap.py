@@ -14,9 +14,10 @@ import onnxruntime
 from onnx import TensorProto
 
 from aecf_ros.core.errors import one_line
+from aecf_ros.training.onnx_session import ORT_ERRORS, open_session
 from aecf_ros.training.wrap.graph import Encoder, join, open_encoder
 from aecf_ros.training.wrap.infer_spec import batch, fit
-from aecf_ros.training.wrap.sessions import ORT_ERRORS, Parts, draw, embed, open_bare, open_quietly
+from aecf_ros.training.wrap.sessions import Parts, draw, embed, open_bare
 from aecf_ros.training.wrap.spec import AudioEncoder, WrapError, load_spec
 from aecf_ros.training.wrap.verify import Spec, compare, deviation, load_reference
 
@@ -80,7 +81,7 @@ def wrap(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         file = Path(scratch) / out.name
         onnx.save(model, file)
-        wrapped = open_quietly(str(file))
+        wrapped = open_session(file)
         _hold_to_parts(wrapped, parts, encoder, spec)
         dim = wrapped.get_outputs()[0].shape[1]
         gap, checked = None, 0
