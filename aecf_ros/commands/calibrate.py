@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +10,14 @@ import click
 import numpy as np
 from rich.table import Table
 
-from aecf_ros.commands.recording import Reading, recording_options
+from aecf_ros.commands.data import reading_of
+from aecf_ros.commands.recording import recording_options
 from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.replay.bag.discovery import find_recordings
 from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.bag.reader import AudioFormat, open_bag
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.topics import DEFAULT_READING, Reading
 from aecf_ros.replay.samples import BagUnit, scan_recording
 from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.replay.scoring.label_spans import read_spans
@@ -35,22 +37,23 @@ class NoMoments(ValueError):
 
 
 def field_units(
-    bundle: Bundle, path: Path, labels: Path | None, topics: Mapping[str, str], audio_format: AudioFormat | None = None
+    bundle: Bundle,
+    path: Path,
+    labels: Path | None,
+    reading: Reading = DEFAULT_READING,
 ) -> tuple[list[BagUnit], list[str]]:
     """The labelled moments of a recording, or of each in a folder, and warnings of what was left out.
 
     Args:
         labels: a CSV of start_s,end_s,label, for one recording; else one beside it, else its label topic.
-        topics: by modality, by modality and ``_info``, and for ``label``, where types and names do not tell.
-        audio_format: how to read sound that no ``AudioInfo`` describes; else as in training.
+        reading: sound that no ``AudioInfo`` describes is read as in training where it has no format of its own.
 
     Raises:
         BagError, LabelError: a recording or its labels cannot be read.
         NoMoments: nothing in it is labelled.
     """
     manifest, data, trained = bundle.manifest, DataConfig(), training_config(bundle).data
-    if audio_format is None and trained.audio_format is not None:
-        audio_format = AudioFormat(trained.audio_format, trained.audio_rate_hz, trained.audio_channels)
+    reading = Reading(reading.topics, reading.audio_format or reading_of(trained).audio_format)
     specs, classes = specs_of(bundle), {label: i for i, label in enumerate(bundle.manifest.labels)}
     found = find_recordings(path)
     if not found:
@@ -59,7 +62,7 @@ def field_units(
         raise LabelError(f"{labels}: is for one recording, and {path} holds {len(found)}; lay NAME.csv beside each")
     units, warnings, unknown = [], [], set()
     for name, at in found.items():
-        scan = scan_recording(name, at, specs, topics, audio_format)
+        scan = scan_recording(name, at, specs, reading)
         if labels is not None:
             with open_bag(at) as bag:
                 scan = replace(scan, spans=read_spans(bag, labels, None))
@@ -159,7 +162,7 @@ def calibrate_command(
             raise BundleError(
                 f"{model}: its task is multilabel, and calibration is fitted again where a moment has one label; train it again with the new data"
             )
-        units, warnings = field_units(bundle, bag, labels, reading.topics, reading.audio_format)
+        units, warnings = field_units(bundle, bag, labels, reading)
         with bars_on_stderr() as bar:
             task = bar.add_task("encoding", total=sum(len(unit.labels) for unit in units))
             moments = encode(bundle, units, lambda done: bar.advance(task, done))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from aecf_ros.commands.terminal import bars_on_stderr
 from aecf_ros.replay.bag.discovery import find_recordings
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
 from aecf_ros.replay.bag.probe import Found, find_modalities
-from aecf_ros.replay.bag.reader import AudioFormat
+from aecf_ros.replay.bag.topics import AudioFormat, Reading
 from aecf_ros.replay.samples import Scan, scan_recording
 from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.training.data.archives import archives_corpus, archives_in
@@ -78,19 +79,21 @@ def open_corpus_watched(path: Path | str, modalities: Sequence[ModalitySpec] | N
         )
 
 
+def reading_of(config: DataConfig) -> Reading:
+    """How a training configuration reads recordings."""
+    if config.audio_format is None:
+        return Reading(config.topics)
+    return Reading(config.topics, AudioFormat(config.audio_format, config.audio_rate_hz, config.audio_channels))
+
+
 def _recordings_corpus(
     path: Path, found: dict[str, Path], modalities: Sequence[ModalitySpec] | None, config: DataConfig, progress: Advance
 ) -> Corpus:
-    topics = dict(config.topics)
-    audio_format = (
-        AudioFormat(config.audio_format, config.audio_rate_hz, config.audio_channels)
-        if config.audio_format is not None
-        else None
-    )
+    reading = reading_of(config)
     if modalities is None:
-        held = find_modalities(found.values(), topics, audio_format)
+        held = find_modalities(found.values(), reading)
         modalities = [_spec(of) for of in held]
-        topics = {**{of.name: of.topic for of in held}, **topics}
+        reading = replace(reading, topics={**{found.name: found.topic for found in held}, **reading.topics})
         if not modalities:
             raise DatasetError(
                 f"{path}: no recording holds pictures, sound or vectors that can be read; `ros2 bag info` shows what they hold"
@@ -100,12 +103,15 @@ def _recordings_corpus(
     for i, (name, at) in enumerate(found.items()):
         progress(i, len(found), name)
         try:
-            scans.append(scan_recording(name, at, modalities, topics, audio_format))
+            scans.append(scan_recording(name, at, modalities, reading))
         except UnreadableBag as error:
             unreadable.append(str(error))
     if not scans:
         raise DatasetError(unreadable[0])
-    warnings = [*(f"{line}; it is left out" for line in unreadable), *(line for scan in scans for line in scan.problems)]
+    warnings = [
+        *(f"{line}; it is left out" for line in unreadable),
+        *(line for scan in scans for line in scan.problems),
+    ]
     _refuse_copies(scans)
     warnings += _missing_topics(path, scans, modalities)
     unlabelled = [scan for scan in scans if not scan.spans]

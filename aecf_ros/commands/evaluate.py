@@ -8,13 +8,14 @@ import click
 from rich.progress import Progress
 
 from aecf_ros.commands.fleet import evaluate_many
-from aecf_ros.commands.recording import Reading, recording_options
+from aecf_ros.commands.recording import recording_options
 from aecf_ros.commands.terminal import PathArgument, in_one_line, say_warnings, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.ray_cluster import ClusterError
 from aecf_ros.replay.bag.discovery import find_recordings
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.topics import Reading
 from aecf_ros.replay.faults.schedule import Fault, FaultError, load_faults
 from aecf_ros.replay.faults.sweep import plan, read_severities, sweep
 from aecf_ros.replay.report.html import comparison_table, write_comparison
@@ -146,12 +147,12 @@ def _evaluate_one(
             [path.stem if path else "no faults" for path, _ in schedules], [str(path) for path, _ in schedules]
         )
         with open_bag(bag_path) as bag, Progress(console=console, transient=True) as bar:
-            topics = bag.choose_topics(bundles[0].manifest, reading.topics)
+            topics = bag.choose_topics(bundles[0].manifest, reading)
             console.print(f"[dim]{topics.line(bag.types)}[/]", soft_wrap=True)
 
             def one(bundle: Bundle, faults: tuple[Fault, ...], title: str) -> Run:
                 task = bar.add_task(title, total=bag.duration_s)
-                chosen = topics if bundle is bundles[0] else bag.choose_topics(bundle.manifest, reading.topics)
+                chosen = topics if bundle is bundles[0] else bag.choose_topics(bundle.manifest, reading)
                 pipeline = Pipeline(bundle.manifest, make_backend("onnxruntime", bundle))
                 done = evaluate(
                     bag,
@@ -160,7 +161,6 @@ def _evaluate_one(
                     labels_path,
                     lambda at_s: bar.update(task, completed=at_s),
                     chosen,
-                    reading.audio_format,
                     title,
                 )
                 bar.remove_task(task)

@@ -18,9 +18,9 @@ from rich.progress import (
 )
 
 from aecf_ros import __version__
-from aecf_ros.commands.recording import Reading
 from aecf_ros.commands.terminal import say_warnings
 from aecf_ros.core.bundle import load_bundle
+from aecf_ros.replay.bag.topics import Reading
 from aecf_ros.replay.faults.schedule import load_faults
 from aecf_ros.replay.report.batch import pooled_summary, recording_table, write_fleet
 from aecf_ros.replay.report.tables import summary_tables, text_table
@@ -64,8 +64,7 @@ def evaluate_many(
         out,
         model=model.absolute(),
         faults=faults.absolute() if faults else None,
-        topics=reading.topics,
-        audio_format=reading.audio_format,
+        reading=reading,
         version=__version__,
     )
     started, outcomes, used = time.perf_counter(), {}, [workers]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -11,15 +10,7 @@ import click
 
 from aecf_ros.commands.terminal import in_one_line
 from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.bag.reader import AudioFormat
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Topics by stream (by modality, by modality and ``_info``, and for ``label``), and the format of sound that no ``AudioInfo`` describes."""
-
-    topics: dict[str, str]
-    audio_format: AudioFormat | None
+from aecf_ros.replay.bag.topics import AudioFormat, Reading
 
 
 def _topic_names(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

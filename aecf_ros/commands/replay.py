@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from aecf_ros.commands.recording import Reading, recording_options
+from aecf_ros.commands.recording import recording_options
 from aecf_ros.commands.terminal import PathArgument, in_one_line, say_warnings, wide_console
 from aecf_ros.core.bundle import BundleError, load_bundle
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.topics import Reading
 from aecf_ros.replay.bag.writer import RecordError, record
 from aecf_ros.replay.faults.schedule import FaultError, load_faults
 from aecf_ros.replay.scoring.driver import stream_kinds
@@ -41,7 +42,7 @@ def replay_command(model: Path, bag_path: Path, faults_path: Path | None, readin
         faults = load_faults(faults_path, stream_kinds(bundle.manifest)) if faults_path else ()
         backend = make_backend("onnxruntime", bundle)
         with open_bag(bag_path) as bag, Progress(console=console, transient=True) as bar:
-            topics = bag.choose_topics(bundle.manifest, reading.topics)
+            topics = bag.choose_topics(bundle.manifest, reading)
             console.print(f"[dim]{topics.line(bag.types)}[/]", soft_wrap=True)
             task = bar.add_task("replaying", total=bag.duration_s)
             counts = record(
@@ -51,7 +52,6 @@ def replay_command(model: Path, bag_path: Path, faults_path: Path | None, readin
                 out,
                 backend.device,
                 faults,
-                reading.audio_format,
                 lambda at_s: bar.update(task, completed=at_s),
             )
             losses = bag.losses

@@ -15,8 +15,8 @@ from aecf_ros.core.labeled_samples import Batch
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.replay.bag.discovery import content_digest
 from aecf_ros.replay.bag.message_types import STREAM_TYPES, UNDESCRIBED_TYPES
-from aecf_ros.replay.bag.reader import AudioFormat, Bag, open_bag
-from aecf_ros.replay.bag.topics import NO_TOPIC, Topics, choose_topics
+from aecf_ros.replay.bag.reader import Bag, open_bag
+from aecf_ros.replay.bag.topics import DEFAULT_READING, NO_TOPIC, Reading, Topics, choose_topics
 from aecf_ros.replay.scoring.ground_truth import SETTLING_MARGIN_S
 from aecf_ros.replay.scoring.label_spans import Span, label_file, read_spans
 from aecf_ros.replay.senses import SENSES, Modality
@@ -34,7 +34,6 @@ class BagUnit:
         modalities: with a name, a kind, and ``height`` and ``width``, ``rate_hz`` and ``window_s``, or ``dim``.
         moments_ns: int64 ``(N,)``, log time, ascending.
         duration_s: of the whole recording.
-        audio_format: how to read sound until an ``AudioInfo`` comes.
         missing: modalities that have no topic in it.
         known: problems reported when it was scanned.
     """
@@ -51,7 +50,6 @@ class BagUnit:
     moments_ns: np.ndarray
     max_age_s: float
     duration_s: float
-    audio_format: AudioFormat | None = None
     missing: Sequence[str] = ()
     known: Sequence[str] = ()
     modality: str = ""
@@ -59,10 +57,11 @@ class BagUnit:
 
     def only(self, name: str) -> BagUnit:
         """The same moments with one modality, so that only its messages are read."""
-        topics = Topics(
-            {n: of for n, of in self.topics.streams.items() if n == name},
-            {n: of for n, of in self.topics.infos.items() if n == name},
-            None,
+        topics = replace(
+            self.topics,
+            streams={n: topic for n, topic in self.topics.streams.items() if n == name},
+            infos={n: topic for n, topic in self.topics.infos.items() if n == name},
+            label=None,
         )
         return replace(self, topics=topics, modalities=[m for m in self.modalities if m.name == name])
 
@@ -75,7 +74,7 @@ class BagUnit:
         senses = {m.name: SENSES[m.kind](m, round(self.max_age_s * NANOSECONDS)) for m in self.modalities}
         name_of = {topic: name for name, topic in self.topics.streams.items()}
         name_of_info = {topic: name for name, topic in self.topics.infos.items()}
-        infos: dict[str, Any] = {name: self.audio_format for name in self.topics.streams}
+        infos: dict[str, Any] = dict.fromkeys(self.topics.streams, self.topics.audio_format)
         gathered = _Gathered(senses, size)
         i = 0
         with open_bag(self.path) as bag:
@@ -155,7 +154,6 @@ class Scan:
     missing: Sequence[str] = ()
     undescribed: Sequence[str] = ()
     problems: Sequence[str] = ()
-    audio_format: AudioFormat | None = None
 
     def unit(
         self,
@@ -183,7 +181,7 @@ class Scan:
             "content": self.content,
             "max_age_s": max_age_s,
             "topics": [dict(self.topics.streams), dict(self.topics.infos)],
-            "audio_format": None if self.audio_format is None else asdict(self.audio_format),
+            "audio_format": None if self.topics.audio_format is None else asdict(self.topics.audio_format),
             "modalities": [[m.name, m.kind, *_sizes(m)] for m in modalities],
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
@@ -201,7 +199,6 @@ class Scan:
             moments_ns,
             max_age_s,
             self.duration_s,
-            self.audio_format,
             tuple(self.missing),
             tuple(self.problems),
         )
@@ -215,22 +212,20 @@ def scan_recording(
     name: str,
     path: Path,
     modalities: Sequence[Modality],
-    named: Mapping[str, str],
-    audio_format: AudioFormat | None = None,
+    reading: Reading = DEFAULT_READING,
 ) -> Scan:
     """Look a recording over.
 
     Args:
-        named: topics by modality, by modality and ``_info``, and for ``label``. One that this recording does not have is missing, as is a
-            modality of which it has no topic.
-        audio_format: how to read sound that no ``AudioInfo`` describes.
+        reading: a topic that it names and this recording does not have is missing, as is a modality of which it has no
+            topic.
 
     Raises:
         BagError: it cannot be read, or several topics fit a modality.
         LabelError: its file of labels cannot be used.
     """
     with open_bag(path) as bag:
-        named, missing = dict(named), []
+        named, missing = dict(reading.topics), []
         for m in modalities:
             types = STREAM_TYPES[m.kind]
             if (
@@ -243,11 +238,11 @@ def scan_recording(
         for other in [n for n in named if n.removesuffix("_info") in missing or n == "label"]:
             if other not in missing and named[other] not in bag.types:
                 named[other] = NO_TOPIC
-        topics = choose_topics(bag.path, bag.types, modalities, named, option="data.topics.")
+        topics = choose_topics(bag.path, bag.types, modalities, replace(reading, topics=named), option="data.topics.")
         undescribed = [
             n
             for n, topic in topics.streams.items()
-            if bag.types[topic] in UNDESCRIBED_TYPES and n not in topics.infos and audio_format is None
+            if bag.types[topic] in UNDESCRIBED_TYPES and n not in topics.infos and reading.audio_format is None
         ]
         empty = bag.end_ns < bag.start_ns
         spans = [] if empty else read_spans(bag, label_file(path), topics.label)
@@ -263,5 +258,4 @@ def scan_recording(
             missing,
             undescribed,
             problems,
-            audio_format,
         )

@@ -57,7 +57,7 @@ def measure_extraction(recording: Path, audio_encoder: Path, stride_s: float, re
             "audio": open_encoder(audio_encoder, "audio"),
         }
         specs = [of.spec for of in encoders.values()]
-        scan = scan_recording(recording.stem, recording, specs, {})
+        scan = scan_recording(recording.stem, recording, specs)
         classes = {label: k for k, label in enumerate(sorted({span.label for span in scan.spans}))} or {"": NOTHING}
         unit = scan.unit(specs, classes, stride_s, 0.0, 0.35)
         corpus = Corpus(recording.stem, list(classes), specs, {"test": [unit]}, paired=True)

@@ -14,6 +14,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from aecf_ros.core.bundle import load_manifest
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.topics import Reading
 
 FORMS = [(StoragePlugin.MCAP, 9), (StoragePlugin.SQLITE3, 9), (StoragePlugin.SQLITE3, 8)]
 
@@ -361,7 +362,7 @@ def test_a_topic_that_is_named_is_taken_and_none_leaves_a_modality_without(
         .label(0, "red", "/a/label_x")
     )
     with open_bag(recording.write(tmp_path / "bag")) as bag:
-        topics = bag.choose_topics(BOTH, {"camera": "/rear/image", "audio": "none", "label": "none"})
+        topics = bag.choose_topics(BOTH, Reading({"camera": "/rear/image", "audio": "none", "label": "none"}))
         assert topics.streams == {"camera": "/rear/image"} and topics.infos == {} and topics.label is None
         assert bag.choose_topics(BOTH).line(bag.types) == (
             "camera from /camera/image (Image), audio from /audio (AudioDataStamped), described by /audio_info, labels from /a/label_x"
@@ -380,4 +381,4 @@ def test_a_topic_that_is_named_is_taken_and_none_leaves_a_modality_without(
 def test_a_topic_that_does_not_fit_is_refused(new_recording: Callable, tmp_path: Path, named: dict, words: str) -> None:
     path = new_recording().image(0, "red").sound(0.2, "red").info(0).write(tmp_path / "bag")
     with open_bag(path) as bag, pytest.raises(BagError, match=words.replace("?", r"\?")):
-        bag.choose_topics(BOTH, named)
+        bag.choose_topics(BOTH, Reading(named))

@@ -11,7 +11,7 @@ from click.testing import Result
 
 from aecf_ros.core.bundle import Bundle, load_bundle
 from aecf_ros.core.metrics.comparison import HEADER
-from aecf_ros.replay.bag.reader import AudioFormat
+from aecf_ros.replay.bag.topics import AudioFormat, Reading
 from aecf_ros.runtime.backends import make_backend
 
 pytest.importorskip("torch", reason="torch is not installed: only training needs it")
@@ -116,7 +116,7 @@ def test_sound_that_nothing_describes_is_read_as_said_or_as_in_training(
     remembers = Bundle(bundle.manifest.model_copy(update={"training": trained}), bundle.directory)
 
     def heard(bundle: Bundle, audio_format: AudioFormat | None = None) -> int:
-        (unit,), _ = field_units(bundle, path, None, {}, audio_format)
+        (unit,), _ = field_units(bundle, path, None, Reading(audio_format=audio_format))
         return sum(int(batch.present[:, 1].sum()) for batch in unit.batches(8))
 
     assert heard(bundle) == 0 and heard(bundle, AudioFormat("S16LE", 800, 1)) == heard(remembers) > 0

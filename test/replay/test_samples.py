@@ -13,7 +13,8 @@ from aecf_ros.core.bundle import load_bundle
 from aecf_ros.replay import senses
 from aecf_ros.replay.bag.discovery import content_digest, find_recordings
 from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.bag.reader import AudioFormat, open_bag
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.topics import AudioFormat, Reading
 from aecf_ros.replay.samples import BagUnit, scan_recording
 from aecf_ros.replay.scoring.driver import raw_record
 from aecf_ros.replay.scoring.ground_truth import LabelError
@@ -34,7 +35,7 @@ def moments_of(
     max_age_s: float = 0.35,
     named: dict | None = None,
 ) -> BagUnit:
-    return scan_recording(path.name, path, modalities, named or {}).unit(
+    return scan_recording(path.name, path, modalities, Reading(named or {})).unit(
         modalities, CLASSES, stride_s, settle_s, max_age_s
     )
 
@@ -241,8 +242,8 @@ def test_sound_that_nothing_describes_is_missing_unless_its_format_is_said(
     inputs, present = everything(unit)
     assert present[:, 0].all() and not present[:, 1].any() and inputs["audio"].shape == (0, 400)
     assert "/audio: 18 messages cannot be used" in unit.problems[0] and "no AudioInfo has arrived" in unit.problems[0]
-    assert scan_recording("bag", path, BOTH, {}).undescribed == ["audio"]
-    scan = scan_recording("bag", path, BOTH, {}, AudioFormat("S16LE", 800, 1))
+    assert scan_recording("bag", path, BOTH).undescribed == ["audio"]
+    scan = scan_recording("bag", path, BOTH, Reading(audio_format=AudioFormat("S16LE", 800, 1)))
     said = scan.unit(BOTH, CLASSES, 0.5, None, 0.35)
     assert not scan.undescribed and everything(said)[1].all() and said.problems == [] and said.digest != unit.digest
 
@@ -311,7 +312,7 @@ def test_a_modality_without_a_topic_is_missing_and_several_topics_are_refused(
     new_recording: Callable, tmp_path: Path
 ) -> None:
     deaf = new_recording().info(0).label(0, "red").image(0, "red").image(1, "red").write(tmp_path / "deaf")
-    scan = scan_recording("deaf", deaf, BOTH, {})
+    scan = scan_recording("deaf", deaf, BOTH)
     assert list(scan.missing) == ["audio"] and dict(scan.topics.streams) == {"camera": "/camera/image"}
     two = (
         new_recording()
@@ -324,9 +325,9 @@ def test_a_modality_without_a_topic_is_missing_and_several_topics_are_refused(
     with pytest.raises(
         BagError, match=r"several topics fit \(/left, /right\); name one with data\.topics\.camera=/\.\.\."
     ):
-        scan_recording("two", two, BOTH, {})
-    assert scan_recording("two", two, BOTH, {"camera": "/right"}).topics.streams["camera"] == "/right"
-    assert list(scan_recording("deaf", deaf, BOTH, {"camera": "/right"}).missing) == ["camera", "audio"]
+        scan_recording("two", two, BOTH)
+    assert scan_recording("two", two, BOTH, Reading({"camera": "/right"})).topics.streams["camera"] == "/right"
+    assert list(scan_recording("deaf", deaf, BOTH, Reading({"camera": "/right"})).missing) == ["camera", "audio"]
 
 
 def test_a_folder_of_recordings_is_found_in_every_form(new_recording: Callable, tmp_path: Path) -> None:

@@ -75,9 +75,7 @@ def test_moments_hold_the_newest_vector_and_say_where_it_is_missing(new_recordin
                 np.full(3 if value != 1 else 2, value, np.float32),
             ),
         )
-    unit = scan_recording("told", recording.write(tmp_path / "told"), (TEXT,), {}).unit(
-        (TEXT,), CLASSES, 0.5, 0.25, 0.35
-    )
+    unit = scan_recording("told", recording.write(tmp_path / "told"), (TEXT,)).unit((TEXT,), CLASSES, 0.5, 0.25, 0.35)
     batches = list(unit.batches(16))
     vectors, present = (
         np.concatenate([b.inputs["text"] for b in batches]),
@@ -93,7 +91,7 @@ def test_moments_hold_the_newest_vector_and_say_where_it_is_missing(new_recordin
 
 
 def test_a_vector_is_found_with_its_length_where_nothing_says_it(minute: Path) -> None:
-    found = find_modalities([minute], {})
+    found = find_modalities([minute])
     assert [(f.name, f.kind, f.size) for f in found] == [("camera", "image", (8, 8)), ("text", "vector", (3,))]
 
 

@@ -28,7 +28,7 @@ from aecf_ros.nodes.fusion.executor import Take
 from aecf_ros.nodes.fusion.parameters import ParameterError, StreamParameters, Value
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
 from aecf_ros.replay.bag.message_types import INFO_TYPE
-from aecf_ros.replay.bag.reader import AudioFormat
+from aecf_ros.replay.bag.topics import AudioFormat
 
 CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Depth 1: under overload an old frame is worth less than a new one. Best effort matches every publisher."""

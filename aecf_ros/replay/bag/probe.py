@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from aecf_ros.modalities.messages import DecodeError, FormatUnknown
 from aecf_ros.modalities.vector.messages import RawVector
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
 from aecf_ros.replay.bag.message_types import INFO_TYPE, STREAM_TYPES
-from aecf_ros.replay.bag.reader import AudioFormat, open_bag
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.topics import DEFAULT_READING, Reading
 from aecf_ros.replay.faults.message_edit import raw_record
 
 _GENERIC = {"image", "image_raw", "image_color", "image_rect", "compressed", "color", "raw", "stamped", "audio_stamped"}
@@ -34,22 +35,18 @@ class Found:
     size: tuple[float, ...]
 
 
-def find_modalities(
-    paths: Iterable[Path], named: Mapping[str, str], audio_format: AudioFormat | None = None
-) -> list[Found]:
+def find_modalities(paths: Iterable[Path], reading: Reading = DEFAULT_READING) -> list[Found]:
     """Of the first recording that has any; one of which nothing can be read is passed over.
 
     Args:
-        named: topics by modality, where somebody named them; a modality is then called so.
-        audio_format: how to read sound that no ``AudioInfo`` describes.
+        reading: a modality is called as the user names its topic.
 
     Raises:
         BagError: a description of sound is not what its type says.
     """
-    called = {topic: name for name, topic in named.items()}
     for path in paths:
         try:
-            found = _found_in(path, called, audio_format)
+            found = _found_in(path, reading)
         except UnreadableBag:  # whoever reads its moments says so
             continue
         if found:
@@ -57,7 +54,8 @@ def find_modalities(
     return []
 
 
-def _found_in(path: Path, called: Mapping[str, str], audio_format: AudioFormat | None) -> list[Found]:
+def _found_in(path: Path, reading: Reading) -> list[Found]:
+    called = {topic: name for name, topic in reading.topics.items()}
     found: dict[str, Found] = {}
     with open_bag(path) as bag:
         kinds = {
@@ -67,7 +65,7 @@ def _found_in(path: Path, called: Mapping[str, str], audio_format: AudioFormat |
             if found_type in types
         }
         infos = [topic for topic, kind in bag.types.items() if kind == INFO_TYPE]
-        info: Any = audio_format
+        info: Any = reading.audio_format
         for one in bag.messages([*kinds, *infos]):
             if len(found) == len(kinds):
                 break

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,11 @@ from rosbags.typesys.store import Typestore
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.errors import first_line
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
 from aecf_ros.replay.bag.mcap_recovery import salvage
 from aecf_ros.replay.bag.message_types import types_without_definitions
 from aecf_ros.replay.bag.sqlite_recovery import salvage_sqlite
-from aecf_ros.replay.bag.topics import Topics, choose_topics
+from aecf_ros.replay.bag.topics import DEFAULT_READING, Reading, Topics, choose_topics
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +35,6 @@ class Recorded:
     type: str
     log_ns: int
     data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class AudioFormat:
-    """How to read sound that no ``AudioInfo`` describes: shaped like one."""
-
-    sample_format: str
-    sample_rate: int
-    channels: int
-    coding_format: str = "wave"
-
-    def __post_init__(self) -> None:
-        if self.sample_format not in SAMPLE_BYTES:
-            raise BagError(f"audio format '{self.sample_format}' is not known; use one of {', '.join(SAMPLE_BYTES)}")
 
 
 class Bag:
@@ -122,13 +107,13 @@ class Bag:
         name = str(data) if data >= 0 else ""
         return name if name in labels or not 0 <= data < len(labels) else labels[data]
 
-    def choose_topics(self, manifest: Manifest, named: Mapping[str, str] | None = None) -> Topics:
+    def choose_topics(self, manifest: Manifest, reading: Reading = DEFAULT_READING) -> Topics:
         """Topics for the modalities of a manifest, as :func:`aecf_ros.replay.bag.topics.choose_topics` finds them.
 
         Raises:
             BagError: as there.
         """
-        return choose_topics(self.path, self.types, manifest.modalities, named)
+        return choose_topics(self.path, self.types, manifest.modalities, reading)
 
 
 _CANNOT_READ = (

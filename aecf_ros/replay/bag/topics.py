@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
+from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.message_types import INFO_TYPE, LABEL_TYPES, STREAM_TYPES, UNDESCRIBED_TYPES
 
 NO_TOPIC = "none"
 """In place of a topic: this modality has none in the recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """How to read sound that no ``AudioInfo`` describes; it has the fields of one.
+
+    Raises:
+        BagError: the sample format is not known.
+    """
+
+    sample_format: str
+    sample_rate: int
+    channels: int
+    coding_format: str = "wave"
+
+    def __post_init__(self) -> None:
+        if self.sample_format not in SAMPLE_BYTES:
+            raise BagError(f"audio format '{self.sample_format}' is not known; use one of {', '.join(SAMPLE_BYTES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a user wants recordings to be read, where types and names of topics do not decide.
+
+    Attributes:
+        topics: by modality, by modality and ``_info``, and for ``label``; :data:`NO_TOPIC` for none.
+        audio_format: of sound that no ``AudioInfo`` describes.
+    """
+
+    topics: Mapping[str, str] = field(default_factory=dict)
+    audio_format: AudioFormat | None = None
+
+
+DEFAULT_READING = Reading()
 
 
 class HasKind(Protocol):
@@ -24,11 +59,16 @@ class HasKind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """Which topic carries what: a topic for each modality, for each audio modality's info, and for labels."""
+    """Which topic carries what: a topic for each modality, for each audio modality's info, and for labels.
+
+    Attributes:
+        audio_format: of sound until an ``AudioInfo`` comes.
+    """
 
     streams: Mapping[str, str]
     infos: Mapping[str, str]
     label: str | None
+    audio_format: AudioFormat | None = None
 
     def line(self, types: Mapping[str, str]) -> str:
         """Which topic carries what, in one line."""
@@ -41,7 +81,7 @@ def choose_topics(
     path: Path,
     types: Mapping[str, str],
     modalities: Sequence[HasKind],
-    named: Mapping[str, str] | None = None,
+    reading: Reading = DEFAULT_READING,
     option: str = "--topic ",
 ) -> Topics:
     """Find a topic for every modality: the one its name suggests if there is one, else the only one of a fitting type.
@@ -50,13 +90,13 @@ def choose_topics(
         path: of the recording, for errors.
         types: message type of each of its topics.
         modalities: those that the recording is to be read for.
-        named: topics that are named: by modality, by modality and ``_info``, and for ``label``; ``none`` for no topic.
+        reading: topics that the user names.
         option: what stands in front of ``NAME=TOPIC`` where a user names one.
 
     Raises:
         BagError: none fits, or several do and no name decides; or a named topic is not there or of another type.
     """
-    choice, named = _Choice(path, types, option), dict(named or {})
+    choice, named = _Choice(path, types, option), dict(reading.topics)
     streams: dict[str, str] = {}
     infos: dict[str, str] = {}
     given = {
@@ -83,7 +123,7 @@ def choose_topics(
     for name in named:
         known = [part for m in modalities for part in ([m.name, f"{m.name}_info"] if m.kind == "audio" else [m.name])]
         raise BagError(f"topic for '{name}': this model has no such stream; use one of {', '.join([*known, 'label'])}")
-    return Topics(streams, infos, label)
+    return Topics(streams, infos, label, reading.audio_format)
 
 
 @dataclass(frozen=True, slots=True)

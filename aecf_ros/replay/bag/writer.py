@@ -23,7 +23,7 @@ from aecf_ros.core.drift import values as drift_values
 from aecf_ros.core.drift import warning as drift_warning
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState, StreamStatus
 from aecf_ros.modalities.image.decode import decode_image
-from aecf_ros.replay.bag.reader import AudioFormat, Bag, Recorded
+from aecf_ros.replay.bag.reader import Bag, Recorded
 from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.report.overlay import draw_overlay
@@ -184,7 +184,6 @@ def record(
     out: Path,
     device: str,
     faults: Sequence[Fault] = (),
-    audio_format: AudioFormat | None = None,
     progress: Callable[[float], None] = lambda at_s: None,
 ) -> dict[str, int]:
     """Write ``out``, one MCAP file: every message of the recording untouched, and beside them what the node would have published.
@@ -210,7 +209,7 @@ def record(
         writer = Writer(folder / out.stem, version=8, storage_plugin=StoragePlugin.MCAP)
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         with writer:
-            counts = _Recorder(bag, topics, pipeline, writer, device).run(faults, audio_format, progress)
+            counts = _Recorder(bag, topics, pipeline, writer, device).run(faults, progress)
         (folder / out.stem / f"{out.stem}.mcap").replace(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -232,9 +231,7 @@ class _Recorder:
         self._frame: RawImage | None = None
         self._lead = pipeline.manifest.lead_camera
 
-    def run(
-        self, faults: Sequence[Fault], audio_format: AudioFormat | None, progress: Callable[[float], None]
-    ) -> dict[str, int]:
+    def run(self, faults: Sequence[Fault], progress: Callable[[float], None]) -> dict[str, int]:
         for connection in self._bag.connections:
             self._original(connection.topic, connection.msgtype, connection)
         for topic, msgtype in (
@@ -244,7 +241,7 @@ class _Recorder:
         ):
             if (topic, msgtype) not in self._connections:
                 self._connections[topic, msgtype] = self._writer.add_connection(topic, msgtype, typestore=self._store)
-        for answer in drive(self._bag, self._topics, self._pipeline, faults, audio_format, self._copied(), self._watch):
+        for answer in drive(self._bag, self._topics, self._pipeline, faults, self._copied(), self._watch):
             now_ns = self._bag.start_ns + round(answer.at_s * NANOSECONDS)
             self._add(
                 f"/{self._node}/prediction",

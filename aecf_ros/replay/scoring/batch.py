@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -17,7 +17,8 @@ from aecf_ros.core.bundle import MANIFEST, load_bundle, sha256
 from aecf_ros.core.ray_cluster import cluster, cpus
 from aecf_ros.replay.bag.discovery import content_digest, find_recordings
 from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.bag.reader import AudioFormat, open_bag
+from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.topics import Reading
 from aecf_ros.replay.faults.schedule import load_faults
 from aecf_ros.replay.report.html import write_comparison
 from aecf_ros.replay.scoring.aggregate import latency_counts, sums_of
@@ -37,15 +38,14 @@ class FleetError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One recording to be evaluated into the folder ``out``. ``audio_format`` is that of sound that nothing describes, ``version`` that of the package."""
+    """One recording to be evaluated into the folder ``out``. ``version`` is that of the package."""
 
     name: str
     bag: Path
     model: Path
     out: Path
     faults: Path | None = None
-    topics: Mapping[str, str] = field(default_factory=dict)
-    audio_format: AudioFormat | None = None
+    reading: Reading = Reading()
     version: str = ""
 
     def key(self) -> str:
@@ -58,8 +58,8 @@ class Job:
             "bag": content_digest(self.bag),
             "faults": sha256(self.faults) if self.faults else None,
             "labels": sha256(labels) if labels else None,
-            "topics": dict(self.topics),
-            "audio_format": asdict(self.audio_format) if self.audio_format else None,
+            "topics": dict(self.reading.topics),
+            "audio_format": asdict(self.reading.audio_format) if self.reading.audio_format else None,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -141,8 +141,7 @@ def _evaluate(job: Job) -> dict:
             pipeline,
             faults,
             label_file(job.bag),
-            topics=bag.choose_topics(manifest, job.topics),
-            audio_format=job.audio_format,
+            topics=bag.choose_topics(manifest, job.reading),
             title=job.name,
         )
         warnings = [*bag.losses, *([w] if run.truth and (w := run.truth.warning(manifest.labels)) else [])]

@@ -14,7 +14,7 @@ from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.modalities.vector.messages import RawVector
-from aecf_ros.replay.bag.reader import AudioFormat, Bag, Recorded
+from aecf_ros.replay.bag.reader import Bag, Recorded
 from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.base import Delivery
 from aecf_ros.replay.faults.message_edit import raw_record
@@ -47,7 +47,6 @@ def arrivals(
     topics: Topics,
     injector: FaultInjector,
     read: Callable[[Recorded], Any],
-    audio_format: Any = None,
 ) -> Iterator[Arrival]:
     """The messages of the streams of a recording, in the order in which they arrive once faults have been applied.
 
@@ -58,11 +57,10 @@ def arrivals(
         recorded: messages in log order; those of other topics are left out.
         start_ns: log time of the start of the recording, which the times of the faults count from.
         read: deserializes one.
-        audio_format: how to read sound until an ``AudioInfo`` comes: one, or an :class:`AudioFormat`.
     """
     modality_of = {topic: name for name, topic in topics.streams.items()}
     name_of_info = {topic: name for name, topic in topics.infos.items()}
-    infos: dict[str, Any] = dict.fromkeys(topics.streams, audio_format)
+    infos: dict[str, Any] = dict.fromkeys(topics.streams, topics.audio_format)
     waiting: list[tuple[int, int, str, Delivery]] = []
     order = count()
     now_ns = start_ns
@@ -118,14 +116,12 @@ def drive(
     topics: Topics,
     pipeline: Pipeline,
     faults: Sequence[Fault] = (),
-    audio_format: AudioFormat | None = None,
     recorded: Iterable[Recorded] | None = None,
     watch: Watch | None = None,
 ) -> Iterator[Answer]:
     """Answers of the pipeline to a recording, as the node would publish them; every clock is the log time.
 
     Args:
-        audio_format: how to read sound until an ``AudioInfo`` comes.
         recorded: the messages, where the caller reads them itself; they may hold other topics too.
         watch: called after each message of a stream.
 
@@ -135,7 +131,7 @@ def drive(
     injector = FaultInjector(faults, stream_kinds(pipeline.manifest))
     messages = recorded if recorded is not None else bag.messages([*topics.streams.values(), *topics.infos.values()])
     yield _answer(pipeline, bag.start_ns, bag.start_ns)
-    for arrival in arrivals(messages, bag.start_ns, topics, injector, bag.deserialize, audio_format):
+    for arrival in arrivals(messages, bag.start_ns, topics, injector, bag.deserialize):
         now_ns, name = arrival.at_ns, arrival.stream
         yield from _silence(pipeline, bag, now_ns)
         raw = None
@@ -172,7 +168,6 @@ def evaluate(
     labels_path: Path | None = None,
     progress: Callable[[float], None] = lambda at_s: None,
     topics: Topics | None = None,
-    audio_format: AudioFormat | None = None,
     title: str = "",
 ) -> Run:
     """Drive, score and summarize one recording, in memory that grows by some 130 bytes with each prediction.
@@ -195,7 +190,7 @@ def evaluate(
         if seen.rejected is not None and not explained(name, at_s, faults):
             refused[name].note(at_s, seen.rejected)
 
-    for answer in drive(bag, topics, pipeline, faults, audio_format, watch=watch):
+    for answer in drive(bag, topics, pipeline, faults, watch=watch):
         track.add(answer)
         progress(answer.at_s)
     factor = bag.duration_s / (time.perf_counter() - started)
