@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from aecf_ros.core.metrics import classification as metrics
 from aecf_ros.fusion.calibration.conformal import conformal_threshold
-from aecf_ros.fusion.calibration.temperature import SubsetCalibrator
+from benchmarks.fusion.calibration import SubsetCalibrator
 from benchmarks.fusion.training import Samples
 
 SUBSETS = {"both": (True, True), "image": (True, False), "audio": (False, True)}
@@ -75,7 +75,7 @@ def figures(probabilities: np.ndarray, label: np.ndarray, thresholds: np.ndarray
     order = np.argsort(-confidence, kind="stable")
     risk = np.cumsum(~correct[order]) / np.arange(1, len(order) + 1)
     return {
-        "accuracy": metrics.accuracy(probabilities, label),
+        "accuracy": float(correct.mean()),
         "nll": metrics.negative_log_likelihood(probabilities, label),
         "ece": metrics.expected_calibration_error(confidence, correct),
         "ece_floor95": ece_floor95(confidence),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from aecf_ros.core.metrics.bootstrap import mean_interval
 from benchmarks.fusion.evaluate import CALIBRATIONS
+from benchmarks.fusion.intervals import mean_interval
 from benchmarks.fusion.rows import ABLATIONS_OF_OURS, BASELINES, OURS, VARIANTS_OF_OURS
 
 

@@ -78,10 +78,7 @@ class Training:
     def digest(self, budget: Budget) -> str:
         """A hash of everything a trained model of this pool depends on: the features, the budget, the code that trains."""
         arrays = (self.pool.image, self.pool.sound)
-        files = [
-            Path(__file__),
-            *(Path(aecf_ros.fusion.__file__).parent / f"{n}.py" for n in ("experts", "layer", "objective")),
-        ]
+        files = [Path(__file__), *sorted(Path(aecf_ros.fusion.__file__).parent.rglob("*.py"))]
         parts = [
             *(np.ascontiguousarray(a).tobytes() for a in arrays),
             *(f.read_bytes() for f in files),

@@ -190,7 +190,7 @@ def write_bundle(directory: Path, encoder: str, cameras: int = 1, microphones: i
 def _code_digest() -> str:
     """Changes with what writes a head, so that none of an earlier code is measured."""
     modules = [Path(module.__file__) for module in (calibrate, export, lean, lean_weights)]
-    sources = sorted([*Path(fusion.__file__).parent.glob("*.py"), *modules, Path(__file__)])
+    sources = sorted([*Path(fusion.__file__).parent.rglob("*.py"), *modules, Path(__file__)])
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 
 

@@ -19,7 +19,7 @@ from aecf_ros.fusion import baselines as base
 from aecf_ros.fusion.calibration.conformal import MondrianConformal, conformal_threshold
 from aecf_ros.fusion.calibration.crossfit import assign_folds, recalibrate, settle
 from aecf_ros.fusion.calibration.monotone import choose_reach
-from aecf_ros.fusion.calibration.temperature import SubsetCalibrator, choose, fit_temperature
+from aecf_ros.fusion.calibration.temperature import fit_temperature
 
 
 def samples(count=600, classes=4, width=8, noise=1.5, seed=0):
@@ -222,26 +222,7 @@ def test_temperature_recovers_the_scale_that_logits_lost():
     assert fit_temperature(3.0 * logits, label).item() == pytest.approx(1 / 3, rel=0.05)
 
 
-def test_calibration_is_chosen_by_held_out_loss_not_by_habit():
-    torch.manual_seed(0)
-    logits = 2 * torch.randn(4000, 4)
-    label = torch.distributions.Categorical(logits=logits).sample()
-    present = torch.rand(4000, 2) < 0.5
-    present[~present.any(1)] = True
-    folds = torch.arange(4000) % 4
-    assert (
-        choose(torch.where(present.all(1)[:, None], 3 * logits, logits), present, label, folds)[0]
-        == "subset_temperature"
-    )
-    plain, losses = choose(logits, present, label, folds)
-    assert losses["none"] <= min(losses.values()) + 1e-3, plain
-
-
-def test_too_few_calibration_samples_are_refused():
-    with pytest.raises(ValueError, match="presence pattern 11 has 20 calibration samples"):
-        SubsetCalibrator(2, 3).fit(
-            torch.randn(20, 3), torch.ones(20, 2, dtype=torch.bool), torch.zeros(20).long(), "none"
-        )
+def test_too_few_samples_for_a_conformal_threshold_are_refused():
     with pytest.raises(ValueError, match="at least 9 are needed"):
         conformal_threshold(torch.rand(5), 0.9)
 

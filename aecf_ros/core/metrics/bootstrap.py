@@ -37,18 +37,6 @@ def draw_clusters(count: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
 
 
-def mean_interval(values: np.ndarray, clusters: np.ndarray, draws: int = DRAWS) -> Interval:
-    """Of the mean of float ``(N,)`` values, whose clusters are ``(N,)`` of anything that can be told apart.
-
-    >>> mean_interval(np.array([1.0, 1.0, 3.0, 3.0]), np.array([0, 0, 1, 1]))
-    Interval(estimate=2.0, low=1.0, high=3.0)
-    """
-    index = np.unique(clusters, return_inverse=True)[1]
-    total, size = np.bincount(index, values), np.bincount(index)
-    weight = draw_clusters(len(size), draws)
-    return _interval(float(values.mean()), (weight @ total) / (weight @ size))
-
-
 def paired_differences(
     first: np.ndarray, second: np.ndarray, labels: np.ndarray, clusters: np.ndarray, draws: int = DRAWS
 ) -> dict[str, Interval]:

@@ -14,15 +14,6 @@ _FLOOR_DRAWS = 200
 _TINY = 1e-12
 
 
-def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Share of samples whose most probable class is the label.
-
-    >>> accuracy(np.array([[0.8, 0.2], [0.6, 0.4]]), np.array([0, 1]))
-    0.5
-    """
-    return float((probabilities.argmax(1) == labels).mean())
-
-
 def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean of -log p(label), in nats.
 
