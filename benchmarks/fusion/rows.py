@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from aecf_ros.fusion.calibration.temperature import fit_temperature
 from aecf_ros.fusion.gates.mwam import modality_weights
 from aecf_ros.fusion.masking import random_subsets
 from benchmarks.fusion.training import Budget, Samples, Training
+from benchmarks.fusion.upstream import Upstream, upstream_installed
 
 PLAIN = {"expert_hidden": (256, 256), "expert_direction": False}
 LINEAR = {"expert_hidden": ()}
@@ -252,30 +252,6 @@ def cml(context: Context) -> nn.Module:
     return context.train(context.new(base.ConcatHead, mask=True), random_subsets, hinge)
 
 
-class Upstream(nn.Module):
-    """The package `aecf` 0.1.0 as it is: one query attends to the modalities, a linear head follows; absent keys are
-    padding.
-    """
-
-    def __init__(self, dims, classes):
-        from aecf import create_fusion_pool
-
-        super().__init__()
-        self.query, self.pool = create_fusion_pool(embed_dim=dims[0], num_modalities=len(dims), mask_prob=0.15)
-        self.head = nn.Linear(dims[0], classes)
-
-    def forward(self, embeddings, present):
-        clean = torch.stack([torch.where(present[:, m, None], e, 0.0) for m, e in enumerate(embeddings)], dim=1)
-        query = self.query.expand(len(present), -1, -1)
-        fused, info = self.pool(query, clean, key_padding_mask=~present, return_info=True)
-        self.info = info
-        logits = self.head(fused.squeeze(1))
-        weights = info["attention_weights"].squeeze(1)
-        nothing = torch.zeros(*present.shape, logits.shape[1])
-        confidence = logits.softmax(-1).amax(-1)
-        return base.FusionOutput(logits, weights, nothing, base.gate_entropy(weights), confidence)
-
-
 def upstream(context: Context) -> nn.Module:
     context.seeded()
     model = context.new(Upstream)
@@ -351,9 +327,7 @@ BASELINES: dict[str, Callable[[Context], nn.Module]] = {
     "TMC": trusted,
     "CML": cml,
 }
-if (
-    find_spec("aecf") is not None
-):  # a dependency of this benchmark only; without it its row is missing and the report says so
+if upstream_installed():  # without it its row is missing and the report says so
     BASELINES["upstream aecf 0.1.0"] = upstream
 
 VARIANTS_OF_OURS: dict[str, Callable[[Context], nn.Module]] = {

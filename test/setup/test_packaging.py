@@ -262,6 +262,16 @@ def test_a_step_runs_again_only_when_its_inputs_change(prepare, monkeypatch, tmp
     assert ran == ["a", "b"]
 
 
+def test_the_upstream_baseline_stays_out_of_the_environment(prepare, monkeypatch):
+    commands = []
+    monkeypatch.setattr(prepare, "run_logged", lambda command, environment: commands.append(command))
+    prepare.install_upstream()
+    (command,) = commands
+    folder = command[command.index("--target") + 1]
+    assert prepare.VENV == ROOT / "never-made" and folder.name == "upstream" and "site-packages" not in folder.parts
+    assert command[-1] == prepare.UPSTREAM and "--no-deps" in command
+
+
 def test_wheels_exports_are_redirected_to_this_machines_headers(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(ROOT / "dev" / "setup")
     messages = importlib.import_module("messages")
