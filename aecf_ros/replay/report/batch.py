@@ -31,7 +31,7 @@ _NOTE = (
 
 
 def pooled_summary(outcomes: Sequence[Outcome], manifest: Manifest, wall_s: float, workers: int) -> dict:
-    """The summary of DESIGN.md over all recordings that have a result, and ``fleet``, which names each.
+    """``summary.json`` (docs/replay.md) pooled over all recordings that have a result, and ``fleet``, which names each.
 
     Faults carry the name of their ``recording``; ``longest_gap_s`` is the longest of any. ``realtime_factor`` is that of one worker,
     ``fleet.realtime_factor`` that of all together in this run, 0 where everything was kept.

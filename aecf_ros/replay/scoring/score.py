@@ -67,7 +67,7 @@ def summarize(
     duration_s: float,
     realtime_factor: float,
 ) -> dict:
-    """The summary of DESIGN.md, JSON-serializable.
+    """The record of ``summary.json`` (docs/replay.md).
 
     Args:
         answers: in the order of publication.
