@@ -13,7 +13,7 @@ from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.replay.samples import BagUnit, scan_recording
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.export.head_graph import export_onnx
-from aecf_ros.training.features.cache import extract
+from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import INPUTS, OUTPUT, FrozenEncoder, open_encoder
 
 WIDTHS = (64, 64, 128, 256, 512)
@@ -65,7 +65,7 @@ def measure_extraction(recording: Path, audio_encoder: Path, stride_s: float, re
         for repeat in range(repeats):
             bare.append(_bare(unit, encoders))
             since = time.perf_counter()
-            extract(corpus, encoders, {"test": 0}, 0, Path(folder) / str(repeat))
+            extract(Extraction(corpus, encoders, {"test": 0}, 0, Path(folder) / str(repeat)))
             extracted.append(time.perf_counter() - since)
         samples = sum(int(batch.present.sum()) for batch in unit.batches(32))
     shares = [b / e for b, e in zip(bare, extracted, strict=True)]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from aecf_ros.training.features.corruption import CLEAN, KINDS, Field, corrupt, draw_field
+from aecf_ros.training.features.corruption import CLEAN, KINDS, Corruptions, corrupt, draw_corruptions
 
 ALL = [(modality, name) for modality, kinds in KINDS.items() for name in kinds]
 
@@ -22,7 +22,7 @@ def _samples(modality: str) -> torch.Tensor:
 def _corrupted(modality: str, name: str, severity: float, seed: int = 0) -> torch.Tensor:
     samples = _samples(modality)
     kind = torch.full((64,), list(KINDS[modality]).index(name)).numpy()
-    field = Field(modality, kind, torch.full((64,), severity).numpy())
+    field = Corruptions(modality, kind, torch.full((64,), severity).numpy())
     return corrupt(samples, field, torch.Generator().manual_seed(seed))
 
 
@@ -53,13 +53,15 @@ def test_a_kind_is_the_same_for_the_same_seed(modality, name):
 def test_black_pictures_and_digital_silence_stay_finite(modality, name):
     nothing = torch.zeros_like(_samples(modality))
     kind = torch.full((64,), list(KINDS[modality]).index(name)).numpy()
-    found = corrupt(nothing, Field(modality, kind, torch.full((64,), 5.0).numpy()), torch.Generator().manual_seed(0))
+    found = corrupt(
+        nothing, Corruptions(modality, kind, torch.full((64,), 5.0).numpy()), torch.Generator().manual_seed(0)
+    )
     assert torch.isfinite(found.float()).all()
 
 
 @pytest.mark.parametrize("modality", KINDS)
 def test_clean_samples_are_left_as_they_are_among_corrupted_ones(modality):
-    samples, field = _samples(modality), draw_field(modality, 64, [0])
+    samples, field = _samples(modality), draw_corruptions(modality, 64, [0])
     field.kind[::2] = CLEAN
     found = corrupt(samples, field, torch.Generator().manual_seed(0))
     assert torch.equal(found[::2], samples[::2])
@@ -68,7 +70,7 @@ def test_clean_samples_are_left_as_they_are_among_corrupted_ones(modality):
 
 @pytest.mark.parametrize("modality", KINDS)
 def test_kinds_come_in_equal_shares_at_every_severity_and_by_the_seed(modality):
-    field, again, other = (draw_field(modality, 1000, [seed]) for seed in (3, 3, 4))
+    field, again, other = (draw_corruptions(modality, 1000, [seed]) for seed in (3, 3, 4))
     assert (field.kind == again.kind).all() and (field.severity == again.severity).all()
     assert (field.kind != other.kind).any()
     counts = torch.from_numpy(field.kind).bincount()

@@ -15,7 +15,7 @@ from aecf_ros.training.calibration.calibrate import CalibrationError
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.export.head_weights import load_head
 from aecf_ros.training.features import cache as shards
-from aecf_ros.training.features.cache import extract
+from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.encoder_training import smoothed_targets
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.head import fit_gate as gate_module
@@ -158,7 +158,7 @@ def test_a_run_killed_after_anything_it_writes_gives_the_same_metrics(trained, c
 
 def _parts(corpus, encoders, tmp_path, copies=1):
     opened = {name: open_encoder(encoders / f"{name}.onnx", name) for name in corpus.names}
-    return gather(corpus, extract(corpus, opened, {"fusion": copies, "calibration": 0}, 0, tmp_path))
+    return gather(corpus, extract(Extraction(corpus, opened, {"fusion": copies, "calibration": 0}, 0, tmp_path)))
 
 
 def test_rows_of_a_moment_are_those_of_its_own_samples(encoders, tmp_path):

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from aecf_ros.training.features import cache as shards
-from aecf_ros.training.features.cache import Shard, UnitFeatures, extract
-from aecf_ros.training.features.corruption import CLEAN, Field, corrupt
+from aecf_ros.training.features.cache import Extraction, Shard, UnitFeatures, extract
+from aecf_ros.training.features.corruption import CLEAN, Corruptions, corrupt
 from aecf_ros.training.features.onnx_encoder import as_input, open_encoder
-from aecf_ros.training.features.prefetch import ahead
+from aecf_ros.training.features.prefetch import prefetch
 from test.conftest import write_image_encoder
 from test.training.recorded import recorded_corpus
 
@@ -40,7 +40,7 @@ def _same(one: list[Shard], other: list[Shard]) -> bool:
 
 def test_a_shard_holds_what_the_encoder_says_of_the_moments_that_have_the_modality(encoders, tmp_path):
     corpus = recorded_corpus()
-    features = extract(corpus, encoders, COPIES, 0, tmp_path)
+    features = extract(Extraction(corpus, encoders, COPIES, 0, tmp_path))
     unit = corpus.parts["fusion"][0]
     for m, name in enumerate(corpus.names):
         clean, *copies = features["fusion"][0].shards[name]
@@ -58,14 +58,14 @@ def test_a_copy_is_the_field_corruption_of_its_kind_and_severity(encoders, tmp_p
     corpus = recorded_corpus(fusion=1)
     corpus.parts["fusion"][0].present[:] = True
     unit = corpus.parts["fusion"][0]
-    _, copy = extract(corpus, encoders, {"fusion": 1}, 0, tmp_path)["fusion"][0].shards["camera"]
+    _, copy = extract(Extraction(corpus, encoders, {"fusion": 1}, 0, tmp_path))["fusion"][0].shards["camera"]
     size, first = encoders["camera"].batch, int(unit.digest[:8], 16)
     due = []
     for start, batch in zip(range(0, len(unit.labels), size), unit.batches(size), strict=True):
         rows = slice(start, start + len(batch.present))
         draws, field = (
             torch.Generator().manual_seed(first + start),
-            Field("image", copy.kind[rows], copy.severity[rows]),
+            Corruptions("image", copy.kind[rows], copy.severity[rows]),
         )
         spoiled = corrupt(torch.from_numpy(batch.inputs["camera"]), field, draws)
         due.append(encoders["camera"].encode(spoiled.numpy()))
@@ -74,9 +74,9 @@ def test_a_copy_is_the_field_corruption_of_its_kind_and_severity(encoders, tmp_p
 
 def test_nothing_is_read_or_encoded_twice(encoders, tmp_path):
     corpus, told = recorded_corpus(), []
-    first = extract(corpus, encoders, COPIES, 0, tmp_path)
+    first = extract(Extraction(corpus, encoders, COPIES, 0, tmp_path))
     read = [unit.read for units in corpus.parts.values() for unit in units]
-    again = extract(corpus, encoders, COPIES, 0, tmp_path, progress=lambda *now: told.append(now))
+    again = extract(Extraction(corpus, encoders, COPIES, 0, tmp_path), progress=lambda *now: told.append(now))
     assert _same(_all(first), _all(again))
     assert (
         [unit.read for units in corpus.parts.values() for unit in units]
@@ -87,7 +87,11 @@ def test_nothing_is_read_or_encoded_twice(encoders, tmp_path):
 
 
 def test_killed_after_every_file_it_ends_with_the_same_features(encoders, tmp_path, monkeypatch):
-    whole, save, kills = _all(extract(recorded_corpus(), encoders, COPIES, 0, tmp_path / "whole")), shards._save, []
+    whole, save, kills = (
+        _all(extract(Extraction(recorded_corpus(), encoders, COPIES, 0, tmp_path / "whole"))),
+        shards._save,
+        [],
+    )
 
     def save_then_die(path: Path, shard: Shard) -> None:
         save(path, shard)
@@ -98,18 +102,18 @@ def test_killed_after_every_file_it_ends_with_the_same_features(encoders, tmp_pa
     resumed = None
     while resumed is None and len(kills) < 99:
         try:
-            resumed = extract(recorded_corpus(), encoders, COPIES, 0, tmp_path / "killed")
+            resumed = extract(Extraction(recorded_corpus(), encoders, COPIES, 0, tmp_path / "killed"))
         except KeyboardInterrupt:
             pass
     assert len(kills) == len(whole) and _same(whole, _all(resumed))
 
 
 def test_a_torn_file_is_made_again_and_a_half_written_one_is_not_taken(encoders, tmp_path, monkeypatch):
-    whole = _all(extract(recorded_corpus(), encoders, COPIES, 0, tmp_path))
+    whole = _all(extract(Extraction(recorded_corpus(), encoders, COPIES, 0, tmp_path)))
     files = sorted(tmp_path.iterdir())
     files[0].write_bytes(files[0].read_bytes()[:100])
     files[1].write_bytes(b"")
-    assert _same(whole, _all(extract(recorded_corpus(), encoders, COPIES, 0, tmp_path)))
+    assert _same(whole, _all(extract(Extraction(recorded_corpus(), encoders, COPIES, 0, tmp_path))))
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
@@ -117,12 +121,12 @@ def test_a_torn_file_is_made_again_and_a_half_written_one_is_not_taken(encoders,
     files[2].unlink()
     monkeypatch.setattr(os, "replace", die)
     with pytest.raises(KeyboardInterrupt):
-        extract(recorded_corpus(), encoders, COPIES, 0, tmp_path)
+        extract(Extraction(recorded_corpus(), encoders, COPIES, 0, tmp_path))
     assert not files[2].exists()
 
 
 def test_another_encoder_costs_its_own_modality_alone_and_another_copy_itself_alone(encoders, tmp_path):
-    extract(recorded_corpus(), encoders, {"fusion": 1}, 0, tmp_path)
+    extract(Extraction(recorded_corpus(), encoders, {"fusion": 1}, 0, tmp_path))
     before = set(tmp_path.iterdir())
     write_image_encoder(tmp_path.parent / "other.onnx", output="embedding")
     other = (tmp_path.parent / "other.onnx").read_bytes()
@@ -130,17 +134,19 @@ def test_another_encoder_costs_its_own_modality_alone_and_another_copy_itself_al
         other + b"\x32\x00"
     )  # an empty field more: another file, the same graph
     extract(
-        recorded_corpus(),
-        encoders | {"camera": open_encoder(tmp_path.parent / "other.onnx", "camera")},
-        {"fusion": 1},
-        0,
-        tmp_path,
+        Extraction(
+            recorded_corpus(),
+            encoders | {"camera": open_encoder(tmp_path.parent / "other.onnx", "camera")},
+            {"fusion": 1},
+            0,
+            tmp_path,
+        ),
     )
     made = set(tmp_path.iterdir()) - before
     assert len(made) == 6 and all(path.name.startswith("camera-") for path in made)
-    extract(recorded_corpus(), encoders, {"fusion": 2}, 0, tmp_path)
+    extract(Extraction(recorded_corpus(), encoders, {"fusion": 2}, 0, tmp_path))
     assert len(set(tmp_path.iterdir()) - before - made) == 6
-    extract(recorded_corpus(fusion=4), encoders, {"fusion": 2}, 0, tmp_path)
+    extract(Extraction(recorded_corpus(fusion=4), encoders, {"fusion": 2}, 0, tmp_path))
     assert len(set(tmp_path.iterdir()) - before - made) == 6 + 6  # one more recording: its own files alone
 
 
@@ -154,31 +160,32 @@ def test_another_encoder_costs_its_own_modality_alone_and_another_copy_itself_al
 def test_an_edited_corruption_costs_the_corrupted_copies_of_its_modality_alone(
     encoders, tmp_path, monkeypatch, module, modalities
 ):
-    extract(recorded_corpus(), encoders, {"fusion": 1}, 0, tmp_path)
+    extract(Extraction(recorded_corpus(), encoders, {"fusion": 1}, 0, tmp_path))
     before, source = set(tmp_path.iterdir()), inspect.getsource
     monkeypatch.setattr(
         inspect, "getsource", lambda code: source(code) + ("# edited" if code.__name__ == module else "")
     )
-    extract(recorded_corpus(), encoders, {"fusion": 1}, 0, tmp_path)
+    extract(Extraction(recorded_corpus(), encoders, {"fusion": 1}, 0, tmp_path))
     made = [path.name.split("-")[0] for path in set(tmp_path.iterdir()) - before]
     assert sorted(made) == sorted([*modalities] * 3)  # a copy of each of three recordings, and none as recorded
 
 
 def test_processes_that_share_the_work_make_what_one_makes(encoders, tmp_path):
-    whole = _all(extract(recorded_corpus(), encoders, COPIES, 0, tmp_path / "one"))
+    whole = _all(extract(Extraction(recorded_corpus(), encoders, COPIES, 0, tmp_path / "one")))
     for rank in range(2):
         extract(
-            recorded_corpus(), encoders, COPIES, 0, tmp_path / "two", select=lambda units, rank=rank: units[rank::2]
+            Extraction(recorded_corpus(), encoders, COPIES, 0, tmp_path / "two"),
+            select=lambda units, rank=rank: units[rank::2],
         )
     corpus = recorded_corpus()
-    assert _same(whole, _all(extract(corpus, encoders, COPIES, 0, tmp_path / "two")))
+    assert _same(whole, _all(extract(Extraction(corpus, encoders, COPIES, 0, tmp_path / "two"))))
     assert not any(unit.read for units in corpus.parts.values() for unit in units)
 
 
 def test_rates_are_told_and_progress_ends_at_the_whole(encoders, tmp_path):
     told = []
     corpus = recorded_corpus()
-    extract(corpus, encoders, COPIES, 0, tmp_path, progress=lambda *now: told.append(now))
+    extract(Extraction(corpus, encoders, COPIES, 0, tmp_path), progress=lambda *now: told.append(now))
     passes = {"fusion": 3, "calibration": 1, "test": 2}
     total = sum(2 * passes[part] * len(unit.labels) for part, units in corpus.parts.items() for unit in units)
     assert told[0] == (0, total, 0.0) and told[-1][:2] == (total, total) and told[-1][2] > 0
@@ -194,7 +201,7 @@ def test_what_reading_raises_comes_through(encoders, tmp_path):
 
     corpus.parts["fusion"][1].batches = broken
     with pytest.raises(OSError, match="the disk is gone"):
-        extract(corpus, encoders, {"fusion": 0}, 0, tmp_path)
+        extract(Extraction(corpus, encoders, {"fusion": 0}, 0, tmp_path))
     assert len(list(tmp_path.iterdir())) == 2  # of the first recording
 
 
@@ -209,7 +216,7 @@ def test_reading_ahead_is_bounded_and_ends_with_its_reader():
         finally:
             ended.append(True)
 
-    reader = ahead(numbers(), depth=2)
+    reader = prefetch(numbers(), depth=2)
     assert next(reader) == 0
     until = time.monotonic() + 10
     while len(made) < 4 and time.monotonic() < until:

@@ -9,7 +9,7 @@ import pytest
 
 from aecf_ros.training.data.npy_dataset import VectorSpec
 from aecf_ros.training.data.table import table_corpus
-from aecf_ros.training.features.cache import extract
+from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.features.standardizer import standardizing_encoder
 from aecf_ros.training.run.config import DataConfig
@@ -50,7 +50,7 @@ def test_ray_writes_the_files_that_one_process_writes(words, folder, ray_on_two_
     camera, numbers = open_encoder(folder / "camera.onnx", "camera"), VectorSpec(name="numbers", kind="vector", dim=2)
     corpus = table_corpus(folder / "table.csv", (camera.spec, numbers), DataConfig())
     encoders = {"camera": camera, "numbers": standardizing_encoder(numbers, corpus.parts["fusion"], tmp_path)}
-    extract(corpus, encoders, {"fusion": 1, "calibration": 0, "test": 1}, 0, tmp_path / "alone")
+    extract(Extraction(corpus, encoders, {"fusion": 1, "calibration": 0, "test": 1}, 0, tmp_path / "alone"))
     spread, alone = (
         {path.name: path.read_bytes() for path in at.iterdir()}
         for at in (tmp_path / "run" / "features", tmp_path / "alone")

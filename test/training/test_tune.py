@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from aecf_ros.training.data.npy_dataset import DatasetError
-from aecf_ros.training.features.cache import extract
+from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.head.feature_tables import Part, Table, gather
 from aecf_ros.training.run import tune as tune_module
@@ -79,7 +79,7 @@ def test_settings_of_a_trial_replace_their_own_alone(config):
 def test_halves_share_no_span_and_lose_no_moment(tiny_bundle, tmp_path):
     corpus = recorded_corpus()
     encoders = {name: open_encoder(tiny_bundle / f"{name}_encoder.onnx", name) for name in corpus.names}
-    part = gather(corpus, extract(corpus, encoders, {"calibration": 0}, 0, tmp_path))["calibration"]
+    part = gather(corpus, extract(Extraction(corpus, encoders, {"calibration": 0}, 0, tmp_path)))["calibration"]
     one, other = halves_of(part, np.random.default_rng(0))
     assert len(one.moments) + len(other.moments) == len(part.moments)
     for m in range(2):

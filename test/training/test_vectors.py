@@ -21,7 +21,7 @@ from aecf_ros.runtime.pipeline import Pipeline
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError, ImageSpec, VectorSpec
 from aecf_ros.training.data.table import table_corpus
-from aecf_ros.training.features.corruption import KINDS, Field, corrupt
+from aecf_ros.training.features.corruption import KINDS, Corruptions, corrupt
 from aecf_ros.training.features.standardizer import standardizing_encoder
 from aecf_ros.training.inspection.page import write_page
 from aecf_ros.training.inspection.summary import inspect_corpus
@@ -254,7 +254,7 @@ def test_corruptions_of_vectors_grow_with_severity_and_can_be_repeated(kind: int
     vectors = torch.randn((400, 16), generator=torch.Generator().manual_seed(0)) * 5 + 2
 
     def corrupted(severity: float, seed: int = 0) -> torch.Tensor:
-        field = Field("vector", np.full(400, kind), np.full(400, severity, np.float32))
+        field = Corruptions("vector", np.full(400, kind), np.full(400, severity, np.float32))
         return corrupt(vectors, field, torch.Generator().manual_seed(seed))
 
     mild, bad = corrupted(1.0), corrupted(5.0)

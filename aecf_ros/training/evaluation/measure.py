@@ -13,7 +13,7 @@ from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
 from aecf_ros.training.evaluation.evaluate import Answer, Metrics, by_subset
 from aecf_ros.training.export.head_graph import HEAD_OUTPUTS
-from aecf_ros.training.features.cache import extract
+from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.head.feature_tables import Part, gather
 from aecf_ros.training.onnx_session import open_session
@@ -49,7 +49,9 @@ def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> Part:
         )
     encoders = {m.name: open_encoder(bundle.path(m.encoder), m.name) for m in manifest.modalities}
     with tempfile.TemporaryDirectory() as cache:
-        return gather(corpus, extract(corpus, encoders, {part: 0}, manifest.training.seed, Path(cache)))[part]
+        return gather(corpus, extract(Extraction(corpus, encoders, {part: 0}, manifest.training.seed, Path(cache))))[
+            part
+        ]
 
 
 def other_labels(found: Sequence[str], wanted: Sequence[str]) -> str:

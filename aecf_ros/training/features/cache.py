@@ -1,7 +1,7 @@
-"""What encoders say of every moment of a corpus, kept in files: one for each unit, modality and corrupted copy.
+"""Features: the embeddings of every moment of a corpus, kept in one file for each unit, modality and corrupted copy.
 
-A file is found by a hash of all it depends on (the encoder, the unit, the corruption), so features are computed once, a run
-that was killed goes on with the next file, and a changed encoder costs its own modality alone.
+A file is named by a hash of all that it depends on (the encoder, the unit, the corruption). So features are computed
+once, a run that was killed continues with the next file, and a changed encoder costs the files of its modality alone.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from aecf_ros.core.files import replacing
 from aecf_ros.core.labeled_samples import Batch, Unit
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import PARTS
-from aecf_ros.training.features.corruption import CLEAN, Field, corrupt, corruption_code, draw_field
+from aecf_ros.training.features.corruption import CLEAN, Corruptions, corrupt, corruption_code, draw_corruptions
 from aecf_ros.training.features.onnx_encoder import Encoder, as_input
-from aecf_ros.training.features.prefetch import ahead
+from aecf_ros.training.features.prefetch import prefetch
 from aecf_ros.training.head.fit_loop import fingerprint
 
-FIELD_SEED = 15
+CORRUPTION_SEED = 15
 _NO_SAMPLES = np.empty(0)
 
 Select = Callable[[Sequence[Unit]], Sequence[Unit]]
@@ -35,7 +35,7 @@ Advance = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class Shard:
-    """What one encoder says of one unit, as recorded or as a corrupted copy; K moments at which the modality is present.
+    """Embeddings of one unit by one encoder, as recorded or corrupted; K moments at which the modality is present.
 
     Attributes:
         embeddings: float32 ``(K, D)``.
@@ -52,35 +52,56 @@ class Shard:
 
 @dataclass(frozen=True)
 class UnitFeatures:
-    """A unit and what the encoders say of it: for each modality the shard as recorded, then its corrupted copies."""
+    """The features of a unit: for each modality the shard as recorded, then its corrupted copies."""
 
     unit: Unit
     shards: Mapping[str, Sequence[Shard]]
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One file that is to be there.
+class Extraction:
+    """The features to compute, and where they are kept.
 
-    ``modality`` is its number, ``size`` how many moments are read at a time, which what a corruption draws depends on,
-    ``field`` what befalls each moment of the unit (None as recorded), ``first`` the seed of the first moment's draws.
+    Attributes:
+        encoders: by modality name.
+        copies: part -> corrupted copies of each moment; other parts are left out.
+        seed: kinds and severities of the corruptions are drawn from it.
+        cache: folder of the files; several processes may share it.
+    """
+
+    corpus: Corpus
+    encoders: Mapping[str, Encoder]
+    copies: Mapping[str, int]
+    seed: int
+    cache: Path
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file of features.
+
+    Attributes:
+        modality: its number.
+        size: moments that are read at a time; what a corruption draws depends on it.
+        corruptions: of each moment of the unit; ``None`` as recorded.
+        first: the seed of the first moment's draws.
     """
 
     encoder: Encoder
     path: Path
     modality: int
     size: int
-    field: Field | None = None
+    corruptions: Corruptions | None = None
     first: int = 0
 
     def prepare(self, batch: Batch, start: int) -> np.ndarray:
-        """Samples of some moments, from moment ``start`` of the unit on, as the encoder is to see them: (K, ...)."""
+        """Samples of a batch, from moment ``start`` of the unit on, as the encoder takes them: (K, ...)."""
         samples, present = batch.inputs.get(self.encoder.spec.name, _NO_SAMPLES), batch.present[:, self.modality]
-        if self.field is None or len(samples) == 0:
+        if self.corruptions is None or len(samples) == 0:
             return samples
-        field = self.field.rows(slice(start, start + len(present))).rows(present)
+        corruptions = self.corruptions.rows(slice(start, start + len(present))).rows(present)
         draws = torch.Generator().manual_seed(self.first + start)
-        return corrupt(torch.from_numpy(np.array(as_input(samples))), field, draws).numpy()
+        return corrupt(torch.from_numpy(np.array(as_input(samples))), corruptions, draws).numpy()
 
     def shard(self, embeddings: Sequence[np.ndarray], present: np.ndarray) -> Shard:
         """The whole file, from the embeddings of each batch and presence bool (N, M) of the whole unit."""
@@ -88,61 +109,50 @@ class _Job:
         width = self.encoder.embedding_dim
         kind, severity = (
             (np.full(here.sum(), CLEAN), np.zeros(here.sum(), np.float32))
-            if self.field is None
-            else (self.field.kind[here], self.field.severity[here])
+            if self.corruptions is None
+            else (self.corruptions.kind[here], self.corruptions.severity[here])
         )
         return Shard(np.concatenate([np.empty((0, width), np.float32), *embeddings]), here, kind, severity)
 
 
 def extract(
-    corpus: Corpus,
-    encoders: Mapping[str, Encoder],
-    copies: Mapping[str, int],
-    seed: int,
-    cache: Path,
-    select: Select = lambda units: units,
-    progress: Advance = lambda *_: None,
+    extraction: Extraction, select: Select = lambda units: units, progress: Advance = lambda *_: None
 ) -> dict[str, list[UnitFeatures]]:
-    """Features of every unit, computed where ``cache`` lacks them; the next batches are read while these are encoded.
+    """Features of every unit by part, computed where the cache lacks them; batches are prefetched.
 
     Args:
-        encoders: by modality name.
-        copies: part -> corrupted copies of each moment, of kinds and severities drawn from ``seed``; parts that are not
-            named are left out.
-        cache: folder of the files; several processes may share it.
-        select: which units of a part to work on, for processes that share the work.
+        select: chooses the units of a part to work on, for processes that share the work.
         progress: see :data:`Advance`.
 
     Raises:
-        EncoderError: an encoder fails on the data. What reading a unit raises comes through.
+        EncoderError: an encoder fails on the data. Errors from reading a unit are passed on.
     """
-    cache.mkdir(parents=True, exist_ok=True)
+    extraction.cache.mkdir(parents=True, exist_ok=True)
     plans = {
         part: [
-            (unit, _jobs(corpus, part, unit, first, encoders, count, seed, cache))
-            for unit, first in _selected(corpus, part, select)
+            (unit, _jobs(extraction, part, unit, first)) for unit, first in _selected(extraction.corpus, part, select)
         ]
-        for part, count in copies.items()
+        for part in extraction.copies
     }
     everything = [(unit, job) for plan in plans.values() for unit, jobs in plan for job in jobs]
-    found = {job.path: shard for _, job in everything if (shard := _load(job.path)) is not None}
+    shards = {job.path: shard for _, job in everything if (shard := _load(job.path)) is not None}
     meter = _Meter(
-        sum(len(shard.present) for shard in found.values()), sum(len(unit.labels) for unit, _ in everything), progress
+        sum(len(shard.present) for shard in shards.values()), sum(len(unit.labels) for unit, _ in everything), progress
     )
     lacking: dict[int, tuple[Unit, list[_Job]]] = {}
-    for unit, job in {job.path: (unit, job) for unit, job in everything if job.path not in found}.values():
+    for unit, job in {job.path: (unit, job) for unit, job in everything if job.path not in shards}.values():
         lacking.setdefault(id(unit), (unit, []))[1].append(job)
     for path, shard in _encoded(list(lacking.values()), meter):
         _save(path, shard)
-        found[path] = shard
-    return {part: [_features(unit, jobs, found) for unit, jobs in plan] for part, plan in plans.items()}
+        shards[path] = shard
+    return {part: [_features(unit, jobs, shards) for unit, jobs in plan] for part, plan in plans.items()}
 
 
-def _features(unit: Unit, jobs: Sequence[_Job], found: Mapping[Path, Shard]) -> UnitFeatures:
-    shards: dict[str, list[Shard]] = {}
+def _features(unit: Unit, jobs: Sequence[_Job], shards: Mapping[Path, Shard]) -> UnitFeatures:
+    by_modality: dict[str, list[Shard]] = {}
     for job in jobs:
-        shards.setdefault(job.encoder.spec.name, []).append(found[job.path])
-    return UnitFeatures(unit, shards)
+        by_modality.setdefault(job.encoder.spec.name, []).append(shards[job.path])
+    return UnitFeatures(unit, by_modality)
 
 
 def _selected(corpus: Corpus, part: str, select: Select) -> Iterator[tuple[Unit, int]]:
@@ -151,56 +161,46 @@ def _selected(corpus: Corpus, part: str, select: Select) -> Iterator[tuple[Unit,
     before: dict[str, int] = {}
     first = {}
     for unit in units:
-        name = "" if corpus.paired else unit.modality
-        first[id(unit)] = before.get(name, 0)
-        before[name] = first[id(unit)] + len(unit.labels)
+        first[id(unit)] = before.get(unit.modality, 0)
+        before[unit.modality] = first[id(unit)] + len(unit.labels)
     return ((unit, first[id(unit)]) for unit in select(units))
 
 
-def _jobs(
-    corpus: Corpus,
-    part: str,
-    unit: Unit,
-    first: int,
-    encoders: Mapping[str, Encoder],
-    copies: int,
-    seed: int,
-    cache: Path,
-) -> list[_Job]:
+def _jobs(extraction: Extraction, part: str, unit: Unit, first: int) -> list[_Job]:
     """The files of one unit: for each of its modalities as recorded, then each copy.
 
-    What befalls a moment of a recording depends on that recording alone, so that more recordings leave its files as they
-    are. Samples that are paired by label get their kinds in equal shares over the whole part.
+    The corruptions of a recording depend on that recording alone, so that more recordings leave its files as they are.
+    Samples that are paired by label get their kinds in equal shares over the whole part.
     """
+    corpus, encoders, cache = extraction.corpus, extraction.encoders, extraction.cache
     jobs = []
-    size = min(of.batch for of in encoders.values()) if corpus.paired else encoders[unit.modality].batch
+    size = min(encoder.batch for encoder in encoders.values()) if corpus.paired else encoders[unit.modality].batch
     for m, name in enumerate(corpus.names):
         if not corpus.paired and unit.modality != name:
             continue
         encoder = encoders[name]
+        kind, code = encoder.spec.kind, corruption_code(encoder.spec.kind)
         key = (encoder.digest, unit.digest, name, size)
-        code = corruption_code(encoder.spec.kind)
         jobs.append(_Job(encoder, cache / f"{name}-{fingerprint(*key)}.safetensors", m, size))
-        for copy in range(copies):
+        for copy in range(extraction.copies[part]):
             if corpus.paired:
                 draws = int(unit.digest[:8], 16)
-                field = draw_field(encoder.spec.kind, len(unit.labels), [seed, FIELD_SEED, draws, m, copy])
+                seed = [extraction.seed, CORRUPTION_SEED, draws, m, copy]
+                corruptions = draw_corruptions(kind, len(unit.labels), seed)
             else:
-                draws, count = first, sum(len(of.labels) for of in corpus.parts[part] if of.modality == name)
-                whole = draw_field(encoder.spec.kind, count, [seed, FIELD_SEED, PARTS.index(part), m, copy])
-                field = whole.rows(slice(first, first + len(unit.labels)))
-            befalls = (field.kind.tobytes(), field.severity.tobytes(), draws, code)
-            jobs.append(
-                _Job(encoder, cache / f"{name}-{fingerprint(*key, *befalls)}.safetensors", m, size, field, draws)
-            )
+                draws, count = first, sum(len(other.labels) for other in corpus.parts[part] if other.modality == name)
+                seed = [extraction.seed, CORRUPTION_SEED, PARTS.index(part), m, copy]
+                corruptions = draw_corruptions(kind, count, seed).rows(slice(first, first + len(unit.labels)))
+            copy_key = fingerprint(*key, corruptions.kind.tobytes(), corruptions.severity.tobytes(), draws, code)
+            jobs.append(_Job(encoder, cache / f"{name}-{copy_key}.safetensors", m, size, corruptions, draws))
     return jobs
 
 
 def _encoded(lacking: Sequence[tuple[Unit, list[_Job]]], meter: _Meter) -> Iterator[tuple[Path, Shard]]:
-    """Every lacking file's content, unit by unit, as soon as it is complete."""
+    """The content of every file that the cache lacks, unit by unit, as soon as it is complete."""
     presents: list[np.ndarray] = []
     parts: dict[Path, list[np.ndarray]] = {}
-    for unit, jobs, present, prepared in ahead(_read(lacking)):
+    for unit, jobs, present, prepared in prefetch(_read(lacking)):
         presents.append(present)
         for job, samples in zip(jobs, prepared, strict=True):
             if len(samples):
@@ -217,7 +217,7 @@ def _encoded(lacking: Sequence[tuple[Unit, list[_Job]]], meter: _Meter) -> Itera
 def _read(
     lacking: Sequence[tuple[Unit, list[_Job]]],
 ) -> Iterator[tuple[Unit, list[_Job], np.ndarray, list[np.ndarray]]]:
-    """Batch by batch: the unit, its files that are lacking, presence of their modality, and for each file what is encoded."""
+    """For each batch: the unit, its files that the cache lacks, presence bool (N, M), and for each file its samples."""
     for unit, jobs in lacking:
         start = 0
         for batch in unit.batches(jobs[0].size):
@@ -226,7 +226,7 @@ def _read(
 
 
 class _Meter:
-    """Tells progress, and how many samples are encoded each second."""
+    """Reports progress, and how many samples are encoded each second."""
 
     def __init__(self, done: int, total: int, progress: Advance) -> None:
         self._before = self._done = done
@@ -239,7 +239,7 @@ class _Meter:
 
 
 def _load(path: Path) -> Shard | None:
-    """A file's content; None where there is none, or one that cannot be read."""
+    """The content of a file; ``None`` where there is none, or one that cannot be read."""
     try:
         return Shard(**load_file(path))
     except (OSError, SafetensorError, TypeError):
@@ -247,6 +247,5 @@ def _load(path: Path) -> Shard | None:
 
 
 def _save(path: Path, shard: Shard) -> None:
-    """Write a file in one step, so that a kill leaves all of it or nothing."""
     with replacing(path) as temporary:
         save_file({name: np.ascontiguousarray(array) for name, array in vars(shard).items()}, temporary)

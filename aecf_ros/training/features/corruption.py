@@ -43,11 +43,11 @@ def corruption_code(modality_kind: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Field:
-    """What befalls each sample.
+class Corruptions:
+    """How each sample is corrupted.
 
     Attributes:
-        modality_kind: ``image``, ``audio`` or ``vector``.
+        modality_kind: a key of :data:`KINDS`.
         kind: int64 ``(N,)``, index into :data:`KINDS` of that, or :data:`CLEAN`.
         severity: float32 ``(N,)`` in [1, 5].
     """
@@ -56,28 +56,32 @@ class Field:
     kind: np.ndarray
     severity: np.ndarray
 
-    def rows(self, rows: slice) -> Field:
-        """What befalls some of the samples."""
-        return Field(self.modality_kind, self.kind[rows], self.severity[rows])
+    def rows(self, rows: slice | np.ndarray) -> Corruptions:
+        """Those of some of the samples."""
+        return Corruptions(self.modality_kind, self.kind[rows], self.severity[rows])
 
 
-def draw_field(modality_kind: str, count: int, seed: Sequence[int]) -> Field:
+def draw_corruptions(modality_kind: str, count: int, seed: Sequence[int]) -> Corruptions:
     """Kinds in equal shares, severities uniform."""
     rng = np.random.default_rng(seed)
     kind = rng.permutation(np.arange(count) % len(KINDS[modality_kind]))
-    return Field(modality_kind, kind, rng.uniform(MILDEST, WORST, count).astype(np.float32))
+    return Corruptions(modality_kind, kind, rng.uniform(MILDEST, WORST, count).astype(np.float32))
 
 
-def corrupt(samples: Tensor, field: Field, generator: torch.Generator) -> Tensor:
-    """Samples as an encoder takes them, corrupted: uint8 (B, H, W, 3), or sound or vectors float32 (B, N); the same type back."""
-    picture = field.modality_kind == "image"
+def corrupt(samples: Tensor, corruptions: Corruptions, generator: torch.Generator) -> Tensor:
+    """Corrupted samples, of the shape and type that an encoder takes.
+
+    Args:
+        samples: uint8 ``(B, H, W, 3)``, or sound or vectors float32 ``(B, N)``.
+    """
+    picture = corruptions.modality_kind == "image"
     x = samples.permute(0, 3, 1, 2).float() / 255.0 if picture else samples
     out = x.clone()
-    for index, change in enumerate(KINDS[field.modality_kind].values()):
-        rows = torch.from_numpy(np.flatnonzero(field.kind == index))
+    for index, change in enumerate(KINDS[corruptions.modality_kind].values()):
+        rows = torch.from_numpy(np.flatnonzero(corruptions.kind == index))
         if len(rows):
-            out[rows] = change(x[rows], torch.from_numpy(field.severity)[rows], generator)
-    if field.modality_kind == "vector":
+            out[rows] = change(x[rows], torch.from_numpy(corruptions.severity)[rows], generator)
+    if corruptions.modality_kind == "vector":
         return out
     if not picture:
         return out.clamp(-1.0, 1.0)

@@ -7,73 +7,62 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from aecf_ros.core.ray_cluster import ClusterError, cluster, cpus
-from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.features.cache import Advance, extract
-from aecf_ros.training.features.onnx_encoder import Encoder
+from aecf_ros.training.features.cache import Advance, Extraction, extract
 
 
 class _Worker:
     """One CPU: opens the encoders once."""
 
-    def __init__(self, given: tuple[Corpus, Mapping[str, Encoder], Mapping[str, int], int, Path]) -> None:
+    def __init__(self, extraction: Extraction) -> None:
         torch.set_num_threads(1)
-        self._given = given
+        self._extraction = extraction
 
     def ready(self) -> None:
-        """Answers once it has started."""
+        """Return once the worker has started."""
 
-    def compute(self, unit: str) -> str:
-        """Write the files of a unit that are lacking; gives its name."""
-        extract(*self._given, select=lambda units: [of for of in units if of.name == unit])
-        return unit
+    def compute(self, name: str) -> None:
+        """Write the files of a unit that the cache lacks."""
+        extract(self._extraction, select=lambda units: [unit for unit in units if unit.name == name])
 
 
-def extract_on_ray(
-    corpus: Corpus,
-    encoders: Mapping[str, Encoder],
-    copies: Mapping[str, int],
-    seed: int,
-    cache: Path,
-    address: str | None,
-    progress: Advance = lambda *_: None,
-) -> None:
-    """Compute what ``cache`` lacks; arguments as :func:`aecf_ros.training.features.cache.extract`, whose files these are to the byte.
+def extract_on_ray(extraction: Extraction, address: str | None, progress: Advance = lambda *_: None) -> None:
+    """Compute what the cache lacks: to the byte the files of :func:`aecf_ros.training.features.cache.extract`.
 
-    A unit whose worker died is left out with a warning: whoever reads the features computes it then.
+    A unit whose worker died is left out with a warning; whoever reads the features then computes it.
 
     Args:
         address: of a cluster; ``None`` starts one on this machine.
 
     Raises:
-        ClusterError: Ray is not there, the cluster cannot be reached, or its workers cannot start. What an encoder or a unit raises comes through.
+        ClusterError: Ray is not installed, the cluster cannot be reached, or its workers cannot start. Errors of an
+            encoder or a unit are passed on.
     """
-    each = len(corpus.names) if corpus.paired else 1
-    files = {
-        unit.name: len(unit.labels) * (1 + count) * each
-        for part, count in copies.items()
+    corpus = extraction.corpus
+    modalities = len(corpus.names) if corpus.paired else 1
+    samples = {
+        unit.name: len(unit.labels) * (1 + count) * modalities
+        for part, count in extraction.copies.items()
         for unit in corpus.parts[part]
     }
-    names = sorted(
-        files, key=files.__getitem__, reverse=True
-    )  # the longest first, so that none is waited for at the end
-    total, done, since = sum(files.values()), 0, time.monotonic()
+    names = sorted(samples, key=samples.__getitem__, reverse=True)  # the longest first, so that none is left to the end
+    total, done, started = sum(samples.values()), 0, time.monotonic()
     progress(0, total, 0.0)
     with cluster(address) as ray:
-        given = ray.put((corpus, dict(encoders), dict(copies), seed, cache.absolute()))
-        idle = [_actor(ray, given) for _ in range(min(cpus(ray), len(names)))]
+        shared = ray.put(replace(extraction, cache=extraction.cache.absolute()))
+        idle = [_actor(ray, shared) for _ in range(min(cpus(ray), len(names)))]
         try:
             ray.get([worker.ready.remote() for worker in idle])
         except ray.exceptions.RayError as error:
             why = str(error).splitlines()[-1]
             raise ClusterError(
-                f"--ray: a worker cannot start ({why}); every machine needs this package in this version, and the same paths"
+                f"--ray: a worker cannot start ({why}); "
+                "install this package in this version, at the same paths, on every machine"
             ) from None
         busy: dict[Any, tuple[Any, str]] = {}
         while names and idle or busy:
@@ -90,12 +79,12 @@ def extract_on_ray(
                 logging.getLogger(__name__).warning(
                     "%s: %s on the cluster; it is computed here", name, type(error).__name__
                 )
-                worker = _actor(ray, given)
+                worker = _actor(ray, shared)
             idle.append(worker)
-            done += files[name]
-            progress(done, total, done / max(time.monotonic() - since, 1e-9))
+            done += samples[name]
+            progress(done, total, done / max(time.monotonic() - started, 1e-9))
 
 
-def _actor(ray: Any, given: Any) -> Any:
+def _actor(ray: Any, extraction: Any) -> Any:
     """A worker on one CPU."""
-    return ray.remote(num_cpus=1)(_Worker).remote(given)
+    return ray.remote(num_cpus=1)(_Worker).remote(extraction)

@@ -16,7 +16,7 @@ from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import VectorSpec
 from aecf_ros.training.data.npy_units import FolderUnit
 from aecf_ros.training.export.head_graph import CalibratedHead, ExportedHead
-from aecf_ros.training.features.cache import extract
+from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.encoder_training import TrainedEncoder, fit_encoder, samples_of
 from aecf_ros.training.features.onnx_encoder import Encoder, FrozenEncoder
 from aecf_ros.training.features.ray_extraction import extract_on_ray
@@ -81,12 +81,13 @@ def prepare(
         progress.update(task, completed=done, total=total, note=f"{rate:.0f} samples/s" if rate else "")
 
     copies = {"fusion": config.head.field_copies, "calibration": 0, "test": 1}
+    extraction = Extraction(corpus, encoders, copies, config.seed, folder.features)
     if ray is not None:
-        extract_on_ray(corpus, encoders, copies, config.seed, folder.features, ray or None, advance)
+        extract_on_ray(extraction, ray or None, advance)
     if ranks.size > 1:
-        extract(corpus, encoders, copies, config.seed, folder.features, ranks.share, advance)
+        extract(extraction, ranks.share, advance)
         ranks.wait()
-    features = extract(corpus, encoders, copies, config.seed, folder.features, progress=advance)
+    features = extract(extraction, progress=advance)
     return encoders, gather(corpus, features)
 
 
