@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from aecf_ros.commands.terminal import bars_on_stderr
+from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.replay.bag.discovery import find_recordings
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
-from aecf_ros.replay.bag.probe import Found, find_modalities
+from aecf_ros.replay.bag.probe import find_modalities
 from aecf_ros.replay.bag.topics import AudioFormat, Reading
 from aecf_ros.replay.samples import Scan, scan_recording
 from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.training.data.archives import archives_corpus, archives_in
 from aecf_ros.training.data.classes import checked_corpus, naming_of
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import DATASET, AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
+from aecf_ros.training.data.npy_dataset import DATASET, DatasetError
 from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.data.split import SPLIT_PARTS, given_parts, split_recordings
 from aecf_ros.training.data.table import find_table, table_corpus
@@ -92,8 +93,8 @@ def _recordings_corpus(
     reading = reading_of(config)
     if modalities is None:
         held = find_modalities(found.values(), reading)
-        modalities = [_spec(of) for of in held]
-        reading = replace(reading, topics={**{found.name: found.topic for found in held}, **reading.topics})
+        modalities = [probed.spec for probed in held]
+        reading = replace(reading, topics={**{probed.spec.name: probed.topic for probed in held}, **reading.topics})
         if not modalities:
             raise DatasetError(
                 f"{path}: no recording holds pictures, sound or vectors that can be read; `ros2 bag info` shows what they hold"
@@ -142,14 +143,6 @@ def _recordings_corpus(
         {part: [u for u in units if parts[u.recording] == part] for part in SPLIT_PARTS},
     )
     return checked_corpus(path, naming, modalities, of_part, [f"{name}: {len(units)} recordings"], warnings)
-
-
-def _spec(found: Found) -> ModalitySpec:
-    if found.kind == "image":
-        return ImageSpec(name=found.name, kind="image", height=int(found.size[0]), width=int(found.size[1]))
-    if found.kind == "vector":
-        return VectorSpec(name=found.name, kind="vector", dim=int(found.size[0]))
-    return AudioSpec(name=found.name, kind="audio", rate_hz=int(found.size[0]), window_s=found.size[1])
 
 
 def _refuse_copies(scans: Sequence[Scan]) -> None:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from aecf_ros.commands.data import open_corpus_watched
 from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
-from aecf_ros.training.data.npy_dataset import DatasetError, ModalitySpec
+from aecf_ros.modalities.base import ModalitySpec
+from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.inspection.page import write_page
 from aecf_ros.training.inspection.summary import Inspection, inspect_corpus
 from aecf_ros.training.inspection.tables import TextTable, headline, tables_of

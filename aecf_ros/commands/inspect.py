@@ -29,7 +29,7 @@ def inspect_command(model: Path) -> None:
     )
     modalities = Table("modality", "kind", "input", "embedding", "encoder", header_style="dim")
     for m in manifest.modalities:
-        modalities.add_row(m.name, m.kind, "x".join(map(str, m.input_shape)), str(m.embedding_dim), m.encoder)
+        modalities.add_row(m.name, m.kind, "x".join(map(str, m.sample_shape)), str(m.embedding_dim), m.encoder)
     metrics = Table("held-out subset", "n", *SHOWN[manifest.task].values(), header_style="dim")
     for name, m in manifest.metrics.items():
         metrics.add_row(name, str(m["n"]), *(f"{m[k]:.3f}" if k in m else "-" for k in SHOWN[manifest.task]))

@@ -7,16 +7,19 @@ SHA-256 of every file it names is compared before anything is opened.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from aecf_ros.core.types import subset_name
-from aecf_ros.core.yaml_records import read_mapping, validate_record
+from aecf_ros.core.yaml_records import describe, read_mapping, validate_record
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.yaml"
@@ -33,68 +36,73 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class _Modality(_Record):
+class ModalityRecord(_Record):
+    """One sensor: its name, its kind, and in the subclass of a kind the sizes of a sample.
+
+    Class attributes say what is the same for all sensors of a kind.
+    """
+
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     kind: str
+
+    SIZES: ClassVar[tuple[str, ...]]
+    """Names of the fields that hold the sizes of a sample."""
+    input_name: ClassVar[str]
+    """Name of an encoder's input."""
+    input_dtype: ClassVar[np.dtype]
+    """What an encoder takes, one sample being ``(*sample_shape,)``."""
+    stored_dtype: ClassVar[np.dtype]
+    """What datasets store."""
+    paces_predictions: ClassVar[bool] = False
+    """Whether each message is a new picture of the scene, so that predictions follow its rate."""
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The sizes of a sample, by field name."""
+        return {name: getattr(self, name) for name in self.SIZES}
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample, without the batch axis."""
+        raise NotImplementedError
+
+    @property
+    def size_text(self) -> str:
+        """The sizes in words, for people."""
+        raise NotImplementedError
+
+    @property
+    def span_s(self) -> float:
+        """Seconds that one sample spans; 0 for what is of one moment."""
+        return 0.0
+
+
+class ManifestEntry(ModalityRecord):
+    """A modality in ``bundle.yaml``; each kind has its own subclass in ``aecf_ros.modalities``."""
+
     encoder: str
     embedding_dim: int = Field(gt=0)
 
 
-class ImageModality(_Modality):
-    """A camera: the encoder takes uint8 ``[batch, height, width, 3]`` RGB."""
-
-    kind: Literal["image"]
-    height: int = Field(gt=0, le=4096)
-    width: int = Field(gt=0, le=4096)
-
-    @property
-    def input_name(self) -> str:
-        return "image"
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, without the batch axis."""
-        return (self.height, self.width, 3)
+_REGISTRY = "aecf_ros.modalities.registry"
+"""Imported by name when the first record is read, because ``core`` imports no other room."""
 
 
-class AudioModality(_Modality):
-    """A microphone: the encoder takes float32 ``[batch, rate_hz * window_s]`` mono in [-1, 1]."""
+def of_its_kind(record: Literal["entry", "spec"]) -> Callable[[Any], Any]:
+    """A validator of fields as the record of their ``kind``: its entry in a manifest, or its spec in a dataset."""
 
-    kind: Literal["audio"]
-    rate_hz: int = Field(gt=0, le=384_000)
-    window_s: float = Field(gt=0, le=60)
+    def validate(fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        kinds, kind = import_module(_REGISTRY).MODALITIES, fields.get("kind")
+        if kind not in kinds:
+            raise ValueError(f"kind: {kind!r} is none of {', '.join(kinds)}")
+        try:
+            return getattr(kinds[kind], record).model_validate(fields)
+        except ValidationError as error:
+            raise ValueError(describe(error, getattr(kinds[kind], record))) from None
 
-    @property
-    def input_name(self) -> str:
-        return "samples"
-
-    @property
-    def window_samples(self) -> int:
-        return round(self.rate_hz * self.window_s)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, without the batch axis."""
-        return (self.window_samples,)
-
-
-class VectorModality(_Modality):
-    """Something that others compute: the encoder takes float32 ``[batch, dim]`` and standardizes it."""
-
-    kind: Literal["vector"]
-    dim: int = Field(gt=0, le=65_536)
-
-    @property
-    def input_name(self) -> str:
-        return "vector"
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, without the batch axis."""
-        return (self.dim,)
-
-
-Modality = Annotated[ImageModality | AudioModality | VectorModality, Field(discriminator="kind")]
+    return validate
 
 
 class SubsetCalibration(_Record):
@@ -161,7 +169,9 @@ class Manifest(_Record):
     task: Literal["multiclass", "multilabel"] = "multiclass"
     """Whether exactly one of the labels is true, or each for itself."""
     labels: list[str] = Field(min_length=2)
-    modalities: list[Modality] = Field(min_length=1, max_length=8)
+    modalities: list[SerializeAsAny[Annotated[ManifestEntry, BeforeValidator(of_its_kind("entry"))]]] = Field(
+        min_length=1, max_length=8
+    )
     head: str
     head_weights: str | None = None
     """What the head was exported from, a safetensors file (``aecf_ros.training.export.head_weights``)."""
@@ -207,8 +217,8 @@ class Manifest(_Record):
 
     @property
     def lead_camera(self) -> str | None:
-        """Name of the first image modality, whose frames pace the predictions; ``None`` where there is none."""
-        return next((m.name for m in self.modalities if m.kind == "image"), None)
+        """Name of the first camera, whose frames pace the predictions; ``None`` where there is none."""
+        return next((m.name for m in self.modalities if m.paces_predictions), None)
 
     @property
     def subset_names(self) -> list[str]:

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from aecf_ros.core.bundle import ModalityRecord
 from aecf_ros.core.labeled_samples import Batch
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.replay.bag.discovery import content_digest
-from aecf_ros.replay.bag.message_types import STREAM_TYPES, UNDESCRIBED_TYPES
+from aecf_ros.replay.bag.message_types import needs_info, stream_types
 from aecf_ros.replay.bag.reader import Bag, open_bag
 from aecf_ros.replay.bag.topics import DEFAULT_READING, NO_TOPIC, Reading, Topics, choose_topics
 from aecf_ros.replay.scoring.ground_truth import SETTLING_MARGIN_S
 from aecf_ros.replay.scoring.label_spans import Span, label_file, read_spans
-from aecf_ros.replay.senses import SENSES, Modality
+from aecf_ros.replay.senses import SENSES
 
-_SIZES = {"image": ("height", "width"), "audio": ("rate_hz", "window_s"), "vector": ("dim",)}
 _VERSION = 1
 """Of what a moment is; raised when the same recording would give other samples."""
 
@@ -46,7 +46,7 @@ class BagUnit:
     problems: list[str]
     path: Path
     topics: Topics
-    modalities: Sequence[Modality]
+    modalities: Sequence[ModalityRecord]
     moments_ns: np.ndarray
     max_age_s: float
     duration_s: float
@@ -157,7 +157,7 @@ class Scan:
 
     def unit(
         self,
-        modalities: Sequence[Modality],
+        modalities: Sequence[ModalityRecord],
         classes: Mapping[str, int],
         stride_s: float,
         settle_s: float | None,
@@ -170,7 +170,7 @@ class Scan:
             settle_s: ``None`` for the longest audio window and 0.25 s.
         """
         if settle_s is None:
-            settle_s = max((m.window_s for m in modalities if m.kind == "audio"), default=0.0) + SETTLING_MARGIN_S
+            settle_s = max((m.span_s for m in modalities), default=0.0) + SETTLING_MARGIN_S
         stride_ns, settle_ns = round(stride_s * NANOSECONDS), round(settle_s * NANOSECONDS)
         of_spans = [np.arange(s.start_ns + settle_ns, s.end_ns, stride_ns, dtype=np.int64) for s in self.spans]
         counts = [len(of) for of in of_spans]
@@ -182,7 +182,7 @@ class Scan:
             "max_age_s": max_age_s,
             "topics": [dict(self.topics.streams), dict(self.topics.infos)],
             "audio_format": None if self.topics.audio_format is None else asdict(self.topics.audio_format),
-            "modalities": [[m.name, m.kind, *_sizes(m)] for m in modalities],
+            "modalities": [[m.name, m.kind, *m.sizes.values()] for m in modalities],
         }
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(moments_ns.tobytes())
@@ -204,14 +204,10 @@ class Scan:
         )
 
 
-def _sizes(modality: Any) -> tuple[float, ...]:
-    return tuple(getattr(modality, name) for name in _SIZES[modality.kind])
-
-
 def scan_recording(
     name: str,
     path: Path,
-    modalities: Sequence[Modality],
+    modalities: Sequence[ModalityRecord],
     reading: Reading = DEFAULT_READING,
 ) -> Scan:
     """Look a recording over.
@@ -227,7 +223,7 @@ def scan_recording(
     with open_bag(path) as bag:
         named, missing = dict(reading.topics), []
         for m in modalities:
-            types = STREAM_TYPES[m.kind]
+            types = stream_types(m.kind)
             if (
                 (named[m.name] not in bag.types)
                 if m.name in named
@@ -242,7 +238,7 @@ def scan_recording(
         undescribed = [
             n
             for n, topic in topics.streams.items()
-            if bag.types[topic] in UNDESCRIBED_TYPES and n not in topics.infos and reading.audio_format is None
+            if needs_info(bag.types[topic]) and n not in topics.infos and reading.audio_format is None
         ]
         empty = bag.end_ns < bag.start_ns
         spans = [] if empty else read_spans(bag, label_file(path), topics.label)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +26,6 @@ from aecf_ros.replay.faults.message_edit import raw_record
 RECEIVED_SHARE = 0.9
 """Share of an audio window that must have been received: an encoder has to hear more of the label than of the gap."""
 _RECENT_FRAMES = 4
-
-
-class Modality(Protocol):
-    """As much of a modality as its samples depend on; ``height`` and ``width`` of an image, ``rate_hz`` and ``window_s`` of sound, ``dim`` of a vector."""
-
-    name: str
-    kind: str
 
 
 class Refused:

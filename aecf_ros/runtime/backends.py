@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import onnxruntime as ort
 
-from aecf_ros.core.bundle import Bundle, BundleError, Modality
+from aecf_ros.core.bundle import Bundle, BundleError, ManifestEntry
 from aecf_ros.core.errors import first_line
 
 
@@ -169,7 +169,7 @@ class OnnxBackend:
         return self._head(embeddings, present)
 
 
-def _on_host(session: ort.InferenceSession, modality: Modality) -> Encoder:
+def _on_host(session: ort.InferenceSession, modality: ManifestEntry) -> Encoder:
     """Runs where the sample lies; nothing is copied."""
     name = modality.input_name
     return lambda sample: session.run(("embedding",), {name: sample[None]})[0][0]
@@ -178,10 +178,11 @@ def _on_host(session: ort.InferenceSession, modality: Modality) -> Encoder:
 class BoundEncoder:
     """Runs a session on a device through memory that was allocated there once: one copy in, one small copy out."""
 
-    def __init__(self, session: ort.InferenceSession, modality: Modality, device: str = "cuda") -> None:
-        dtype = np.uint8 if modality.kind == "image" else np.float32
+    def __init__(self, session: ort.InferenceSession, modality: ManifestEntry, device: str = "cuda") -> None:
         self._session = session
-        self._input = ort.OrtValue.ortvalue_from_shape_and_type((1, *modality.input_shape), dtype, device, 0)
+        self._input = ort.OrtValue.ortvalue_from_shape_and_type(
+            (1, *modality.sample_shape), modality.input_dtype, device, 0
+        )
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input(modality.input_name, self._input)
         self._binding.bind_output("embedding", "cpu")
@@ -316,10 +317,13 @@ def _check(
         )
 
 
-def _check_encoder(bundle: Bundle, modality: Modality, session: ort.InferenceSession) -> None:
-    dtype = "uint8" if modality.kind == "image" else "float32"
+def _check_encoder(bundle: Bundle, modality: ManifestEntry, session: ort.InferenceSession) -> None:
     _check(
-        bundle, modality.encoder, "input", session.get_inputs(), {modality.input_name: (dtype, modality.input_shape)}
+        bundle,
+        modality.encoder,
+        "input",
+        session.get_inputs(),
+        {modality.input_name: (modality.input_dtype.name, modality.sample_shape)},
     )
     _check(
         bundle, modality.encoder, "output", session.get_outputs(), {"embedding": ("float32", (modality.embedding_dim,))}

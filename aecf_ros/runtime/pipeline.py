@@ -12,7 +12,7 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from aecf_ros.core.bundle import ABSTAIN_REASONS, Manifest, Modality
+from aecf_ros.core.bundle import ABSTAIN_REASONS, Manifest, ManifestEntry
 from aecf_ros.core.drift import DriftWatch
 from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState, StreamStatus
 from aecf_ros.health.monitor import PublishersMatched, SampleRejected, StreamMonitor, TimePassed
@@ -58,7 +58,7 @@ class PipelineConfig:
 
 @dataclass(slots=True)
 class _Stream:
-    modality: Modality
+    modality: ManifestEntry
     monitor: StreamMonitor
     source: Source
     state: StreamState = StreamState.WAITING
@@ -101,10 +101,7 @@ class Pipeline:
         Returns:
             Nanoseconds that all of them together take: the least of some runs, because the first ones also allocate.
         """
-        samples = {
-            name: np.zeros(s.modality.input_shape, np.uint8 if s.modality.kind == "image" else np.float32)
-            for name, s in self._streams.items()
-        }
+        samples = {name: np.zeros(s.modality.sample_shape, s.modality.input_dtype) for name, s in self._streams.items()}
         took_ns: list[int] = []
         while len(took_ns) < WARM_UP_RUNS or len(took_ns) < WARM_UP_MOST_RUNS and sum(took_ns) < WARM_UP_NS:
             started_ns = perf_counter_ns()
@@ -180,7 +177,7 @@ class Pipeline:
             return None
         gap_ns = int(self.config.max_gap_s * NANOSECONDS)
         for stream in self._streams.values():
-            if stream.modality.kind == "image" and (period_ns := stream.monitor.period_ns) is not None:
+            if stream.modality.paces_predictions and (period_ns := stream.monitor.period_ns) is not None:
                 gap_ns = min(gap_ns, round(GAP_PERIODS * period_ns))
         due_ns = self._last_step_ns + gap_ns
         for stream in self._streams.values():
@@ -241,7 +238,7 @@ class Pipeline:
         limit_s, age_s = stream.monitor.thresholds.too_old_after_s, stream.monitor.age_s
         return stream.state.feeds_fusion and not (age_s is not None and 0 < limit_s < age_s)
 
-    def _thresholds(self, modality: Modality) -> StreamThresholds:
+    def _thresholds(self, modality: ManifestEntry) -> StreamThresholds:
         return self.config.thresholds.get(modality.name, DEFAULT_THRESHOLDS[modality.kind])
 
     def _leads(self, stream: str, now_ns: int) -> bool:

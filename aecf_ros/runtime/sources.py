@@ -10,18 +10,20 @@ from typing import Protocol
 
 import numpy as np
 
-from aecf_ros.core.bundle import AudioModality, ImageModality, VectorModality
 from aecf_ros.core.types import AudioChunk, RawAudio, RawImage
 from aecf_ros.health.monitor import SampleReceived
 from aecf_ros.modalities.audio.content import AudioWatch
 from aecf_ros.modalities.audio.pcm import decode_audio
 from aecf_ros.modalities.audio.resample import resample_window
+from aecf_ros.modalities.audio.spec import AudioEntry
 from aecf_ros.modalities.audio.window import AudioWindow
 from aecf_ros.modalities.image.content import SAME_PICTURE, ImageContent, ImageWatch
 from aecf_ros.modalities.image.decode import decode_image, is_compressed, resize_image
+from aecf_ros.modalities.image.spec import ImageEntry
 from aecf_ros.modalities.messages import DecodeError, as_bytes, digest
 from aecf_ros.modalities.vector.content import VectorWatch
 from aecf_ros.modalities.vector.messages import RawVector, decode_vector
+from aecf_ros.modalities.vector.spec import VectorEntry
 from aecf_ros.runtime.trace import Trace
 
 CHECK_PERIOD_NS = 90_000_000
@@ -36,7 +38,7 @@ class Source(Protocol):
     ``read`` decodes and measures a message, ``keep`` makes the one just read the newest evidence: between the two the
     monitor says whether its stamp can be believed. ``clear`` forgets the evidence. ``settle`` does what no prediction
     waits for, and ``trace`` is told what each part took. ``closely`` asks for a measurement of every message. ``sample`` has the modality's
-    ``input_shape``. ``read`` raises :class:`aecf_ros.modalities.image.decode.DecodeError` for what cannot be used.
+    ``sample_shape``. ``read`` raises :class:`aecf_ros.modalities.image.decode.DecodeError` for what cannot be used.
     """
 
     changed: bool
@@ -58,7 +60,7 @@ class Source(Protocol):
 class ImageSource:
     """Content is measured after the prediction, some ten times a second, and counts with the frames that follow; only repetition is told at once."""
 
-    def __init__(self, modality: ImageModality, trace: Trace) -> None:
+    def __init__(self, modality: ImageEntry, trace: Trace) -> None:
         self._size = (modality.height, modality.width)
         self._decode, self._preprocess, self._check = (
             f"{stage} {modality.name}" for stage in ("decode", "preprocess", "check")
@@ -124,7 +126,7 @@ class ImageSource:
 class AudioSource:
     """The newest window, assembled across chunks at the rate they come in; resampled when it is asked for."""
 
-    def __init__(self, modality: AudioModality, trace: Trace) -> None:
+    def __init__(self, modality: AudioEntry, trace: Trace) -> None:
         self._modality = modality
         self._decode, self._preprocess, self._check = (
             f"{stage} {modality.name}" for stage in ("decode", "preprocess", "check")
@@ -175,7 +177,7 @@ class AudioSource:
 class VectorSource:
     """The newest vector; what made it stands elsewhere."""
 
-    def __init__(self, modality: VectorModality, trace: Trace) -> None:
+    def __init__(self, modality: VectorEntry, trace: Trace) -> None:
         self._dim, self._decode = modality.dim, f"decode {modality.name}"
         self.trace = trace
         self._watch = VectorWatch()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aecf_ros.core.bundle import Bundle, BundleError, Modality
+from aecf_ros.core.bundle import Bundle, BundleError, ManifestEntry
 from aecf_ros.runtime.backends import BackendError, BackendOptions, Encoder, Head, HeadOutput
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _device(wanted: str, has_cuda: bool) -> str:
     return "cuda" if wanted in ("auto", "cuda") and has_cuda else "cpu"
 
 
-def _encoder(bundle: Bundle, modality: Modality, device: str, options: BackendOptions) -> Encoder:
+def _encoder(bundle: Bundle, modality: ManifestEntry, device: str, options: BackendOptions) -> Encoder:
     import torch
 
     path = bundle.path(program_file(modality.encoder))
@@ -93,9 +93,7 @@ def _encoder(bundle: Bundle, modality: Modality, device: str, options: BackendOp
             f"{path}: torch cannot load it ({type(error).__name__}); export the bundle again with this torch"
         ) from None
     module = module.to(device)
-    held = torch.zeros(
-        (1, *modality.input_shape), dtype=torch.uint8 if modality.kind == "image" else torch.float32, device=device
-    )
+    held = torch.zeros((1, *modality.sample_shape), dtype=getattr(torch, modality.input_dtype.name), device=device)
     staging = torch.zeros_like(held, device="cpu").pin_memory() if device == "cuda" else held
     half = (
         torch.autocast(device, torch.float16 if device == "cuda" else torch.bfloat16) if options.half else nullcontext()

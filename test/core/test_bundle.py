@@ -80,8 +80,8 @@ def test_a_whole_bundle_is_taken(directory: Path) -> None:
     bundle = load_bundle(str(directory))
     assert bundle.manifest.names == ["camera", "audio"]
     assert bundle.manifest.subset_names == ["camera+audio", "camera", "audio", "none"]
-    assert bundle.manifest.modalities[0].input_shape == (8, 8, 3)
-    assert bundle.manifest.modalities[1].input_shape == (400,)
+    assert bundle.manifest.modalities[0].sample_shape == (8, 8, 3)
+    assert bundle.manifest.modalities[1].sample_shape == (400,)
     assert bundle.path("head.onnx").read_bytes() == b"head"
 
 

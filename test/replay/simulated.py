@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 
 from aecf_ros.core.types import NANOSECONDS, StreamState
+from aecf_ros.modalities.audio.spec import AudioEntry
+from aecf_ros.modalities.image.spec import ImageEntry
 from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.replay.bag.reader import Recorded
 from aecf_ros.replay.bag.topics import Topics
@@ -33,18 +35,8 @@ HEIGHT, WIDTH = 48, 64
 
 def manifest() -> Any:
     """As much of a manifest as a pipeline looks at: a camera and a microphone, three labels."""
-    camera = SimpleNamespace(
-        name="camera", kind="image", height=HEIGHT, width=WIDTH, embedding_dim=2, input_shape=(HEIGHT, WIDTH, 3)
-    )
-    audio = SimpleNamespace(
-        name="audio",
-        kind="audio",
-        rate_hz=RATE_HZ,
-        window_s=1.0,
-        window_samples=RATE_HZ,
-        embedding_dim=2,
-        input_shape=(RATE_HZ,),
-    )
+    camera = ImageEntry(name="camera", kind="image", height=HEIGHT, width=WIDTH, encoder="camera.onnx", embedding_dim=2)
+    audio = AudioEntry(name="audio", kind="audio", rate_hz=RATE_HZ, window_s=1.0, encoder="audio.onnx", embedding_dim=2)
     return SimpleNamespace(
         name="free",
         labels=["a", "b", "c"],

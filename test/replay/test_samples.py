@@ -3,13 +3,14 @@
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from aecf_ros.core.bundle import load_bundle
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.replay import senses
 from aecf_ros.replay.bag.discovery import content_digest, find_recordings
 from aecf_ros.replay.bag.errors import BagError
@@ -21,8 +22,8 @@ from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 
-CAMERA = SimpleNamespace(name="camera", kind="image", height=8, width=8)
-AUDIO = SimpleNamespace(name="audio", kind="audio", rate_hz=800, window_s=0.5)
+CAMERA = ImageSpec(name="camera", kind="image", height=8, width=8)
+AUDIO = AudioSpec(name="audio", kind="audio", rate_hz=800, window_s=0.5)
 BOTH = (CAMERA, AUDIO)
 CLASSES = {"red": 0, "green": 1, "blue": 2, "empty": -1}
 
@@ -294,8 +295,8 @@ def test_the_digest_follows_what_the_moments_are_and_nothing_else(
     for file in red_then_blue.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
     assert moments_of(copy).digest == digest
-    larger = SimpleNamespace(name="camera", kind="image", height=16, width=8)
-    longer = SimpleNamespace(name="audio", kind="audio", rate_hz=800, window_s=0.6)
+    larger = ImageSpec(name="camera", kind="image", height=16, width=8)
+    longer = AudioSpec(name="audio", kind="audio", rate_hz=800, window_s=0.6)
     others = [
         moments_of(red_then_blue, stride_s=0.4),
         moments_of(red_then_blue, settle_s=0.7),

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from rosbags.typesys import get_types_from_msg
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
+from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.replay.bag.probe import find_modalities
 from aecf_ros.replay.bag.reader import open_bag
 from aecf_ros.replay.faults.registry import KINDS
@@ -24,7 +24,7 @@ from test.command_line import aecf
 from test.conftest import LABELS, write_bundle
 
 MESSAGE = Path(__file__).resolve().parents[2] / "aecf_msgs" / "msg" / "EmbeddingStamped.msg"
-TEXT = SimpleNamespace(name="text", kind="vector", dim=3)
+TEXT = VectorSpec(name="text", kind="vector", dim=3)
 CLASSES = {label: i for i, label in enumerate(LABELS)}
 SPAN_S = 5.0
 
@@ -92,7 +92,10 @@ def test_moments_hold_the_newest_vector_and_say_where_it_is_missing(new_recordin
 
 def test_a_vector_is_found_with_its_length_where_nothing_says_it(minute: Path) -> None:
     found = find_modalities([minute])
-    assert [(f.name, f.kind, f.size) for f in found] == [("camera", "image", (8, 8)), ("text", "vector", (3,))]
+    assert [(f.spec.name, f.spec.kind, f.spec.sizes) for f in found] == [
+        ("camera", "image", {"height": 8, "width": 8}),
+        ("text", "vector", {"dim": 3}),
+    ]
 
 
 def replayed(minute: Path, bundle_of_text: Path, *faults: Fault) -> tuple[set[StreamState], float]:

@@ -211,9 +211,9 @@ def test_the_shipped_bundle_answers_for_every_subset(shipped_bundle: Path) -> No
     embeddings = {}
     for m in bundle.manifest.modalities:
         sample = (
-            rng.integers(0, 255, m.input_shape, dtype=np.uint8)
+            rng.integers(0, 255, m.sample_shape, dtype=np.uint8)
             if m.kind == "image"
-            else rng.normal(0, 0.1, m.input_shape).astype(np.float32)
+            else rng.normal(0, 0.1, m.sample_shape).astype(np.float32)
         )
         embeddings[m.name] = backend.encode(m.name, sample)
         assert embeddings[m.name].shape == (m.embedding_dim,) and np.isfinite(embeddings[m.name]).all()

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import soundfile
 
-from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.image.spec import ImageSpec
 
 CAMERA = ImageSpec(name="camera", kind="image", height=8, width=10)
 AUDIO = AudioSpec(name="audio", kind="audio", rate_hz=800, window_s=0.5)

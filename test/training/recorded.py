@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from aecf_ros.core.labeled_samples import NOTHING, Batch
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec
 from test.conftest import LABELS, RATE_HZ, SIDE, TONES_HZ, WINDOW_S
 
 CAMERA = ImageSpec(name="camera", kind="image", height=SIDE, width=SIDE)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from aecf_ros.commands.data import open_corpus
-from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.image.spec import ImageSpec
+from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.protocols import last_second, windows
 from aecf_ros.training.features.encoder_training import samples_of
 from aecf_ros.training.run.config import DataConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aecf_ros.training.data.npy_dataset import VectorSpec
+from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.data.table import table_corpus
 from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import open_encoder

@@ -11,10 +11,11 @@ import soundfile
 
 from aecf_ros.modalities.audio.files import read_window
 from aecf_ros.modalities.audio.resample import resample_window
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.duplicates import find_copies
-from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec
 from aecf_ros.training.data.table import read_image, table_corpus
 from aecf_ros.training.run.config import DataConfig
 from test.training.files import AUDIO, BOTH, CAMERA, rows_of_files, write_picture, write_rows, write_table

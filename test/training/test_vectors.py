@@ -13,13 +13,15 @@ from pyarrow import parquet
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from aecf_ros.core.bundle import VectorModality, load_bundle
+from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import NANOSECONDS, RawImage, StreamState
+from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.modalities.vector.messages import RawVector
+from aecf_ros.modalities.vector.spec import VectorEntry, VectorSpec
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import DatasetError, ImageSpec, VectorSpec
+from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.table import table_corpus
 from aecf_ros.training.features.corruption import KINDS, Corruptions, corrupt
 from aecf_ros.training.features.standardizer import standardizing_encoder
@@ -131,7 +133,7 @@ def answers(trained: Path, folder: Path, rows: range, camera: bool, text: bool) 
 
 def test_a_table_of_texts_and_pictures_becomes_a_bundle_of_which_each_subset_answers(trained, folder) -> None:
     manifest = load_bundle(trained).manifest
-    assert isinstance(manifest.modalities[1], VectorModality) and (
+    assert isinstance(manifest.modalities[1], VectorEntry) and (
         manifest.modalities[1].dim,
         manifest.modalities[1].embedding_dim,
     ) == (DIM, DIM)

@@ -114,3 +114,13 @@ def faint(sound: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor
 
 
 KINDS = (white_noise, rumble, hum, talk, muffled, clipping, dropouts, echo, speed, faint)
+
+
+def to_float(samples: Tensor) -> Tensor:
+    """Samples of an encoder as the corruptions take them: float32 (B, N) as they are."""
+    return samples
+
+
+def from_float(sound: Tensor) -> Tensor:
+    """What :func:`to_float` undoes; values are cut off at [-1, 1]."""
+    return sound.clamp(-1.0, 1.0)

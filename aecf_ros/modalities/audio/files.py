@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from aecf_ros.modalities.audio.spec import AudioSpec
 from aecf_ros.modalities.messages import DecodeError
-from aecf_ros.training.data.npy_dataset import AudioSpec
 
 _HOPS = 8
 """Steps of a window in which the loudest one is looked for."""
@@ -45,15 +45,18 @@ def read_window(path: Path, spec: AudioSpec) -> np.ndarray:
     return window
 
 
+def file_length(path: Path) -> tuple[int, int] | None:
+    """(rate in Hz, samples of one channel) by the header of a sound file; ``None`` if it cannot be read."""
+    try:
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, RuntimeError, OSError):
+        return None
+    return info.samplerate, info.frames
+
+
 def lengths_s(paths: Iterable[Path]) -> list[float]:
     """Seconds of those that can be read, by their headers."""
-    found = []
-    for path in paths:
-        try:
-            found.append(soundfile.info(path).duration)
-        except (soundfile.LibsndfileError, RuntimeError, OSError):
-            continue
-    return found
+    return [length[1] / length[0] for path in paths if (length := file_length(path)) is not None]
 
 
 def _loudest(file: soundfile.SoundFile, due: int) -> int:

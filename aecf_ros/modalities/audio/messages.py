@@ -8,6 +8,36 @@ from aecf_ros.core.types import NANOSECONDS, RawAudio
 from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
 from aecf_ros.modalities.messages import FormatUnknown, stamp_to_ns
 
+MESSAGE_TYPES = {
+    "stamped": "audio_common_msgs/msg/AudioDataStamped",
+    "plain": "audio_common_msgs/msg/AudioData",
+    "dialect": "audio_common_msgs/msg/AudioStamped",
+    "foxglove": "foxglove_msgs/msg/RawAudio",
+}
+"""By their name in the node's parameter ``message``."""
+DESCRIBED_TYPES = (MESSAGE_TYPES["stamped"], MESSAGE_TYPES["plain"])
+"""Those whose messages do not say how to read them."""
+INFO_TYPE = "audio_common_msgs/msg/AudioInfo"
+_FOXGLOVE_DEFINITION = (
+    "builtin_interfaces/Time timestamp\nuint8[] data\nstring format\nuint32 sample_rate\nuint32 number_of_channels"
+)
+DEFINITIONS = {
+    "audio_common_msgs/msg/AudioData": "uint8[] data",
+    "audio_common_msgs/msg/AudioDataStamped": "std_msgs/Header header\naudio_common_msgs/AudioData audio",
+    INFO_TYPE: ("uint8 channels\nuint32 sample_rate\nstring sample_format\nuint32 bitrate\nstring coding_format"),
+    "foxglove_msgs/msg/RawAudio": _FOXGLOVE_DEFINITION,
+}
+OTHER_DEFINITIONS = {
+    "audio_common_msgs/msg/AudioData": (
+        "float32[] float32_data\nint32[] int32_data\nint16[] int16_data\nint8[] int8_data\nuint8[] uint8_data"
+    ),
+    INFO_TYPE: "int32 format\nint32 channels\nint32 rate\nint32 chunk",
+    "audio_common_msgs/msg/Audio": "audio_common_msgs/AudioData audio_data\naudio_common_msgs/AudioInfo info",
+    "audio_common_msgs/msg/AudioStamped": "std_msgs/Header header\naudio_common_msgs/Audio audio",
+    "foxglove_msgs/msg/RawAudio": _FOXGLOVE_DEFINITION,
+}
+"""Of the other package called ``audio_common_msgs``, the one that has ``AudioStamped``."""
+
 
 def read_stamped_audio(message: Any, info: Any | None, received_ns: int) -> RawAudio:
     """The record of an ``audio_common_msgs/AudioDataStamped``, read as the ``AudioInfo`` says.
@@ -42,7 +72,8 @@ def read_plain_audio(message: Any, info: Any | None, received_ns: int) -> RawAud
 def _read_pcm(stamp_ns: int, data: Any, info: Any | None, received_ns: int) -> RawAudio:
     if info is None:
         raise FormatUnknown(
-            "no AudioInfo has arrived; publish it latched, or say how to read the sound: parameter sample_format, aecf --audio-format"
+            "no AudioInfo has arrived; publish it latched, or say how to read the sound: "
+            "parameter sample_format, aecf --audio-format"
         )
     return RawAudio(
         stamp_ns, received_ns, info.sample_format, info.sample_rate, info.channels, data, info.coding_format

@@ -95,3 +95,13 @@ def _moved(image: Tensor, zoom: Tensor, angle: Tensor, shift_x: Tensor, shift_y:
 
 
 KINDS = (sensor_noise, blur, motion, low_light, overexposure, low_contrast, occlusion, tilt)
+
+
+def to_float(samples: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) as the corruptions take it: float32 (B, 3, H, W) in [0, 1]."""
+    return samples.permute(0, 3, 1, 2).float() / 255.0
+
+
+def from_float(images: Tensor) -> Tensor:
+    """What :func:`to_float` undoes; values are cut off at [0, 1]."""
+    return (images.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

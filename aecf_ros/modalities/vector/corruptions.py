@@ -52,3 +52,13 @@ def rescaled(vector: Tensor, severity: Tensor, generator: torch.Generator) -> Te
 
 
 KINDS = (zeros, spread, white, mixed, held, rescaled)
+
+
+def to_float(samples: Tensor) -> Tensor:
+    """Samples of an encoder as the corruptions take them: float32 (B, D) as they are."""
+    return samples
+
+
+def from_float(vectors: Tensor) -> Tensor:
+    """What :func:`to_float` undoes: nothing."""
+    return vectors

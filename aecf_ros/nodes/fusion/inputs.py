@@ -18,16 +18,15 @@ from rclpy.subscription import (  # from here, because its own module is another
 )
 from rosbags.typesys import Stores, get_typestore
 
-from aecf_ros.core.bundle import Modality
+from aecf_ros.core.bundle import ManifestEntry
 from aecf_ros.core.types import RawAudio, RawImage
-from aecf_ros.modalities.audio.messages import read_audio
+from aecf_ros.modalities.audio.messages import INFO_TYPE, read_audio
 from aecf_ros.modalities.image.cdr import read_serialized_image
 from aecf_ros.modalities.image.messages import read_compressed_image
 from aecf_ros.modalities.vector.messages import RawVector, read_vector
 from aecf_ros.nodes.fusion.executor import Take
 from aecf_ros.nodes.fusion.parameters import ParameterError, StreamParameters, Value
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
-from aecf_ros.replay.bag.message_types import INFO_TYPE
 from aecf_ros.replay.bag.topics import AudioFormat
 
 CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -98,7 +97,7 @@ class Inputs:
         self._info_subscriptions: list[Subscription] = []
         self._streams: dict[str, _Stream] = {}
 
-    def open(self, modality: Modality, parameters: StreamParameters) -> None:
+    def open(self, modality: ManifestEntry, parameters: StreamParameters) -> None:
         """Subscribe to what carries one modality.
 
         Raises:

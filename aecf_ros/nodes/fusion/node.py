@@ -265,7 +265,7 @@ class FusionNode(LifecycleNode):
             streams,
             pipeline,
             choose_scheduling(settings.scheduling, inference_ns),
-            frozenset(m.name for m in bundle.manifest.modalities if m.kind == "image"),
+            frozenset(m.name for m in bundle.manifest.modalities if m.paces_predictions),
         )
 
     def _announce(self, model: _Model) -> None:

@@ -134,13 +134,11 @@ _CANNOT_READ = (
 def _open(paths: Sequence[Path]) -> tuple[AnyReader, ExitStack]:
     """A reader of one recording and what closes it."""
     with ExitStack() as stack:
-        reader = stack.enter_context(AnyReader(paths, default_typestore=types_without_definitions(other_dialect=False)))
+        reader = stack.enter_context(AnyReader(paths, default_typestore=types_without_definitions(dialect=0)))
         if any(c.msgtype == "audio_common_msgs/msg/AudioStamped" for c in reader.connections):
             # Both dialects have types of the same names; without definitions of its own only this type tells which a recording speaks.
             stack.pop_all().close()
-            reader = stack.enter_context(
-                AnyReader(paths, default_typestore=types_without_definitions(other_dialect=True))
-            )
+            reader = stack.enter_context(AnyReader(paths, default_typestore=types_without_definitions(dialect=1)))
         return reader, stack.pop_all()
     raise AssertionError("unreachable")
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
+from aecf_ros.modalities.base import Modality
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.bag.message_types import INFO_TYPE, LABEL_TYPES, STREAM_TYPES, UNDESCRIBED_TYPES
+from aecf_ros.replay.bag.message_types import LABEL_TYPES, stream_types
 
 NO_TOPIC = "none"
 """In place of a topic: this modality has none in the recording."""
@@ -100,7 +102,7 @@ def choose_topics(
     streams: dict[str, str] = {}
     infos: dict[str, str] = {}
     given = {
-        m.name: choice.given(m.name, topic, STREAM_TYPES[m.kind])
+        m.name: choice.given(m.name, topic, stream_types(m.kind))
         for m in modalities
         if (topic := named.pop(m.name, None)) is not None
     }
@@ -110,18 +112,26 @@ def choose_topics(
         topic = (
             given[name]
             if name in given
-            else choice.stream(name, STREAM_TYPES[modality.kind], {*streams.values(), *given.values()})
+            else choice.stream(name, stream_types(modality.kind), {*streams.values(), *given.values()})
         )
         if topic is None:
             continue
         streams[name] = topic
-        if modality.kind == "audio":
-            info = choice.given(f"{name}_info", info, (INFO_TYPE,)) if info is not None else choice.info(name, topic)
+        if info_type := MODALITIES[modality.kind].info_type:
+            info = (
+                choice.given(f"{name}_info", info, (info_type,))
+                if info is not None
+                else choice.info(name, topic, MODALITIES[modality.kind])
+            )
             if info is not None:
                 infos[name] = info
     label = choice.given("label", named.pop("label"), LABEL_TYPES) if "label" in named else choice.label()
     for name in named:
-        known = [part for m in modalities for part in ([m.name, f"{m.name}_info"] if m.kind == "audio" else [m.name])]
+        known = [
+            part
+            for m in modalities
+            for part in ([m.name, f"{m.name}_info"] if MODALITIES[m.kind].info_type else [m.name])
+        ]
         raise BagError(f"topic for '{name}': this model has no such stream; use one of {', '.join([*known, 'label'])}")
     return Topics(streams, infos, label, reading.audio_format)
 
@@ -151,16 +161,16 @@ class _Choice:
         named = [t for t in labels if t.split("/")[-1] == "label"]
         return (named or labels or [None])[0]
 
-    def info(self, name: str, stream: str) -> str | None:
-        if self.types[stream] not in UNDESCRIBED_TYPES:
+    def info(self, name: str, stream: str, modality: Modality) -> str | None:
+        if self.types[stream] not in modality.described_types:
             return None  # its messages say themselves how to read them
-        fitting = [t for t, kind in self.types.items() if kind == INFO_TYPE]
+        fitting = [t for t, kind in self.types.items() if kind == modality.info_type]
         chosen = (
             [t for t in fitting if t == f"{stream}_info"] or [t for t in fitting if t.startswith(stream)] or fitting
         )
         if len(chosen) > 1:
             raise BagError(
-                f"{self.path}: modality '{name}': several topics of type {INFO_TYPE} may describe {stream} ({', '.join(chosen)}); "
+                f"{self.path}: modality '{name}': several topics of type {modality.info_type} may describe {stream} ({', '.join(chosen)}); "
                 f"name one with {self.option}{name}_info=/..."
             )
         return chosen[0] if chosen else None

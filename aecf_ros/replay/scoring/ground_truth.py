@@ -96,7 +96,7 @@ def truth_of(named: Iterable[tuple[float, str]], manifest: Manifest) -> Truth:
     Of a model of several labels ``dog|siren`` is both. A text that the training data took for nothing means that none is there; one of which
     no name is known means that nothing is known.
     """
-    window_s = max((m.window_s for m in manifest.modalities if m.kind == "audio"), default=0.0)
+    window_s = max((m.span_s for m in manifest.modalities), default=0.0)
     if manifest.task == "multiclass":
         return truth_from_labels(named, manifest.labels, window_s)
     nothing = set(manifest.training.config.get("data", {}).get("nothing", ()))

@@ -12,9 +12,12 @@ import numpy as np
 
 from aecf_ros.core.bundle import sha256
 from aecf_ros.core.labeled_samples import Batch
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.modalities.image.decode import resize_image
+from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec
+from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.npy_units import BLOCK_ROWS, FolderUnit
 from aecf_ros.training.data.protocols import PROTOCOLS, RATE_HZ, Made
 from aecf_ros.training.run.config import DataConfig

@@ -11,8 +11,9 @@ import numpy as np
 
 from aecf_ros.core.labeled_samples import NOTHING, Unit
 from aecf_ros.core.labels import split_labels
+from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.training.data.corpus import Corpus, label_counts
-from aecf_ros.training.data.npy_dataset import DatasetError, ModalitySpec
+from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.run.config import DataConfig
 
 IMBALANCE = 10

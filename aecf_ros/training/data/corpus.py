@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aecf_ros.core.labeled_samples import NOTHING, Unit
-from aecf_ros.training.data.npy_dataset import ModalitySpec
+from aecf_ros.modalities.base import ModalitySpec
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.core.yaml_records import read_record
+from aecf_ros.modalities.base import AnyModalitySpec, ModalitySpec
 
 DATASET = "dataset.yaml"
 PARTS = ("encoders", "fusion", "calibration", "test")
@@ -28,67 +28,6 @@ PARTS = ("encoders", "fusion", "calibration", "test")
 
 class DatasetError(ValueError):
     """A dataset folder that cannot be used. The message is one line: the file, what was found, what to do."""
-
-
-class _Modality(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    kind: str
-    sources: list[str] = []
-    dtype: ClassVar[np.dtype]
-    """Of the file."""
-
-
-class ImageSpec(_Modality):
-    """One camera of a dataset: samples are uint8 ``(height, width, 3)`` RGB."""
-
-    kind: Literal["image"]
-    dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample in the file."""
-        return (self.height, self.width, 3)
-
-
-class AudioSpec(_Modality):
-    """One microphone of a dataset: samples are int16 ``(rate_hz * window_s,)`` mono."""
-
-    kind: Literal["audio"]
-    dtype: ClassVar[np.dtype] = np.dtype(np.int16)
-    rate_hz: int = Field(gt=0)
-    window_s: float = Field(gt=0)
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample in the file."""
-        return (round(self.rate_hz * self.window_s),)
-
-
-class VectorSpec(_Modality):
-    """Vectors that somebody else computed: samples are float32 ``(dim,)``."""
-
-    kind: Literal["vector"]
-    dtype: ClassVar[np.dtype] = np.dtype(np.float32)
-    dim: int = Field(gt=0)
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample in the file."""
-        return (self.dim,)
-
-
-ModalitySpec = Annotated[ImageSpec | AudioSpec | VectorSpec, Field(discriminator="kind")]
-
-
-def size_of(m: ModalitySpec) -> str:
-    """What a sample of a modality is, in words."""
-    if isinstance(m, VectorSpec):
-        return f"{m.dim} numbers"
-    return f"{m.height}x{m.width} pixels" if isinstance(m, ImageSpec) else f"{m.window_s:.4g} s at {m.rate_hz} Hz"
 
 
 class DatasetSpec(BaseModel):
@@ -100,7 +39,7 @@ class DatasetSpec(BaseModel):
     labels: list[str] = Field(min_length=2)
     description: str = ""
     sources: list[str] = []
-    modalities: list[ModalitySpec] = Field(min_length=1, max_length=8)
+    modalities: list[AnyModalitySpec] = Field(min_length=1, max_length=8)
 
 
 @dataclass(frozen=True)
@@ -191,10 +130,10 @@ def _load_labels(path: Path, count: int, low: int, high: int) -> np.ndarray:
 def _load_samples(directory: Path, part: str, modality: ModalitySpec, classes: int) -> Samples:
     path = directory / part / f"{modality.name}.npy"
     data = _load_array(path)
-    if data.dtype != modality.dtype or data.shape[1:] != modality.sample_shape or len(data) == 0:
+    if data.dtype != modality.stored_dtype or data.shape[1:] != modality.sample_shape or len(data) == 0:
         due = "N, " + ", ".join(str(n) for n in modality.sample_shape)
         raise DatasetError(
-            f"{path}: {data.dtype} {data.shape} where {modality.dtype} ({due}) is due; make it as dataset.yaml says"
+            f"{path}: {data.dtype} {data.shape} where {modality.stored_dtype} ({due}) is due; make it as dataset.yaml says"
         )
     labels_path = directory / part / f"{modality.name}_labels.npy"
     labels = _load_labels(labels_path, len(data), NOTHING, classes)

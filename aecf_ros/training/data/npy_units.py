@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from aecf_ros.core.labeled_samples import Batch
+from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import Dataset, DatasetError, ModalitySpec, load_dataset, size_of
+from aecf_ros.training.data.npy_dataset import Dataset, DatasetError, load_dataset
 
 BLOCK_ROWS = 4096
 
@@ -133,6 +134,6 @@ def _fits(directory: Path | str, held: Sequence[ModalitySpec], wanted: ModalityS
         )
     if found.kind != wanted.kind or found.sample_shape != wanted.sample_shape:
         raise DatasetError(
-            f"{directory}: {wanted.name} is {size_of(found)}, and the encoder takes {size_of(wanted)}; "
+            f"{directory}: {wanted.name} is {found.size_text}, and the encoder takes {wanted.size_text}; "
             "make the dataset at that size or take another encoder"
         )

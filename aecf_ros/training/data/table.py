@@ -12,12 +12,16 @@ import numpy as np
 
 from aecf_ros.core.labeled_samples import Batch
 from aecf_ros.core.types import RawImage
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.modalities.image.decode import decode_image, resize_image
+from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.modalities.vector.messages import decode_vector
+from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.data.classes import checked_corpus, naming_of
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
+from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.split import SPLIT_PARTS, split_recordings
 from aecf_ros.training.data.table_probe import found_modalities
 from aecf_ros.training.data.table_rows import SUFFIXES, Numbers, read_rows
@@ -141,7 +145,7 @@ class TableUnit:
                     except DecodeError as error:
                         unread[spec.name].append(f"line {self.lines[i]}, {file.name}: {_what(error)}")
             inputs = {
-                m.name: np.stack(of) if (of := samples[m.name]) else np.zeros((0, *m.sample_shape), m.dtype)
+                m.name: np.stack(of) if (of := samples[m.name]) else np.zeros((0, *m.sample_shape), m.stored_dtype)
                 for m in self.modalities
             }
             yield Batch(inputs, present)

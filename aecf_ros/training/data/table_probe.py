@@ -9,9 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from aecf_ros.core.types import RawImage
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.modalities.image.decode import decode_image
+from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.modalities.messages import DecodeError
-from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
+from aecf_ros.modalities.vector.spec import VectorSpec
+from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.table_rows import Cell, Numbers, Rows, numbers_in
 from aecf_ros.training.run.config import DataConfig
 

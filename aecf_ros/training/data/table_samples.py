@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.training.data.duplicates import find_copies
-from aecf_ros.training.data.npy_dataset import DatasetError, ModalitySpec
+from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.split import given_parts, part_of
 from aecf_ros.training.data.table_rows import Cell, Numbers, Rows, numbers_in
 from aecf_ros.training.run.config import DataConfig

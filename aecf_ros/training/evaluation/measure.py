@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from aecf_ros.core.bundle import Bundle
+from aecf_ros.modalities.base import ModalitySpec
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, VectorSpec
+from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.evaluation.evaluate import Answer, Metrics, by_subset
 from aecf_ros.training.export.head_graph import HEAD_OUTPUTS
 from aecf_ros.training.features.cache import Extraction, extract
@@ -90,12 +92,4 @@ def training_config(bundle: Bundle) -> TrainConfig:
 
 def specs_of(bundle: Bundle) -> list[ModalitySpec]:
     """What a bundle's encoders take."""
-    sizes = {
-        "image": (ImageSpec, ("height", "width")),
-        "audio": (AudioSpec, ("rate_hz", "window_s")),
-        "vector": (VectorSpec, ("dim",)),
-    }
-    return [
-        sizes[m.kind][0](name=m.name, kind=m.kind, **{key: getattr(m, key) for key in sizes[m.kind][1]})
-        for m in bundle.manifest.modalities
-    ]
+    return [MODALITIES[m.kind].spec(name=m.name, kind=m.kind, **m.sizes) for m in bundle.manifest.modalities]

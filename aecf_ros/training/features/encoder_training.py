@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aecf_ros.core.labeled_samples import NOTHING, Unit
-from aecf_ros.training.data.npy_dataset import AudioSpec, DatasetError, ImageSpec, ModalitySpec, Samples
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.base import ModalitySpec
+from aecf_ros.modalities.image.spec import ImageSpec
+from aecf_ros.training.data.npy_dataset import DatasetError, Samples
 from aecf_ros.training.data.npy_units import FolderUnit
 from aecf_ros.training.features.augment import AUGMENTATIONS
 from aecf_ros.training.features.encoders import AudioEncoder, CameraEncoder

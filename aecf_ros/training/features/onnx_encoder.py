@@ -11,7 +11,10 @@ import onnxruntime
 
 from aecf_ros.core.bundle import MANIFEST, BundleError, load_manifest, sha256
 from aecf_ros.core.errors import first_line
-from aecf_ros.training.data.npy_dataset import AudioSpec, ImageSpec, ModalitySpec, VectorSpec
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.base import ModalitySpec
+from aecf_ros.modalities.image.spec import ImageSpec
+from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.onnx_session import open_session
 
 INT16_SCALE = np.float32(1.0 / 32768.0)

@@ -11,7 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from aecf_ros.core.labeled_samples import Unit
-from aecf_ros.training.data.npy_dataset import DatasetError, VectorSpec
+from aecf_ros.modalities.vector.spec import VectorSpec
+from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.export.head_graph import OPSET
 from aecf_ros.training.features.onnx_encoder import INPUTS, OUTPUT, FrozenEncoder, open_encoder
 from aecf_ros.training.head.fit_loop import fingerprint

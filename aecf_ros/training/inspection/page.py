@@ -9,7 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from aecf_ros.training.data.npy_dataset import AudioSpec, ModalitySpec, VectorSpec
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.base import ModalitySpec
+from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.inspection.summary import Example, Inspection
 from aecf_ros.training.inspection.tables import headline, tables_of
 from aecf_ros.training.templates import render

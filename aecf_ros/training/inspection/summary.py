@@ -128,9 +128,7 @@ def _read(found: Inspection, part: str, unit: Unit, advance: Callable[[int], Non
         advance(len(labels))
     if not corpus.paired:
         missing = {}
-    return UnitRow(
-        unit.name, part, len(unit.labels), corpus.counts(unit.labels), missing, unit.duration_s
-    )
+    return UnitRow(unit.name, part, len(unit.labels), corpus.counts(unit.labels), missing, unit.duration_s)
 
 
 def _examples(

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from aecf_ros.training.data.npy_dataset import size_of
 from aecf_ros.training.inspection.summary import NOTHING_NAME, Inspection, balance
 
 TextTable = tuple[str, list[str], list[list[str]]]
@@ -18,7 +17,7 @@ def headline(found: Inspection) -> str:
     moments = sum(row.moments for row in found.units)
     seconds = [row.duration_s for row in found.units if row.duration_s is not None]
     lasting = f", {sum(seconds) / 60:.1f} minutes" if seconds else ""
-    modalities = ", ".join(f"{m.name} ({size_of(m)})" for m in corpus.modalities)
+    modalities = ", ".join(f"{m.name} ({m.size_text})" for m in corpus.modalities)
     what = "moments" if corpus.paired else "samples, paired by label when trained on"
     return f"{moments} {what}, {len(corpus.labels)} classes{lasting}; {modalities}"
 

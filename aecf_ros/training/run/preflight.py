@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aecf_ros.modalities.base import ModalitySpec
+from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import ModalitySpec, VectorSpec
 from aecf_ros.training.features.encoder_training import samples_of
 from aecf_ros.training.features.onnx_encoder import INPUTS, FrozenEncoder, open_encoder
 from aecf_ros.training.head.train_head import new_head

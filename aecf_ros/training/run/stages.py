@@ -11,9 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
+from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.calibration.calibrate import Calibration, calibrate
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import VectorSpec
 from aecf_ros.training.data.npy_units import FolderUnit
 from aecf_ros.training.export.head_graph import CalibratedHead, ExportedHead
 from aecf_ros.training.features.cache import Extraction, extract

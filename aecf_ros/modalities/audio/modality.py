@@ -1,0 +1,82 @@
+"""Microphones as a kind of sensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from aecf_ros.core.types import RawAudio
+from aecf_ros.health.thresholds import StreamThresholds
+from aecf_ros.modalities.audio.messages import (
+    DEFINITIONS,
+    DESCRIBED_TYPES,
+    INFO_TYPE,
+    MESSAGE_TYPES,
+    OTHER_DEFINITIONS,
+    read_audio,
+)
+from aecf_ros.modalities.audio.pcm import decode_audio
+from aecf_ros.modalities.audio.spec import AudioEntry, AudioSpec
+from aecf_ros.modalities.base import Modality, Raw
+
+INT16_SCALE = np.float32(1.0 / 32768.0)
+PROBED_WINDOW_S = 1.0
+"""Sound in a recording has no size of its own."""
+LONGEST_PROBED_S = 10.0
+
+
+class Audio(Modality):
+    """Sound: float32 ``(rate_hz * window_s,)`` mono in [-1, 1], stored as int16."""
+
+    name: ClassVar = "audio"
+    sensor: ClassVar = "audio"
+    entry: ClassVar = AudioEntry
+    spec: ClassVar = AudioSpec
+    thresholds: ClassVar = StreamThresholds(frozen_after_s=1.0)
+    """A microphone behind a noise gate sends zeros between words, for less than a second."""
+    message_types: ClassVar = MESSAGE_TYPES
+    definitions: ClassVar = (DEFINITIONS, OTHER_DEFINITIONS)
+    info_type: ClassVar = INFO_TYPE
+    described_types: ClassVar = DESCRIBED_TYPES
+    column_names: ClassVar = ("sound", "audio")
+    file_suffixes: ClassVar = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus", ".au")
+
+    def read(self, message: Any, info: Any | None, received_ns: int) -> RawAudio:
+        return read_audio(message, info, received_ns)
+
+    def probe(self, raw: Raw) -> dict[str, Any]:
+        assert isinstance(raw, RawAudio)
+        return {"rate_hz": decode_audio(raw).rate_hz, "window_s": PROBED_WINDOW_S}
+
+    def read_file(self, file: Path, spec: AudioSpec) -> np.ndarray:
+        from aecf_ros.modalities.audio.files import read_window
+
+        return read_window(file, spec)
+
+    def probe_file(self, file: Path) -> dict[str, Any] | None:
+        from aecf_ros.modalities.audio.files import file_length
+
+        rate_hz, frames = file_length(file) or (0, 0)
+        return {"rate_hz": rate_hz, "window_s": min(frames / rate_hz, LONGEST_PROBED_S)} if frames else None
+
+    def sizes_of_input(self, shape: tuple[int, ...], notes: Callable[[], Mapping[str, Any]]) -> dict[str, Any] | None:
+        return {name: notes()[name] for name in self.spec.SIZES} if len(shape) == 1 else None
+
+    def stored(self, sample: np.ndarray) -> np.ndarray:
+        return np.clip(np.round(sample * 32768.0), -32768, 32767).astype(np.int16)
+
+    def as_input(self, stored: np.ndarray) -> np.ndarray:
+        return stored.astype(np.float32) * INT16_SCALE if stored.dtype == np.int16 else stored
+
+    @property
+    def corruptions(self) -> ModuleType:
+        from aecf_ros.modalities.audio import corruptions
+
+        return corruptions
+
+
+AUDIO = Audio()

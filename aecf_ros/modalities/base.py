@@ -1,0 +1,134 @@
+"""What every room asks of a kind of sensor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, Protocol
+
+import numpy as np
+from pydantic import BeforeValidator, SerializeAsAny
+
+from aecf_ros.core.bundle import ManifestEntry, ModalityRecord, of_its_kind
+from aecf_ros.health.thresholds import StreamThresholds
+
+
+class Raw(Protocol):
+    """A message as it came off the wire: not decoded, but in the field names of its kind."""
+
+    @property
+    def stamp_ns(self) -> int: ...
+
+    @property
+    def received_ns(self) -> int: ...
+
+
+class ModalitySpec(ModalityRecord):
+    """A modality of training data, as in ``dataset.yaml``; each kind has its own subclass.
+
+    ``sources`` are the corpora that its samples come from.
+    """
+
+    sources: list[str] = []
+
+
+AnyModalitySpec = SerializeAsAny[Annotated[ModalitySpec, BeforeValidator(of_its_kind("spec"))]]
+"""For fields of pydantic records: validated as the spec of its ``kind``."""
+
+
+class Modality(ABC):
+    """A kind of sensor: all that differs between kinds, in one object.
+
+    A kind is a package ``aecf_ros.modalities.KIND`` with one instance of its subclass, which the registry lists.
+    """
+
+    name: ClassVar[str]
+    """As ``kind`` has it in manifests and datasets."""
+    sensor: ClassVar[str]
+    """What a stream is called whose topic does not say."""
+    entry: ClassVar[type[ManifestEntry]]
+    spec: ClassVar[type[ModalitySpec]]
+    thresholds: ClassVar[StreamThresholds] = StreamThresholds()
+    """When a stream counts as failing, unless parameters say otherwise."""
+
+    # Messages
+
+    message_types: ClassVar[Mapping[str, str]]
+    """Message types that carry it, by their name in parameters; the first is taken where nothing else decides."""
+    definitions: ClassVar[tuple[Mapping[str, str], ...]] = ({},)
+    """Definitions by type name, for recordings without any. Further mappings are dialects: other types of the same names."""
+    info_type: ClassVar[str] = ""
+    """Type of the latched topic that says how to read messages; empty where there is none."""
+    described_types: ClassVar[tuple[str, ...]] = ()
+    """The message types that cannot be read without an ``info_type``."""
+
+    @abstractmethod
+    def read(self, message: Any, info: Any | None, received_ns: int) -> Raw:
+        """The record of a message of rclpy or rosbags, which arrived at node time ``received_ns``; nothing is copied.
+
+        Raises:
+            FormatUnknown: nothing says how to read it: ``info`` is missing.
+        """
+
+    @abstractmethod
+    def probe(self, raw: Raw) -> dict[str, Any]:
+        """The sizes of a sample, by field name of :attr:`spec`, where no encoder gives them.
+
+        Raises:
+            DecodeError: the message cannot be decoded.
+        """
+
+    # Training data
+
+    column_names: ClassVar[tuple[str, ...]]
+    """What a table's column may be called where it is the only one of the kind."""
+    file_suffixes: ClassVar[tuple[str, ...]]
+    """Lower-case suffixes of the files that a table may name."""
+
+    @abstractmethod
+    def read_file(self, file: Path, spec: Any) -> np.ndarray:
+        """A file as a sample ``(*sample_shape,)`` of ``spec.stored_dtype``.
+
+        Raises:
+            DecodeError: it cannot be read.
+            ModuleNotFoundError: a package that reads such files is not installed.
+        """
+
+    takes_numbers: ClassVar[bool] = False
+    """Whether a cell of a table may list the numbers of a sample."""
+
+    def read_numbers(self, numbers: np.ndarray, spec: Any) -> np.ndarray:
+        """A sample from the numbers in a cell, float32 ``(n,)``, of a kind that :attr:`takes_numbers`.
+
+        Raises:
+            DecodeError: they are no such sample.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def probe_file(self, file: Path) -> dict[str, Any] | None:
+        """The sizes of a sample, by field name of :attr:`spec`, as a file suggests them; ``None`` if it cannot be read."""
+
+    def sizes_of_input(self, shape: tuple[int, ...], notes: Callable[[], Mapping[str, Any]]) -> dict[str, Any] | None:
+        """The sizes of a sample whose encoder takes ``shape``; ``None`` if it takes no such shape.
+
+        Args:
+            notes: gives the sizes that the encoder's metadata or manifest names, for what the shape does not tell.
+        """
+        names = self.spec.SIZES
+        return dict(zip(names, shape, strict=True)) if len(shape) == len(names) else None
+
+    def stored(self, sample: np.ndarray) -> np.ndarray:
+        """A sample as datasets store it, from one as encoders take it."""
+        return sample
+
+    def as_input(self, stored: np.ndarray) -> np.ndarray:
+        """Samples ``(N, *sample_shape)`` as encoders take them, from those that datasets store."""
+        return stored
+
+    @property
+    @abstractmethod
+    def corruptions(self) -> ModuleType:
+        """The module of its corruptions, which needs torch: ``KINDS``, ``to_float`` and ``from_float``."""
