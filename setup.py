@@ -1,8 +1,13 @@
 """Install the ROS 2 package aecf_ros, by colcon (ament_python) or by pip."""
 
 import os
+import sys
+from pathlib import Path
 
 from setuptools import find_packages, setup
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from aecf_ros.core.errors import BUILD_MESSAGES  # noqa: E402, the path comes first
 
 NAME = "aecf_ros"
 SHARED_DIRECTORIES = ("launch", "config", "models")
@@ -18,6 +23,20 @@ def shared_files() -> list[tuple[str, list[str]]]:
                 entries.append((f"share/{NAME}/{folder}", sorted(os.path.join(folder, name) for name in names)))
     return entries
 
+
+def refuse_half_a_build() -> None:
+    """Stop colcon where it builds this package without ``aecf_msgs``, which lies inside it.
+
+    colcon sets COLCON in its environment, and puts what a package depends on into AMENT_PREFIX_PATH.
+    """
+    if os.environ.get("COLCON") != "1" or not {"install", "develop"} & set(sys.argv):
+        return
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    if not any(Path(prefix, "share", "aecf_msgs", "package.xml").is_file() for prefix in prefixes if prefix):
+        sys.exit(f"aecf_msgs is not built: {BUILD_MESSAGES}")
+
+
+refuse_half_a_build()
 
 setup(
     name=NAME,
@@ -63,10 +82,10 @@ setup(
     entry_points={
         "console_scripts": [
             "aecf = aecf_ros.cli:main",
-            "camera_node = aecf_ros.nodes.drivers.camera_node:main",
-            "fusion_node = aecf_ros.nodes.fusion.node:main",
-            "microphone_node = aecf_ros.nodes.drivers.microphone_node:main",
-            "evaluator_node = aecf_ros.nodes.tools.evaluator_node:main",
+            "camera_node = aecf_ros.nodes.executables:camera_node",
+            "fusion_node = aecf_ros.nodes.executables:fusion_node",
+            "microphone_node = aecf_ros.nodes.executables:microphone_node",
+            "evaluator_node = aecf_ros.nodes.executables:evaluator_node",
         ],
     },
 )

@@ -4,6 +4,7 @@ ros2 launch aecf_ros fusion.launch.py camera_topic:=/camera/image_raw audio_topi
 ros2 launch aecf_ros fusion.launch.py --show-args
 """
 
+import importlib.util
 import os
 
 from ament_index_python.packages import get_package_share_directory
@@ -13,6 +14,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 
+from aecf_ros.core.errors import BUILD_MESSAGES
 from launch import LaunchContext, LaunchDescription
 
 PROFILE_VARIABLES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
@@ -162,6 +164,8 @@ def nodes(context: LaunchContext) -> list[Node]:
 
 
 def generate_launch_description() -> LaunchDescription:
+    if importlib.util.find_spec("aecf_msgs") is None:  # before any node starts: a respawn would not help
+        raise RuntimeError(f"aecf_msgs cannot be imported: {BUILD_MESSAGES}")
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=what, choices=CHOICES.get(name))
         for name, (default, what) in ARGUMENTS.items()

@@ -5,6 +5,7 @@ ros2 launch aecf_ros replay.launch.py bag:=/path/to/bag camera_topic:=/camera/im
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 from ament_index_python.packages import get_package_share_directory
@@ -23,6 +24,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from aecf_ros.core.errors import BUILD_MESSAGES
 from launch import LaunchContext, LaunchDescription
 
 SHARE = get_package_share_directory("aecf_ros")
@@ -65,6 +67,8 @@ DELAY_S = "2.0"
 
 
 def generate_launch_description() -> LaunchDescription:
+    if importlib.util.find_spec("aecf_msgs") is None:  # before any node starts: a respawn would not help
+        raise RuntimeError(f"aecf_msgs cannot be imported: {BUILD_MESSAGES}")
     declared = [
         DeclareLaunchArgument(name, **({} if default is None else {"default_value": default}), description=what)
         for name, (default, what) in ARGUMENTS.items()

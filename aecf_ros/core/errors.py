@@ -5,6 +5,12 @@ from __future__ import annotations
 FIRST_LINE, ONE_LINE = 160, 200
 """Characters kept."""
 
+BUILD_MESSAGES = (
+    "colcon and rosdep do not look inside this repository for aecf_msgs; in the workspace run "
+    "`colcon build --base-paths src src/aecf_ros/aecf_msgs`, then `source install/setup.bash`"
+)
+"""What to do where the message package is missing: setup.py, nodes, launch files and ``aecf doctor`` say it."""
+
 
 def first_line(error: Exception, limit: int | None = FIRST_LINE) -> str:
     """The first line of what an exception says, its type where it says nothing; ``limit`` in characters.

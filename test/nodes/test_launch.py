@@ -280,3 +280,11 @@ def test_replay_launch_ends_with_the_reason_when_the_model_is_bad(
     launched = launch("replay.launch.py", "bag:=/nowhere", "model:=/nowhere", f"out:={tmp_path / 'out'}")
     assert launched.process.wait(WAIT_S) == 0, launched.output()
     assert "/nowhere: no such model directory" in launched.output()
+
+
+@pytest.mark.parametrize("file", ["fusion", "replay"])
+def test_launch_starts_nothing_without_the_message_package(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = get_package_share_directory("aecf_ros") + f"/launch/{file}.launch.py"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match="colcon build --base-paths src src/aecf_ros/aecf_msgs"):
+        runpy.run_path(path)["generate_launch_description"]()

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -309,3 +310,45 @@ def test_images_install_what_the_package_needs_and_start_what_it_has(name):
     arguments = dict(argument.split(":=") for argument in re.findall(r"\S+:=\w+", image))
     declared = set(re.findall(r'(?m)^    "(\w+)": \("', (ROOT / "launch" / launched).read_text()))
     assert set(arguments) <= declared
+
+
+def build_by_colcon(workspace: Path, prefix: Path) -> subprocess.CompletedProcess[str]:
+    """`colcon build` without a flag, in a workspace whose `src` holds this repository."""
+    pytest.importorskip("colcon_core", reason="colcon is not installed for this Python")
+    ignored = shutil.ignore_patterns(
+        ".*", "build", "install", "log", "out", "models", "test", "docs", "benchmarks", "*.egg-info"
+    )
+    shutil.copytree(ROOT, workspace / "src" / "aecf_ros", ignore=ignored)
+    (workspace / "src" / "aecf_ros" / "models").mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("COLCON", "AMENT"))}
+    environment |= {"AMENT_PREFIX_PATH": str(prefix), "COLCON_HOME": str(workspace)}
+    command = [sys.executable, "-m", "colcon", "build"]
+    return subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True)
+
+
+def test_colcon_without_the_message_package_stops_with_the_command_that_builds_both(tmp_path: Path) -> None:
+    done = build_by_colcon(tmp_path / "ws", tmp_path)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if "aecf_msgs is not built" in line]
+    assert len(lines) == 1 and "`colcon build --base-paths src src/aecf_ros/aecf_msgs`" in lines[0]
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_colcon_with_the_message_package_beneath_builds(tmp_path: Path) -> None:
+    (tmp_path / "share" / "aecf_msgs").mkdir(parents=True)
+    shutil.copy(ROOT / "aecf_msgs" / "package.xml", tmp_path / "share" / "aecf_msgs")
+    done = build_by_colcon(tmp_path / "ws", tmp_path)
+    assert done.returncode == 0, done.stderr
+    executables = tmp_path / "ws" / "install" / "aecf_ros" / "lib" / "aecf_ros"
+    assert {"fusion_node", "camera_node", "microphone_node", "evaluator_node"} <= {
+        path.name for path in executables.iterdir()
+    }
+
+
+@pytest.mark.parametrize("package", ["aecf_msgs", "rclpy"])
+def test_a_node_names_the_package_that_it_lacks_in_one_line(package: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from aecf_ros.nodes.executables import fusion_node; fusion_node()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+    assert f"{package} cannot be imported" in done.stderr
+    assert ("colcon build --base-paths" in done.stderr) == (package == "aecf_msgs")

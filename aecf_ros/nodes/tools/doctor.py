@@ -24,6 +24,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from aecf_ros.core.errors import BUILD_MESSAGES
 from aecf_ros.nodes.ros.shared_memory import SHARED_MEMORY, orphans
 
 Verdict = Literal["OK", "WARN", "FAIL"]
@@ -168,7 +169,7 @@ def check_messages(load: Callable[[str], object] = importlib.import_module) -> l
     if required:
         packages = " ".join(f"ros-$ROS_DISTRO-{name.replace('_', '-')}" for name in required if name != "aecf_msgs")
         how = [f"apt install {packages}"] if packages else []
-        how += ["build aecf_msgs with colcon and source install/setup.bash"] if "aecf_msgs" in required else []
+        how += [BUILD_MESSAGES] if "aecf_msgs" in required else []
         findings.append(Finding("messages", "FAIL", f"missing: {', '.join(required)}", "; ".join(how)))
     else:
         findings.append(Finding("messages", "OK", ", ".join(name for name in MESSAGE_PACKAGES if name not in missing)))
