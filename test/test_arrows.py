@@ -17,7 +17,7 @@ PACKAGE = "aecf_ros"
 YAML_RECORDS = {"pydantic", "yaml"}
 ALLOWED = {
     "core": {"core", "numpy"},
-    "modalities": {"core", "health", "modalities", "training", "numpy", "cv2", "soxr"} | YAML_RECORDS,
+    "modalities": {"core", "health", "modalities", "numpy", "cv2", "soxr", "pydantic"},
     "health": {"core", "health", "numpy"},
     "runtime": {"core", "modalities", "health", "runtime", "numpy", "onnxruntime"},
     "fusion": {"fusion", "torch"},

@@ -20,7 +20,8 @@ class Complaint:
 class Content(Protocol):
     """What was measured of one message. ``repeats`` names what it repeats, empty if it is new."""
 
-    repeats: str
+    @property
+    def repeats(self) -> str: ...
 
     def complaints(self, thresholds: StreamThresholds) -> list[Complaint]:
         """What is wrong with it."""

@@ -30,7 +30,7 @@ class StreamThresholds:
     future_tolerance_s: float = 0.2
     """How far ahead of the node's clock a stamp may be: two machines that NTP keeps together differ by much less."""
     frozen_after_s: float = 0.5
-    """How long content may repeat; no noisy sensor repeats a frame even once. ``AUDIO_THRESHOLDS`` say 1 s."""
+    """How long content may repeat; no noisy sensor repeats a frame even once."""
     degraded_after_s: float = 0.4
     """How long a complaint about content must last: a hand before the lens or a slammed door does not count."""
     min_rate_ratio: float = 0.7
@@ -108,13 +108,5 @@ _SHARES = (
     "dc_above",
     "hum_above",
 )
-
-IMAGE_THRESHOLDS = StreamThresholds()
-AUDIO_THRESHOLDS = StreamThresholds(frozen_after_s=1.0)
-"""A microphone behind a noise gate sends zeros between words, for less than a second."""
-VECTOR_THRESHOLDS = StreamThresholds(frozen_after_s=1.0)
-"""What computes a vector may round it, so that a quiet moment looks the same."""
-DEFAULT_THRESHOLDS = {"image": IMAGE_THRESHOLDS, "audio": AUDIO_THRESHOLDS, "vector": VECTOR_THRESHOLDS}
-"""By kind of modality."""
 
 THRESHOLD_NAMES = tuple(f.name for f in fields(StreamThresholds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import perf_counter_ns
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 from pydantic import BeforeValidator, SerializeAsAny
 
 from aecf_ros.core.bundle import ManifestEntry, ModalityRecord, of_its_kind
+from aecf_ros.health.monitor import SampleReceived
 from aecf_ros.health.thresholds import StreamThresholds
 
 
@@ -36,6 +38,80 @@ class ModalitySpec(ModalityRecord):
 
 AnyModalitySpec = SerializeAsAny[Annotated[ModalitySpec, BeforeValidator(of_its_kind("spec"))]]
 """For fields of pydantic records: validated as the spec of its ``kind``."""
+
+
+class Timings(Protocol):
+    """Takes how long the stages of reading a message last; ``aecf_ros.runtime.trace.Trace`` is one."""
+
+    def add(self, stage: str, duration_ns: int) -> None: ...
+
+
+class Evidence(ABC):
+    """The newest evidence of one modality, ready for its encoder; the pipeline and the trainer both sample it.
+
+    For each message call :meth:`read`, or :meth:`decode` where its content is not measured, and then :meth:`keep`
+    if its stamp is plausible. Not thread-safe.
+
+    Args:
+        record: name and sizes of the modality.
+        trace: takes the durations of ``decode NAME``, ``preprocess NAME`` and ``check NAME``.
+
+    Attributes:
+        changed: whether evidence was kept since a caller set it to ``False``.
+        stamp_ns: node time of the newest evidence, ``None`` where there is none.
+        closely: set by the caller: measure the content of every message.
+    """
+
+    accumulates: ClassVar[bool] = False
+    """Whether a sample is assembled from many messages, so that none may be skipped."""
+
+    def __init__(self, record: Any, trace: Timings | None = None) -> None:
+        self.record, self.trace = record, trace
+        self.closely = self.changed = False
+        self.stamp_ns: int | None = None
+
+    @abstractmethod
+    def decode(self, raw: Raw) -> int:
+        """Decode a message, which :meth:`keep` then makes the newest evidence; returns the ns that its data spans.
+
+        Raises:
+            DecodeError: it cannot be used.
+        """
+
+    @abstractmethod
+    def read(self, raw: Raw, now_ns: int) -> SampleReceived:
+        """Decode a message and measure its content, at steady time ``now_ns``.
+
+        Raises:
+            DecodeError: it cannot be used.
+        """
+
+    @abstractmethod
+    def keep(self) -> None:
+        """Make the message decoded last the newest evidence."""
+
+    @abstractmethod
+    def sample(self) -> np.ndarray:
+        """The evidence as an encoder takes it, ``(*sample_shape,)``; zeros where there is none."""
+
+    def clear(self) -> None:
+        """Forget the evidence."""
+        self.changed, self.stamp_ns = False, None
+
+    def settle(self) -> None:
+        """Do what no prediction waits for."""
+
+    @property
+    def received_ns(self) -> int:
+        """How much of an assembled sample was received."""
+        return 0
+
+    def note(self, stage: str, since_ns: int) -> int:
+        """Trace a stage that began at ``since_ns`` of ``perf_counter_ns``; returns that clock."""
+        now_ns = perf_counter_ns()
+        if self.trace is not None:
+            self.trace.add(f"{stage} {self.record.name}", now_ns - since_ns)
+        return now_ns
 
 
 class Modality(ABC):
@@ -79,6 +155,8 @@ class Modality(ABC):
         Raises:
             DecodeError: the message cannot be decoded.
         """
+
+    evidence: ClassVar[type[Evidence]]
 
     # Training data
 

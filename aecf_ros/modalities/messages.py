@@ -27,10 +27,10 @@ class FormatUnknown(ValueError):
 
 def stamp_to_ns(stamp: Any) -> int:
     """Nanoseconds of a ``builtin_interfaces`` Time or Duration."""
-    return stamp.sec * NANOSECONDS + stamp.nanosec
+    return int(stamp.sec * NANOSECONDS + stamp.nanosec)
 
 
 def digest(data: np.ndarray, whole: bool) -> int:
     """CRC-32 of flat uint8 data: of all of it, or of at most 64 KB evenly spread, which noise changes as well."""
     step = 1 if whole else -(-data.size // DIGEST_BYTES) | 1
-    return zlib.crc32(np.ascontiguousarray(data[::step]), data.size)
+    return zlib.crc32(np.ascontiguousarray(data[::step]).data, data.size)

@@ -20,7 +20,7 @@ from aecf_ros.replay.bag.reader import Bag, open_bag
 from aecf_ros.replay.bag.topics import DEFAULT_READING, NO_TOPIC, Reading, Topics, choose_topics
 from aecf_ros.replay.scoring.ground_truth import SETTLING_MARGIN_S
 from aecf_ros.replay.scoring.label_spans import Span, label_file, read_spans
-from aecf_ros.replay.senses import SENSES
+from aecf_ros.replay.stream_samples import StreamSamples, stream_samples
 
 _VERSION = 1
 """Of what a moment is; raised when the same recording would give other samples."""
@@ -71,11 +71,11 @@ class BagUnit:
         Raises:
             BagError: the recording is no longer there.
         """
-        senses = {m.name: SENSES[m.kind](m, round(self.max_age_s * NANOSECONDS)) for m in self.modalities}
+        streams = {m.name: stream_samples(m, round(self.max_age_s * NANOSECONDS)) for m in self.modalities}
         name_of = {topic: name for name, topic in self.topics.streams.items()}
         name_of_info = {topic: name for name, topic in self.topics.infos.items()}
         infos: dict[str, Any] = dict.fromkeys(self.topics.streams, self.topics.audio_format)
-        gathered = _Gathered(senses, size)
+        gathered = _Gathered(streams, size)
         i = 0
         with open_bag(self.path) as bag:
             for one in bag.messages([*name_of, *name_of_info]):
@@ -89,14 +89,14 @@ class BagUnit:
                     infos[name_of_info[one.topic]] = bag.deserialize(one)
                 else:
                     name = name_of[one.topic]
-                    senses[name].take(bag, one, infos.get(name))
+                    streams[name].take(bag, one, infos.get(name))
             for at_ns in self.moments_ns[i:]:
                 if (batch := gathered.add(bag, int(at_ns))) is not None:
                     yield batch
             refused = [
                 f"{self.path}: {line}"
                 for name, topic in self.topics.streams.items()
-                for line in senses[name].refused.line(topic)
+                for line in streams[name].rejected.line(topic)
             ]
             self.problems = [*(line for line in bag.losses if line not in self.known), *refused]
         if (batch := gathered.rest()) is not None:
@@ -106,18 +106,18 @@ class BagUnit:
 class _Gathered:
     """Moments until they fill a batch."""
 
-    def __init__(self, senses: Mapping[str, Any], size: int) -> None:
-        self._senses = senses
+    def __init__(self, streams: Mapping[str, StreamSamples], size: int) -> None:
+        self._streams = streams
         self._size = size
         self._clear()
 
     def _clear(self) -> None:
-        self._samples: dict[str, list[np.ndarray]] = {name: [] for name in self._senses}
+        self._samples: dict[str, list[np.ndarray]] = {name: [] for name in self._streams}
         self._present: list[list[bool]] = []
 
     def add(self, bag: Bag, at_ns: int) -> Batch | None:
         """What all modalities give at a moment; a batch when it is full."""
-        found = {name: sense.sample(bag, at_ns) for name, sense in self._senses.items()}
+        found = {name: stream.sample(bag, at_ns) for name, stream in self._streams.items()}
         for name, sample in found.items():
             if sample is not None:
                 self._samples[name].append(sample)
@@ -129,8 +129,10 @@ class _Gathered:
         if not self._present:
             return None
         inputs = {
-            name: np.stack(samples) if (samples := self._samples[name]) else np.zeros((0, *sense.shape), sense.dtype)
-            for name, sense in self._senses.items()
+            name: np.stack(samples)
+            if (samples := self._samples[name])
+            else np.zeros((0, *s.record.sample_shape), s.record.stored_dtype)
+            for name, s in self._streams.items()
         }
         batch = Batch(inputs, np.array(self._present, bool))
         self._clear()

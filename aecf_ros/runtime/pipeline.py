@@ -16,10 +16,11 @@ from aecf_ros.core.bundle import ABSTAIN_REASONS, Manifest, ManifestEntry
 from aecf_ros.core.drift import DriftWatch
 from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState, StreamStatus
 from aecf_ros.health.monitor import PublishersMatched, SampleRejected, StreamMonitor, TimePassed
-from aecf_ros.health.thresholds import DEFAULT_THRESHOLDS, StreamThresholds
+from aecf_ros.health.thresholds import StreamThresholds
+from aecf_ros.modalities.base import Evidence, Raw
 from aecf_ros.modalities.messages import DecodeError
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.runtime.backends import Backend, HeadOutput
-from aecf_ros.runtime.sources import SOURCES, Raw, Source
 from aecf_ros.runtime.trace import Trace
 
 WARM_UP_RUNS, WARM_UP_MOST_RUNS, WARM_UP_NS = 4, 24, 300_000_000
@@ -60,7 +61,7 @@ class PipelineConfig:
 class _Stream:
     modality: ManifestEntry
     monitor: StreamMonitor
-    source: Source
+    evidence: Evidence
     state: StreamState = StreamState.WAITING
     embedding: np.ndarray | None = None
     transport: str = field(init=False)
@@ -90,7 +91,7 @@ class Pipeline:
         self.trace = Trace()
         self.drift = DriftWatch(manifest.drift, manifest.names, config.drift_window_s)
         self._streams = {
-            m.name: _Stream(m, StreamMonitor(m.name, self._thresholds(m)), SOURCES[m.kind](m, self.trace))
+            m.name: _Stream(m, StreamMonitor(m.name, self._thresholds(m)), MODALITIES[m.kind].evidence(m, self.trace))
             for m in manifest.modalities
         }
         self._last_step_ns: int | None = None
@@ -121,7 +122,10 @@ class Pipeline:
         """Start anew, because time itself jumped back: a recording that loops under ``use_sim_time``."""
         for name, stream in self._streams.items():
             stream.monitor = StreamMonitor(name, self._thresholds(stream.modality))
-            stream.source, stream.embedding = SOURCES[stream.modality.kind](stream.modality, self.trace), None
+            stream.evidence, stream.embedding = (
+                MODALITIES[stream.modality.kind].evidence(stream.modality, self.trace),
+                None,
+            )
             stream.state = StreamState.WAITING
         self.drift.clear()
         self._last_step_ns = None
@@ -135,8 +139,8 @@ class Pipeline:
         if self.manifest.modalities != other.manifest.modalities:
             raise ValueError(f"modalities {other.manifest.names} cannot go on as {self.manifest.names}; start anew")
         for name, stream in self._streams.items():
-            stream.monitor, stream.source = other._streams[name].monitor, other._streams[name].source
-            stream.source.trace, stream.state = self.trace, other._streams[name].state
+            stream.monitor, stream.evidence = other._streams[name].monitor, other._streams[name].evidence
+            stream.evidence.trace, stream.state = self.trace, other._streams[name].state
         self._last_step_ns = other._last_step_ns
         self.configure(self.config)
 
@@ -148,18 +152,18 @@ class Pipeline:
         """
         entry = self._streams[stream]
         try:
-            sample = entry.source.read(raw, now_ns)
+            sample = entry.evidence.read(raw, now_ns)
         except DecodeError as error:
             return self.reject(stream, str(error), now_ns)
         if not sample.headless:
             self.trace.add(entry.transport, raw.received_ns - raw.stamp_ns - sample.span_ns)
         entry.state = entry.monitor.take(sample, now_ns)
-        entry.source.closely = entry.monitor.suspicious
+        entry.evidence.closely = entry.monitor.suspicious
         verdict = entry.monitor.verdict
         if verdict.jumped:
-            entry.source.clear()
+            entry.evidence.clear()
         if verdict.jumped or not verdict.fault:
-            entry.source.keep()
+            entry.evidence.keep()
         return Observation(due=self._leads(stream, now_ns))
 
     def reject(self, stream: str, reason: str, now_ns: int) -> Observation:
@@ -223,13 +227,13 @@ class Pipeline:
         Predictions are the same without the call, because what is left is done when it is needed; only then they wait for it.
         """
         for name, stream in self._streams.items():
-            stream.source.settle()
+            stream.evidence.settle()
             if self._may_encode_now(stream):
                 self._encode(name)
 
     def _may_encode_now(self, stream: _Stream) -> bool:
         """Whether the newest evidence of a stream will be what the next prediction uses: it comes less often than predictions are made."""
-        if not (stream.source.changed and stream.state.feeds_fusion):
+        if not (stream.evidence.changed and stream.state.feeds_fusion):
             return False
         lead = next(s for s in self._streams.values() if s.state.feeds_fusion)
         return lead.monitor.period_ns is not None and lead.monitor.period_ns < (stream.monitor.period_ns or 0)
@@ -239,7 +243,7 @@ class Pipeline:
         return stream.state.feeds_fusion and not (age_s is not None and 0 < limit_s < age_s)
 
     def _thresholds(self, modality: ManifestEntry) -> StreamThresholds:
-        return self.config.thresholds.get(modality.name, DEFAULT_THRESHOLDS[modality.kind])
+        return self.config.thresholds.get(modality.name, MODALITIES[modality.kind].thresholds)
 
     def _leads(self, stream: str, now_ns: int) -> bool:
         for name, entry in self._streams.items():
@@ -251,12 +255,12 @@ class Pipeline:
 
     def _encode(self, name: str) -> None:
         stream = self._streams[name]
-        if stream.source.changed or stream.embedding is None:
-            sample = stream.source.sample()
+        if stream.evidence.changed or stream.embedding is None:
+            sample = stream.evidence.sample()
             started_ns = perf_counter_ns()
             stream.embedding = self._backend.encode(name, sample)
             self.trace.add(stream.encoder, perf_counter_ns() - started_ns)
-            stream.source.changed = False
+            stream.evidence.changed = False
 
     def _interpret(self, head: HeadOutput, present: list[bool], node_time_ns: int) -> Prediction:
         labels = self.manifest.labels
@@ -269,7 +273,7 @@ class Pipeline:
                     stream.state,
                     used,
                     weight,
-                    stream.source.stamp_ns,
+                    stream.evidence.stamp_ns,
                     labels[best] if used else "",
                     float(alone[best]) if used else 0.0,
                 )

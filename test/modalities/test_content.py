@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.health.thresholds import AUDIO_THRESHOLDS, IMAGE_THRESHOLDS
 from aecf_ros.modalities.audio.content import AudioContent, AudioWatch
 from aecf_ros.modalities.image.content import ImageContent, ImageWatch
 from aecf_ros.modalities.messages import digest
+from aecf_ros.modalities.registry import MODALITIES
 
 HEIGHT, WIDTH, RATE_HZ = 48, 64, 16_000
 FRAME_NS = NANOSECONDS // 30
@@ -49,7 +49,7 @@ def frames(
 
 
 def kinds(content: ImageContent | AudioContent) -> set[str]:
-    limits = IMAGE_THRESHOLDS if isinstance(content, ImageContent) else AUDIO_THRESHOLDS
+    limits = MODALITIES["image"].thresholds if isinstance(content, ImageContent) else MODALITIES["audio"].thresholds
     return {c.kind for c in content.complaints(limits)}
 
 
@@ -169,7 +169,7 @@ def test_pictures_of_any_size_are_measured(size: tuple[int, int]) -> None:
 def test_zero_switches_every_check_of_pictures_off() -> None:
     from dataclasses import replace
 
-    off = replace(IMAGE_THRESHOLDS, dark_below=0, overexposed_above=0, blur_below=0, noisy_above=0)
+    off = replace(MODALITIES["image"].thresholds, dark_below=0, overexposed_above=0, blur_below=0, noisy_above=0)
     for change in (lambda image: image * 0, lambda image: image * 0 + 255, blur(5), noise(30)):
         assert list(frames(170, change))[-1].complaints(off) == []
 
@@ -284,13 +284,13 @@ def test_speech_driven_into_a_limit_is_clipped_in_its_words(gain: float, ceiling
     contents, plain = list(heard(np.clip(spoken * gain, -ceiling, ceiling))), list(heard(spoken))
     loud = [c for c, before in zip(contents, plain, strict=True) if before.level_dbfs > -33]
     assert len(loud) > 8 and np.mean(["clipped" in kinds(c) for c in loud]) > 0.8
-    assert any(complaint.averaged for c in contents for complaint in c.complaints(AUDIO_THRESHOLDS))
+    assert any(complaint.averaged for c in contents for complaint in c.complaints(MODALITIES["audio"].thresholds))
 
 
 def test_a_door_that_slams_is_clipped_for_too_short_to_count() -> None:
     sound = room(2)
     sound[RATE_HZ : RATE_HZ + 800] += 3 * np.sin(2 * np.pi * 80 * np.arange(800) / RATE_HZ)
-    complaints = [x for c in heard(sound) for x in c.complaints(AUDIO_THRESHOLDS) if x.kind == "clipped"]
+    complaints = [x for c in heard(sound) for x in c.complaints(MODALITIES["audio"].thresholds) if x.kind == "clipped"]
     assert len(complaints) == 1 and not complaints[0].averaged
 
 
@@ -385,9 +385,9 @@ def test_nothing_in_the_shipped_recording_is_complained_about(shipped_bundle: Pa
                 raw = read_compressed_image(message, now_ns)
                 image = resize_image(decode_image(raw).image, HEIGHT, WIDTH)
                 content = eye.look(digest(np.asarray(raw.data), True), image, now_ns)
-                assert not content.repeats and not content.complaints(IMAGE_THRESHOLDS)
+                assert not content.repeats and not content.complaints(MODALITIES["image"].thresholds)
             else:
                 raw = read_stamped_audio(message, info, now_ns)
                 chunk = decode_audio(raw)
                 content = ear.listen(np.asarray(raw.data).view(np.uint8), chunk.samples, chunk.rate_hz, now_ns)
-                assert not content.repeats and not content.complaints(AUDIO_THRESHOLDS)
+                assert not content.repeats and not content.complaints(MODALITIES["audio"].thresholds)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.health.thresholds import IMAGE_THRESHOLDS
 from aecf_ros.modalities.image.content import ImageWatch
 from aecf_ros.modalities.image.scene_change import SoftScenes
 from aecf_ros.modalities.messages import digest
+from aecf_ros.modalities.registry import MODALITIES
 
 RNG = np.random.default_rng(0)
 
@@ -40,7 +40,7 @@ def complaints(pictures: list[np.ndarray], each: int = 30) -> list[set[str]]:
             {
                 c.kind
                 for c in watch.look(digest(frame.ravel(), False), frame, i * NANOSECONDS // 15).complaints(
-                    IMAGE_THRESHOLDS
+                    MODALITIES["image"].thresholds
                 )
             }
         )

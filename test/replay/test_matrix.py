@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 
 from aecf_ros.core.types import StreamState as S
-from aecf_ros.health.thresholds import DEFAULT_THRESHOLDS
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.replay.faults.registry import KINDS as EFFECTS
 from aecf_ros.replay.faults.schedule import Fault
 from test.replay.simulated import FRAME_S, KINDS, PERIODS_S, Messages, World, run
@@ -50,7 +50,7 @@ RIGHT = {
 
 def allowed_s(kind: str, stream: str, period_s: float | None = None) -> float:
     """The threshold of the state and one period; a second for what wears the content or the pace down, where so few messages can tell."""
-    t, period_s = DEFAULT_THRESHOLDS[KINDS[stream]], PERIODS_S[stream] if period_s is None else period_s
+    t, period_s = MODALITIES[KINDS[stream]].thresholds, PERIODS_S[stream] if period_s is None else period_s
     if kind in ("drop", "delay"):
         return max(t.stale_after_s, 5 * period_s) + JITTER * period_s
     if kind == "freeze":

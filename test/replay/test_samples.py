@@ -10,8 +10,8 @@ import pytest
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.image import evidence
 from aecf_ros.modalities.image.spec import ImageSpec
-from aecf_ros.replay import senses
 from aecf_ros.replay.bag.discovery import content_digest, find_recordings
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.reader import open_bag
@@ -210,7 +210,9 @@ def test_sound_is_missing_until_nine_tenths_of_its_window_were_received(
 
 def test_frames_that_no_moment_needs_are_not_decoded(red_then_blue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    monkeypatch.setattr(senses, "decode_image", lambda raw, real=senses.decode_image: decoded.append(raw) or real(raw))
+    monkeypatch.setattr(
+        evidence, "decode_image", lambda raw, real=evidence.decode_image: decoded.append(raw) or real(raw)
+    )
     unit = moments_of(red_then_blue, stride_s=1.0)
     everything(unit)
     assert len(decoded) == len(unit.labels) == 10

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState
-from aecf_ros.health.thresholds import AUDIO_THRESHOLDS, StreamThresholds
+from aecf_ros.health.thresholds import StreamThresholds
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.runtime.backends import HeadOutput, make_backend
 from aecf_ros.runtime.pipeline import WARM_UP_MOST_RUNS, WARM_UP_RUNS, Pipeline, PipelineConfig
 from aecf_ros.runtime.trace import KEPT, Trace
@@ -67,7 +68,7 @@ class Robot:
         self.backend = CountingBackend(bundle)
         manifest = load_bundle(bundle).manifest
         if "audio" in manifest.names:  # the tones of these stories are hum
-            config.setdefault("thresholds", {"audio": replace(AUDIO_THRESHOLDS, hum_above=0)})
+            config.setdefault("thresholds", {"audio": replace(MODALITIES["audio"].thresholds, hum_above=0)})
         self.pipeline = Pipeline(manifest, self.backend, PipelineConfig(**config))
         self.answers: list[tuple[float, Prediction]] = []
         self._step(0)
@@ -552,7 +553,7 @@ def test_a_frame_with_a_stamp_that_cannot_be_is_not_evidence(tiny_bundle: Path) 
 def test_a_clock_that_jumps_back_empties_the_window_and_sound_goes_on_in_its_new_time(
     tiny_bundle: Path, back_s: float
 ) -> None:
-    limits = replace(AUDIO_THRESHOLDS, hum_above=0, late_after_s=0)
+    limits = replace(MODALITIES["audio"].thresholds, hum_above=0, late_after_s=0)
     robot = Robot(tiny_bundle, thresholds={"audio": limits})
     for i in range(20):
         robot.tell(6.1 + i * 0.1, "audio", sound(6 + i * 0.1, "red"))

@@ -27,7 +27,8 @@ def _filtered(sound: Tensor, response: Callable[[Tensor], Tensor]) -> Tensor:
     """Through a zero-phase filter; ``response`` takes frequency as a share of half the rate, (1, bins)."""
     spectrum = torch.fft.rfft(sound)
     frequency = torch.linspace(0.0, 1.0, spectrum.shape[1]).unsqueeze(0)
-    return torch.fft.irfft(spectrum * response(frequency), n=sound.shape[1])
+    filtered: Tensor = torch.fft.irfft(spectrum * response(frequency), n=sound.shape[1])
+    return filtered
 
 
 def white_noise(sound: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,7 +91,7 @@ def echo(sound: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
     tail = normal(sound.shape, generator) * torch.exp(-6.9 * time / (0.1 * severity.unsqueeze(1)))
     tail = tail / tail.square().sum(1, keepdim=True).sqrt()
     tail[:, 0] += 1.0 / severity
-    wet = torch.fft.irfft(torch.fft.rfft(sound, 2 * length) * torch.fft.rfft(tail, 2 * length), n=2 * length)[
+    wet: Tensor = torch.fft.irfft(torch.fft.rfft(sound, 2 * length) * torch.fft.rfft(tail, 2 * length), n=2 * length)[
         :, :length
     ]
     level = sound.square().mean(1, keepdim=True) / wet.square().mean(1, keepdim=True).clamp(min=1e-12)

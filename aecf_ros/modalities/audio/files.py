@@ -68,4 +68,4 @@ def _loudest(file: soundfile.SoundFile, due: int) -> int:
     whole = np.cumsum([0.0, *energies])
     last = max(len(energies) - _HOPS, 0)
     start = int(np.argmax(whole[_HOPS : _HOPS + last + 1] - whole[: last + 1]))
-    return min(start * hop, file.frames - due)
+    return min(start * hop, int(file.frames) - due)

@@ -11,6 +11,7 @@ import numpy as np
 
 from aecf_ros.core.types import RawAudio
 from aecf_ros.health.thresholds import StreamThresholds
+from aecf_ros.modalities.audio.evidence import AudioEvidence
 from aecf_ros.modalities.audio.messages import (
     DEFINITIONS,
     DESCRIBED_TYPES,
@@ -42,6 +43,7 @@ class Audio(Modality):
     definitions: ClassVar = (DEFINITIONS, OTHER_DEFINITIONS)
     info_type: ClassVar = INFO_TYPE
     described_types: ClassVar = DESCRIBED_TYPES
+    evidence: ClassVar = AudioEvidence
     column_names: ClassVar = ("sound", "audio")
     file_suffixes: ClassVar = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus", ".au")
 

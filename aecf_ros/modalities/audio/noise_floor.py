@@ -74,7 +74,7 @@ class NoiseFloor:
         self._mean = np.full(self._size, 1 / self._size, np.float32)
         self._scale = 2.0 / max(self._size * float(np.dot(self._taper, self._taper)), 1e-9)
         self._rest = np.zeros(0, np.float32)
-        blocks = round(MEMORY_S / BLOCK_S)
+        blocks = self._count = round(MEMORY_S / BLOCK_S)
         self._bands = np.full((blocks, len(spans)), np.inf)  # a ring; full when the powers are
         self._newest = 0
         self._powers: deque[float] = deque(maxlen=blocks)
@@ -89,7 +89,7 @@ class NoiseFloor:
         self._rest = sound[count * self._size :]
         if not count:
             return
-        blocks = sound[: count * self._size].reshape(count, self._size)[-self._powers.maxlen :]
+        blocks = sound[: count * self._size].reshape(count, self._size)[-self._count :]
         blocks = blocks - (blocks @ self._mean)[:, None]
         self._powers.extend((np.einsum("ij,ij->i", blocks, blocks) / self._size).tolist())
         if len(self._bins):
@@ -97,7 +97,7 @@ class NoiseFloor:
             for band in self._lower_quartiles((spectrum.real**2 + spectrum.imag**2) * self._scale):
                 self._bands[self._newest] = band
                 self._newest = (self._newest + 1) % len(self._bands)
-        if len(self._powers) == self._powers.maxlen:
+        if len(self._powers) == self._count:
             self._judge(now_ns, learn)
 
     def _lower_quartiles(self, power: np.ndarray) -> np.ndarray:
@@ -113,8 +113,9 @@ class NoiseFloor:
         self.quietest = ranked[0]
         quiet_db, usual_quiet_db = _decibels(self.quietest), self._usual_quiet.value
         newest_db = max(_decibels(power) for power in list(self._powers)[-_NEWEST:])
-        falls = usual_quiet_db is not None and newest_db < usual_quiet_db - _UNUSUAL_QUIET_DB
-        self.fall_db = usual_quiet_db - _decibels(ranked[_QUIET_RANK]) if falls else 0.0
+        self.fall_db = 0.0
+        if usual_quiet_db is not None and newest_db < usual_quiet_db - _UNUSUAL_QUIET_DB:
+            self.fall_db = usual_quiet_db - _decibels(ranked[_QUIET_RANK])
         if learn:
             unusual = usual_quiet_db is not None and abs(quiet_db - usual_quiet_db) > _UNUSUAL_QUIET_DB
             self._usual_quiet.add(quiet_db, now_ns, unusual)
@@ -131,7 +132,7 @@ class NoiseFloor:
 
 def _quantile(values: np.ndarray, share: float) -> float:
     """As `np.quantile` with linear interpolation, which takes 50 us more."""
-    ranked = sorted(values.tolist())
+    ranked: list[float] = sorted(values.tolist())
     at = share * (len(ranked) - 1)
     below = int(at)
     above = min(below + 1, len(ranked) - 1)

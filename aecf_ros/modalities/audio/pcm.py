@@ -111,7 +111,8 @@ _WRITTEN = {
 def samples_of(raw: RawAudio) -> np.ndarray:
     """float32 ``(n,)`` in [-1, 1], channels interleaved; what is no whole sample at the end is left out."""
     pcm, data = PCM[raw.sample_format], as_bytes(raw.data)
-    return pcm.read(data[: data.size // pcm.size * pcm.size]).astype(np.float32) / np.float32(pcm.full_scale)
+    samples: np.ndarray = pcm.read(data[: data.size // pcm.size * pcm.size]).astype(np.float32)
+    return np.asarray(samples / np.float32(pcm.full_scale))
 
 
 def octets_of(samples: np.ndarray, sample_format: str) -> np.ndarray:

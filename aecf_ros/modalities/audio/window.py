@@ -56,7 +56,7 @@ class AudioWindow:
 
     def read(self) -> np.ndarray:
         """The window, oldest sample first, zeros where nothing was received: float32 ``(window_samples,)``, a copy."""
-        return self._samples.copy()
+        return np.array(self._samples)
 
     def _push(self, samples: np.ndarray) -> None:
         size = len(self._samples)

@@ -120,7 +120,7 @@ def _median(values: np.ndarray) -> float:
     counts = np.bincount(values.ravel())
     sums = np.cumsum(counts)
     at = int(np.searchsorted(sums, 0.5 * sums[-1]))
-    return max(at - 0.5 + (0.5 * sums[-1] - (sums[at] - counts[at])) / counts[at], 0.0)
+    return float(max(at - 0.5 + (0.5 * sums[-1] - (sums[at] - counts[at])) / counts[at], 0.0))
 
 
 def _spatial_noise(patch: np.ndarray) -> float:

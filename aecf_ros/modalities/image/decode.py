@@ -37,7 +37,7 @@ def _by(code: int) -> Callable[[np.ndarray, bool], np.ndarray]:
     """Conversion by an OpenCV color code."""
 
     def convert(image: np.ndarray, big_endian: bool) -> np.ndarray:
-        return cv2.cvtColor(np.ascontiguousarray(image), code)
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), code))
 
     return convert
 
@@ -168,7 +168,7 @@ def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
         image = None
     if image is None:
         raise DecodeError(f"{found} of {data.size} bytes does not decode; check the link to the camera")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -180,11 +180,11 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     if image.shape[0] % height == 0 and image.shape[1] % width == 0:
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
     while (
         halved := tuple(
             n // 2 if n >= 2 * target else n for n, target in zip(image.shape[:2], (height, width), strict=True)
         )
     ) != image.shape[:2]:
         image = cv2.resize(image, halved[::-1], interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))

@@ -14,7 +14,7 @@ def claimed_size(kind: str, data: np.ndarray) -> tuple[int, int, int]:
     Raises:
         ValueError: there is none.
     """
-    header = memoryview(data)
+    header = memoryview(data.data)
     if kind == "png" and len(header) >= 24:
         return int.from_bytes(header[20:24], "big"), int.from_bytes(header[16:20], "big"), 24
     at = 2
@@ -35,7 +35,7 @@ def claimed_size(kind: str, data: np.ndarray) -> tuple[int, int, int]:
 
 def has_whole_chunks(data: np.ndarray) -> bool:
     """Whether every chunk of a PNG, flat uint8, ends within it: OpenCV allocates what a chunk claims, up to 4 GB, before it reads it."""
-    file, at = memoryview(data), _PNG_SIGNATURE_BYTES
+    file, at = memoryview(data.data), _PNG_SIGNATURE_BYTES
     while at + _PNG_CHUNK_BYTES <= len(file):
         length, kind = int.from_bytes(file[at : at + 4], "big"), bytes(file[at + 4 : at + 8])
         at += _PNG_CHUNK_BYTES + length

@@ -11,6 +11,7 @@ import numpy as np
 from aecf_ros.core.types import RawImage
 from aecf_ros.modalities.base import Modality, Raw
 from aecf_ros.modalities.image.decode import decode_image, resize_image
+from aecf_ros.modalities.image.evidence import ImageEvidence
 from aecf_ros.modalities.image.messages import read_any_image
 from aecf_ros.modalities.image.spec import ImageEntry, ImageSpec
 from aecf_ros.modalities.messages import DecodeError
@@ -24,6 +25,7 @@ class Image(Modality):
     entry: ClassVar = ImageEntry
     spec: ClassVar = ImageSpec
     message_types: ClassVar = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
+    evidence: ClassVar = ImageEvidence
     column_names: ClassVar = ("image",)
     file_suffixes: ClassVar = (".jpg", ".jpeg", ".png")
 

@@ -47,7 +47,8 @@ def _coarse(patch: np.ndarray) -> np.ndarray | None:
     height, width = patch.shape[0] // rows, patch.shape[1] // columns
     if not (height and width):
         return None
-    return patch[: rows * height, : columns * width].reshape(rows, height, columns, width).mean(axis=(1, 3))
+    cells: np.ndarray = patch[: rows * height, : columns * width].reshape(rows, height, columns, width)
+    return np.asarray(cells.mean(axis=(1, 3)))
 
 
 def _change(before: np.ndarray, after: np.ndarray) -> float:

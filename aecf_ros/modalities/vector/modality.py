@@ -11,6 +11,7 @@ import numpy as np
 from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.base import Modality, Raw
 from aecf_ros.modalities.messages import DecodeError
+from aecf_ros.modalities.vector.evidence import VectorEvidence
 from aecf_ros.modalities.vector.messages import RawVector, decode_vector, read_vector
 from aecf_ros.modalities.vector.spec import VectorEntry, VectorSpec
 
@@ -26,6 +27,7 @@ class Vector(Modality):
     """What computes a vector may round it, so that a quiet moment looks the same."""
     message_types: ClassVar = {"stamped": "aecf_msgs/msg/EmbeddingStamped"}
     definitions: ClassVar = ({"aecf_msgs/msg/EmbeddingStamped": "std_msgs/Header header\nfloat32[] values"},)
+    evidence: ClassVar = VectorEvidence
     column_names: ClassVar = ("embedding", "vector")
     file_suffixes: ClassVar = (".npy",)
     takes_numbers: ClassVar = True

@@ -16,13 +16,11 @@ from rclpy.node import Node
 
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.health.thresholds import (
-    AUDIO_THRESHOLDS,
-    IMAGE_THRESHOLDS,
     THRESHOLD_NAMES,
-    VECTOR_THRESHOLDS,
     StreamThresholds,
 )
 from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.runtime.backends import BACKENDS, DEVICES
 from aecf_ros.runtime.scheduling import SCHEDULINGS
 
@@ -239,7 +237,7 @@ STREAM = (
 IMAGE = (
     Parameter(
         "frozen_after_s",
-        IMAGE_THRESHOLDS.frozen_after_s,
+        MODALITIES["image"].thresholds.frozen_after_s,
         "How long one picture may repeat before the stream is FROZEN; 0 switches it off",
         "s",
         (0.0, 600.0),
@@ -289,7 +287,7 @@ IMAGE = (
 AUDIO = (
     Parameter(
         "frozen_after_s",
-        AUDIO_THRESHOLDS.frozen_after_s,
+        MODALITIES["audio"].thresholds.frozen_after_s,
         "How long one value or a loop may last before the stream is FROZEN; 0 switches it off, as behind a noise gate",
         "s",
         (0.0, 600.0),
@@ -358,7 +356,7 @@ AUDIO = (
 VECTOR = (
     Parameter(
         "frozen_after_s",
-        VECTOR_THRESHOLDS.frozen_after_s,
+        MODALITIES["vector"].thresholds.frozen_after_s,
         "How long one vector may repeat before the stream is FROZEN; 0 switches it off, as for "
         "text that is published until the next is said",
         "s",

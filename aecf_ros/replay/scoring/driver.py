@@ -22,7 +22,7 @@ from aecf_ros.replay.faults.schedule import Fault, FaultInjector
 from aecf_ros.replay.scoring.ground_truth import Truth, read_label_file, truth_of
 from aecf_ros.replay.scoring.prediction_log import Answer, Track
 from aecf_ros.replay.scoring.score import Run, explained, summarize
-from aecf_ros.replay.senses import Refused
+from aecf_ros.replay.stream_samples import RejectedMessages
 from aecf_ros.runtime.pipeline import Observation, Pipeline
 
 
@@ -183,19 +183,19 @@ def evaluate(
     truth = read_truth(bag, topics, pipeline.manifest, labels_path)
     started = time.perf_counter()
     track = Track(pipeline.manifest)
-    refused = {name: Refused() for name in topics.streams}
+    rejected = {name: RejectedMessages() for name in topics.streams}
 
     def watch(name: str, _: object, seen: Observation, now_ns: int) -> None:
         at_s = (now_ns - bag.start_ns) / NANOSECONDS
         if seen.rejected is not None and not explained(name, at_s, faults):
-            refused[name].note(at_s, seen.rejected)
+            rejected[name].add(at_s, seen.rejected)
 
     for answer in drive(bag, topics, pipeline, faults, watch=watch):
         track.add(answer)
         progress(answer.at_s)
     factor = bag.duration_s / (time.perf_counter() - started)
     bag.losses += [
-        line for name, topic in topics.streams.items() for line in refused[name].line(topic) if line not in bag.losses
+        line for name, topic in topics.streams.items() for line in rejected[name].line(topic) if line not in bag.losses
     ]
     summary = summarize(track, truth, faults, pipeline.manifest, bag.duration_s, factor)
     return Run(title, pipeline.manifest, summary, track, truth, tuple(faults), bag.duration_s)
