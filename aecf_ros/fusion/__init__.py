@@ -1,8 +1,8 @@
 """Sensor fusion over embeddings, with torch and nothing else: `from aecf_ros.fusion import AECF`."""
 
-from aecf_ros.fusion.calibration.crossfit import CrossFitConfig, fit_reliability, recalibrate, settle
+from aecf_ros.fusion.crossfit import CrossFitConfig, fit_reliability, recalibrate, settle
 from aecf_ros.fusion.layer import AECF, GATES
-from aecf_ros.fusion.objective.objective import EXPERTS_ONLY, PUBLISHED, FusionObjective, ObjectiveConfig
+from aecf_ros.fusion.objective import EXPERTS_ONLY, PUBLISHED, FusionObjective, ObjectiveConfig
 from aecf_ros.fusion.output import FusionOutput
 
 __all__ = [

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aecf_ros.fusion.experts import make_expert
-from aecf_ros.fusion.masking import all_subsets, keep_present, masked_softmax, subset_index
-from aecf_ros.fusion.objective.entropy import gate_entropy
+from aecf_ros.fusion.gates.statistics import energy
+from aecf_ros.fusion.mechanisms.entropy import gate_entropy
 from aecf_ros.fusion.output import FusionOutput
-from aecf_ros.fusion.statistics import energy
+from aecf_ros.fusion.presence.masking import all_subsets, keep_present, masked_softmax, subset_index
 
 
 class Baseline(nn.Module):

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from aecf_ros.fusion.calibration.monotone import lift_to_subsets
 from aecf_ros.fusion.experts import make_expert
-from aecf_ros.fusion.gates.gate import SchedulerGate, SoftmaxGate
 from aecf_ros.fusion.gates.reliability import EvidenceGate
-from aecf_ros.fusion.masking import keep_present
-from aecf_ros.fusion.objective.entropy import gate_entropy
+from aecf_ros.fusion.gates.softmax import SchedulerGate, SoftmaxGate
+from aecf_ros.fusion.mechanisms.entropy import gate_entropy
 from aecf_ros.fusion.output import FusionOutput
+from aecf_ros.fusion.presence.masking import keep_present
 
 GATES = ("evidence", "additive", "convex", "scheduler")
 

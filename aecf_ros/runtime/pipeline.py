@@ -20,7 +20,7 @@ from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.base import Evidence, Raw
 from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.modalities.registry import MODALITIES
-from aecf_ros.runtime.backends import Backend, HeadOutput
+from aecf_ros.runtime.base import Backend, HeadOutput
 from aecf_ros.runtime.trace import Trace
 
 WARM_UP_RUNS, WARM_UP_MOST_RUNS, WARM_UP_NS = 4, 24, 300_000_000

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aecf_ros.fusion.calibration.temperature import fit_temperature, minimize
-from aecf_ros.fusion.masking import subset_index
+from aecf_ros.fusion.presence.masking import subset_index
 
 METHODS = ("none", "global_temperature", "subset_temperature", "subset_vector")
 LEAST_SAMPLES = 100

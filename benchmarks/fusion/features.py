@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aecf_ros.fusion.gates.mwam import frequency_ratio
+from aecf_ros.fusion.mechanisms.mwam import frequency_ratio
 from benchmarks.fusion import image_kinds, linked, scenes, sound_kinds
 from benchmarks.fusion.encoders import LogMel, embed, image_encoder, sound_encoder, train_encoder
 from benchmarks.fusion.sources import Digits, load_digits

@@ -14,7 +14,7 @@ import torch
 from scipy.stats import rankdata
 
 from aecf_ros.fusion import CrossFitConfig
-from aecf_ros.fusion.agreement import agreement
+from aecf_ros.fusion.presence.agreement import agreement
 from benchmarks.fusion import rows as table
 from benchmarks.fusion.evaluate import evaluate
 from benchmarks.fusion.features import Features, Pairs, Pool, Scale

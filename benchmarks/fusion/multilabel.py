@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from aecf_ros.fusion import AECF, EXPERTS_ONLY, PUBLISHED, FusionObjective
 from aecf_ros.fusion import baselines as base
-from aecf_ros.fusion.masking import random_subsets
+from aecf_ros.fusion.presence.masking import random_subsets
 from benchmarks.fusion.evaluate import SUBSETS, drop50
 from benchmarks.fusion.features import Features, Pairs, Pool, Scale
 

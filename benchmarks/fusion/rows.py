@@ -23,11 +23,11 @@ from aecf_ros.fusion import (
     settle,
 )
 from aecf_ros.fusion import baselines as base
-from aecf_ros.fusion.calibration.crossfit import FREE
 from aecf_ros.fusion.calibration.monotone import choose_reach
 from aecf_ros.fusion.calibration.temperature import fit_temperature
-from aecf_ros.fusion.gates.mwam import modality_weights
-from aecf_ros.fusion.masking import random_subsets
+from aecf_ros.fusion.crossfit import FREE
+from aecf_ros.fusion.mechanisms.mwam import modality_weights
+from aecf_ros.fusion.presence.masking import random_subsets
 from benchmarks.fusion.training import Budget, Samples, Training
 from benchmarks.fusion.upstream import Upstream, upstream_installed
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from aecf_ros import fusion
 from aecf_ros.core.bundle import FORMAT_VERSION, Manifest, load_bundle, sha256, write_manifest
 from aecf_ros.fusion import AECF
-from aecf_ros.fusion.masking import all_subsets
+from aecf_ros.fusion.presence.masking import all_subsets
 from aecf_ros.training.calibration import calibrate
 from aecf_ros.training.calibration.calibrate import Calibration
 from aecf_ros.training.export import fast_head as lean

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aecf_ros.fusion import AECF, GATES
-from aecf_ros.fusion.masking import masked_softmax, random_subsets
+from aecf_ros.fusion.presence.masking import masked_softmax, random_subsets
 
 
 def layer_and_batch(gate="evidence", modalities=2, rows=8, classes=5, **options):

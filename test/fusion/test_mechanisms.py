@@ -5,16 +5,16 @@ import math
 import pytest
 import torch
 
-from aecf_ros.fusion.agreement import agreement
 from aecf_ros.fusion.calibration.monotone import LEAST_VARIANCE, lift_to_subsets, soft_lift, with_confidence
 from aecf_ros.fusion.experts import DirectionAndLength
 from aecf_ros.fusion.gates.ma_afs import scheduler_inputs
-from aecf_ros.fusion.gates.mwam import dct_matrix, frequency_ratio, modality_weights
 from aecf_ros.fusion.gates.reliability import contaminated_log_odds, contaminated_log_probabilities, evidence_share
-from aecf_ros.fusion.objective.cec import cec_term, sampled_pairs, subset_pairs
-from aecf_ros.fusion.objective.curriculum import curriculum_rate, mask_dominant
-from aecf_ros.fusion.objective.entropy import dropout_lambda, entropy_term, gate_entropy, scheduled_lambda
-from aecf_ros.fusion.statistics import EmbeddingDistance, predictive_entropy
+from aecf_ros.fusion.gates.statistics import EmbeddingDistance, predictive_entropy
+from aecf_ros.fusion.mechanisms.cec import cec_term, sampled_pairs, subset_pairs
+from aecf_ros.fusion.mechanisms.curriculum import curriculum_rate, mask_dominant
+from aecf_ros.fusion.mechanisms.entropy import dropout_lambda, entropy_term, gate_entropy, scheduled_lambda
+from aecf_ros.fusion.mechanisms.mwam import dct_matrix, frequency_ratio, modality_weights
+from aecf_ros.fusion.presence.agreement import agreement
 
 BOTH = torch.tensor([[True, True]])
 

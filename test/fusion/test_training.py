@@ -17,9 +17,9 @@ from aecf_ros.fusion import (
 )
 from aecf_ros.fusion import baselines as base
 from aecf_ros.fusion.calibration.conformal import MondrianConformal, conformal_threshold
-from aecf_ros.fusion.calibration.crossfit import assign_folds, recalibrate, settle
 from aecf_ros.fusion.calibration.monotone import choose_reach
 from aecf_ros.fusion.calibration.temperature import fit_temperature
+from aecf_ros.fusion.crossfit import assign_folds, recalibrate, settle
 
 
 def samples(count=600, classes=4, width=8, noise=1.5, seed=0):

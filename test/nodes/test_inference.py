@@ -27,8 +27,8 @@ from aecf_ros.core.types import StreamState
 from aecf_ros.modalities.messages import stamp_to_ns
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, Inputs
 from aecf_ros.nodes.fusion.node import FusionNode, start
-from aecf_ros.runtime import backends
-from aecf_ros.runtime.backends import BoundEncoder
+from aecf_ros.runtime import onnx_backend
+from aecf_ros.runtime.onnx_backend import BoundEncoder
 
 from .conftest import PATIENT, Peer
 from .test_fusion_node import NOISE, Robot
@@ -215,7 +215,7 @@ def node_on_a_gpu(domain: int, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(FailingGpuSession, "broken", False)
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
     monkeypatch.setattr(ort, "InferenceSession", session)
-    monkeypatch.setattr(backends, "BoundEncoder", partial(BoundEncoder, device="cpu"))
+    monkeypatch.setattr(onnx_backend, "BoundEncoder", partial(BoundEncoder, device="cpu"))
     context = Context()
     rclpy.init(context=context, domain_id=domain)
     limits = [Parameter(name, value=float(value)) for name, _, value in (limit.partition(":=") for limit in PATIENT)]

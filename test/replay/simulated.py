@@ -21,7 +21,7 @@ from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.message_edit import raw_record
 from aecf_ros.replay.faults.schedule import Fault, FaultInjector
 from aecf_ros.replay.scoring.driver import arrivals
-from aecf_ros.runtime.backends import HeadOutput
+from aecf_ros.runtime.base import HeadOutput
 from aecf_ros.runtime.pipeline import Pipeline
 
 START_NS = 1_700_000_000 * NANOSECONDS

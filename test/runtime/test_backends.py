@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from aecf_ros.core.bundle import BundleError, load_bundle, sha256
-from aecf_ros.runtime import backends
-from aecf_ros.runtime.backends import BackendError, BackendOptions, BoundEncoder, OnnxBackend, make_backend
+from aecf_ros.runtime import onnx_backend
+from aecf_ros.runtime.backends import make_backend
+from aecf_ros.runtime.base import BackendError, BackendOptions
+from aecf_ros.runtime.onnx_backend import BoundEncoder, OnnxBackend
 
 RED = np.full((8, 8, 3), (255, 0, 0), np.uint8)
 
@@ -289,7 +291,7 @@ def failing_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
         monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
         monkeypatch.setattr(ort, "InferenceSession", make)
-        monkeypatch.setattr(backends, "BoundEncoder", partial(BoundEncoder, device="cpu"))
+        monkeypatch.setattr(onnx_backend, "BoundEncoder", partial(BoundEncoder, device="cpu"))
 
     return install
 

@@ -8,7 +8,8 @@ import numpy as np
 from aecf_ros.core.bundle import DriftReference, load_bundle
 from aecf_ros.core.drift import warning
 from aecf_ros.core.types import NANOSECONDS, RawImage
-from aecf_ros.runtime.backends import HeadOutput, OnnxBackend
+from aecf_ros.runtime.base import HeadOutput
+from aecf_ros.runtime.onnx_backend import OnnxBackend
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 
 REFERENCE = DriftReference(

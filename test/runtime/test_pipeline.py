@@ -16,7 +16,8 @@ from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState
 from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.registry import MODALITIES
-from aecf_ros.runtime.backends import HeadOutput, make_backend
+from aecf_ros.runtime.backends import make_backend
+from aecf_ros.runtime.base import HeadOutput
 from aecf_ros.runtime.pipeline import WARM_UP_MOST_RUNS, WARM_UP_RUNS, Pipeline, PipelineConfig
 from aecf_ros.runtime.trace import KEPT, Trace
 

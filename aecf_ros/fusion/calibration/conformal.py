@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from aecf_ros.fusion.masking import subset_index
+from aecf_ros.fusion.presence.masking import subset_index
 
 
 class MondrianConformal(nn.Module):

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aecf_ros.fusion.agreement import agreement
-from aecf_ros.fusion.masking import all_subsets
+from aecf_ros.fusion.presence.agreement import agreement
+from aecf_ros.fusion.presence.masking import all_subsets
 
 REACHES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0)
 LEAST_VARIANCE = 1e-4

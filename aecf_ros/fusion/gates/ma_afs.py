@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from aecf_ros.fusion.agreement import agreement
-from aecf_ros.fusion.statistics import predictive_entropy
+from aecf_ros.fusion.gates.statistics import predictive_entropy
+from aecf_ros.fusion.presence.agreement import agreement
 
 
 def scheduler_inputs(logits: Tensor, present: Tensor) -> Tensor:

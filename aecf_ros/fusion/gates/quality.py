@@ -7,7 +7,7 @@ measurements are fingerprints of the kinds it was fitted on; how unusual they ar
 import torch
 from torch import Tensor, nn
 
-from aecf_ros.fusion.statistics import EmbeddingDistance
+from aecf_ros.fusion.gates.statistics import EmbeddingDistance
 
 NOVELTIES = ("quality_distance", "quality_neighbor_distance", "quality_excess")
 USUAL = 0.99  # share of training within the range of a measurement

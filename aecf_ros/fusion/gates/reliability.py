@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aecf_ros.fusion.gates.quality import NOVELTIES, Novelty
-from aecf_ros.fusion.statistics import STATISTICS, ClassMoments, EmbeddingDistance, landmarks, modality_statistics
+from aecf_ros.fusion.gates.statistics import STATISTICS, ClassMoments, EmbeddingDistance, landmarks, modality_statistics
 
 LEAST_DOUBT_LOGIT = -9.0  # eps_m >= 1.2e-4: a floor on doubt, and the value before fitting
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from aecf_ros.core.types import subset_name
-from aecf_ros.fusion.agreement import agreement
 from aecf_ros.fusion.calibration.conformal import conformal_threshold
 from aecf_ros.fusion.calibration.temperature import fit_temperature
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.masking import all_subsets, subset_index
-from aecf_ros.fusion.objective.objective import label_loss
+from aecf_ros.fusion.objective import label_loss
+from aecf_ros.fusion.presence.agreement import agreement
+from aecf_ros.fusion.presence.masking import all_subsets, subset_index
 from aecf_ros.training.data.npy_dataset import NOTHING
 from aecf_ros.training.head.pairing import Pairs
 from aecf_ros.training.run.config import CalibrationConfig
@@ -45,7 +45,7 @@ class SubsetFit:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Tables that the exported head carries. Patterns are numbered as :func:`aecf_ros.fusion.masking.subset_index`.
+    """Tables that the exported head carries. Patterns are numbered as :func:`aecf_ros.fusion.presence.masking.subset_index`.
 
     Attributes:
         coverage: share of samples whose prediction set is to hold the label.

@@ -14,11 +14,11 @@ from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.core.metrics.bootstrap import Interval, paired_differences
 from aecf_ros.core.metrics.classification import subset_metrics
 from aecf_ros.core.types import subset_name
-from aecf_ros.fusion.agreement import agreement
-from aecf_ros.fusion.calibration.crossfit import recalibrate
+from aecf_ros.fusion.crossfit import recalibrate
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.masking import all_subsets, subset_index
+from aecf_ros.fusion.presence.agreement import agreement
+from aecf_ros.fusion.presence.masking import all_subsets, subset_index
 from aecf_ros.training.calibration.calibrate import (
     Calibration,
     CalibrationError,

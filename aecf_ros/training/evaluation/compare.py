@@ -7,7 +7,7 @@ import numpy as np
 from aecf_ros.core.bundle import Bundle
 from aecf_ros.core.metrics.comparison import Comparison, Said, compare
 from aecf_ros.core.types import subset_name
-from aecf_ros.fusion.masking import all_subsets
+from aecf_ros.fusion.presence.masking import all_subsets
 from aecf_ros.training.calibration.calibrate import shown_rows
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.evaluation.measure import bundle_part, graph_answers, training_config

@@ -11,7 +11,7 @@ import torch
 from aecf_ros.core.metrics.classification import subset_metrics
 from aecf_ros.core.metrics.multilabel import label_scores, multilabel_metrics
 from aecf_ros.core.types import subset_name
-from aecf_ros.fusion.masking import all_subsets
+from aecf_ros.fusion.presence.masking import all_subsets
 from aecf_ros.training.calibration.calibrate import shown_rows
 from aecf_ros.training.data.npy_dataset import NOTHING
 from aecf_ros.training.export.head_graph import CONFLICT, HEAD_OUTPUTS, CalibratedHead

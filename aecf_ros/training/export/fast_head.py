@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from aecf_ros.fusion.calibration.monotone import soft_lift
 from aecf_ros.fusion.experts import DirectionAndLength
 from aecf_ros.fusion.gates.reliability import LEAST_DOUBT_LOGIT, EvidenceGate
-from aecf_ros.fusion.masking import all_subsets
-from aecf_ros.fusion.statistics import NEIGHBORS
+from aecf_ros.fusion.gates.statistics import NEIGHBORS
+from aecf_ros.fusion.presence.masking import all_subsets
 from aecf_ros.training.export import fast_head_weights as build
 
 THROUGH_TANH = 12.0

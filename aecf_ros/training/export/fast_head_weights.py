@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aecf_ros.fusion.gates.reliability import Reliability
-from aecf_ros.fusion.statistics import NEIGHBORS, STATISTICS
+from aecf_ros.fusion.gates.statistics import NEIGHBORS, STATISTICS
 
 FAR = 1e30
 """A distance that is never the least."""

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from aecf_ros.core.bundle import MANIFEST, Manifest, load_bundle, sha256, write_manifest
 from aecf_ros.core.types import subset_name
-from aecf_ros.fusion.agreement import agreement
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.masking import all_subsets, keep_present, subset_index
+from aecf_ros.fusion.presence.agreement import agreement
+from aecf_ros.fusion.presence.masking import all_subsets, keep_present, subset_index
 from aecf_ros.training.calibration.calibrate import Calibration, alone_probabilities, nearest_center
 from aecf_ros.training.export.fast_head import (
     CONFLICT,

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from aecf_ros.fusion.calibration.crossfit import CrossFitConfig, fit_reliability, settle
 from aecf_ros.fusion.calibration.monotone import choose_reach
+from aecf_ros.fusion.crossfit import CrossFitConfig, fit_reliability, settle
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import subset_logits
 from aecf_ros.training.data.npy_dataset import NOTHING

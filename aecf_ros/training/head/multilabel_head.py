@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aecf_ros.core.types import subset_name
-from aecf_ros.fusion.agreement import agreement
 from aecf_ros.fusion.calibration.conformal import conformal_threshold
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.masking import all_subsets, keep_present, subset_index
+from aecf_ros.fusion.presence.agreement import agreement
+from aecf_ros.fusion.presence.masking import all_subsets, keep_present, subset_index
 from aecf_ros.training.calibration.calibrate import (
     SubsetFit,
     distance_model,
@@ -33,7 +33,7 @@ STEEPEST = 3.0
 
 @dataclass(frozen=True)
 class LabelCalibration:
-    """Tables of a head for several labels. Patterns are numbered as :func:`aecf_ros.fusion.masking.subset_index`.
+    """Tables of a head for several labels. Patterns are numbered as :func:`aecf_ros.fusion.presence.masking.subset_index`.
 
     Attributes:
         coverage: share of the labels that are there that a prediction set is to hold.

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from aecf_ros.core.errors import first_line
-from aecf_ros.fusion.calibration.crossfit import CrossFitConfig
+from aecf_ros.fusion.crossfit import CrossFitConfig
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.masking import random_subsets
+from aecf_ros.fusion.presence.masking import random_subsets
 from aecf_ros.training.calibration.calibrate import subset_nll
 from aecf_ros.training.data.npy_dataset import NOTHING
 from aecf_ros.training.features.encoder_training import smoothed_targets

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aecf_ros.fusion.gates.reliability import EvidenceGate, Reliability, contaminated_log_probabilities
+from aecf_ros.fusion.gates.statistics import STATISTICS, ClassMoments
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.statistics import STATISTICS, ClassMoments
 
 FREE = 3.0  # deviation of a prior that leaves the shift to the data
 IGNORED = 1e12  # scale of a statistic of which nothing can be learned: what an unusual quality means shows on held-out kinds alone

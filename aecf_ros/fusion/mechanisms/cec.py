@@ -8,7 +8,7 @@ sampled ones.
 import torch
 from torch import Tensor
 
-from aecf_ros.fusion.masking import all_subsets
+from aecf_ros.fusion.presence.masking import all_subsets
 
 ALL_PAIRS_UP_TO = 4
 

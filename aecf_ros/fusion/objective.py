@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aecf_ros.fusion.gates.gate import gate_samples
 from aecf_ros.fusion.gates.reliability import EvidenceGate
+from aecf_ros.fusion.gates.softmax import gate_samples
 from aecf_ros.fusion.layer import AECF
-from aecf_ros.fusion.masking import all_subsets, random_subsets
-from aecf_ros.fusion.objective.cec import cec_term, sampled_pairs
-from aecf_ros.fusion.objective.curriculum import curriculum_rate, mask_dominant
-from aecf_ros.fusion.objective.entropy import dropout_lambda, entropy_term, gate_entropy, scheduled_lambda
+from aecf_ros.fusion.mechanisms.cec import cec_term, sampled_pairs
+from aecf_ros.fusion.mechanisms.curriculum import curriculum_rate, mask_dominant
+from aecf_ros.fusion.mechanisms.entropy import dropout_lambda, entropy_term, gate_entropy, scheduled_lambda
+from aecf_ros.fusion.presence.masking import all_subsets, random_subsets
 
 
 @dataclass(frozen=True)

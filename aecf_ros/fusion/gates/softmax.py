@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from aecf_ros.fusion.gates.ma_afs import scheduler_inputs
-from aecf_ros.fusion.masking import masked_softmax
+from aecf_ros.fusion.presence.masking import masked_softmax
 
 
 class SoftmaxGate(nn.Module):

@@ -8,7 +8,7 @@ presence bit.
 import torch
 from torch import Tensor
 
-from aecf_ros.fusion.objective.entropy import gate_entropy, normalized_entropy
+from aecf_ros.fusion.mechanisms.entropy import gate_entropy, normalized_entropy
 
 DIRECTIONS = ("low-entropy", "high-entropy")
 

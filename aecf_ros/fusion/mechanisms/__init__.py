@@ -1,0 +1,1 @@
+"""Training mechanisms of the published methods: gate entropy, CEC, curriculum masking, MWAM weights."""

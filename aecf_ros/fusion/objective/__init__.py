@@ -1,1 +1,0 @@
-"""Training objectives: entropy, contrastive expert calibration, curriculum masking."""
