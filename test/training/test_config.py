@@ -1,14 +1,18 @@
 """Configurations as people give them: a file, words that change single keys of it, and what is refused."""
 
+import inspect
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 
 from aecf_ros.commands.train import train_command
-from aecf_ros.training.head.train_head import new_head
-from aecf_ros.training.run.config import ConfigError, HeadConfig, TrainConfig
+from aecf_ros.core.bundle import load_bundle
+from aecf_ros.fusion import AECF, GATES, CrossFitConfig
+from aecf_ros.training.evaluation.measure import training_config
+from aecf_ros.training.run.config import ConfigError, CrossFitOptions, LayerOptions, TrainConfig
 from aecf_ros.training.run.config_loader import load_config
 
 
@@ -36,7 +40,7 @@ def test_an_override_changes_one_key_and_leaves_those_beside_it_as_the_file_has_
         config.head.optimizer.epochs,
         config.head.early_stopping.patience,
     ) == (3, 10, 7, 2)
-    assert config.head.options == {"gate": "additive", "expert_hidden": [16], "dropout": 0.3}
+    assert config.head.options == LayerOptions(gate="additive", expert_hidden=(16,), dropout=0.3)
     assert config.data.parts == {"monday": "test", "tuesday": "fusion"} and config.data.columns == {
         "label": "category",
         "split": "part",
@@ -46,19 +50,21 @@ def test_an_override_changes_one_key_and_leaves_those_beside_it_as_the_file_has_
 
 def test_where_the_file_says_nothing_an_override_leaves_those_beside_it_as_they_are_by_default():
     options, left = load_config(None, ["head.options.dropout=0.3"]).head.options, TrainConfig().head.options
-    assert left == {"gate": "evidence", "monotone": "soft"} and options == left | {"dropout": 0.3}
+    assert left == LayerOptions(gate="evidence", monotone="soft")
+    assert options == left.model_copy(update={"dropout": 0.3})
+    assert options.model_dump() == {"gate": "evidence", "dropout": 0.3, "monotone": "soft"}
 
 
 def test_an_override_of_a_whole_group_replaces_it(file):
     config = load_config(
         file, ["head.options={dropout: 0.1}", "data.parts={sunday: test}", "encoders.image={dropout: 0.2}"]
     )
-    assert config.head.options == {"dropout": 0.1} and config.data.parts == {"sunday": "test"}
+    assert config.head.options.model_dump() == {"dropout": 0.1} and config.data.parts == {"sunday": "test"}
     assert config.encoders["image"].model_fields_set == {"dropout"}
 
 
 def test_an_unquoted_off_is_not_false():
-    assert load_config(None, ["head.options.monotone=off"]).head.options["monotone"] == "off"
+    assert load_config(None, ["head.options.monotone=off"]).head.options.monotone == "off"
 
 
 @pytest.mark.parametrize(("overrides", "words"), [
@@ -66,7 +72,7 @@ def test_an_unquoted_off_is_not_false():
     (["head.optimizer.epoch=1"], "head.optimizer.epoch: no such key; did you mean head.optimizer.epochs?"),
     (["encoders.image.dropuot=0"], "encoders.image.dropuot: no such key; did you mean encoders.image.dropout?"),
     (["head.early_stopping.patients=2"], "head.early_stopping.patients: no such key; did you mean head.early_stopping.patience?"),
-    (["pairs.x=1"], "pairs.x: no such key; there are nothing_share, calibration, test"),
+    (["pairs.x=1"], "pairs.x: no such key; there are calibration, nothing_share, test"),
     (["seed"], "'seed' is not key=value"),
     (["seed=["], "the value is not YAML"),
     (["calibration.coverage=2"], "calibration.coverage: "),
@@ -88,7 +94,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 def test_the_shipped_configuration_is_valid_and_says_what_the_shipped_card_says():
     root = Path(__file__).parents[2]
     config = load_config(root / "config" / "av_digits.yaml")
-    assert config.head.options["gate"] == "evidence"
+    assert config.head.options.gate == "evidence"
     card = (root / "models" / "av_digits" / "MODEL_CARD.md").read_text()
     assert config.description in card and f"## Intended use\n{config.intended_use}\n\n" in card
 
@@ -133,9 +139,9 @@ def test_every_field_can_be_set_on_the_command_line():
 def test_options_that_the_layer_does_not_know_are_refused_before_anything_is_trained(tiny_dataset, tmp_path):
     arguments = ["--data", str(tiny_dataset), "--out", str(tmp_path / "m"), "--run", str(tmp_path / "r")]
     for option, words in [
-        ("head.options.gate=magic", "head.options: gate 'magic' is not known"),
+        ("head.options.gate=magic", "head.options.gate: 'magic' is none of evidence, additive, convex, scheduler"),
         ("head.options.droput=0.3", "head.options.droput: no such key; did you mean head.options.dropout?"),
-        ("head.options.depth=3", "head.options.depth: no such key; there are dropout, expert_direction"),
+        ("head.options.xyz=3", "head.options.xyz: no such key; there are dropout, expert_direction"),
         (
             "encoders.camrea.dropout=0.3",
             "encoders.camrea: the data has no such modality; it has camera, thermal, audio",
@@ -151,4 +157,21 @@ def test_options_of_the_cross_fit_that_do_not_exist_are_named():
         ConfigError,
         match="head.reliability.cross_fit.fold: no such key; did you mean head.reliability.cross_fit.folds?",
     ):
-        new_head([3], 2, HeadConfig(reliability={"cross_fit": {"fold": 3}}), 0)
+        load_config(None, ["head.reliability.cross_fit.fold=3"])
+
+
+def test_typed_options_have_the_names_and_defaults_of_the_layer_and_of_its_cross_fit():
+    of_layer = {
+        name: parameter.default
+        for name, parameter in inspect.signature(AECF).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("multilabel", "prior", "quality")
+    }
+    assert dict(LayerOptions()) == of_layer and dict(CrossFitOptions()) == vars(CrossFitConfig())
+    assert get_args(LayerOptions.model_fields["gate"].annotation) == GATES
+
+
+def test_the_options_of_the_shipped_bundle_are_read_as_they_were_written():
+    bundle = load_bundle(Path(__file__).parents[2] / "models" / "av_digits")
+    head, written = training_config(bundle).head, bundle.manifest.training.config["head"]
+    assert head.options.model_dump(mode="json") == written["options"]
+    assert head.reliability.cross_fit.model_dump(mode="json") == written["reliability"]["cross_fit"]

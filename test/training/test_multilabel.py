@@ -77,7 +77,7 @@ def test_what_the_manifest_says_is_what_scikit_learn_says_of_the_graph(folder):
     part = bundle_part(bundle, corpus, "test")
     both = part.moments.at(part.moments.present.all(1))
     truth = corpus.sets[both.labels]
-    assert 0 < (~truth.any(1)).sum() and truth.sum(1).max() == 3
+    assert (~truth.any(1)).sum() > 0 and truth.sum(1).max() == 3
     backend, scores = make_backend("onnxruntime", bundle, device="cpu"), []
     for camera, audio in zip(*(of[both.rows[:, m]] for m, of in enumerate(part.embeddings)), strict=True):
         scores.append(backend.fuse({"camera": camera, "audio": audio}, [True, True]).probabilities)

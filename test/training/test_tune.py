@@ -12,7 +12,7 @@ from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.head.feature_tables import Part, Table, gather
 from aecf_ros.training.run import tune as tune_module
-from aecf_ros.training.run.config import TrainConfig
+from aecf_ros.training.run.config import LayerOptions, TrainConfig
 from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.tune import halves_of, tune, with_settings
 from test.training.recorded import recorded_corpus, recording
@@ -33,7 +33,7 @@ def test_a_search_starts_with_what_was_given_goes_on_where_it_stopped_and_never_
     corpus = recorded_corpus()
     best, least, given = tune(corpus, tmp_path / "m", config, 1, run=tmp_path / "run", show_progress=False)
     assert (
-        best.head.options == config.head.options | {"dropout": 0.1}
+        best.head.options == config.head.options.model_copy(update={"dropout": 0.1})
         and best.head.optimizer == config.head.optimizer
         and least == given
     )
@@ -67,7 +67,7 @@ def test_settings_of_a_trial_replace_their_own_alone(config):
     changed = with_settings(
         config, {"width": 64, "dropout": 0.5, "learning_rate": 0.01, "weight_decay": 0.1, "field_copies": 2}
     )
-    assert changed.head.options == {"gate": "evidence", "expert_hidden": [64, 64], "dropout": 0.5}
+    assert changed.head.options == LayerOptions(gate="evidence", expert_hidden=(64, 64), dropout=0.5)
     assert (changed.head.optimizer.learning_rate, changed.head.optimizer.weight_decay, changed.head.field_copies) == (
         0.01,
         0.1,

@@ -56,7 +56,7 @@ def fit_gate(
     several threads each fits a modality at a time, because the matrices are too small to be shared well.
     """
     head = copy.deepcopy(head)
-    settings = CrossFitConfig(**config.cross_fit)
+    settings = CrossFitConfig(**config.cross_fit.model_dump())
 
     def take(m: int, table: Table) -> None:
         reliability = head.gate.reliability[m]

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aecf_ros.core.files import replacing
 from aecf_ros.training.head.distributed import ALONE, Ranks
 from aecf_ros.training.run.config import OptimizerConfig
 
@@ -50,11 +50,8 @@ def module_digest(module: nn.Module) -> bytes:
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a ``.npz`` in one step, so that a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
-    os.replace(partial, path)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray] | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -13,8 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from aecf_ros.core.errors import first_line
-from aecf_ros.fusion.crossfit import CrossFitConfig
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.presence.masking import random_subsets
@@ -25,34 +21,22 @@ from aecf_ros.training.head.batch_sampler import Draws
 from aecf_ros.training.head.distributed import ALONE, Ranks
 from aecf_ros.training.head.feature_tables import Table
 from aecf_ros.training.head.fit_loop import Advance, History, Stopping, fingerprint, fit, module_digest, precision_key
-from aecf_ros.training.run.config import ConfigError, HeadConfig
-from aecf_ros.training.run.config_loader import refuse_unknown
+from aecf_ros.training.run.config import HeadConfig
 
 Targets = Callable[[Tensor], Tensor]
 """Labels (N,) -> distributions (N, C)."""
-OPTIONS = sorted(
-    {name for name, of in inspect.signature(AECF).parameters.items() if of.kind is of.KEYWORD_ONLY}
-    - {"multilabel", "prior", "quality"}
-)
-"""Keys of ``head.options``: what the layer takes, without what the data says."""
 _HELD_OUT = 16
 
 
 def new_head(widths: Sequence[int], classes: int, config: HeadConfig, seed: int, multilabel: bool = False) -> AECF:
-    """An untrained head; its weights depend on the seed only. Of several labels no confidence is lifted.
+    """Create an untrained head; its weights depend on the seed only. A multilabel head lifts no confidence.
 
-    Raises:
-        ConfigError: options that the layer, or the cross-fit, does not know, or values that the layer refuses.
+    Args:
+        widths: D_m of each modality.
     """
-    refuse_unknown("head.options", config.options, OPTIONS)
-    refuse_unknown(
-        "head.reliability.cross_fit", config.reliability.cross_fit, [of.name for of in fields(CrossFitConfig)]
-    )
     torch.manual_seed(seed)
-    try:
-        return AECF(widths, classes, **config.options | ({"multilabel": True, "monotone": "off"} if multilabel else {}))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"head.options: {first_line(error)}; correct the configuration") from None
+    options = config.options.model_dump() | ({"multilabel": True, "monotone": "off"} if multilabel else {})
+    return AECF(widths, classes, **options)
 
 
 def fit_experts(

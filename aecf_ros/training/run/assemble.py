@@ -63,7 +63,7 @@ def assemble(out: Path, corpus: Corpus, parts: Mapping[str, Part], trained: Trai
     files["head.onnx"] = head_writer(trained.head, names, parts["test"].embeddings)
     if not corpus.multilabel:
         files[HEAD_WEIGHTS] = lambda path: save_head(
-            path, trained.head.fusion, trained.calibration, config.head.options
+            path, trained.head.fusion, trained.calibration, config.head.options.model_dump()
         )
     if config.programs:
         files |= {f"{name}_encoder.pt2": _program_writer(corpus, encoder) for name, encoder in trained.encoders.items()}

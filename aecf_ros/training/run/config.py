@@ -4,33 +4,25 @@ govern."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_serializer, model_validator
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; one line naming the key."""
 
 
-class UnknownKey(ValueError):
-    """A key that a group of fields does not have. ``known``: those that it has."""
-
-    def __init__(self, key: str, known: list[str]) -> None:
-        super().__init__(f"no such key: {key}")
-        self.key, self.known = key, known
-
-
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, given: Any) -> Any:
-        for key in given if isinstance(given, dict) else ():
-            if key not in cls.model_fields:
-                raise UnknownKey(str(key), list(cls.model_fields))
-        return given
+
+class _Options(_Record):
+    """Keyword arguments of a part of the fusion layer, with its defaults. Only those that were set are written to files."""
+
+    @model_serializer
+    def _set_only(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
 
 class OptimizerConfig(_Record):
@@ -110,11 +102,24 @@ class PairsConfig(_Record):
     """Pairs drawn from the test part."""
 
 
-class ReliabilityConfig(_Record):
-    """Of the evidence gate alone: how far each modality is trusted, fitted after its expert."""
+class CrossFitOptions(_Options):
+    """Fields of :class:`aecf_ros.fusion.CrossFitConfig`, which documents them."""
 
-    cross_fit: dict[str, Any] = {}
-    """Keyword arguments of :class:`aecf_ros.fusion.CrossFitConfig`."""
+    unseen_share: float = Field(0.1, ge=0, le=1)
+    quality: bool = True
+    folds: int = Field(6, ge=2)
+    expert_steps: int = Field(300, ge=1)
+    steps: int = Field(400, ge=1)
+    batch: int = Field(256, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+
+
+class ReliabilityConfig(_Record):
+    """The reliability of each modality under the evidence gate, fitted after its expert."""
+
+    cross_fit: CrossFitOptions = CrossFitOptions()
+    """Options that are left out take the defaults of :class:`aecf_ros.fusion.CrossFitConfig`."""
     deviation: float = Field(0.03, gt=0)
     """Of the prior of the shift to the calibration part: small keeps the doubt about what was never seen."""
     price: float = Field(0.01, ge=0)
@@ -140,12 +145,28 @@ class EarlyStoppingConfig(_Record):
     """Drawn once, from the held-out clusters as training pairs are from the others."""
 
 
+class LayerOptions(_Options):
+    """Keyword arguments of :class:`aecf_ros.fusion.AECF`, which documents them; the data decides the others."""
+
+    gate: Literal["evidence", "additive", "convex", "scheduler"] = "evidence"
+    expert_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (512, 256)
+    expert_direction: bool = True
+    gate_hidden: int = Field(32, ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    monotone: Literal["off", "soft", "hard"] = "off"
+    monotone_reach: float = Field(0.05, ge=0)
+
+    @field_validator("monotone", mode="before")
+    @classmethod
+    def _unquoted_off(cls, monotone: Any) -> Any:
+        return "off" if monotone is False else monotone  # YAML reads an unquoted off as false
+
+
 class HeadConfig(_Record):
     """The fusion head over frozen embeddings."""
 
-    options: dict[str, Any] = {"gate": "evidence", "monotone": "soft"}
-    """Keyword arguments of :class:`aecf_ros.fusion.AECF`, but for what the data says (``multilabel``, ``prior``, ``quality``). A file that
-    gives them gives all of them: those it leaves out are the layer's own."""
+    options: LayerOptions = LayerOptions(gate="evidence", monotone="soft")
+    """A file that gives options replaces all of them: options that it leaves out take the defaults of the layer."""
     samples_per_epoch: int = Field(12_000, ge=1)
     nothing_share: float = Field(0.2, ge=0, lt=1)
     """As in ``pairs``, for training: more than is expected, because a head must learn it from few kinds of nothing."""
@@ -162,13 +183,6 @@ class HeadConfig(_Record):
     """Off: the learning rate falls to zero over ``optimizer.epochs``, and the shipped model was made so."""
     optimizer: HeadOptimizerConfig = HeadOptimizerConfig()
     reliability: ReliabilityConfig = ReliabilityConfig()
-
-    @field_validator("options")
-    @classmethod
-    def _off_is_no_bool(cls, options: dict[str, Any]) -> dict[str, Any]:
-        return (
-            options | {"monotone": "off"} if options.get("monotone") is False else options
-        )  # YAML reads an unquoted off as false
 
     @model_validator(mode="after")
     def _shares(self) -> HeadConfig:

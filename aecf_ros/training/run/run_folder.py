@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
 
 import yaml
 
+from aecf_ros.core.files import write_text
 from aecf_ros.training.evaluation.evaluate import Evaluation, rounded
 from aecf_ros.training.head.fit_loop import History
 from aecf_ros.training.run.config import TrainConfig
@@ -82,9 +82,7 @@ class RunFolder:
         """Write one of its files in one step."""
         if not self._writes:
             return
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, self.path / name)
+        write_text(self.path / name, text)
 
 
 def environment() -> str:

@@ -106,7 +106,7 @@ def _study(folder: RunFolder, corpus: Corpus, config: TrainConfig) -> optuna.Stu
         study.enqueue_trial(
             {
                 "width": AS_GIVEN,
-                "dropout": config.head.options.get("dropout", 0.1),
+                "dropout": config.head.options.dropout,
                 "learning_rate": given.learning_rate,
                 "weight_decay": given.weight_decay,
                 "field_copies": config.head.field_copies,

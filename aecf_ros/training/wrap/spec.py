@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from aecf_ros.training.run.yaml import read_yaml
+from aecf_ros.core.yaml_records import read_yaml
 
 ImageLayout = Literal["nchw", "nhwc"]
 SpectrogramLayout = Literal["bmf", "bfm", "b1mf", "b1fm", "bmf1", "bfm1"]
@@ -181,7 +181,7 @@ def load_spec(path: Path | str) -> ImageEncoder | AudioEncoder:
         WrapError: no such file, not a YAML mapping, a key that is unknown or missing, a value out of bounds.
     """
     path = Path(path)
-    fields = read_yaml(path, WrapError, "config/encoders/timm.yaml")
+    fields = read_yaml(path, WrapError, example="config/encoders/timm.yaml")
     if not isinstance(fields, dict):
         raise WrapError(f"{path}: holds {type(fields).__name__} where a mapping is due; see docs/encoders.md")
     if fields.get("kind") not in _KINDS:
