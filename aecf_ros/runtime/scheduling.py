@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 Work = Callable[[], None]
@@ -30,6 +31,26 @@ def choose_scheduling(wanted: str, inference_ns: int) -> str:
     if wanted != "auto":
         return wanted
     return "worker" if inference_ns > WORKER_FROM * EXPECTED_PERIOD_NS else "inline"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Work that must be done at a certain time although no message arrives.
+
+    Attributes:
+        remaining_s: seconds until the work is due, 0 if it is due now, ``None`` if there is no deadline.
+        run: does the work and sets the next deadline.
+    """
+
+    remaining_s: Callable[[], float | None]
+    run: Work
+
+
+class DeadlineKeeper(Protocol):
+    """Runs a :class:`Deadline` when it expires: a worker, an executor or a timer."""
+
+    def rearm(self) -> None:
+        """Look at the deadline again, because it has changed."""
 
 
 class Schedule(Protocol):
@@ -70,16 +91,14 @@ class Worker:
 
     ``submit`` and ``stop`` may be called from any thread but the worker's own.
 
-    Args:
-        wait_s: asked by the worker when it has nothing to do: how long until ``on_due``; ``None`` waits for work alone.
-        on_due: called by the worker when nothing was submitted for so long.
+    It keeps ``deadline`` itself: it looks at it before each wait.
     """
 
     name = "worker"
 
-    def __init__(self, wait_s: Callable[[], float | None], on_due: Work) -> None:
+    def __init__(self, deadline: Deadline) -> None:
         self.dropped: Counter[str] = Counter()
-        self._wait_s, self._on_due = wait_s, on_due
+        self._deadline = deadline
         self._waiting: deque[tuple[str | None, Work]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -94,13 +113,14 @@ class Worker:
             if slot is not None:
                 for index, (taken, _) in enumerate(self._waiting):
                     if taken == slot:
-                        del self._waiting[
-                            index
-                        ]  # the newer one goes to the end: work stays in the order of its arrival
+                        del self._waiting[index]  # the newer one goes to the end: work stays in order of arrival
                         self.dropped[slot] += 1
                         break
             self._waiting.append((slot, work))
             self._changed.notify()
+
+    def rearm(self) -> None:
+        """Nothing to do."""
 
     def stop(self) -> None:
         with self._changed:
@@ -119,10 +139,10 @@ class Worker:
 
     def _next(self) -> Work | None:
         """The next work, waited for; ``None`` when stopping."""
-        wait_s = self._wait_s()
+        wait_s = self._deadline.remaining_s()
         with self._changed:
             if not self._waiting and not self._stopping:
                 self._changed.wait(wait_s)
             if self._stopping:
                 return None
-            return self._waiting.popleft()[1] if self._waiting else self._on_due
+            return self._waiting.popleft()[1] if self._waiting else self._deadline.run

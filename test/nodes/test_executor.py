@@ -24,18 +24,19 @@ from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from aecf_ros.nodes.fusion.executor import DirectExecutor, Take  # noqa: E402
+from aecf_ros.runtime.scheduling import Deadline  # noqa: E402
 
 WAIT_S = 60.0
 
 
 @dataclass
-class Deadline:
+class Due:
     """Something due a while after it was last done; never before it is set."""
 
     after_s: float | None = None
     done: list[float] = field(default_factory=list)
 
-    def wait_s(self) -> float | None:
+    def remaining_s(self) -> float | None:
         if self.after_s is None:
             return None
         return 0.0 if not self.done else max(0.0, self.done[-1] + self.after_s - time.monotonic())
@@ -51,7 +52,7 @@ class Served:
     node: Node
     executor: DirectExecutor
     direct: list[tuple[Subscription, Take]]
-    deadline: Deadline
+    due: Due
     heard: list[Any] = field(default_factory=list)
     by_the_short_way: int = 0
 
@@ -84,10 +85,10 @@ def served(domain: int) -> Iterator[Served]:
     rclpy.init(context=context, domain_id=domain)
     node = Node("served", context=context)
     direct: list[tuple[Subscription, Take]] = []
-    deadline = Deadline()
-    executor = DirectExecutor(lambda: direct, deadline.wait_s, deadline.do, context=context)
+    due = Due()
+    executor = DirectExecutor(lambda: direct, Deadline(due.remaining_s, due.do), context=context)
     executor.add_node(node)
-    yield Served(node, executor, direct, deadline)
+    yield Served(node, executor, direct, due)
     executor.shutdown()
     node.destroy_node()
     context.try_shutdown()
@@ -146,17 +147,17 @@ def test_while_messages_come_others_messages_and_tasks_do_not_wait_for_the_next_
 
 
 def test_what_is_due_is_done_when_nothing_comes_and_when_messages_never_end(served: Served) -> None:
-    served.deadline.after_s = 0.02
+    served.due.after_s = 0.02
     served.executor.spin_once(timeout_sec=0)
-    assert len(served.deadline.done) == 1
+    assert len(served.due.done) == 1
     served.executor.spin_once(timeout_sec=WAIT_S)  # returns when it is due again, which is then done
     served.executor.spin_once(timeout_sec=0)
-    first, second = served.deadline.done
+    first, second = served.due.done
     assert 0.02 <= second - first < WAIT_S
     publisher = served.listen("a", lambda data, info: served.heard.append(data))
     publisher.publish(String(data="x"))
-    at_first = len(served.deadline.done)
-    served.until(lambda: len(served.deadline.done) > at_first + 3, lambda: publisher.publish(String(data="x")))
+    at_first = len(served.due.done)
+    served.until(lambda: len(served.due.done) > at_first + 3, lambda: publisher.publish(String(data="x")))
     assert served.heard
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from aecf_ros.runtime.scheduling import EXPECTED_PERIOD_NS, WORKER_FROM, Inline, Worker, choose_scheduling
+from aecf_ros.runtime.scheduling import Deadline, EXPECTED_PERIOD_NS, WORKER_FROM, Inline, Worker, choose_scheduling
 
 WAIT_S = 30.0
 
@@ -18,7 +18,7 @@ class Bench:
         self.done: list[str] = []
         self.finished = threading.Event()
         self._held, self._released = threading.Event(), threading.Event()
-        self.worker = Worker(lambda: None, lambda: None)
+        self.worker = Worker(Deadline(lambda: None, lambda: None))
 
     def hold(self) -> None:
         def work() -> None:
@@ -88,7 +88,7 @@ def test_what_waits_when_it_stops_is_forgotten_and_what_runs_is_finished(bench: 
 
 def test_it_acts_by_itself_when_nothing_comes_for_as_long_as_it_was_told() -> None:
     acted = threading.Event()
-    worker = Worker(lambda: 0.01, acted.set)
+    worker = Worker(Deadline(lambda: 0.01, acted.set))
     assert acted.wait(WAIT_S)
     worker.stop()
 

@@ -23,6 +23,7 @@ from rclpy.subscription import Subscription
 from rclpy.waitable import NumberOfEntities
 
 from aecf_ros.core.errors import first_line
+from aecf_ros.runtime.scheduling import Deadline
 
 NANOSECONDS = 1_000_000_000
 OTHERS_EVERY_NS = NANOSECONDS // 10
@@ -31,8 +32,7 @@ Take = Callable[[Any, Mapping[str, Any]], None]
 """Given a message (its bytes, where the subscription is raw) and what the middleware says of it."""
 
 
-def _never() -> None:
-    """There is no deadline."""
+NO_DEADLINE = Deadline(remaining_s=lambda: None, run=lambda: None)
 
 
 class SteadyExecutor(SingleThreadedExecutor):
@@ -69,21 +69,19 @@ class DirectExecutor(SteadyExecutor):
 
     Args:
         direct: asked whenever the entities are looked through: the subscriptions to serve directly, and with what.
-        wait_s: asked before each wait: how long until ``on_due``, in seconds; ``None`` waits for entities alone.
-        on_due: called when that time is over, whatever else is to be done.
+        deadline: looked at before each wait, and run when it expires, whatever else is to be done.
     """
 
     def __init__(
         self,
         direct: Callable[[], Iterable[tuple[Subscription, Take]]],
-        wait_s: Callable[[], float | None] = _never,
-        on_due: Callable[[], None] = _never,
+        deadline: Deadline = NO_DEADLINE,
         **kwargs: Any,
     ) -> None:
         self._changed: GuardCondition | None = None  # the base class may wake itself before it is made
         super().__init__(**kwargs)
         self._changed = GuardCondition(callback=None, callback_group=None, context=self.context)
-        self._direct, self._wait_s, self._on_due = direct, wait_s, on_due
+        self._direct, self._deadline = direct, deadline
         self._waiting: _WaitingFor | None = None
         self._short_way = True
         self._others_due_ns = 0
@@ -125,6 +123,9 @@ class DirectExecutor(SteadyExecutor):
             if found is not None:
                 take(*found)
 
+    def rearm(self) -> None:
+        """Nothing to do: the deadline is looked at before each wait."""
+
     def create_task(self, *args: Any, **kwargs: Any) -> Any:
         """As rclpy's."""
         task = super().create_task(*args, **kwargs)
@@ -147,11 +148,12 @@ class DirectExecutor(SteadyExecutor):
 
     def _until_due(self, timeout_sec: float | None) -> float | None:
         """Do what is due; ``timeout_sec``, or how long until something is due again where that is less."""
-        wait_s = self._wait_s()
-        if wait_s is not None and wait_s <= 0:
-            self._on_due()
-            wait_s = self._wait_s()
-        return timeout_sec if wait_s is None or timeout_sec is not None and timeout_sec < wait_s else wait_s
+        remaining_s = self._deadline.remaining_s()
+        if remaining_s is not None and remaining_s <= 0:
+            self._deadline.run()
+            remaining_s = self._deadline.remaining_s()
+        limits_s = [limit_s for limit_s in (timeout_sec, remaining_s) if limit_s is not None]
+        return min(limits_s, default=None)
 
     def _forget(self) -> None:
         if self._waiting is not None:

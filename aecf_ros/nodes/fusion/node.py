@@ -45,20 +45,37 @@ from aecf_ros.nodes.fusion.parameters import (
     declare_node_parameters,
     declare_stream_parameters,
 )
-from aecf_ros.nodes.fusion.serialized import serialize_prediction
 from aecf_ros.nodes.fusion.vision import ClassificationPublisher
-from aecf_ros.nodes.ros.convert import overlay_to_message
+from aecf_ros.nodes.ros.convert import overlay_to_message, prediction_to_message
 from aecf_ros.nodes.ros.process import run_node
 from aecf_ros.nodes.ros.qos import OVERRIDABLE, UNWATCHED
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
-from aecf_ros.runtime.scheduling import Inline, Schedule, Worker, choose_scheduling
+from aecf_ros.runtime.scheduling import Deadline, DeadlineKeeper, Inline, Schedule, Worker, choose_scheduling
 
 PREDICTION_QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LEAST_WAIT_NS = 1_000_000
 RCLError = rclpy_implementation.RCLError
 
 CANNOT_START = (BundleError, BackendError, ParameterError)
+
+
+class _DeadlineTimer:
+    """Keeps a deadline by a timer of the node, for executors that keep none themselves."""
+
+    def __init__(self, node: LifecycleNode, deadline: Deadline, clock: Clock) -> None:
+        self._deadline = deadline
+        self._timer = node.create_timer(1.0, deadline.run, clock=clock)
+        self._timer.cancel()
+
+    def rearm(self) -> None:
+        """Set the timer to the deadline; cancel it where there is none."""
+        remaining_s = self._deadline.remaining_s()
+        if remaining_s is None:
+            self._timer.cancel()
+            return
+        self._timer.timer_period_ns = max(int(remaining_s * NANOSECONDS), LEAST_WAIT_NS)
+        self._timer.reset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +95,12 @@ class FusionNode(LifecycleNode):
 
     Configuring loads and warms the model, activating subscribes, deactivating stops inference and keeps the model, cleaning up
     frees it. One executor thread calls everything but the loading of ``~/reload_model`` and, with the worker, what touches the pipeline:
-    that is always submitted to ``_schedule``. The pipeline's next deadline covers the time when no message comes: a worker waits for it itself, so
-    does :class:`DirectExecutor`, and under any other executor it is a timer's.
+    that is always submitted to ``_schedule``. The pipeline's next deadline covers the time when no message comes: the worker, the
+    :class:`DirectExecutor` or, under any other executor, a timer keeps it.
     """
+
+    _complete = False
+    """Whether ``__init__`` has returned: a node that could not be made is destroyed too."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("fusion_node", **kwargs)
@@ -118,8 +138,9 @@ class FusionNode(LifecycleNode):
         self._diagnostics = self.create_publisher(
             DiagnosticArray, "/diagnostics", PREDICTION_QOS, qos_overriding_options=OVERRIDABLE
         )
-        self._deadline = self.create_timer(self._settings.max_gap_s, self._on_deadline, clock=self._steady)
-        self._deadline.cancel()
+        self._deadline = Deadline(self._remaining_s, self._on_deadline)
+        self._loop_keeper: DeadlineKeeper = _DeadlineTimer(self, self._deadline, self._steady)
+        self._keeper = self._loop_keeper
         self._diagnostics_timer = self.create_timer(
             self._settings.diagnostics_period_s, self._on_diagnostics_timer, clock=self._steady
         )
@@ -127,6 +148,7 @@ class FusionNode(LifecycleNode):
         self.create_service(Trigger, "~/reload_model", self._on_reload, callback_group=MutuallyExclusiveCallbackGroup())
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
         self.add_on_set_parameters_callback(self._on_set_parameters)
+        self._complete = True
 
     # --- lifecycle -------------------------------------------------------------------------------------------------------------
 
@@ -201,11 +223,12 @@ class FusionNode(LifecycleNode):
 
     def direct_executor(self) -> DirectExecutor:
         """What serves this node with the least work between two frames."""
-        return DirectExecutor(
+        executor = DirectExecutor(
             self._inputs.direct,
-            lambda: self._wait_s() if self._active and self._schedule.name == "inline" else None,
-            self._on_deadline,
+            Deadline(lambda: self._remaining_s() if self._keeper is executor else None, self._on_deadline),
         )
+        self._loop_keeper = executor
+        return executor
 
     def _failed(self, reason: str, outcome: TransitionCallbackReturn) -> TransitionCallbackReturn:
         self.failure = reason
@@ -214,7 +237,8 @@ class FusionNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Stop inference first: a worker must not publish through what is being destroyed."""
-        self._stop()
+        if self._complete:
+            self._stop()
         super().destroy_node()
 
     def _begin(self) -> None:
@@ -222,14 +246,15 @@ class FusionNode(LifecycleNode):
         assert self._model is not None  # loaded
         self._active = True
         self._look_at_clock()
+        self._keeper = self._loop_keeper
         if self._model.scheduling == "worker":
-            self._schedule = Worker(self._wait_s, self._on_deadline)
+            self._schedule = self._keeper = Worker(self._deadline)
         self._schedule.submit(self._predict)
 
     def _pause(self) -> None:
         """No more inference; what is under way is finished, and the pipeline belongs to this thread again."""
         self._active = False
-        self._deadline.cancel()
+        self._keeper.rearm()
         self._schedule.stop()
         self._dropped.update(self._schedule.dropped)
         self._schedule = Inline()
@@ -382,14 +407,16 @@ class FusionNode(LifecycleNode):
         if self._model is None or not self._active:
             return
         self._look_at_clock()
-        if self._wait_s() > 0:  # a paused or slowed /clock has not come that far
-            self._set_deadline()
+        if self._remaining_s():  # a paused or slowed /clock has not come that far
+            self._keeper.rearm()
         else:
             self._predict()
 
-    def _wait_s(self) -> float:
-        """How long until a prediction is due though no message comes; 0 where it is due already."""
-        due_ns = self._model.pipeline.next_due_ns() if self._model is not None else None
+    def _remaining_s(self) -> float | None:
+        """Seconds until a prediction is due although no message arrives, 0 if it is due now; ``None`` while inactive."""
+        if self._model is None or not self._active:
+            return None
+        due_ns = self._model.pipeline.next_due_ns()
         return 0.0 if due_ns is None else max(0.0, (due_ns - self._now_ns()) / NANOSECONDS)
 
     def _predict(self) -> int:
@@ -407,22 +434,17 @@ class FusionNode(LifecycleNode):
         self._predictions += 1
         self._note_fault(self._model.backend.fault)
         self._note_states(report.state for report in prediction.modalities)
-        self._set_deadline()
+        self._keeper.rearm()
         return published_ns
 
     def _publish(self, prediction: Prediction) -> None:
         assert self._model is not None  # a prediction was just made
         frame_id = self._frame.frame_id if self._frame is not None else ""
-        self._prediction.publish(serialize_prediction(prediction, self._node_ns(), frame_id))
+        self._prediction.publish(prediction_to_message(prediction, self._node_ns(), frame_id))
         self._classification.publish(prediction, frame_id)
         camera = self._model.pipeline.manifest.lead_camera
         if self._frame is not None and camera is not None and self._debug_image.get_subscription_count():
             self._debug_image.publish(overlay_to_message(self._frame, prediction, camera))
-
-    def _set_deadline(self) -> None:
-        if self._schedule.name == "inline" and not isinstance(self.executor, DirectExecutor):
-            self._deadline.timer_period_ns = max(int(self._wait_s() * NANOSECONDS), LEAST_WAIT_NS)
-            self._deadline.reset()
 
     # --- what it says of itself ------------------------------------------------------------------------------------------------
 
