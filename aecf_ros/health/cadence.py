@@ -1,4 +1,4 @@
-"""How regularly messages come: the period learned from the stream itself, its rate, its losses and its jitter."""
+"""How regularly messages arrive: the learned period of a stream, its rate, its packet loss and its jitter."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from statistics import median_low
 
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.health.jitter import JitterScore
-from aecf_ros.health.packet_loss import LossScore
+from aecf_ros.health.packet_loss import PacketLossScore
 from aecf_ros.health.thresholds import StreamThresholds
 
 ASSUMED_PERIOD_NS = NANOSECONDS // 5
-"""Taken for the period of a camera until it is learned: the slowest that the defaults are made for."""
+"""Period of a camera until it is learned: the longest that the default thresholds are made for."""
 MIN_PERIOD_NS, MAX_PERIOD_NS = NANOSECONDS // 500, NANOSECONDS
 JITTER_FLOOR_NS = NANOSECONDS // 50
-"""A busy machine delays a callback by this much; no fault of the stream."""
+"""Delay of a callback on a busy machine; not a fault of the stream."""
 
 _LEARNED = 32
 _LEARN_AFTER = 4
@@ -25,17 +25,17 @@ _WINDOW_SLOTS = (16, 60)
 _FOLLOW = 0.02
 _ACCEPT_SLOWER_NS = 300 * NANOSECONDS
 _CLEAN_SAMPLES = (3, 5, 10, 20)
-"""Messages in a row that end a complaint: the more the oftener it has come back within ``_RELAPSE_MESSAGES``."""
+"""Regular messages in a row that end a complaint: more each time it came back within ``_RELAPSE_MESSAGES``."""
 _RELAPSE_MESSAGES = 48
 _FORGET_AFTER, _FORGET_AFTER_NS = 8, round(0.3 * NANOSECONDS)
 _LONG_IN_A_ROW = 4
 _STAMP_JITTER = 0.2
-"""Stamps may be this part of a period too close and still have a message missing between them."""
+"""Tolerance of the interval between stamps, in periods, when missing messages are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Arrival:
-    """One message and the sum of spans up to it, so that any stretch is judged by its two ends."""
+    """Arrival of a message, and the sum of the spans up to it: two arrivals give the span of all between them."""
 
     now_ns: int
     stamp_ns: int
@@ -45,11 +45,11 @@ class _Arrival:
 class Cadence:
     """Learns the period of one stream and compares the last 0.6 s (at least 16 messages) with it. Not thread-safe.
 
-    Losses are judged by :class:`LossScore`, jitter by :class:`JitterScore`.
+    Packet loss is judged by :class:`PacketLossScore`, jitter by :class:`JitterScore`.
 
     The period is the median of the last 32 intervals between arrivals; for audio it is the length of the chunks. Once
-    learned it follows small changes within seconds, and a stream that became much slower only over minutes, so that
-    being slow is not forgotten while it lasts.
+    learned, it follows small changes within seconds, but a much slower rate only over minutes, so that a slow stream is
+    reported as long as it is slow.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Cadence:
         self._span_ns = 0
         self._last_known_ns: int | None = None
         self._complaint: tuple[str, str] | None = None
-        self._losses = LossScore()
+        self._packet_loss = PacketLossScore()
         self._lost: str | None = None
         self._jitter = JitterScore()
         self._unsteady: str | None = None
@@ -99,11 +99,11 @@ class Cadence:
 
     @property
     def complaint(self) -> tuple[str, str] | None:
-        """(kind, words) of what is wrong with the pace, ``None`` if nothing is."""
+        """(kind, description) of what is wrong with the arrivals, ``None`` if nothing is."""
         return self._complaint
 
     def pause(self) -> None:
-        """Forget what was just measured, because something else explains it, but not the learned period."""
+        """Forget the recent arrivals, which something else explains; keep the learned period."""
         self._recent.clear()
         self._jitter.clear()
         if self._complaint is not None:
@@ -111,23 +111,27 @@ class Cadence:
         self._long_in_a_row = 0
 
     def resume(self) -> None:
-        """The stream is good again: judge it by what comes from now on."""
+        """Judge the stream by the messages from now on, because it has recovered."""
         self._keep(1)
 
     def restart(self) -> None:
-        """Forget the stream: what comes next may have another period."""
+        """Forget everything: the next publisher may have another period."""
         self.pause()
-        self._losses.clear()
+        self._packet_loss.clear()
         self._relapses, self._since_complaint = 0, _RELAPSE_MESSAGES
         self._intervals_ns.clear()
         self._last_ns, self._last_stamp_ns, self._nominal_ns, self._span_ns = None, None, None, 0
 
     def arrive(self, now_ns: int, stamp_ns: int | None, span_ns: int, thresholds: StreamThresholds) -> None:
-        """A message arrived at steady time ``now_ns`` with a stamp in node time and, for audio, its length.
+        """Add a message.
 
-        ``stamp_ns`` is ``None`` where the stamp says nothing of the journey; the message then counts as evenly sent.
+        Args:
+            now_ns: steady time of its arrival.
+            stamp_ns: its stamp in node time; ``None`` if that is not when it was sent, which then counts as regular.
+            span_ns: duration of its audio; 0 for other kinds.
+            thresholds: limits in force.
         """
-        self._lost = self._losses.add(self._missing(stamp_ns), thresholds.max_lost)
+        self._lost = self._packet_loss.add(self._missing(stamp_ns), thresholds.max_lost)
         self._span_ns = span_ns
         if self._last_ns is not None:
             interval_ns = now_ns - self._last_ns
@@ -136,9 +140,9 @@ class Cadence:
                 and self._last_stamp_ns is not None
                 and 4 * interval_ns < stamp_ns - self._last_stamp_ns
             ):
-                interval_ns = stamp_ns - self._last_stamp_ns  # a backlog that comes at once was not sent at once
+                interval_ns = stamp_ns - self._last_stamp_ns  # a backlog arrives at once but was sent regularly
             self._intervals_ns.append(interval_ns)
-            if self._complaint is None or self._complaint[0] != "jitter":  # bursts say nothing of the period
+            if self._complaint is None or self._complaint[0] != "jitter":  # bursts do not show the period
                 self._learn(interval_ns)
         self._last_ns, self._last_stamp_ns = now_ns, stamp_ns
         if stamp_ns is None:
@@ -147,7 +151,7 @@ class Cadence:
         self._judge(clean, thresholds)
 
     def _missing(self, stamp_ns: int | None) -> int:
-        """How many messages lie between the last one and one of this stamp, 0 where nothing tells."""
+        """Number of messages lost between the last message and one with this stamp; 0 if unknown."""
         if stamp_ns is None or self._last_stamp_ns is None or self._nominal_ns is None or not self._recent:
             return 0
         more = (stamp_ns - self._last_stamp_ns - (self._span_ns or self._nominal_ns)) / self._nominal_ns
@@ -156,25 +160,27 @@ class Cadence:
     def _learn(self, interval_ns: int) -> None:
         if len(self._intervals_ns) < _LEARN_AFTER:
             return
-        # Messages that come in bursts have a median interval of nothing; their mean tells.
-        found_ns = max(float(median_low(self._intervals_ns)), 0.8 * sum(self._intervals_ns) / len(self._intervals_ns))
-        if self._span_ns and found_ns > 0.7 * self._span_ns:
-            found_ns = (
+        # In bursts the median interval is near zero; the mean is not.
+        observed_ns = max(
+            float(median_low(self._intervals_ns)), 0.8 * sum(self._intervals_ns) / len(self._intervals_ns)
+        )
+        if self._span_ns and observed_ns > 0.7 * self._span_ns:
+            observed_ns = (
                 self._span_ns
                 if self._nominal_ns is None or len(self._intervals_ns) < _LEARNED
                 else self._nominal_ns + _FOLLOW * (self._span_ns - self._nominal_ns)
             )
-            self._nominal_ns = found_ns
+            self._nominal_ns = observed_ns
         elif self._nominal_ns is None or len(self._intervals_ns) < _LEARNED:
-            self._nominal_ns = found_ns
+            self._nominal_ns = observed_ns
         else:
-            slower = found_ns > 1.25 * self._nominal_ns
+            slower = observed_ns > 1.25 * self._nominal_ns
             pace = min(1.0, interval_ns / _ACCEPT_SLOWER_NS) if slower else _FOLLOW
-            self._nominal_ns += pace * (found_ns - self._nominal_ns)
+            self._nominal_ns += pace * (observed_ns - self._nominal_ns)
         self._last_known_ns = self.period_ns
 
     def _remember(self, now_ns: int, stamp_ns: int, span_ns: int, thresholds: StreamThresholds) -> bool:
-        """Add to the window; gives whether this message came as it should."""
+        """Add to the window. Returns whether the message arrived regularly."""
         self._unsteady = None
         period_ns = self._usual_ns
         if not self._recent:
@@ -191,10 +197,9 @@ class Cadence:
         self._recent.append(_Arrival(now_ns, stamp_ns, last.span_sum_ns + span_ns))
         self._unsteady = self._jitter.add(now_ns, later_ns, allowed_ns, period_ns)
         self._long_in_a_row = self._long_in_a_row + 1 if interval_ns > 1.5 * period_ns else 0
-        if (
-            self._complaint is not None and self._complaint[0] == "jitter"
-        ):  # small changes come by chance, the usual transit time seldom does
-            transit_ns = now_ns - stamp_ns - min(one.now_ns - one.stamp_ns for one in self._recent)
+        if self._complaint is not None and self._complaint[0] == "jitter":
+            # Small changes happen by chance; the shortest transit time seldom does.
+            transit_ns = now_ns - stamp_ns - min(arrival.now_ns - arrival.stamp_ns for arrival in self._recent)
         return (
             interval_ns <= 1.5 * period_ns and stamp_ns - last.stamp_ns <= 1.5 * period_ns and transit_ns <= allowed_ns
         )
@@ -210,30 +215,30 @@ class Cadence:
             self._jitter.clear()
             self._keep(_CLEAN_SAMPLES[0] + 1)
         elif self._complaint is None and self._clean >= max(_FORGET_AFTER, _FORGET_AFTER_NS / self._usual_ns):
-            self._keep(self._clean + 1)  # what was wrong before is over
+            self._keep(self._clean + 1)  # the fault is over
         if self._nominal_ns is None:
             return
-        found = self._find(thresholds)
-        if found is not None and self._complaint is None:
+        complaint = self._find_complaint(thresholds)
+        if complaint is not None and self._complaint is None:
             again = self._since_complaint < _RELAPSE_MESSAGES
             self._relapses = min(self._relapses + 1, len(_CLEAN_SAMPLES) - 1) if again else 0
-        self._complaint = found or self._complaint
+        self._complaint = complaint or self._complaint
 
     def _keep(self, count: int) -> None:
         while len(self._recent) > count:
             self._recent.popleft()
 
-    def _find(self, thresholds: StreamThresholds) -> tuple[str, str] | None:
-        # Losses at random make four doubled intervals in a row once in 10^8 messages; half the rate makes no others.
-        found = self._compare(_LONG_IN_A_ROW, thresholds) if self._is_regularly_slow() else None
-        if found is None and self._lost is not None:
-            found = "lost", self._lost
+    def _find_complaint(self, thresholds: StreamThresholds) -> tuple[str, str] | None:
+        # Random packet loss gives four doubled intervals in a row once in 10^8 messages; half the rate gives only such.
+        complaint = self._compare(_LONG_IN_A_ROW, thresholds) if self._is_regularly_slow() else None
+        if complaint is None and self._lost is not None:
+            complaint = "lost", self._lost
         slots = min(max(math.ceil(_WINDOW_NS / self._usual_ns), _WINDOW_SLOTS[0]), _WINDOW_SLOTS[1])
-        if found is None and len(self._recent) > slots:
-            found = self._compare(slots, thresholds)
-        if found is None and self._unsteady is not None:
-            found = "jitter", self._unsteady
-        return found
+        if complaint is None and len(self._recent) > slots:
+            complaint = self._compare(slots, thresholds)
+        if complaint is None and self._unsteady is not None:
+            complaint = "jitter", self._unsteady
+        return complaint
 
     def _is_regularly_slow(self) -> bool:
         if self._long_in_a_row < _LONG_IN_A_ROW or len(self._recent) <= _LONG_IN_A_ROW:

@@ -1,4 +1,4 @@
-"""What a kind of sensor says of the content of a message; the monitor decides how long that must last."""
+"""Measurements of the content of a message; each kind of sensor has its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aecf_ros.health.thresholds import StreamThresholds
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """Something wrong with the content. ``averaged`` says that the measurement itself spans half a second."""
+    """A fault of the content. ``averaged``: the measurement itself spans half a second."""
 
     kind: str
     text: str
@@ -18,11 +18,13 @@ class Complaint:
 
 
 class Content(Protocol):
-    """What was measured of one message. ``repeats`` names what it repeats, empty if it is new."""
+    """Measurements of one message."""
 
     @property
-    def repeats(self) -> str: ...
+    def repeats(self) -> str:
+        """What the message repeats, for example ``the same picture``; empty if its content is new."""
+        ...
 
     def complaints(self, thresholds: StreamThresholds) -> list[Complaint]:
-        """What is wrong with it."""
+        """Faults of the content."""
         ...

@@ -1,4 +1,4 @@
-"""Whether messages take unsteady times to arrive: a cumulative sum over the changes of the transit time, and a count of delays."""
+"""Detect jitter: a cumulative sum (CUSUM) over the changes of the transit time, and a count of delays."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from collections import deque
 
 from aecf_ros.core.types import NANOSECONDS
 
-_ALARM, _MOST = 2.5, 4.0
-"""Where arrivals are off by a Gaussian fifth of a period the sum gets there once in 10^9 messages; ``_MOST`` is what a change counts for at most."""
+_ALARM, _MAX_COUNTED = 2.5, 4.0
+"""Gaussian jitter of a fifth of a period reaches ``_ALARM`` once in 10^9 messages. One change counts for at most
+``_MAX_COUNTED``."""
 _DELAYS = 2
-"""One delay is a stall of a machine, whatever backlog follows it."""
+"""Delays that make jitter. A single one is a stall of the machine, whatever backlog follows."""
 _JUMPS, _JUMP = 4, 1.5
-"""So many delays, each so many times what is allowed, are jitter too: in bursts of messages that keep their order little changes."""
+"""``_JUMPS`` delays above ``_JUMP`` times the limit are jitter too: within a burst of messages transit times hardly
+change, so that the sum stays low."""
 _TOGETHER_NS, _TOGETHER_PERIODS = round(0.8 * NANOSECONDS), 8
 
 
 class JitterScore:
-    """How far changes of the transit time (RFC 3550, 6.4.1) exceed what is allowed, summed from where they exceed it most. Not thread-safe."""
+    """CUSUM of how far changes of the transit time (RFC 3550, section 6.4.1) exceed the limit. Not thread-safe."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Start anew."""
+        """Restart."""
         self._delays: deque[int] = deque(maxlen=_DELAYS)
         self._jumps: deque[int] = deque(maxlen=_JUMPS)
         self._forget()
@@ -31,8 +33,12 @@ class JitterScore:
         self._score, self._sum_ns, self._messages = 0.0, 0.0, 0
 
     def add(self, now_ns: int, later_ns: float, allowed_ns: float, period_ns: float) -> str | None:
-        """Take one message that arrived ``later_ns`` later than the one before, by their stamps; words where that has become too unsteady."""
-        self._score += min(abs(later_ns) / allowed_ns, _MOST) - 1
+        """Add one message whose transit took ``later_ns`` longer than that of the message before.
+
+        Returns:
+            A description if the jitter is too high, else ``None``.
+        """
+        self._score += min(abs(later_ns) / allowed_ns, _MAX_COUNTED) - 1
         self._sum_ns, self._messages = self._sum_ns + abs(later_ns), self._messages + 1
         if self._score <= 0:
             self._forget()
@@ -47,7 +53,8 @@ class JitterScore:
         self._jumps.append(now_ns)
         if _within(self._jumps, now_ns, together_ns):
             lasted_s = (now_ns - self._jumps[0]) / NANOSECONDS
-            return f"{_JUMPS} messages within {lasted_s:.2f} s each took over {_JUMP * allowed_ns / 1e6:.0f} ms longer than the last"
+            longer_ms = _JUMP * allowed_ns / 1e6
+            return f"{_JUMPS} messages within {lasted_s:.2f} s each took over {longer_ms:.0f} ms longer than the last"
         return None
 
 

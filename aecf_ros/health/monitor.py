@@ -1,9 +1,9 @@
-"""Health of one stream as a state machine that is told the time.
+"""Health of one stream, as a state machine.
 
-``StreamMonitor.update(event, now_ns)`` takes what happened and the steady time, and gives the status. It holds no clock,
-so a test is a story and a replay is exact. Where several things are wrong, the state is the first of: silence,
-CLOCK_FAULT, FROZEN, DEGRADED, LATE. A state that does not feed the fusion ends with ``recover_samples`` good samples in a row
-(hysteresis), and a single undecodable message among good ones is counted but does not switch a stream off.
+``StreamMonitor.take(event, now_ns)`` takes an event and the steady time, and returns the state. It has no clock of its
+own, so that a replay is exact. If several things are wrong, the state is the first of: silence, CLOCK_FAULT, FROZEN,
+DEGRADED, LATE. A state that does not feed the fusion ends after ``recover_samples`` good samples in a row (hysteresis).
+A single undecodable message among good ones is counted but does not change the state.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = [
 class SampleReceived:
     """A message arrived and decoded.
 
-    ``stamp_ns`` and ``received_ns`` are node time, ``span_ns`` is how long an audio chunk sounds, ``headless`` says that
-    the message has no stamp of its own, and ``content`` is what was measured of it, ``None`` where nothing was.
+    ``stamp_ns`` and ``received_ns`` are node time. ``span_ns`` is the duration of an audio chunk. ``headless``: the
+    message has no header, so no stamp of its own. ``content``: measurements of its content, ``None`` if there are none.
     """
 
     stamp_ns: int
@@ -51,20 +51,20 @@ class SampleRejected:
 
 @dataclass(frozen=True, slots=True)
 class PublishersMatched:
-    """The middleware says how many publishers the stream has now."""
+    """The middleware reported the number of publishers of the stream."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class TimePassed:
-    """Nothing happened; only time went by."""
+    """Time passed without a message."""
 
 
 StreamEvent = SampleReceived | SampleRejected | PublishersMatched | TimePassed
 
 STALE_PERIODS = 5
-"""Four losses in a row are not yet silence: with 1 % of loss they come once in 10^8 messages."""
+"""Four lost messages in a row are not yet silence: at 1 % packet loss they occur once in 10^8 messages."""
 DROPPED_PERIODS = 10
 FROZEN_MESSAGES = 4
 CLEAN_SAMPLES = 3
@@ -76,7 +76,7 @@ _SHOWN_BY_MESSAGES = (StreamState.REJECTED, StreamState.CLOCK_FAULT, StreamState
 
 @dataclass(slots=True)
 class _Suspicion:
-    """One kind of complaint: since when, and for how many samples it has been gone."""
+    """One kind of complaint: when it began, and for how many samples it has been absent."""
 
     since_ns: int
     text: str
@@ -85,7 +85,7 @@ class _Suspicion:
 
 
 class StreamMonitor:
-    """Decides the state of one stream. ``thresholds`` may be replaced at any time. Not thread-safe: one owner."""
+    """State machine of one stream. ``thresholds`` may be replaced at any time. Not thread-safe."""
 
     def __init__(self, name: str, thresholds: StreamThresholds) -> None:
         self.name = name
@@ -115,36 +115,31 @@ class StreamMonitor:
 
     @property
     def stale_after_ns(self) -> int:
-        """Silence that makes the stream STALE now: the threshold, or five learned periods where that is longer."""
+        """Silence that makes the stream STALE: the threshold or five learned periods, whichever is longer."""
         return max(self.thresholds.stale_after_ns, STALE_PERIODS * self._cadence.period_ns)
 
     @property
     def dropped_after_ns(self) -> int:
-        """Silence that makes it DROPPED now: the threshold, or ten learned periods where that is longer."""
+        """Silence that makes the stream DROPPED: the threshold or ten learned periods, whichever is longer."""
         return max(self.thresholds.dropped_after_ns, DROPPED_PERIODS * self._cadence.period_ns)
 
     @property
     def period_ns(self) -> int | None:
-        """The period last learned from the stream, kept while it is silent; ``None`` before it is learned."""
+        """The learned period, kept while the stream is silent; ``None`` before it is learned."""
         return self._cadence.last_known_ns
 
     @property
     def suspicious(self) -> bool:
-        """Whether the content of the last sample gave cause to complain, or its complaint is not yet over."""
+        """Whether there is a complaint about the content, confirmed or not."""
         return bool(self._suspicions)
 
     @property
     def verdict(self) -> StampVerdict:
-        """What the stamp of the last sample was worth: a faulty one must not be laid into a buffer."""
+        """Check of the last sample's stamp. Do not buffer a sample whose stamp is faulty."""
         return self._verdict
 
-    def update(self, event: StreamEvent, now_ns: int) -> StreamStatus:
-        """Take one event at steady time ``now_ns`` and give the status after it."""
-        self.take(event, now_ns)
-        return self.status(now_ns)
-
     def take(self, event: StreamEvent, now_ns: int) -> StreamState:
-        """Take one event at steady time ``now_ns`` and give the state after it: :meth:`update` without the words."""
+        """Take one event at steady time ``now_ns`` and return the state after it."""
         self._notice_silence(now_ns)
         match event:
             case SampleReceived():
@@ -163,7 +158,7 @@ class StreamMonitor:
         return self._age_s
 
     def status(self, now_ns: int) -> StreamStatus:
-        """The status as of the last update, with the silence counted to ``now_ns``."""
+        """The status after the last event, with the silence counted up to ``now_ns``."""
         silent_s = None if self._last_good_ns is None else (now_ns - self._last_good_ns) / NANOSECONDS
         return StreamStatus(
             name=self.name,
@@ -181,7 +176,7 @@ class StreamMonitor:
         )
 
     def is_live(self, now_ns: int) -> bool:
-        """Whether good samples keep arriving, even while hysteresis still withholds trust."""
+        """Whether good samples keep arriving, even if the stream has not yet recovered."""
         if self._last_good_ns is None or self._silent or self._publisher_gone:
             return False
         return now_ns - self._last_good_ns <= self.stale_after_ns
@@ -199,7 +194,7 @@ class StreamMonitor:
 
     def _notice_silence(self, now_ns: int) -> None:
         if self._state in _SHOWN_BY_MESSAGES:
-            # Messages do arrive; that they are unusable says more than that good ones are missing.
+            # Messages do arrive; why they are unusable says more than that good ones are missing.
             if self._last_arrival_ns is None or now_ns - self._last_arrival_ns <= self.dropped_after_ns:
                 return
             self._drop(
@@ -214,7 +209,7 @@ class StreamMonitor:
         if self._publisher_gone:
             self._drop(_GONE)
         elif now_ns - self._last_good_ns > self.dropped_after_ns:
-            # Said once: dropping it forgets its period, and with that how long it was allowed to be silent.
+            # Worded once: dropping the stream forgets its period, and with it the limit.
             self._silence = self._silence or f"no new sample for {self.dropped_after_ns / NANOSECONDS:.3g} s"
             self._drop(self._silence)
         elif self._state is not StreamState.DROPPED:
@@ -223,7 +218,7 @@ class StreamMonitor:
 
     def _drop(self, reason: str) -> None:
         if self._state is not StreamState.DROPPED:
-            # What comes back may be another driver: another period, another clock, another picture.
+            # The next publisher may be another driver, with another period, clock and picture.
             self._cadence.restart()
             self._stamps.forget()
             self._suspicions.clear()
@@ -235,9 +230,9 @@ class StreamMonitor:
     def _accept(self, sample: SampleReceived, now_ns: int) -> None:
         self._received += 1
         self._bad_in_a_row = 0
-        if self._publisher_gone and self._state is StreamState.DROPPED:  # it was on its way when its publisher left
+        if self._publisher_gone and self._state is StreamState.DROPPED:  # sent before its publisher left
             return
-        self._had_publisher = True  # also where the middleware tells of its coming and its going in one
+        self._had_publisher = True  # even if the middleware reports its arrival and departure together
         self._headless = sample.headless
         repeats = sample.content.repeats if sample.content is not None else ""
         frozen = self._note_repetition(repeats, now_ns)
@@ -290,7 +285,7 @@ class StreamMonitor:
         self._good_in_a_row = 0
 
     def _note_repetition(self, repeats: str, now_ns: int) -> float | None:
-        """Seconds for which content has repeated, where that is a fault."""
+        """Seconds for which the content has repeated, if that is a fault, else ``None``."""
         if not repeats:
             self._repeats_since_ns, self._repeats = None, 0
             return None
@@ -310,13 +305,15 @@ class StreamMonitor:
             self._late, self._late_in_a_row = late, 0
 
     def _note_complaints(self, sample: SampleReceived, now_ns: int) -> None:
-        found = {c.kind: c for c in sample.content.complaints(self.thresholds)} if sample.content is not None else {}
-        for kind in [k for k in self._suspicions if k not in found]:
+        complaints = (
+            {c.kind: c for c in sample.content.complaints(self.thresholds)} if sample.content is not None else {}
+        )
+        for kind in [k for k in self._suspicions if k not in complaints]:
             suspicion = self._suspicions[kind]
             suspicion.clean += 1
             if not suspicion.confirmed or suspicion.clean >= CLEAN_SAMPLES:
                 del self._suspicions[kind]
-        for kind, complaint in found.items():
+        for kind, complaint in complaints.items():
             suspicion = self._suspicions.setdefault(kind, _Suspicion(now_ns - sample.span_ns, complaint.text))
             suspicion.text, suspicion.clean = complaint.text, 0
             suspicion.confirmed |= (
@@ -324,7 +321,7 @@ class StreamMonitor:
             )
 
     def _lasted_s(self, since_ns: int, now_ns: int) -> float:
-        """Counted to half a period, so that a message which comes a little early or late does not decide."""
+        """Duration plus half a period, so that a message slightly early or late makes no difference."""
         return (now_ns - since_ns + self._cadence.period_ns / 2) / NANOSECONDS
 
     def _reject(self, reason: str, now_ns: int) -> None:

@@ -1,37 +1,42 @@
-"""Whether messages are lost more often than now and then: a cumulative sum over the gaps in their stamps."""
+"""Detect packet loss: a cumulative sum (CUSUM) over the gaps in the stamps of a stream."""
 
 from __future__ import annotations
 
 import math
 
 _USUAL = 0.1
-"""Share of the limit that is usual: where a quarter is too much, one in forty is not."""
+"""Usual packet loss, as a share of the limit: if the limit is 25 %, 2.5 % is usual."""
 _ALARM = 13.0
-"""At 1 % of random loss this is reached once in 10^8 messages; a fifth of loss takes some 50."""
-_MOST = 2
-"""A gap counts for so many losses at most: one long gap is a hiccup of the link."""
+"""Random packet loss of 1 % reaches this once in 10^8 messages; 20 % reaches it within about 50."""
+_MAX_COUNTED = 2
+"""Lost messages that one gap counts for at most: a single long gap is a stall of the link."""
 
 
-class LossScore:
-    """The log-likelihood of ``max_lost`` against a tenth of it, from where it is greatest (Page, "Continuous inspection schemes", 1954).
+class PacketLossScore:
+    """Log-likelihood ratio of a loss of ``max_lost`` against a tenth of it, as a CUSUM.
 
-    A few losses close together and a mild share of losses over a longer time both reach the limit. Not thread-safe.
+    Page, "Continuous inspection schemes", 1954. A few lost messages close together reach the limit, and so does
+    moderate packet loss over a longer time. Not thread-safe.
     """
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Start anew."""
+        """Restart."""
         self._score, self._lost, self._messages = 0.0, 0, 0
 
     def add(self, missing: int, max_lost: float) -> str | None:
-        """Take one message and how many are missing in front of it; words where a loss just now made it too many."""
+        """Add one message and the number of messages missing before it.
+
+        Returns:
+            A description if messages were lost just now and the loss is too high, else ``None``.
+        """
         if not 0 < max_lost < 1:
             self.clear()
             return None
         usual = _USUAL * max_lost
-        self._score += min(missing, _MOST) * math.log(max_lost / usual) - math.log((1 - usual) / (1 - max_lost))
+        self._score += min(missing, _MAX_COUNTED) * math.log(max_lost / usual) - math.log((1 - usual) / (1 - max_lost))
         self._lost, self._messages = self._lost + missing, self._messages + 1 + missing
         if self._score <= 0:
             self.clear()

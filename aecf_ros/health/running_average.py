@@ -1,4 +1,4 @@
-"""A stream's own normal."""
+"""Running average of a measurement, as the normal of one stream."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from aecf_ros.core.types import NANOSECONDS
 Value = TypeVar("Value", float, np.ndarray)
 
 
-class SlowAverage(Generic[Value]):
-    """The mean of the first seconds, then an average over the last ``memory_s``; of numbers, or of arrays of one shape."""
+class RunningAverage(Generic[Value]):
+    """Mean of the first seconds, then an exponential average over ``memory_s``, of numbers or arrays."""
 
     def __init__(self, settle_s: float = 3.0, memory_s: float = 30.0) -> None:
         self._settle_s, self._memory_s = settle_s, memory_s
@@ -22,7 +22,7 @@ class SlowAverage(Generic[Value]):
 
     @property
     def value(self) -> Value | None:
-        """The average, ``None`` while there is too little to go by."""
+        """The average, ``None`` before ``settle_s`` of data."""
         return self._value if self._age_s >= self._settle_s else None
 
     def add(self, value: Value, now_ns: int, unusual: bool) -> None:

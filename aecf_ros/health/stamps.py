@@ -1,4 +1,4 @@
-"""Whether header stamps can be believed: not zero, not from the future, never backward, not twice the same."""
+"""Check header stamps: not zero, not in the future, not backward, not repeated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aecf_ros.core.types import NANOSECONDS
 
 @dataclass(frozen=True, slots=True)
 class StampVerdict:
-    """``fault`` says what is wrong with a stamp, if anything; ``jumped`` that what came before is of another time."""
+    """Result of a check: ``fault`` is empty if nothing is wrong; ``jumped``: earlier data has another time base."""
 
     fault: str = ""
     jumped: bool = False
@@ -19,23 +19,23 @@ GOOD = StampVerdict()
 
 
 class StampCheck:
-    """Compares each stamp with the one before and with the node's clock. A jump back is the new time base at once."""
+    """Compares each stamp with the one before and with the node's clock. After a jump back the new time base counts."""
 
     def __init__(self) -> None:
         self._last_ns: int | None = None
         self._new_publisher = False
 
     def forget(self) -> None:
-        """Whoever sends next may have another clock."""
+        """Expect a new publisher, which may have another clock."""
         self._new_publisher = True
 
     def check(self, stamp_ns: int, received_ns: int, same_content: bool, tolerance_s: float) -> StampVerdict:
-        """Judge one stamp against the node time ``received_ns``; ``same_content`` says that the message repeats."""
+        """Check one stamp against the node time ``received_ns``. ``same_content``: the message is a repetition."""
         if stamp_ns == 0:
             return StampVerdict("the stamp is zero; the driver does not set header.stamp")
-        ahead_s = (stamp_ns - received_ns) / NANOSECONDS
-        if tolerance_s and ahead_s > tolerance_s:
-            return StampVerdict(f"the stamp is {ahead_s:.2f} s in the future; synchronize the clocks")
+        future_s = (stamp_ns - received_ns) / NANOSECONDS
+        if tolerance_s and future_s > tolerance_s:
+            return StampVerdict(f"the stamp is {future_s:.2f} s in the future; synchronize the clocks")
         last_ns, self._last_ns = self._last_ns, stamp_ns
         new, self._new_publisher = self._new_publisher, False
         if last_ns is None or stamp_ns > last_ns:

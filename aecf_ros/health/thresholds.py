@@ -1,4 +1,4 @@
-"""When a stream counts as failing: one validated record of limits."""
+"""Thresholds of the health of a stream, as one validated record."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class StreamThresholds:
     late_after_s: float = 0.5
     """Age of the newest data at arrival that is LATE, three samples in a row."""
     too_old_after_s: float = 1.0
-    """Age of the newest data at arrival above which it is LATE and not used: by then it speaks of another scene."""
+    """Age of the newest data at arrival above which it is LATE and not used: the scene may have changed."""
     future_tolerance_s: float = 0.2
-    """How far ahead of the node's clock a stamp may be: two machines that NTP keeps together differ by much less."""
+    """How far in the future a stamp may be; clocks that NTP synchronizes differ by much less."""
     frozen_after_s: float = 0.5
     """How long content may repeat; no noisy sensor repeats a frame even once."""
     degraded_after_s: float = 0.4
-    """How long a complaint about content must last: a hand before the lens or a slammed door does not count."""
+    """How long a fault of the content must last: a hand before the lens or a slammed door does not count."""
     min_rate_ratio: float = 0.7
     """Arrival rate, as a share of the learned one, below which the stream is slow."""
     max_lost: float = 0.25
-    """Share of messages lost, by their stamps, that is named within some 40 messages; half of it is within hundreds."""
+    """Packet loss, by the stamps, that is reported within about 40 messages; half of it within hundreds."""
     max_jitter: float = 0.6
     """Mean change of transit time from one message to the next (RFC 3550), in periods; 20 ms are always allowed."""
     dark_below: float = 0.12
@@ -46,18 +46,18 @@ class StreamThresholds:
     blur_below: float = 0.55
     """Steepness of the edges as a share of the stream's own average over the last half minute."""
     noisy_above: float = 0.012
-    """Noise of the picture at encoder size, as a share of full scale, where it is also three times its own average."""
+    """Image noise at encoder size, as a share of full scale, if it is also three times its own average."""
     clipped_above: float = 0.02
     """Share of samples at the limit; speech recorded with headroom has none."""
     silent_below_dbfs: float = -75.0
-    """Level of near-silence; the noise floor of a microphone that works is 10 to 40 dB above. 0 also switches off that pauses 18 dB quieter than
-    usual are near-silent."""
+    """Level of near-silence; the noise floor of a working microphone is 10 to 40 dB above. Pauses 18 dB quieter than
+    usual count as near-silent too; 0 switches off both."""
     dc_above: float = 0.05
     """Constant offset, as a share of full scale."""
     hum_above: float = 0.5
     """Share of the energy at harmonics of 50 or 60 Hz."""
     noise_above_dbfs: float = -40.0
-    """Level of what never stopped over the last 0.8 s in most bands, where it is also 3 dB above the usual."""
+    """Level of steady noise over the last 0.8 s in most bands, if it is also 3 dB above the usual level."""
 
     def __post_init__(self) -> None:
         if not 0 < self.stale_after_s <= self.dropped_after_s:
@@ -88,7 +88,7 @@ class StreamThresholds:
 
     @property
     def stale_after_ns(self) -> int:
-        """``stale_after_s`` in whole nanoseconds: a float would not end exactly where it was announced."""
+        """``stale_after_s`` in whole nanoseconds, so that the state changes exactly when it was announced."""
         return round(self.stale_after_s * NANOSECONDS)
 
     @property

@@ -5,14 +5,14 @@ import random
 import pytest
 
 from aecf_ros.health.jitter import JitterScore
-from aecf_ros.health.packet_loss import LossScore
+from aecf_ros.health.packet_loss import PacketLossScore
 
 PERIOD_NS, ALLOWED_NS = 100_000_000, 60_000_000
 
 
 def messages_until_lost(share: float, seed: int, most: int) -> int | None:
     """Messages received until the score complains of losses with probability ``share``, ``None`` where it did not."""
-    score, rng, missing = LossScore(), random.Random(seed), 0
+    score, rng, missing = PacketLossScore(), random.Random(seed), 0
     for i in range(most):
         while rng.random() < share:
             missing += 1
@@ -33,13 +33,13 @@ def test_one_or_two_in_a_hundred_are_not(share: float) -> None:
 
 
 def test_one_long_gap_is_a_hiccup_and_half_a_dozen_single_ones_are_not() -> None:
-    score = LossScore()
+    score = PacketLossScore()
     assert score.add(30, 0.25) is None
     assert [score.add(1, 0.25) is not None for _ in range(6)][-2:] == [True, True]
 
 
 def test_words_count_from_where_losses_began_and_come_with_a_loss() -> None:
-    score = LossScore()
+    score = PacketLossScore()
     for _ in range(1000):
         assert score.add(0, 0.25) is None
     words = [score.add(1, 0.25) for _ in range(8)]
@@ -48,7 +48,7 @@ def test_words_count_from_where_losses_began_and_come_with_a_loss() -> None:
 
 
 def test_losses_long_ago_are_forgotten_and_zero_switches_it_off() -> None:
-    score = LossScore()
+    score = PacketLossScore()
     assert not any(score.add(i % 20 == 0, 0.25) for i in range(2000))  # a twentieth, evenly
     assert not any(score.add(5, 0.0) for _ in range(100))
 

@@ -31,8 +31,8 @@ PERIOD_S = 1 / RATE_HZ
 
 
 @dataclass(frozen=True)
-class Said:
-    """Content that complains as told."""
+class FakeContent:
+    """Content with the given complaints."""
 
     repeats: str = ""
     kinds: tuple[str, ...] = ()
@@ -55,7 +55,8 @@ class Story:
 
     def _tell(self, event: object, at_s: float) -> StreamState:
         before = self.monitor.status(0).state
-        self.status = self.monitor.update(event, ns(at_s))
+        self.monitor.take(event, ns(at_s))
+        self.status = self.monitor.status(ns(at_s))
         if self.status.state is not before:
             self.changes.append((at_s, self.status.state))
             self.reasons.append(self.status.reason)
@@ -67,7 +68,7 @@ class Story:
         stamp_s: float | None = None,
         span_s: float = 0.0,
         headless: bool = False,
-        content: Said | None = None,
+        content: FakeContent | None = None,
     ) -> StreamState:
         """One message; its stamp is where its data ends 5 ms before it arrives, unless told."""
         stamp_s = at_s - span_s - 0.005 if stamp_s is None else stamp_s
@@ -383,8 +384,8 @@ def test_one_stamp_on_two_different_frames_is_a_clock_fault_and_on_the_same_fram
     story = Story()
     story.camera(0, 1)
     assert story.sample(1.0, stamp_s=0.99) is OK
-    assert story.sample(1.04, stamp_s=0.99, content=Said(repeats="the same picture")) is OK
-    assert story.sample(1.08, stamp_s=0.99, content=Said()) is CLOCK_FAULT
+    assert story.sample(1.04, stamp_s=0.99, content=FakeContent(repeats="the same picture")) is OK
+    assert story.sample(1.08, stamp_s=0.99, content=FakeContent()) is CLOCK_FAULT
 
 
 def test_messages_without_a_header_take_the_time_of_arrival_and_say_so() -> None:
@@ -410,7 +411,7 @@ def test_a_stream_in_clock_fault_that_falls_silent_is_dropped() -> None:
 def test_the_same_picture_for_half_a_second_is_frozen_and_three_new_ones_end_it() -> None:
     story = Story(frozen_after_s=0.5)
     story.camera(0, 1)
-    story.camera(1, 3, content=Said(repeats="the same picture"))
+    story.camera(1, 3, content=FakeContent(repeats="the same picture"))
     assert story.since(FROZEN) - (1 - PERIOD_S) == pytest.approx(0.5, abs=PERIOD_S)
     assert "the same picture" in story.status.reason
     assert [story.good(3 + t) for t in (0, 0.04, 0.08)] == [FROZEN, FROZEN, OK]
@@ -419,7 +420,7 @@ def test_the_same_picture_for_half_a_second_is_frozen_and_three_new_ones_end_it(
 def test_a_frozen_driver_that_repeats_whole_messages_with_their_stamps_is_frozen_and_not_late_or_jittering() -> None:
     story = Story()
     story.camera(0, 2)
-    story.camera(2, 6, stamp_s=2 - PERIOD_S - 0.005, content=Said(repeats="the same picture"))
+    story.camera(2, 6, stamp_s=2 - PERIOD_S - 0.005, content=FakeContent(repeats="the same picture"))
     assert story.seen() == [OK, FROZEN]
     assert story.camera(6, 8) is OK and story.seen() == [OK, FROZEN, OK]
 
@@ -427,26 +428,26 @@ def test_a_frozen_driver_that_repeats_whole_messages_with_their_stamps_is_frozen
 def test_repetitions_with_something_new_between_them_are_not_frozen() -> None:
     story = Story()
     for i, t in enumerate(every(PERIOD_S, 0, 20)):
-        assert story.sample(t, content=Said(repeats="the same picture" if i % 10 else "")) is OK
+        assert story.sample(t, content=FakeContent(repeats="the same picture" if i % 10 else "")) is OK
 
 
 def test_a_slow_camera_repeats_four_times_before_it_is_frozen() -> None:
     story = Story()
     story.camera(0, 5, period_s=0.5)
-    again = [story.sample(5 + t, content=Said(repeats="the same picture")) for t in (0, 0.5, 1.0, 1.5)]
+    again = [story.sample(5 + t, content=FakeContent(repeats="the same picture")) for t in (0, 0.5, 1.0, 1.5)]
     assert again == [OK, OK, FROZEN, FROZEN]
 
 
 def test_a_frozen_stream_that_falls_silent_is_dropped() -> None:
     story = Story()
     story.camera(0, 1)
-    story.camera(1, 2, content=Said(repeats="the same picture"))
+    story.camera(1, 2, content=FakeContent(repeats="the same picture"))
     assert (story.at(2.9), story.at(3.0)) == (FROZEN, DROPPED)
 
 
 def test_zero_switches_the_check_for_repetition_off() -> None:
     story = Story(frozen_after_s=0)
-    assert story.camera(0, 60, content=Said(repeats="the same picture")) is OK
+    assert story.camera(0, 60, content=FakeContent(repeats="the same picture")) is OK
 
 
 # Late
@@ -481,7 +482,7 @@ def test_the_age_of_a_chunk_counts_from_its_end() -> None:
 def test_a_complaint_must_last_and_three_clean_samples_end_it(kind: str) -> None:
     story = Story(degraded_after_s=0.4)
     story.camera(0, 1)
-    story.camera(1, 3, content=Said(kinds=(kind,)))
+    story.camera(1, 3, content=FakeContent(kinds=(kind,)))
     assert story.since(DEGRADED) == pytest.approx(1.4, abs=PERIOD_S + 1e-6)
     assert story.status.reason == f"it is {kind}" and DEGRADED.feeds_fusion
     assert [story.good(3 + t) for t in (0, 0.04, 0.08)] == [DEGRADED, DEGRADED, OK]
@@ -491,7 +492,7 @@ def test_a_hand_before_the_lens_for_a_moment_is_no_complaint() -> None:
     story = Story(degraded_after_s=0.4)
     for turn in range(10):
         story.camera(turn, turn + 0.6)
-        story.camera(turn + 0.6, turn + 0.96, content=Said(kinds=("dark",)))
+        story.camera(turn + 0.6, turn + 0.96, content=FakeContent(kinds=("dark",)))
         story.camera(turn + 0.96, turn + 1)
     assert story.seen() == [OK]
 
@@ -499,17 +500,19 @@ def test_a_hand_before_the_lens_for_a_moment_is_no_complaint() -> None:
 def test_what_is_frozen_is_not_called_dark_and_what_is_dark_and_late_is_called_dark() -> None:
     story = Story()
     story.camera(0, 1)
-    assert story.camera(1, 3, content=Said(repeats="the same picture", kinds=("dark",))) is FROZEN
-    story.camera(3, 5, content=Said(kinds=("dark",)))
-    assert [story.sample(t, stamp_s=t - 0.6, content=Said(kinds=("dark",))) for t in every(0.04, 5, 6)][-1] is DEGRADED
+    assert story.camera(1, 3, content=FakeContent(repeats="the same picture", kinds=("dark",))) is FROZEN
+    story.camera(3, 5, content=FakeContent(kinds=("dark",)))
+    assert [story.sample(t, stamp_s=t - 0.6, content=FakeContent(kinds=("dark",))) for t in every(0.04, 5, 6)][
+        -1
+    ] is DEGRADED
     assert [story.sample(t, stamp_s=t - 0.6) for t in every(0.04, 6, 7)][-1] is LATE
 
 
 def test_a_stream_that_recovers_still_dark_is_degraded_and_not_ok() -> None:
     story = Story()
-    story.camera(0, 1, content=Said(kinds=("dark",)))
+    story.camera(0, 1, content=FakeContent(kinds=("dark",)))
     assert story.at(1.4) is STALE
-    states = [story.sample(t, content=Said(kinds=("dark",))) for t in every(0.04, 1.4, 2)]
+    states = [story.sample(t, content=FakeContent(kinds=("dark",))) for t in every(0.04, 1.4, 2)]
     assert states[:3] == [STALE, STALE, DEGRADED] and OK not in states
 
 
@@ -608,7 +611,8 @@ def test_a_fifth_of_jitter_and_a_hundredth_of_loss_raise_no_alarm_at_any_rate(
             continue
         at_ns = ns(EPOCH_S) + i * period_ns
         arrives_ns = max(at_ns + round(draw() * period_ns) + period_ns // 4, arrives_ns + 1000)
-        status = monitor.update(SampleReceived(at_ns - span_ns, arrives_ns, span_ns), arrives_ns)
+        monitor.take(SampleReceived(at_ns - span_ns, arrives_ns, span_ns), arrives_ns)
+        status = monitor.status(arrives_ns)
         if status.state is not OK:
             alarms.append((i, status.state, status.reason))
     assert not alarms, alarms[:3]
@@ -633,7 +637,7 @@ def test_half_of_the_messages_lost_at_random_does_not_make_the_state_flap(seed: 
     for t in every(PERIOD_S, 4, 24):
         if rng.random() > 0.5:
             story.sample(t)
-    shown = [state for at_s, state in story.changes if 8 < at_s]
+    shown = [state for at_s, state in story.changes if at_s > 8]
     assert len(shown) <= 6  # 250 messages; with three good ones believed each time there were 14 to 19
     states = [story.good(24 + t) for t in every(PERIOD_S, 0, 2)]
     assert set(states[20:]) == {OK}
@@ -673,7 +677,7 @@ class Played:
 
     kind: str
     offset_s: float = 0.0
-    content: Said | None = field(default=None)
+    content: FakeContent | None = field(default=None)
 
     def at(self, now_ns: int) -> object:
         sample = SampleReceived(now_ns + ns(self.offset_s), now_ns, content=self.content)
@@ -688,7 +692,7 @@ class Played:
 
 
 thresholds = st.tuples(st.floats(0.001, 10), st.floats(1.0, 5.0)).map(lambda p: StreamThresholds(p[0], p[0] * p[1]))
-contents = st.sampled_from([None, Said(), Said(repeats="again"), Said(kinds=("dark",))])
+contents = st.sampled_from([None, FakeContent(), FakeContent(repeats="again"), FakeContent(kinds=("dark",))])
 samples = st.builds(Played, st.just("sample"), st.sampled_from([0.0, -0.01, -0.6, 5.0, -100.0]), contents)
 events = st.lists(
     st.tuples(
@@ -704,7 +708,7 @@ def _play(monitor: StreamMonitor, story: Iterable[tuple[float, Played]]) -> int:
     now_ns = 1_700_000_000 * NANOSECONDS
     for wait_s, event in story:
         now_ns += ns(wait_s)
-        monitor.update(event.at(now_ns), now_ns)
+        monitor.take(event.at(now_ns), now_ns)
     return now_ns
 
 
@@ -720,9 +724,9 @@ def test_silence_changes_the_state_at_exactly_the_moment_announced(limits: Strea
             assert before in (WAITING, DROPPED)
             return
         if change_ns - 1 > now_ns:
-            assert monitor.update(TimePassed(), change_ns - 1).state is before
+            assert monitor.take(TimePassed(), change_ns - 1) is before
         now_ns = max(now_ns, change_ns)
-        assert monitor.update(TimePassed(), now_ns).state is not before
+        assert monitor.take(TimePassed(), now_ns) is not before
     assert monitor.next_change_ns() is None
 
 
@@ -730,14 +734,14 @@ def test_silence_changes_the_state_at_exactly_the_moment_announced(limits: Strea
 @given(thresholds, events)
 def test_a_loop_that_sleeps_until_the_next_change_ends_dropped(limits: StreamThresholds, story: list) -> None:
     monitor = StreamMonitor("camera", limits)
-    monitor.update(SampleReceived(1, 1), 0)
+    monitor.take(SampleReceived(1, 1), 0)
     now_ns = _play(monitor, story)
     turns = 0
     while (change_ns := monitor.next_change_ns()) is not None:
         turns += 1
         assert turns <= 3
         now_ns = max(now_ns, change_ns)
-        monitor.update(TimePassed(), now_ns)
+        monitor.take(TimePassed(), now_ns)
     assert monitor.status(now_ns).state is DROPPED
 
 
@@ -750,9 +754,10 @@ def test_the_state_depends_on_events_and_not_on_how_often_it_is_asked_for(
     now_ns = 10**18
     for wait_s, event in story:
         for part in (0.25, 0.5, 0.75):
-            asked.update(TimePassed(), now_ns + round(part * wait_s * NANOSECONDS))
+            asked.take(TimePassed(), now_ns + round(part * wait_s * NANOSECONDS))
         now_ns += ns(wait_s)
-        assert asked.update(event.at(now_ns), now_ns) == left_alone.update(event.at(now_ns), now_ns)
+        assert asked.take(event.at(now_ns), now_ns) is left_alone.take(event.at(now_ns), now_ns)
+        assert asked.status(now_ns) == left_alone.status(now_ns)
 
 
 # Measured content through the monitor: onset and end of faults of clear strength
@@ -810,6 +815,6 @@ def test_a_microphone_fault_of_clear_strength_shows_and_ends_as_quickly(kind: st
         sound = voice + rng.normal(0, 2e-3, size)
         sound = (change(sound) if 5 <= i * chunk_s < 8 else sound).astype(np.float32)
         story.sample(at_s, span_s=chunk_s, content=watch.listen(sound.view(np.uint8), sound, 16_000, ns(at_s)))
-    assert story.seen()[0] is OK and 5 <= story.changes[1][0]
+    assert story.seen()[0] is OK and story.changes[1][0] >= 5
     assert story.since(state) - 5 <= 1.0 + chunk_s + 0.1
     assert story.changes[-1][1] is OK and story.changes[-1][0] - 8 <= 4.4 * chunk_s + 0.05

@@ -659,5 +659,4 @@ def test_a_trace_keeps_the_newest_durations_only() -> None:
     trace = Trace()
     for ns_taken in range(10 * KEPT):
         trace.add("head", ns_taken)
-    assert trace.last_ns("head") == 10 * KEPT - 1 and trace.last_ns("publish") is None
     assert trace.medians_ms() == {"head": (10 * KEPT - 1 - (KEPT - 1) / 2) / 1e6}

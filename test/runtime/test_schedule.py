@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from aecf_ros.runtime.scheduling import Deadline, EXPECTED_PERIOD_NS, WORKER_FROM, Inline, Worker, choose_scheduling
+from aecf_ros.runtime.scheduling import EXPECTED_PERIOD_NS, WORKER_FROM, Deadline, Inline, Worker, choose_scheduling
 
 WAIT_S = 30.0
 

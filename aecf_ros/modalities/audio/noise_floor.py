@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from aecf_ros.health.running_average import SlowAverage
+from aecf_ros.health.running_average import RunningAverage
 
 BLOCK_S = 0.05
 MEMORY_S = 0.8
@@ -78,8 +78,8 @@ class NoiseFloor:
         self._bands = np.full((blocks, len(spans)), np.inf)  # a ring; full when the powers are
         self._newest = 0
         self._powers: deque[float] = deque(maxlen=blocks)
-        self._usual: SlowAverage[np.ndarray] = SlowAverage(settle_s=2.0)
-        self._usual_quiet: SlowAverage[float] = SlowAverage(settle_s=2.0)
+        self._usual: RunningAverage[np.ndarray] = RunningAverage(settle_s=2.0)
+        self._usual_quiet: RunningAverage[float] = RunningAverage(settle_s=2.0)
         self.floor_dbfs, self.rise_db, self.quietest, self.fall_db = _LEAST_DB, 0.0, 0.0, 0.0
 
     def hear(self, samples: np.ndarray, now_ns: int, learn: bool) -> None:

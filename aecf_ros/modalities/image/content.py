@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aecf_ros.health.content import Complaint
-from aecf_ros.health.running_average import SlowAverage
+from aecf_ros.health.running_average import RunningAverage
 from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.image.scene_change import SOFT, SoftScenes
 from aecf_ros.modalities.image.sharpness import edge_steepness
@@ -56,9 +56,9 @@ class ImageWatch:
     def __init__(self) -> None:
         self._digest: int | None = None
         self._before: np.ndarray | None = None
-        self._steepness: SlowAverage[float] = SlowAverage()
+        self._steepness: RunningAverage[float] = RunningAverage()
         self._soft_scenes = SoftScenes()
-        self._noise: SlowAverage[float] = SlowAverage()
+        self._noise: RunningAverage[float] = RunningAverage()
 
     def look(self, mark: int, image: np.ndarray, now_ns: int) -> ImageContent:
         """Measure one frame.
