@@ -54,8 +54,6 @@ ALLOWED_IN_MODULE = {
     "modalities.audio.files": {"soundfile"},
     "replay.report.overlay": {"cv2"},
     "replay.bag.writer": {"cv2"},
-    "replay.faults.message_edit": {"cv2"},
-    "replay.faults.content": {"cv2"},
     "training.data.archives": {"soxr"},
     "training.data.protocols": {"soxr"},
     "training.data.table_probe": {"soundfile"},

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, SerializeAsAny
 from aecf_ros.core.bundle import ManifestEntry, ModalityRecord, of_its_kind
 from aecf_ros.health.monitor import SampleReceived
 from aecf_ros.health.thresholds import StreamThresholds
+from aecf_ros.modalities.faults import ContentFault, Malform
 
 
 class Raw(Protocol):
@@ -157,6 +158,21 @@ class Modality(ABC):
         """
 
     evidence: ClassVar[type[Evidence]]
+
+    # Faults
+
+    content_faults: ClassVar[Mapping[str, type[ContentFault]]] = {}
+    """Faults of what messages show, by the name of the fault."""
+    malformed: ClassVar[Mapping[str, Malform]] = {}
+    """Faults that make messages unusable, by the name of the fault."""
+
+    @abstractmethod
+    def edit(self, message: Any, info: Any | None, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+        """A copy of a message with its content changed; the encoding stays where it can.
+
+        Raises:
+            DecodeError, FormatUnknown: its content cannot be read.
+        """
 
     # Training data
 

@@ -1,8 +1,10 @@
-"""What the kinds share in reading messages: errors, time stamps, buffers and the digest of a payload."""
+"""What the kinds share in reading and copying messages: errors, time stamps, buffers, digests."""
 
 from __future__ import annotations
 
+import copy
 import zlib
+from array import array
 from typing import Any
 
 import numpy as np
@@ -34,3 +36,26 @@ def digest(data: np.ndarray, whole: bool) -> int:
     """CRC-32 of flat uint8 data: of all of it, or of at most 64 KB evenly spread, which noise changes as well."""
     step = 1 if whole else -(-data.size // DIGEST_BYTES) | 1
     return zlib.crc32(np.ascontiguousarray(data[::step]).data, data.size)
+
+
+def copy_with(message: Any, **fields: Any) -> Any:
+    """A shallow copy of a message with other values of some fields."""
+    message = copy.copy(message)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def in_container_of(old: Any, data: np.ndarray) -> Any:
+    """Flat data in the container that ``old`` is: NumPy for rosbags, ``array`` for rclpy."""
+    if isinstance(old, np.ndarray):
+        return data
+    return array(old.typecode if isinstance(old, array) else data.dtype.char, data.tobytes())
+
+
+def overwritten(data: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A copy of flat uint8 data with a share of the bytes at random."""
+    data = data.copy()
+    hit = rng.random(data.size) < share
+    data[hit] = rng.integers(0, 256, int(hit.sum()), dtype=np.uint8)
+    return data

@@ -16,9 +16,9 @@ from aecf_ros.core.types import NANOSECONDS, StreamState
 from aecf_ros.modalities.audio.spec import AudioEntry
 from aecf_ros.modalities.image.spec import ImageEntry
 from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.replay.bag.reader import Recorded
 from aecf_ros.replay.bag.topics import Topics
-from aecf_ros.replay.faults.message_edit import raw_record
 from aecf_ros.replay.faults.schedule import Fault, FaultInjector
 from aecf_ros.replay.scoring.driver import arrivals
 from aecf_ros.runtime.base import HeadOutput
@@ -31,6 +31,12 @@ FRAME_S, CHUNK_S, RATE_HZ = 1 / 15, 0.1, 16_000
 PERIODS_S = {"camera": FRAME_S, "audio": CHUNK_S}
 INFO = SimpleNamespace(channels=1, sample_rate=RATE_HZ, sample_format="S16LE", bitrate=0, coding_format="wave")
 HEIGHT, WIDTH = 48, 64
+
+
+def raw_record(message: Any, info: Any, received_ns: int) -> Any:
+    """The record of a message of a camera or a microphone, told apart by its fields."""
+    picture = hasattr(message, "encoding") or (hasattr(message, "format") and not hasattr(message, "sample_rate"))
+    return MODALITIES["image" if picture else "audio"].read(message, info, received_ns)
 
 
 def manifest() -> Any:

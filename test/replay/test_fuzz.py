@@ -10,9 +10,8 @@ import numpy as np
 
 from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
 from aecf_ros.modalities.messages import FormatUnknown
-from aecf_ros.replay.faults.message_edit import raw_record
 from aecf_ros.runtime.pipeline import Pipeline
-from test.replay.simulated import START_NS, FreeBackend, manifest
+from test.replay.simulated import START_NS, FreeBackend, manifest, raw_record
 
 MESSAGES = 200_000
 MANY_BYTES = 64 * 2**20

@@ -11,7 +11,7 @@ import pytest
 
 from aecf_ros.core.types import StreamState as S
 from aecf_ros.modalities.registry import MODALITIES
-from aecf_ros.replay.faults.registry import KINDS as EFFECTS
+from aecf_ros.replay.faults.registry import faults_on
 from aecf_ros.replay.faults.schedule import Fault
 from test.replay.simulated import FRAME_S, KINDS, PERIODS_S, Messages, World, run
 
@@ -65,7 +65,7 @@ def allowed_s(kind: str, stream: str, period_s: float | None = None) -> float:
 
 
 def cases() -> list[tuple[str, str]]:
-    return [(kind, stream) for kind, effect in EFFECTS.items() for stream in KINDS if KINDS[stream] in effect.streams]
+    return [(kind, stream) for stream in KINDS for kind in faults_on(KINDS[stream])]
 
 
 def options(kind: str, period_s: float) -> dict[str, float]:

@@ -17,10 +17,10 @@ from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.reader import open_bag
 from aecf_ros.replay.bag.topics import AudioFormat, Reading
 from aecf_ros.replay.samples import BagUnit, scan_recording
-from aecf_ros.replay.scoring.driver import raw_record
 from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
+from test.replay.simulated import raw_record
 
 CAMERA = ImageSpec(name="camera", kind="image", height=8, width=8)
 AUDIO = AudioSpec(name="audio", kind="audio", rate_hz=800, window_s=0.5)

@@ -14,7 +14,7 @@ from aecf_ros.core.types import StreamState
 from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.replay.bag.probe import find_modalities
 from aecf_ros.replay.bag.reader import open_bag
-from aecf_ros.replay.faults.registry import KINDS
+from aecf_ros.replay.faults.registry import faults_on
 from aecf_ros.replay.faults.schedule import Fault, FaultError
 from aecf_ros.replay.samples import scan_recording
 from aecf_ros.replay.scoring.driver import evaluate
@@ -130,7 +130,7 @@ def test_faults_of_a_stream_of_vectors_are_seen_for_what_they_are(
 
 
 def test_every_fault_that_a_vector_can_have_leaves_a_replay_that_answers(minute: Path, bundle_of_text: Path) -> None:
-    fitting = [name for name, kind in KINDS.items() if "vector" in kind.streams]
+    fitting = faults_on("vector")
     assert fitting == [
         "drop",
         "freeze",

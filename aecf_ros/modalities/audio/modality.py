@@ -12,6 +12,7 @@ import numpy as np
 from aecf_ros.core.types import RawAudio
 from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.audio.evidence import AudioEvidence
+from aecf_ros.modalities.audio.faults import CONTENT_FAULTS, MALFORMED, edit_audio
 from aecf_ros.modalities.audio.messages import (
     DEFINITIONS,
     DESCRIBED_TYPES,
@@ -44,6 +45,8 @@ class Audio(Modality):
     info_type: ClassVar = INFO_TYPE
     described_types: ClassVar = DESCRIBED_TYPES
     evidence: ClassVar = AudioEvidence
+    content_faults: ClassVar = CONTENT_FAULTS
+    malformed: ClassVar = MALFORMED
     column_names: ClassVar = ("sound", "audio")
     file_suffixes: ClassVar = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".opus", ".au")
 
@@ -53,6 +56,9 @@ class Audio(Modality):
     def probe(self, raw: Raw) -> dict[str, Any]:
         assert isinstance(raw, RawAudio)
         return {"rate_hz": decode_audio(raw).rate_hz, "window_s": PROBED_WINDOW_S}
+
+    def edit(self, message: Any, info: Any | None, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+        return edit_audio(message, info, change)
 
     def read_file(self, file: Path, spec: AudioSpec) -> np.ndarray:
         from aecf_ros.modalities.audio.files import read_window

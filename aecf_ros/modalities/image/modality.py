@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from aecf_ros.core.types import RawImage
 from aecf_ros.modalities.base import Modality, Raw
 from aecf_ros.modalities.image.decode import decode_image, resize_image
 from aecf_ros.modalities.image.evidence import ImageEvidence
+from aecf_ros.modalities.image.faults import CONTENT_FAULTS, MALFORMED, edit_image
 from aecf_ros.modalities.image.messages import read_any_image
 from aecf_ros.modalities.image.spec import ImageEntry, ImageSpec
 from aecf_ros.modalities.messages import DecodeError
@@ -26,6 +28,8 @@ class Image(Modality):
     spec: ClassVar = ImageSpec
     message_types: ClassVar = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
     evidence: ClassVar = ImageEvidence
+    content_faults: ClassVar = CONTENT_FAULTS
+    malformed: ClassVar = MALFORMED
     column_names: ClassVar = ("image",)
     file_suffixes: ClassVar = (".jpg", ".jpeg", ".png")
 
@@ -36,6 +40,9 @@ class Image(Modality):
         assert isinstance(raw, RawImage)
         height, width = decode_image(raw).image.shape[:2]
         return {"height": height, "width": width}
+
+    def edit(self, message: Any, info: Any | None, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+        return edit_image(message, change)
 
     def read_file(self, file: Path, spec: ImageSpec) -> np.ndarray:
         return resize_image(_decode_file(file), spec.height, spec.width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.base import Modality, Raw
 from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.modalities.vector.evidence import VectorEvidence
+from aecf_ros.modalities.vector.faults import CONTENT_FAULTS, MALFORMED, edit_vector
 from aecf_ros.modalities.vector.messages import RawVector, decode_vector, read_vector
 from aecf_ros.modalities.vector.spec import VectorEntry, VectorSpec
 
@@ -28,6 +30,8 @@ class Vector(Modality):
     message_types: ClassVar = {"stamped": "aecf_msgs/msg/EmbeddingStamped"}
     definitions: ClassVar = ({"aecf_msgs/msg/EmbeddingStamped": "std_msgs/Header header\nfloat32[] values"},)
     evidence: ClassVar = VectorEvidence
+    content_faults: ClassVar = CONTENT_FAULTS
+    malformed: ClassVar = MALFORMED
     column_names: ClassVar = ("embedding", "vector")
     file_suffixes: ClassVar = (".npy",)
     takes_numbers: ClassVar = True
@@ -38,6 +42,9 @@ class Vector(Modality):
     def probe(self, raw: Raw) -> dict[str, Any]:
         assert isinstance(raw, RawVector)
         return {"dim": len(raw.values)}
+
+    def edit(self, message: Any, info: Any | None, change: Callable[[np.ndarray], np.ndarray]) -> Any:
+        return edit_vector(message, change)
 
     def read_file(self, file: Path, spec: VectorSpec) -> np.ndarray:
         values = _load(file)

@@ -13,10 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-IMAGE, AUDIO, VECTOR = "image", "audio", "vector"
-BOTH = (IMAGE, AUDIO)
-ALL = (*BOTH, VECTOR)
-LAST_SEVERITY = 5
+from aecf_ros.modalities.faults import Option
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,39 +29,30 @@ class Delivery:
     source_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A number that says how strong a fault is: its value at severity 1 to 5, the range allowed, the kinds of streams it is for."""
-
-    at_severity: tuple[float, float, float, float, float]
-    low: float
-    high: float
-    streams: tuple[str, ...] = ALL
-
-    def value(self, severity: float) -> float:
-        """The value at a severity, interpolated; below 1 it is that of 1."""
-        return float(np.interp(severity, range(1, LAST_SEVERITY + 1), self.at_severity))
-
-
 SHARE = Option((0.2, 0.4, 0.6, 0.8, 1.0), 0, 1)
 """Of the messages, for faults that strike some of them."""
 
 
 class Effect:
-    """One fault at work. ``streams`` are the kinds of streams it can act on, ``stamped`` that it needs messages with a stamp.
+    """One fault at work. ``stamped`` says that it needs messages with a stamp.
 
     Args:
-        options: a value for each of ``OPTIONS``.
-        stream_kind: ``image``, ``audio`` or ``vector``.
+        fault: name of the fault.
+        options: a value for each of its options.
+        stream_kind: kind of modality that the stream carries.
         end_s: when the fault ends.
     """
 
-    streams: ClassVar[tuple[str, ...]] = ALL
     stamped: ClassVar[bool] = False
     OPTIONS: ClassVar[Mapping[str, Option]] = {}
 
-    def __init__(self, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
-        self.options, self.stream_kind, self.end_s = options, stream_kind, end_s
+    def __init__(self, fault: str, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
+        self.fault, self.options, self.stream_kind, self.end_s = fault, options, stream_kind, end_s
+
+    @classmethod
+    def options_on(cls, fault: str, stream_kind: str) -> Mapping[str, Option] | None:
+        """The options of a fault on a kind of stream; ``None`` where it cannot act on it."""
+        return cls.OPTIONS
 
     def pass_on(self, delivery: Delivery, rng: np.random.Generator | None) -> list[Delivery]:
         """What becomes of a message; ``rng`` is ``None`` while the fault is not on. May keep messages back for later calls."""

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from aecf_ros.core.types import NANOSECONDS
-from aecf_ros.replay.faults.base import SHARE, Delivery, Effect, Option
-from aecf_ros.replay.faults.message_edit import stamp_ns, with_stamp
+from aecf_ros.modalities.faults import Option
+from aecf_ros.replay.faults.base import SHARE, Delivery, Effect
+from aecf_ros.replay.faults.stamps import stamp_ns, with_stamp
 
 
 class Drop(Effect):
@@ -26,8 +27,8 @@ class Freeze(Effect):
 
     OPTIONS = {"hold_s": Option((0.25, 0.5, 1.0, 2.0, 1e6), 0, 1e9)}
 
-    def __init__(self, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
-        super().__init__(options, stream_kind, end_s)
+    def __init__(self, fault: str, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
+        super().__init__(fault, options, stream_kind, end_s)
         self._held: tuple[float | None, Delivery] | None = None
 
     def pass_on(self, delivery: Delivery, rng: np.random.Generator | None) -> list[Delivery]:
@@ -63,8 +64,8 @@ class Jitter(Delay):
 
     OPTIONS = {"jitter_s": Option((0.02, 0.05, 0.1, 0.2, 0.4), 0, 3600)}
 
-    def __init__(self, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
-        super().__init__(options, stream_kind, end_s)
+    def __init__(self, fault: str, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
+        super().__init__(fault, options, stream_kind, end_s)
         self._last_s = 0.0
 
     def strike(self, delivery: Delivery, rng: np.random.Generator) -> list[Delivery]:
@@ -81,8 +82,8 @@ class Rate(Effect):
 
     OPTIONS = {"factor": Option((0.8, 0.6, 0.4, 0.2, 0.1), 0.001, 1)}
 
-    def __init__(self, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
-        super().__init__(options, stream_kind, end_s)
+    def __init__(self, fault: str, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
+        super().__init__(fault, options, stream_kind, end_s)
         self._credit = 0.0
 
     def strike(self, delivery: Delivery, rng: np.random.Generator) -> list[Delivery]:
@@ -98,8 +99,8 @@ class OutOfOrder(Effect):
 
     OPTIONS = {"share": SHARE}
 
-    def __init__(self, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
-        super().__init__(options, stream_kind, end_s)
+    def __init__(self, fault: str, options: Mapping[str, float], stream_kind: str, end_s: float) -> None:
+        super().__init__(fault, options, stream_kind, end_s)
         self._held: Delivery | None = None
 
     def pass_on(self, delivery: Delivery, rng: np.random.Generator | None) -> list[Delivery]:

@@ -15,10 +15,11 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from aecf_ros.modalities.faults import LAST_SEVERITY
 from aecf_ros.modalities.messages import DecodeError, FormatUnknown
-from aecf_ros.replay.faults.base import LAST_SEVERITY, Delivery, Effect, Option
-from aecf_ros.replay.faults.message_edit import headless
-from aecf_ros.replay.faults.registry import KINDS
+from aecf_ros.replay.faults.base import Delivery, Effect
+from aecf_ros.replay.faults.registry import effects, faults_on, options_of, options_on
+from aecf_ros.replay.faults.stamps import headless
 
 
 class FaultError(ValueError):
@@ -49,11 +50,11 @@ class Fault(BaseModel):
         if (
             not isinstance(entry, dict)
             or not isinstance(entry.get("kind"), str)
-            or entry["kind"] not in KINDS
+            or entry["kind"] not in effects()
             or "options" in entry
         ):
             return entry
-        known = KINDS[entry["kind"]].OPTIONS
+        known = options_of(entry["kind"])
         for name in entry.keys() - cls.model_fields.keys() - known.keys():
             near = get_close_matches(str(name), [*known, *cls.model_fields], 1)
             hint = (
@@ -68,9 +69,9 @@ class Fault(BaseModel):
 
     @model_validator(mode="after")
     def _sensible(self) -> Fault:
-        if self.kind not in KINDS:
-            near = get_close_matches(self.kind, KINDS, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(KINDS)}"
+        if self.kind not in effects():
+            near = get_close_matches(self.kind, effects(), 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(effects())}"
             raise ValueError(f"kind '{self.kind}' is not known; {hint}")
         if not 0 <= self.start_s < self.end_s:
             raise ValueError(f"span {self.start_s} to {self.end_s} s is empty or negative; give 0 <= start_s < end_s")
@@ -78,7 +79,7 @@ class Fault(BaseModel):
             raise ValueError(f"severity {self.severity:g} is not from 0 to {LAST_SEVERITY}")
         if self.seed < 0:
             raise ValueError(f"seed {self.seed} is negative; give a whole number from 0 on")
-        known = KINDS[self.kind].OPTIONS
+        known = options_of(self.kind)
         for name, value in self.options.items():
             if name not in known:
                 raise ValueError(f"option '{name}' is not known; {self.kind} takes {', '.join(known) or 'none'}")
@@ -101,24 +102,24 @@ class Fault(BaseModel):
         Raises:
             FaultError: it cannot.
         """
-        kind = KINDS[self.kind]
-        if stream_kind not in kind.streams:
-            fitting = ", ".join(name for name, other in KINDS.items() if stream_kind in other.streams)
+        options = options_on(self.kind, stream_kind)
+        if options is None:
             raise FaultError(
-                f"'{self.kind}' cannot act on '{self.stream}', which carries {stream_kind}; use one of {fitting}"
+                f"'{self.kind}' cannot act on '{self.stream}', which carries {stream_kind}; "
+                f"use one of {', '.join(faults_on(stream_kind))}"
             )
         for name in self.options:
-            if stream_kind not in kind.OPTIONS[name].streams:
-                fitting = ", ".join(n for n, option in kind.OPTIONS.items() if stream_kind in option.streams)
+            if name not in options:
                 raise FaultError(
-                    f"{self.kind}: '{name}' is not for '{self.stream}', which carries {stream_kind}; use {fitting} or severity"
+                    f"{self.kind}: '{name}' is not for '{self.stream}', which carries {stream_kind}; "
+                    f"use {', '.join(options)} or severity"
                 )
 
     def effect(self, stream_kind: str) -> Effect:
         """A fresh effect of this fault."""
-        options: Mapping[str, Option] = KINDS[self.kind].OPTIONS
+        options = options_on(self.kind, stream_kind) or {}
         values = {name: self.options.get(name, option.value(self.severity)) for name, option in options.items()}
-        return KINDS[self.kind](values, stream_kind, self.end_s)
+        return effects()[self.kind](self.kind, values, stream_kind, self.end_s)
 
 
 class FaultInjector:

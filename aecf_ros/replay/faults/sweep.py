@@ -7,8 +7,8 @@ from difflib import get_close_matches
 
 import numpy as np
 
-from aecf_ros.replay.faults.base import LAST_SEVERITY
-from aecf_ros.replay.faults.registry import KINDS
+from aecf_ros.modalities.faults import LAST_SEVERITY
+from aecf_ros.replay.faults.registry import effects, options_on
 from aecf_ros.replay.faults.schedule import Fault, FaultError
 from aecf_ros.replay.report.figures import SweepPoint
 from aecf_ros.replay.scoring.score import Run, Scored
@@ -42,7 +42,7 @@ def plan(
     Raises:
         FaultError: a stream or kind is not known, or a kind acts on none of the streams.
     """
-    for given, known, what in ((streams, list(stream_kinds), "stream"), (kinds, list(KINDS), "kind")):
+    for given, known, what in ((streams, list(stream_kinds), "stream"), (kinds, list(effects()), "kind")):
         for name in given:
             if name not in known:
                 near = get_close_matches(name, known, 1)
@@ -51,13 +51,13 @@ def plan(
                     + (f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(known)}")
                 )
     for kind in kinds:
-        if not any(stream_kinds[s] in KINDS[kind].streams for s in streams):
+        if not any(options_on(kind, stream_kinds[s]) is not None for s in streams):
             raise FaultError(f"'{kind}' cannot act on {', '.join(streams)}; leave it out")
     return [
         Fault(stream=stream, kind=kind, start_s=0.0, end_s=duration_s + 1.0, severity=severity)
         for stream in streams
         for kind in kinds
-        if stream_kinds[stream] in KINDS[kind].streams
+        if options_on(kind, stream_kinds[stream]) is not None
         for severity in severities
     ]
 

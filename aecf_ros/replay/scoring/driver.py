@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from aecf_ros.core.bundle import Manifest
-from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
+from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.modalities.base import Raw
 from aecf_ros.modalities.messages import FormatUnknown
-from aecf_ros.modalities.vector.messages import RawVector
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.replay.bag.reader import Bag, Recorded
 from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.base import Delivery
-from aecf_ros.replay.faults.message_edit import raw_record
 from aecf_ros.replay.faults.schedule import Fault, FaultInjector
 from aecf_ros.replay.scoring.ground_truth import Truth, read_label_file, truth_of
 from aecf_ros.replay.scoring.prediction_log import Answer, Track
@@ -107,7 +107,7 @@ def read_truth(bag: Bag, topics: Topics, manifest: Manifest, labels_path: Path |
     )
 
 
-Watch = Callable[[str, "RawImage | RawAudio | RawVector | None", Observation, int], None]
+Watch = Callable[[str, "Raw | None", Observation, int], None]
 """Told the stream, the record (``None`` where the message could not be read), what became of it, and the log time in ns."""
 
 
@@ -128,22 +128,25 @@ def drive(
     Raises:
         FaultError: a fault cannot act on its stream.
     """
-    injector = FaultInjector(faults, stream_kinds(pipeline.manifest))
+    kinds = stream_kinds(pipeline.manifest)
+    injector = FaultInjector(faults, kinds)
     messages = recorded if recorded is not None else bag.messages([*topics.streams.values(), *topics.infos.values()])
     yield _answer(pipeline, bag.start_ns, bag.start_ns)
     for arrival in arrivals(messages, bag.start_ns, topics, injector, bag.deserialize):
         now_ns, name = arrival.at_ns, arrival.stream
         yield from _silence(pipeline, bag, now_ns)
-        raw = None
+        raw, modality = None, MODALITIES[kinds[name]]
         try:
-            raw = raw_record(arrival.message, arrival.info, now_ns)
+            raw = modality.read(arrival.message, arrival.info, now_ns)
             seen = pipeline.observe(name, raw, now_ns)
         except FormatUnknown as error:
             seen = pipeline.reject(name, str(error), now_ns)
         if watch is not None:
             watch(name, raw, seen, now_ns)
         if seen.due:
-            yield _answer(pipeline, now_ns, bag.start_ns, raw.stamp_ns if isinstance(raw, RawImage) else None)
+            yield _answer(
+                pipeline, now_ns, bag.start_ns, raw.stamp_ns if raw and modality.entry.paces_predictions else None
+            )
     yield from _silence(pipeline, bag, bag.end_ns)
 
 
