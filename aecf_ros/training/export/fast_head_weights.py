@@ -1,6 +1,6 @@
-"""Matrices of the lean head: one modality's trained parts, rearranged in double precision.
+"""Matrices of :class:`FastHead` for one modality, computed in double precision from its trained parts.
 
-A matrix ends with the row that its input's 1 is multiplied by, which is the bias; "carrying" adds a column that hands the 1 on.
+The last row of a matrix is the bias, because inputs end with a 1. A matrix that "carries" gives the 1 again, last.
 """
 
 from __future__ import annotations
@@ -28,31 +28,34 @@ def affine(weight: Tensor, bias: Tensor, carry: float | None = None) -> Tensor:
     return torch.cat([matrix, column], dim=1)
 
 
-def squares_to(points: Tensor, of: Tensor, bias: Tensor) -> Tensor:
-    """(D + 1, K): from an embedding to |point|² - 2 point · v for each of ``points`` (K, R), where v = e @ ``of`` (D, R) + ``bias``.
+def squares_to(points: Tensor, projection: Tensor, bias: Tensor) -> Tensor:
+    """(D + 1, K): from an embedding e to |p|² - 2 p · v for each p of ``points`` (K, R).
 
-    With |v|² added these are squared distances.
+    v is e @ ``projection`` (D, R) + ``bias``. With |v|² added these are squared distances.
     """
-    cross = -2.0 * points @ of.T
+    cross = -2.0 * points @ projection.T
     return affine(cross, points.square().sum(1) - 2.0 * points @ bias)
 
 
-def of_embedding(
+def embedding_blocks(
     layer: nn.Linear, gate: Reliability, centers: Tensor, whitener: Tensor, outlier: Tensor, direction: bool
 ) -> list[Tensor]:
-    """What is linear in one modality's embedding, (D + 1, ·) each: the expert's first layer; the embedding whitened, whitened
-    within classes, whitened as calibration does; the changing part of its squared distances to class centers, and to those
-    of calibration as shares of ``outlier``."""
+    """Everything that is linear in a modality's embedding, a matrix (D + 1, ·) each.
+
+    They give: the expert's first layer; the embedding whitened; whitened within classes; whitened as in calibration;
+    the part of its squared distances to class centers that depends on it; the same for the centers of calibration, as
+    shares of ``outlier``.
+    """
     distance = gate.distance
-    center, spread = distance.center.double(), distance.whitening.double()
-    within, rank = spread @ distance.class_whitening.double(), spread.shape[1]
+    center, whitening = distance.center.double(), distance.whitening.double()
+    within, rank = whitening @ distance.class_whitening.double(), whitening.shape[1]
     middle = centers.mean(0)
     weight, bias = (layer.weight[:, :-1], torch.zeros_like(layer.bias)) if direction else (layer.weight, layer.bias)
     to_classes = squares_to(distance.class_centers.double(), within, -center @ within) / rank
     to_centers = squares_to((centers - middle) @ whitener, whitener, -middle @ whitener) / outlier
     return [
         affine(weight, bias),
-        affine(spread.T, -center @ spread),
+        affine(whitening.T, -center @ whitening),
         affine(within.T, -center @ within),
         affine(whitener.T, -middle @ whitener),
         to_classes,
@@ -61,9 +64,9 @@ def of_embedding(
 
 
 def side_by_side(blocks: Sequence[Tensor], columns: Sequence[int], wide: int, direction: bool) -> Tensor:
-    """(wide + 1, sum of ``columns``): the blocks of :func:`of_embedding`, filled up to the widths that all modalities share.
+    """(wide + 1, sum of ``columns``): the :func:`embedding_blocks` padded to widths that all modalities share.
 
-    Expert and whitened embedding carry the 1 in their last column; a center that is not there is far away.
+    Expert and whitened embedding carry the 1 in their last column; padding of centers is far away.
     """
     filled = []
     for at, (block, width) in enumerate(zip(blocks, columns, strict=True)):
@@ -79,7 +82,7 @@ def side_by_side(blocks: Sequence[Tensor], columns: Sequence[int], wide: int, di
 
 
 def to_landmarks(gate: Reliability, rank: int) -> Tensor:
-    """(rank + 1, LANDMARKS): from a whitened embedding and 1 to the changing part of its mean squared distances to landmarks."""
+    """(rank + 1, LANDMARKS): from a whitened embedding to the part of its squared distances that depends on it."""
     points = gate.distance.landmarks.double()
     matrix = torch.zeros(rank + 1, len(points)).to(points)
     own = points.shape[1]
@@ -88,16 +91,20 @@ def to_landmarks(gate: Reliability, rank: int) -> Tensor:
 
 
 def to_distances(gate: Reliability, outlier: Tensor, wide: int, rank: int) -> Tensor:
-    """From squares of (embedding D, 1, whitened R, 1, within classes R, calibration's D), then the least of two kinds of centers and
-    the nearest landmarks, to six columns: 1 + the statistics norm, class, overall, neighbors; e; the share of ``outlier``."""
+    """From squares, distances to the nearest centers and landmarks, to six columns.
+
+    Rows: squares of (embedding D, 1, whitened R, 1, whitened within classes R, whitened as in calibration D), the least
+    distance to a class center and to one of calibration, the NEIGHBORS nearest landmarks. Columns: 1 + the statistics
+    norm, class, overall, neighbors; e; the share of ``outlier``.
+    """
     width, own = gate.distance.whitening.shape
-    x, one, spread, within, white = 0, wide, wide + 1, wide + rank + 2, wide + 2 * rank + 2
+    x, one, whitened, within, white = 0, wide, wide + 1, wide + rank + 2, wide + 2 * rank + 2
     least = white + wide
     matrix = torch.zeros(least + 2 + NEIGHBORS, 6, dtype=torch.float64)
     matrix[one, :5] = torch.tensor([1.0, 1.0, 1.0, 1.0, math.e])
     matrix[x : x + width, 0] = 1.0 / width
     matrix[within : within + own, 1] = 1.0 / own
-    matrix[spread : spread + own, 2:4] = 1.0 / own
+    matrix[whitened : whitened + own, 2:4] = 1.0 / own
     matrix[least, 1], matrix[least + 1, 5] = 1.0, 1.0
     matrix[white : white + width, 5] = 1.0 / outlier
     matrix[least + 2 :, 3] = 1.0 / NEIGHBORS
@@ -105,8 +112,11 @@ def to_distances(gate: Reliability, outlier: Tensor, wide: int, rank: int) -> Te
 
 
 def to_statistics(gate: Reliability) -> Tensor:
-    """From the logarithms of :func:`to_distances`, of which the fifth is 1, then log-sum-exp of the logits and their mean under the
-    softmax, to STATISTICS standardized, and 1."""
+    """(7, STATISTICS + 1): to the standardized statistics and 1.
+
+    Rows: the logarithms of the first five columns of :func:`to_distances`, the fifth being 1; log-sum-exp of the
+    logits; their mean under the softmax.
+    """
     one, energy, mean = 4, 5, 6
     raw = torch.zeros(7, len(STATISTICS), dtype=torch.float64)
     raw[energy, 0], raw[mean, 0] = 1.0, -1.0

@@ -1,4 +1,4 @@
-"""From trained modules to a bundle directory that verifies: ONNX graphs, parity with torch, manifest and model card."""
+"""Export trained modules as ONNX graphs, compare them with torch, and write a bundle directory that verifies."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ HEAD_OUTPUTS = (
 )
 
 DISTANCE_TOLERANCE = 1e-2
-"""A squared distance is a small difference of large squares where training samples are few and embeddings wide; drift is read
-from its quantiles."""
+"""A squared distance is a small difference of large squares where samples are few and embeddings wide."""
 
 
 class ExportError(RuntimeError):
@@ -57,15 +56,21 @@ class ExportError(RuntimeError):
 class Distances(Protocol):
     """What every calibration has; see :class:`aecf_ros.training.calibration.calibrate.Calibration`."""
 
-    conflict_below: float
-    centers: list[np.ndarray]
-    whiteners: list[np.ndarray]
-    outlier_above: np.ndarray
+    @property
+    def conflict_below(self) -> float: ...
+    @property
+    def centers(self) -> list[np.ndarray]: ...
+    @property
+    def whiteners(self) -> list[np.ndarray]: ...
+    @property
+    def outlier_above(self) -> np.ndarray: ...
 
 
 class CalibratedHead(nn.Module):
-    """The fusion layer with its calibration, as far as it is the same whatever labels are: what lies far from training, and when to
-    abstain."""
+    """The fusion layer with the calibration that every task has: outlier distances, and when to abstain."""
+
+    outlier_above: Tensor
+    set_thresholds: Tensor  # of the subclasses
 
     def __init__(self, fusion: AECF, calibration: Distances, abstain_below: float = 0.0) -> None:
         super().__init__()
@@ -78,8 +83,10 @@ class CalibratedHead(nn.Module):
         self.conflict_below, self.abstain_below = calibration.conflict_below, abstain_below
 
     def distances(self, embeddings: Sequence[Tensor]) -> Tensor:
-        """float32 (B, M): squared Mahalanobis distance of each modality to its nearest class center, as a share of that
-        beyond which it is out of distribution."""
+        """float32 (B, M): squared Mahalanobis distance of each modality to its nearest class center.
+
+        1 is the distance beyond which a modality is out of distribution.
+        """
         nearest = [
             nearest_center(e, getattr(self, f"centers_{m}"), getattr(self, f"whitener_{m}"))
             for m, e in enumerate(embeddings)
@@ -96,7 +103,9 @@ class CalibratedHead(nn.Module):
 
 
 class ExportedHead(CalibratedHead):
-    """What ``head.onnx`` computes where a moment has one label, in fewer operators where ``lean.py`` can."""
+    """What ``head.onnx`` computes where a sample has one label."""
+
+    temperatures: Tensor
 
     def __init__(self, fusion: AECF, calibration: Calibration) -> None:
         super().__init__(fusion, calibration, calibration.abstain_below)
@@ -104,7 +113,7 @@ class ExportedHead(CalibratedHead):
         self.register_buffer("set_thresholds", torch.from_numpy(calibration.set_thresholds))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """An embedding float32 (B, D_m) for each modality, then ``present`` bool (B, M); gives :data:`HEAD_OUTPUTS`."""
+        """An embedding float32 (B, D_m) for each modality, then ``present`` bool (B, M), to HEAD_OUTPUTS."""
         *raw, present = inputs
         embeddings = [keep_present(e, present[:, m]) for m, e in enumerate(raw)]
         out = self.fusion(embeddings, present)
@@ -124,7 +133,10 @@ class ExportedHead(CalibratedHead):
 def export_onnx(
     module: nn.Module, inputs: Sequence[Tensor], input_names: Sequence[str], output_names: Sequence[str], path: Path
 ) -> None:
-    """Write a single-file ONNX graph whose batch axis is dynamic and named ``batch``; of a head in its lean form, where it has one."""
+    """Write a single-file ONNX graph whose batch axis is dynamic and named ``batch``.
+
+    A head is written as a :class:`FastHead` where it can be one.
+    """
     if isinstance(module, ExportedHead) and has_fast_form(module):
         module = FastHead(module)
     batch = torch.export.Dim("batch", min=1, max=65536)
@@ -148,6 +160,7 @@ def export_onnx(
             )
     finally:
         exporter.setLevel(level)
+    assert program is not None  # with dynamo=True
     model = program.model_proto
     for node in model.graph.node:
         node.ClearField("metadata_props")  # stack traces with the paths of this machine
@@ -175,9 +188,9 @@ def verify_encoder(encoder: nn.Module, path: Path, sample: Tensor, input_name: s
     session = open_session(path)
     for rows in (sample, sample[:1]):
         with torch.inference_mode():
-            due = encoder(rows).numpy()
-        found = session.run(["embedding"], {input_name: rows.numpy()})[0]
-        gap = float(np.abs(found - due).max())
+            expected = encoder(rows).numpy()
+        embedding = session.run(["embedding"], {input_name: rows.numpy()})[0]
+        gap = float(np.abs(embedding - expected).max())
         if not gap <= tolerance:
             raise ExportError(
                 f"{path.name}: the graph differs from the trained encoder by {gap:.2g}; "
@@ -188,29 +201,29 @@ def verify_encoder(encoder: nn.Module, path: Path, sample: Tensor, input_name: s
 def verify_head(
     head: CalibratedHead, path: Path, embeddings: Sequence[Tensor], names: Sequence[str], tolerance: float = 1e-4
 ) -> None:
-    """Compare graph and module for every presence pattern, with NaN in whatever is absent.
+    """Compare graph and module for every presence pattern, with NaN as the embeddings of absent modalities.
 
     Raises:
-        ExportError: an output differs by more than ``tolerance`` (of its size, where that is above 1), is not finite, or a
-            set or code differs that rounding does not decide.
+        ExportError: an output differs by more than ``tolerance`` (relative where it is above 1) or is not finite, or a
+            set or code differs where rounding does not decide.
     """
     session = open_session(path)
     rows = len(embeddings[0])
     for pattern in [(False,) * len(names), *all_subsets(len(names))]:
         present = torch.tensor(pattern).expand(rows, -1).contiguous()
         with torch.inference_mode():
-            due = head(*embeddings, present)
+            outputs = head(*embeddings, present)
         poisoned = [e if used else torch.full_like(e, torch.nan) for e, used in zip(embeddings, pattern, strict=True)]
         feed = {f"embedding_{name}": e.numpy() for name, e in zip(names, poisoned, strict=True)} | {
             "present": present.numpy()
         }
-        for name, found, expected in zip(HEAD_OUTPUTS, session.run(list(HEAD_OUTPUTS), feed), due, strict=True):
+        for name, answer, expected in zip(HEAD_OUTPUTS, session.run(list(HEAD_OUTPUTS), feed), outputs, strict=True):
             expected = expected.numpy()
             if expected.dtype == np.float32:
                 allowed = DISTANCE_TOLERANCE if name == "distances" else tolerance
-                same = (np.abs(found - expected) <= allowed * np.maximum(np.abs(expected), 1.0)).all()
+                same = (np.abs(answer - expected) <= allowed * np.maximum(np.abs(expected), 1.0)).all()
             else:
-                same = (found == expected)[~_on_the_edge(head, name, pattern, due, tolerance)].all()
+                same = (answer == expected)[~_on_the_edge(head, name, pattern, outputs, tolerance)].all()
             if not same:
                 raise ExportError(
                     f"{path.name}: output '{name}' differs from the trained head with "
@@ -220,19 +233,22 @@ def verify_head(
 
 
 def _on_the_edge(
-    head: nn.Module, name: str, pattern: Sequence[bool], due: Sequence[Tensor], tolerance: float
+    head: CalibratedHead, name: str, pattern: Sequence[bool], outputs: Sequence[Tensor], tolerance: float
 ) -> np.ndarray:
-    """Where rounding may decide, bool of the shape of an output that compares: what it compares lies within ``tolerance`` of its threshold."""
-    of = dict(zip(HEAD_OUTPUTS, due, strict=True))
+    """Where rounding may decide ``prediction_set`` or ``abstain_code``: bool of the output's shape.
+
+    There the compared value lies within ``tolerance`` of its threshold.
+    """
+    values = dict(zip(HEAD_OUTPUTS, outputs, strict=True))
     if name == "prediction_set":
-        probabilities = of["probabilities"]
+        probabilities = values["probabilities"]
         threshold = head.set_thresholds[int(subset_index(torch.tensor(pattern)))]
         top = probabilities.amax(1, keepdim=True) - probabilities <= tolerance  # the most probable label is always in
         return (((probabilities - threshold).abs() <= tolerance) | (top & (top.sum(1, keepdim=True) > 1))).numpy()
     edges = [
-        (of["confidence"] - head.abstain_below).abs() <= tolerance,
-        (of["agreement"] - head.conflict_below).abs() <= tolerance,
-        ((of["distances"] - 1.0).abs() <= DISTANCE_TOLERANCE).any(1),
+        (values["confidence"] - head.abstain_below).abs() <= tolerance,
+        (values["agreement"] - head.conflict_below).abs() <= tolerance,
+        ((values["distances"] - 1.0).abs() <= DISTANCE_TOLERANCE).any(1),
     ]
     return torch.stack(edges).any(0).numpy()
 
@@ -240,11 +256,10 @@ def _on_the_edge(
 def write_bundle(
     out: Path, files: dict[str, Callable[[Path], None]], card: str, manifest: Callable[[dict[str, str]], Manifest]
 ) -> Manifest:
-    """Write a bundle beside ``out``, verify it, then move its files in; other files in ``out`` stay, and
-    ``bundle.yaml`` comes last.
+    """Write a bundle beside ``out``, verify it, then move its files into ``out``, ``bundle.yaml`` last.
 
     Args:
-        out: bundle directory, made where it is missing.
+        out: bundle directory, made where it is missing; other files in it stay.
         files: file name -> function that writes (and verifies) it at a path.
         card: text of MODEL_CARD.md.
         manifest: (SHA-256 by file name) -> manifest.

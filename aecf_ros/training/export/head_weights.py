@@ -1,4 +1,4 @@
-"""``head.safetensors``: what ``head.onnx`` was exported from, for whoever wants to fit it again or to use it in torch."""
+"""``head.safetensors``: the weights that ``head.onnx`` was exported from, for refitting and for use in torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def save_head(path: Path, head: AECF, calibration: Calibration, options: Mapping
     """Write a fitted head and its calibration to one safetensors file.
 
     Args:
-        options: the keyword arguments that ``head`` was made with; what the calibration part decided of them is taken from ``head``.
+        options: the keyword arguments that ``head`` was made with; ``monotone`` and its reach are taken from ``head``.
     """
     tensors = {FUSION + name: value.detach().contiguous() for name, value in head.state_dict().items()}
     for name in _TABLES:
@@ -51,20 +51,20 @@ def save_head(path: Path, head: AECF, calibration: Calibration, options: Mapping
 
 
 def load_parts(bundle: Bundle) -> tuple[AECF, Calibration, dict[str, Any]]:
-    """The fusion layer, its calibration, and the options the layer was made with, as :func:`save_head` had them; ``fits``
-    stays empty, for it tells people how the tables were made.
+    """The fusion layer, its calibration (with empty ``fits``) and its options, as :func:`save_head` wrote them.
 
     Raises:
-        BundleError: the bundle has no such file, or it is not what it should be.
+        BundleError: the bundle has no such file, or the file does not match the manifest.
     """
     manifest = bundle.manifest
     if manifest.task == "multilabel":
         raise BundleError(
-            f"{bundle.directory}: its task is multilabel, whose head's weights are not kept beside the graph; this works with one label"
+            f"{bundle.directory}: its task is multilabel, and only heads with one label keep their weights; "
+            "give a bundle with one label"
         )
     if manifest.head_weights is None:
         raise BundleError(
-            f"{bundle.directory}: has no head.safetensors, which aecf_ros writes since it can use it; train the bundle again"
+            f"{bundle.directory}: has no head.safetensors, as bundles of older versions; train the bundle again"
         )
     path = bundle.path(manifest.head_weights)
     widths = [m.embedding_dim for m in manifest.modalities]
@@ -74,14 +74,17 @@ def load_parts(bundle: Bundle) -> tuple[AECF, Calibration, dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
         if (facts["widths"], facts["classes"]) != (widths, len(manifest.labels)):
             raise ValueError(
-                f"widths {facts['widths']} and {facts['classes']} classes where the manifest has {widths} and {len(manifest.labels)}"
+                f"expected widths {widths} and {len(manifest.labels)} classes as in the manifest, "
+                f"got {facts['widths']} and {facts['classes']}"
             )
         head = AECF(widths, facts["classes"], **facts["options"])
         head.load_state_dict(
             {name.removeprefix(FUSION): value for name, value in tensors.items() if name.startswith(FUSION)}
         )
         tables = {name: tensors[TABLES + name].numpy() for name in _TABLES}
-        lists = {name: [tensors[f"{TABLES}{name}_{m}"].numpy() for m in range(len(widths))] for name in _LISTS}
+        lists: dict[str, Any] = {
+            name: [tensors[f"{TABLES}{name}_{m}"].numpy() for m in range(len(widths))] for name in _LISTS
+        }
         calibration = Calibration(
             coverage=facts["coverage"],
             conflict_below=facts["conflict_below"],

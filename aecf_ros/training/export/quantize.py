@@ -1,6 +1,6 @@
-"""`aecf quantize`: a bundle again with its encoders in half precision or dynamic int8, and what that costs in accuracy and calibration.
+"""Write a bundle again with its encoders in half precision or dynamic int8, and measure what that costs.
 
-The head stays as it is: it is a hundredth of the work and carries the calibration.
+The head stays in full precision: it is a hundredth of the work and carries the calibration.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def to_fp16(source: Path, target: Path) -> None:
-    """Weights and arithmetic in half precision, inputs and outputs as they were; spectra stay in full precision."""
+    """Convert weights and arithmetic to half precision; inputs, outputs and spectra stay in full precision."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -42,7 +42,7 @@ def to_fp16(source: Path, target: Path) -> None:
 
 
 def _bypass_round_trips(model: OnnxModel) -> None:
-    """The converter casts to half and back between two nodes that it leaves in full precision, and so undoes what they are left for."""
+    """Remove the casts to half precision and back between two nodes that stay in full precision."""
     casts = {node.output[0]: node for node in model.model.graph.node if node.op_type == "Cast"}
     for output, node in casts.items():
         before = casts.get(node.input[0])
@@ -52,12 +52,12 @@ def _bypass_round_trips(model: OnnxModel) -> None:
 
 
 def to_int8(source: Path, target: Path) -> None:
-    """Weights in 8 bits, activations quantized as they come; spectra stay in full precision."""
+    """Quantize weights to 8 bits and activations dynamically; spectra stay in full precision."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     # Unsigned: onnxruntime's convolution of integers takes no other weights on a CPU.
     spectra = before_logarithms(onnx.load(source).graph)
-    logging.disable(logging.WARNING)  # it recommends a step that our exporter has done
+    logging.disable(logging.WARNING)  # it recommends preprocessing that the exporter already does
     try:
         quantize_dynamic(source, target, weight_type=QuantType.QUInt8, nodes_to_exclude=spectra)
     finally:
@@ -65,16 +65,16 @@ def to_int8(source: Path, target: Path) -> None:
 
 
 def before_logarithms(graph: onnx.GraphProto) -> list[str]:
-    """Names of the nodes that feed a logarithm: powers of a spectrum span more decades than half precision or 8 bits have."""
+    """Names of the nodes that feed a logarithm: a power spectrum needs the range of float32."""
     made_by = {output: node for node in graph.node for output in node.output}
     waiting = [node for node in graph.node if node.op_type == "Log"]
-    found: dict[str, None] = {}
+    feeding: dict[str, None] = {}
     while waiting:
         node = waiting.pop()
-        if node.name not in found:
-            found[node.name] = None
+        if node.name not in feeding:
+            feeding[node.name] = None
             waiting += [made_by[name] for name in node.input if name in made_by]
-    return list(found)
+    return list(feeding)
 
 
 PRECISIONS: dict[str, Callable[[Path, Path], None]] = {"fp16": to_fp16, "int8": to_int8}
@@ -109,7 +109,7 @@ def quantize(model: Path | str, out: Path | str, precision: str, corpus: Corpus)
             update={"name": out.name, "training": training, "files": hashes, "metrics": rounded(metrics)}
         )
 
-    # Once to have graphs to measure, and again with what was measured in the manifest and on the card.
+    # Twice: the graphs must be there to be measured, and the figures go into the manifest and the card.
     write_bundle(out, files, "", lambda hashes: finished(hashes, before))
     after = measure(load_bundle(out), corpus)
     copies = {file: _copier(out / file) for file in files}
@@ -122,7 +122,7 @@ def _converter(source: Path, precision: str) -> Callable[[Path], None]:
         try:
             PRECISIONS[precision](source, path)
             onnx.checker.check_model(str(path))
-        except Exception as error:  # the converters raise whatever the graph makes them stumble over
+        except Exception as error:  # the converters raise errors of any kind
             raise ExportError(
                 f"{source.name}: cannot be converted to {precision} ({first_line(error)}); leave it in full precision"
             ) from None
@@ -140,8 +140,8 @@ def _copier(source: Path) -> Callable[[Path], None]:
 
 
 def comparison(before: Metrics, after: Metrics) -> list[list[str]]:
-    """A header and rows of accuracy (of several labels macro mAP), NLL and ECE by subset, before and after; the noise floor of the ECE beside them."""
-    first = "map" if any("map" in of for of in before.values()) else "accuracy"
+    """Header and rows by subset: accuracy or macro mAP, NLL and ECE before and after, and the ECE's noise floor."""
+    first = "map" if any("map" in metrics for metrics in before.values()) else "accuracy"
     keys = (first, "nll", "ece")
     header = [
         "subset",
@@ -158,7 +158,7 @@ def comparison(before: Metrics, after: Metrics) -> list[list[str]]:
         [
             name,
             str(old["n"]),
-            *(f"{of[key]:.4f}" for key in keys for of in (old, after[name])),
+            *(f"{metrics[key]:.4f}" for key in keys for metrics in (old, after[name])),
             f"{old['ece_noise_floor']:.4f}",
         ]
         for name, old in before.items()
@@ -169,6 +169,10 @@ def comparison(before: Metrics, after: Metrics) -> list[list[str]]:
 
 def _card(model: Path, precision: str, before: Metrics, after: Metrics) -> str:
     card = model / "MODEL_CARD.md"
-    was = f"\n\n{card.read_text(encoding='utf-8')}" if card.is_file() else ""
+    original = f"\n\n{card.read_text(encoding='utf-8')}" if card.is_file() else ""
     header, *rows = comparison(before, after)
-    return f"# {model.name} in {precision}\n\nEncoders converted by `aecf quantize`; the same test pairs before and after.\n\n{markdown_table(header, rows)}{was}"
+    return (
+        f"# {model.name} in {precision}\n\n"
+        "Encoders converted by `aecf quantize`; the same test pairs before and after.\n\n"
+        f"{markdown_table(header, rows)}{original}"
+    )

@@ -17,10 +17,10 @@ _SAMPLES, _TOLERANCE = 16, 1e-5
 
 
 def export_torch(bundle: Bundle, out: Path) -> list[Path]:
-    """Write ``head.pt2`` to the folder ``out``, and beside it the encoders that the bundle has as programs.
+    """Write ``head.pt2`` to the folder ``out``, and the encoders that the bundle has as programs.
 
-    The program takes an embedding float32 ``(B, D_m)`` for each modality, in the manifest's order, then ``present`` bool ``(B, M)``, and gives
-    the head's outputs as a tuple; B is free.
+    The program takes an embedding float32 ``(B, D_m)`` for each modality, in the manifest's order, then ``present``
+    bool ``(B, M)``, and returns the head's outputs as a tuple. B is free.
 
     Returns:
         The files.
@@ -38,7 +38,7 @@ def export_torch(bundle: Bundle, out: Path) -> list[Path]:
     batch = torch.export.Dim("batch", min=1, max=65536)
     shapes = tuple({0: batch} for _ in range(len(embeddings) + 1))
     torch.export.save(torch.export.export(head, (*embeddings, present), dynamic_shapes=(shapes,)), path)
-    _verify(head, path, [of[:3] for of in embeddings], present[:3])
+    _verify(head, path, [e[:3] for e in embeddings], present[:3])
     files = [path]
     for file in (str(PurePath(m.encoder).with_suffix(".pt2")) for m in manifest.modalities):
         if file in manifest.files:
@@ -49,10 +49,11 @@ def export_torch(bundle: Bundle, out: Path) -> list[Path]:
 
 @torch.inference_mode()
 def _verify(head: torch.nn.Module, path: Path, embeddings: list[Tensor], present: Tensor) -> None:
-    """On a batch of another size than the one it was traced with."""
+    """Compare program and head on a batch of another size than the traced one."""
     program = torch.export.load(path).module()
-    for found, due in zip(program(*embeddings, present), head(*embeddings, present), strict=True):
-        if not torch.allclose(found.float(), due.float(), rtol=_TOLERANCE, atol=_TOLERANCE):
+    for output, expected in zip(program(*embeddings, present), head(*embeddings, present), strict=True):
+        if not torch.allclose(output.float(), expected.float(), rtol=_TOLERANCE, atol=_TOLERANCE):
+            gap = float((output.float() - expected.float()).abs().max())
             raise ExportError(
-                f"{path}: the program differs from the head by {float((found.float() - due.float()).abs().max()):.2g}; report this with the torch version"
+                f"{path}: the program differs from the head by {gap:.2g}; report this with the torch version"
             )

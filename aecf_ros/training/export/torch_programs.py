@@ -14,27 +14,28 @@ TOLERANCE = 1e-4
 
 
 def export_program(module: nn.Module, sample: Tensor, path: Path) -> None:
-    """Write an encoder as it is for one sample, and compare what was written with it.
+    """Write an encoder as a program for one sample, and compare the two.
 
     Args:
-        sample: at least one sample ``(B, ...)`` as the encoder takes it; the program takes one at a time, as CUDA graphs want.
+        sample: ``(B, ...)``, at least one; the program takes one sample at a time, for CUDA graphs.
         path: ends in ``.pt2``.
 
     Raises:
         ExportError: the program differs from the module by more than :data:`TOLERANCE`.
     """
-    one = sample[:1].contiguous()
+    first = sample[:1].contiguous()
     exporter = logging.getLogger("torch.export")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
     try:
-        torch.export.save(torch.export.export(module.eval(), (one,)), path)
+        torch.export.save(torch.export.export(module.eval(), (first,)), path)
     finally:
         exporter.setLevel(level)
     program = torch.export.load(path).module()
     with torch.inference_mode():
-        gap = float((program(one) - module(one)).abs().max())
+        gap = float((program(first) - module(first)).abs().max())
     if not gap <= TOLERANCE:
         raise ExportError(
-            f"{path.name}: the program differs from the trained encoder by {gap:.2g}; report this with the torch version"
+            f"{path.name}: the program differs from the trained encoder by {gap:.2g}; "
+            "report this with the torch version"
         )
