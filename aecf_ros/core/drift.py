@@ -1,9 +1,10 @@
-"""Whether what is live still looks like what the model was trained on. Pure: the time is always an argument.
+"""Detect drift: live data that no longer looks like the training data.
 
-Two things of each modality are compared with the calibration part, which the bundle brings along: how far its embeddings lie from
-training, and how sure it is alone of what it recognizes at all. The second sees more: an embedding that a classifier made lies near some
-class whatever it is of. Of neighboring frames at most one in a second counts, and of those so many as their autocorrelation leaves
-independent. Drift is called where a binomial test leaves no doubt that the share beyond a percentile is more than a tolerated one.
+Two measurements of each modality are compared with those of the calibration data, which the bundle holds: the distance
+of its embeddings to training, and its confidence alone when it recognizes something. Confidence shows more, because a
+classifier puts any embedding near some class. At most one prediction a second counts, and the number of samples is
+reduced by their autocorrelation. Drift is called if a binomial test shows that the share of samples beyond a percentile
+is above the tolerated share.
 """
 
 from __future__ import annotations
@@ -21,22 +22,26 @@ from aecf_ros.core.types import NANOSECONDS
 SAMPLE_NS = NANOSECONDS
 """At most one prediction a second counts."""
 RECOGNIZED = 0.5
-"""Confidence of a modality alone from which on it says something: an empty scene and silence are not unlike training."""
+"""Confidence of a modality alone from which it counts: an empty scene or silence is not drift."""
 FAR, UNSURE = 0.95, 0.25
-"""Quantiles of training beyond which a distance, and below which a confidence, counts."""
+"""Quantiles of the calibration data: distances above the first and confidences below the second count."""
 TOLERATED_FAR, TOLERATED_UNSURE = 0.2, 0.35
-"""Shares that are not yet drift. A sound window is less sure around every change: a third of the time lies below the quartile where words change every two seconds."""
-DOUBT, DOUBT_TO_END = 1e-6, 1e-3
-"""Chance under the tolerated share below which drift is called, and above which it is over. A test each second makes 10^5 a day, few of them
-independent of each other."""
-LEAST_SHARE_OF_WINDOW = 0.5
-"""Of the window that must have samples: a lens that is wiped after ten seconds is no drift."""
+"""Shares that are not drift. Audio is less sure around each change: with a word every two seconds a third of the time
+lies below the quartile."""
+CALL_BELOW, END_ABOVE = 1e-6, 1e-3
+"""p-values below which drift is called and above which it ends. A test each second makes 10^5 a day, few of them
+independent."""
+MIN_WINDOW_SHARE = 0.5
+"""Share of the window that must have samples: a lens that is wiped after ten seconds is not drift."""
 EMBEDDINGS, CONFIDENCE = "embeddings", "confidence"
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One comparison over the window: ``share`` of ``samples``, one a second, of a modality's embeddings or confidence lies beyond the percentile."""
+    """One comparison over the window: the ``share`` of ``samples``, one a second, beyond the percentile.
+
+    ``what`` is ``embeddings`` or ``confidence`` of the modality.
+    """
 
     modality: str
     what: str
@@ -45,86 +50,91 @@ class Drift:
     called: bool
 
     def line(self) -> str:
-        """What to tell a person where it is called."""
+        """Warning for a person, if drift is called."""
         beyond = (
             f"beyond the {FAR * 100:.0f}th"
             if self.what == EMBEDDINGS
             else f"of what it recognizes below the {UNSURE * 100:.0f}th"
         )
-        return f"{self.modality} {self.what} unlike training: {self.share:.0%} {beyond} percentile over {self.samples} s; refit with `aecf calibrate` or retrain"
+        return (
+            f"{self.modality} {self.what} unlike training: {self.share:.0%} {beyond} percentile over {self.samples} s; "
+            "refit with `aecf calibrate` or retrain"
+        )
 
 
-class DriftWatch:
-    """Compares predictions with a reference over a sliding window. Memory is fixed: two numbers for each second and modality. Not thread-safe.
+class DriftMonitor:
+    """Compares predictions with a reference over a sliding window. Not thread-safe.
+
+    Memory is bounded: two flags for each second and modality.
 
     Args:
-        reference: what the bundle says of training; ``None`` watches nothing.
+        reference: distribution of the calibration data, from the bundle; ``None`` switches monitoring off.
         names: modalities in the order of the presence mask.
-        window_s: length of the window; 0 watches nothing.
+        window_s: length of the window; 0 switches monitoring off.
     """
 
     def __init__(self, reference: DriftReference | None, names: Sequence[str], window_s: float) -> None:
         self._names = tuple(names)
         self._reference = reference
         if reference is not None:
-            self._far = [_at(reference, reference.distances[name], FAR) for name in names]
-            self._unsure = [_at(reference, reference.confidence[name], UNSURE) for name in names]
+            self._far = [_quantile(reference, reference.distances[name], FAR) for name in names]
+            self._unsure = [_quantile(reference, reference.confidence[name], UNSURE) for name in names]
         self.window_s = window_s
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything, as after a jump of time."""
-        watched = self._names if self._reference is not None else ()
-        self._series = [(_Series(TOLERATED_FAR), _Series(TOLERATED_UNSURE)) for _ in watched]
+        """Forget all samples, as after a jump in time."""
+        monitored = self._names if self._reference is not None else ()
+        self._series = [(_Series(TOLERATED_FAR), _Series(TOLERATED_UNSURE)) for _ in monitored]
         self._next_ns: int | None = None
 
-    def due(self, now_ns: int) -> bool:
-        """Whether a prediction made now would count: one a second does."""
+    def wants_sample(self, now_ns: int) -> bool:
+        """Whether a prediction made now would count: at most one a second does."""
         return bool(self._series) and self.window_s > 0 and (self._next_ns is None or now_ns >= self._next_ns)
 
-    def take(self, now_ns: int, used: Sequence[bool], distances: np.ndarray, alone: np.ndarray) -> None:
-        """Count one prediction, if one is due and anything fed it. What is found is judged by :meth:`findings`.
+    def add(self, now_ns: int, used: Sequence[bool], distances: np.ndarray, alone: np.ndarray) -> None:
+        """Add one prediction, if one is wanted and any modality was used.
 
         Args:
             now_ns: steady time, not before that of the last call.
-            used: which modalities fed it.
-            distances: float ``(M,)``, as the head gives them; of those not used they may be anything.
+            used: which modalities were used.
+            distances: float ``(M,)``, from the head; those of unused modalities are ignored.
             alone: float ``(M,)``, the confidence of each modality alone.
         """
-        if not (any(used) and self.due(now_ns)):
+        if not (any(used) and self.wants_sample(now_ns)):
             return
         self._next_ns = now_ns + SAMPLE_NS
         for m, (embeddings, confidence) in enumerate(self._series):
             if used[m]:
-                embeddings.take(now_ns, not distances[m] <= self._far[m], self.window_s)  # NaN counts as far
+                embeddings.add(now_ns, not distances[m] <= self._far[m], self.window_s)  # NaN counts as far
                 if alone[m] >= RECOGNIZED:
-                    confidence.take(now_ns, bool(alone[m] < self._unsure[m]), self.window_s)
+                    confidence.add(now_ns, bool(alone[m] < self._unsure[m]), self.window_s)
 
     def findings(self, now_ns: int) -> tuple[Drift, ...]:
-        """Every comparison that has samples within the window that ends now, in the order of the modalities."""
+        """Every comparison with samples in the window that ends now, in the order of the modalities."""
         if not self.window_s:
             return ()
-        found = []
-        for name, pair in zip(self._names, self._series, strict=False):  # none without a reference
+        comparisons = []
+        for name, pair in zip(self._names, self._series, strict=False):  # no series without a reference
             for what, series in zip((EMBEDDINGS, CONFIDENCE), pair, strict=True):
                 series.judge(now_ns, self.window_s)
                 if series.count:
-                    found.append(Drift(name, what, series.count, series.share, series.called))
-        return tuple(found)
+                    comparisons.append(Drift(name, what, series.count, series.share, series.called))
+        return tuple(comparisons)
 
 
 def warning(findings: Sequence[Drift]) -> str:
-    """Lines of what is called, joined; empty where nothing is."""
+    """Warnings of the drift that is called, joined; empty if there is none."""
     return "; ".join(drift.line() for drift in findings if drift.called)
 
 
 def values(findings: Sequence[Drift]) -> Mapping[str, str]:
-    """For diagnostics: the share of each comparison in percent, and of how many samples."""
+    """Diagnostics values: the share of each comparison in percent, and the number of samples."""
     return {f"drift {d.modality} {d.what} (% of {d.samples} samples)": f"{100 * d.share:.0f}" for d in findings}
 
 
 class _Series:
-    """Whether each second's sample lay beyond."""
+    """Whether each sample lay beyond the percentile, and the test of their share."""
 
     def __init__(self, tolerated: float) -> None:
         self._tolerated = tolerated
@@ -140,7 +150,7 @@ class _Series:
     def share(self) -> float:
         return sum(beyond for _, beyond in self._samples) / len(self._samples)
 
-    def take(self, now_ns: int, beyond: bool, window_s: float) -> None:
+    def add(self, now_ns: int, beyond: bool, window_s: float) -> None:
         self._samples.append((now_ns, beyond))
         self._changed = True
         self._forget(now_ns, window_s)
@@ -151,33 +161,35 @@ class _Series:
             self._changed = True
 
     def judge(self, now_ns: int, window_s: float) -> None:
-        """Drop what is older than the window, and test what is left, where anything changed."""
+        """Drop samples older than the window, and test the others if any changed."""
         self._forget(now_ns, window_s)
         if not self._changed:
             return
         self._changed = False
-        if self.count < LEAST_SHARE_OF_WINDOW * window_s * NANOSECONDS / SAMPLE_NS:
+        if self.count < MIN_WINDOW_SHARE * window_s * NANOSECONDS / SAMPLE_NS:
             self.called = False
             return
         flags = np.array([beyond for _, beyond in self._samples], np.float64)
-        chance = upper_tail(self.share, independent(flags), self._tolerated)
-        self.called = chance < (DOUBT_TO_END if self.called else DOUBT)
+        p_value = upper_tail(self.share, independent(flags), self._tolerated)
+        self.called = p_value < (END_ABOVE if self.called else CALL_BELOW)
 
 
 def independent(flags: np.ndarray) -> int:
-    """How many of float ``(N,)`` samples are independent, by their autocorrelation at one step (Bayley and Hammersley 1946, of a first-order process).
+    """Effective number of independent samples among float ``(N,)``, from their lag-1 autocorrelation.
+
+    That of a first-order autoregressive process (Bayley and Hammersley 1946).
 
     >>> independent(np.array([0.0, 1.0] * 30)), independent(np.repeat([0.0, 1.0], 30))
     (60, 2)
     """
     deviation = flags - flags.mean()
-    spread = float(deviation @ deviation)
-    rho = max(0.0, float(deviation[1:] @ deviation[:-1]) / spread) if spread else 0.0
+    total = float(deviation @ deviation)
+    rho = max(0.0, float(deviation[1:] @ deviation[:-1]) / total) if total else 0.0
     return max(1, round(len(flags) * (1 - rho) / (1 + rho)))
 
 
 def upper_tail(share: float, samples: int, tolerated: float) -> float:
-    """Chance of a share of at least ``share`` in so many independent samples, each beyond with probability ``tolerated``: the binomial tail.
+    """Binomial tail: probability of a share of at least ``share`` in ``samples``, each with probability ``tolerated``.
 
     >>> round(upper_tail(0.5, 10, 0.5), 4)
     0.623
@@ -195,5 +207,5 @@ def upper_tail(share: float, samples: int, tolerated: float) -> float:
     )
 
 
-def _at(reference: DriftReference, of: Sequence[float], level: float) -> float:
-    return float(np.interp(level, reference.levels, of))
+def _quantile(reference: DriftReference, values_at_levels: Sequence[float], level: float) -> float:
+    return float(np.interp(level, reference.levels, values_at_levels))

@@ -1,4 +1,4 @@
-"""What other libraries say when they fail, short enough for our own line."""
+"""Messages of other libraries' exceptions, shortened to fit a one-line error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUILD_MESSAGES = (
 
 
 def first_line(error: Exception, limit: int | None = FIRST_LINE) -> str:
-    """The first line of what an exception says, its type where it says nothing; ``limit`` in characters.
+    """First line of an exception's message, or its type if the message is empty; ``limit`` in characters.
 
     >>> first_line(ValueError("no such axis\\nin node 3")), first_line(KeyError())
     ('no such axis', 'KeyError')
@@ -22,7 +22,7 @@ def first_line(error: Exception, limit: int | None = FIRST_LINE) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """All of what an exception says, on one line: libraries that say what matters in the second.
+    """An exception's message on one line, for libraries whose second line matters.
 
     >>> one_line(ValueError("shape mismatch:\\n  [3] and [4]"))
     'shape mismatch: [3] and [4]'

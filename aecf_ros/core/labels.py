@@ -1,4 +1,4 @@
-"""Labels as they stand in data: one, or several of a moment."""
+"""Labels as text in data sets: one, or several joined by ``|``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ SEPARATOR = "|"
 
 
 def split_labels(text: str) -> tuple[str, ...]:
-    """The labels of a moment that may have several.
+    """Split a text of one or several labels.
 
     >>> split_labels("dog | siren")
     ('dog', 'siren')

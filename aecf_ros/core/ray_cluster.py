@@ -1,4 +1,4 @@
-"""Ray, where it is installed: a cluster, or one that is started on this machine for as long as it is used."""
+"""Connect to a Ray cluster, or start one on this machine while it is used."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 class ClusterError(ValueError):
-    """Ray is not there, or cannot be reached; one line with what to do."""
+    """Ray is not installed or cannot be reached; one line with what to do."""
 
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[Any]:
-    """The module ``ray``, connected; a connection that was there before is used and left.
+    """The module ``ray``, connected. An existing connection is used and left open.
 
     Args:
         address: of a cluster; ``None`` starts one on this machine and stops it afterwards.
@@ -26,7 +26,7 @@ def cluster(address: str | None) -> Iterator[Any]:
         import ray
     except ModuleNotFoundError:
         raise ClusterError("--ray needs the package 'ray'; pip install aecf_ros[fleet], or leave --ray out") from None
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each use
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no telemetry
     mine = not ray.is_initialized()
     try:
         if mine:
@@ -44,5 +44,5 @@ def cluster(address: str | None) -> Iterator[Any]:
 
 
 def cpus(ray: Any) -> int:
-    """How many CPUs there are."""
+    """Number of CPUs of the cluster."""
     return int(ray.cluster_resources().get("CPU", 1))

@@ -1,9 +1,9 @@
-"""The records that pass between the rooms. Frozen; units are in the names.
+"""Records shared by all packages. Frozen; units are in the names.
 
-Two clocks appear everywhere and are never mixed:
+There are two clocks, which are never mixed:
 
-* *node time* (``stamp_ns``, ``received_ns``): what header stamps are written in; under ``use_sim_time`` it is ``/clock``.
-* *steady time* (``now_ns``): only ever moves forward, measures silence. In a replay both are the bag's log time.
+* *node time* (``stamp_ns``, ``received_ns``): the time of header stamps; under ``use_sim_time`` it is ``/clock``.
+* *steady time* (``now_ns``): never goes backward, measures silence. In a replay both are the log time of the bag.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class StreamState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RawImage:
-    """An undecoded image as it came off the wire.
+    """An undecoded image message.
 
     ``encoding`` is a ``sensor_msgs`` encoding (``rgb8``, ``mono8``, ...) or the compressed format (``jpeg``, ``png``);
-    compressed images have ``height == width == step == 0``. ``data`` holds bytes in any buffer. ``frame_id`` names the camera's
-    coordinate frame, as the header does.
+    compressed images have ``height == width == step == 0``. ``data`` is any buffer. ``frame_id`` is the coordinate frame in
+    the header.
     """
 
     stamp_ns: int
@@ -58,9 +58,9 @@ class RawImage:
 
 @dataclass(frozen=True, slots=True)
 class RawAudio:
-    """Undecoded PCM as it came off the wire; ``stamp_ns`` is the time of its first sample.
+    """An undecoded PCM message; ``stamp_ns`` is the time of its first sample.
 
-    ``headless`` says that the message had no header, so that the stamp is reckoned from its arrival.
+    ``headless``: the message had no header, so that the stamp is computed from its arrival.
     """
 
     stamp_ns: int
@@ -84,7 +84,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class AudioChunk:
-    """Decoded sound: float32 ``(samples,)`` mono in [-1, 1]; ``stamp_ns`` is the time of its first sample."""
+    """Decoded audio: float32 ``(samples,)`` mono in [-1, 1]; ``stamp_ns`` is the time of its first sample."""
 
     stamp_ns: int
     received_ns: int
@@ -99,11 +99,11 @@ class AudioChunk:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """What is known of one stream's health at one moment.
+    """Health of one stream at one time.
 
     ``silent_s`` is the steady time since the last good sample, ``None`` before the first. ``rate_hz`` is measured over the
-    last arrivals, ``None`` until there are two; ``usual_rate_hz`` is the one learned from the stream. ``age_s`` is the age of
-    the newest data at its arrival, ``None`` for messages without a header (``headless``), whose time is that of arrival.
+    last arrivals, ``None`` until there are two; ``usual_rate_hz`` is the learned rate. ``age_s`` is the age of the newest data
+    at its arrival, ``None`` for messages without a header (``headless``).
     ``stale_after_s`` and ``dropped_after_s`` are the silences in force, which grow with the learned period.
     """
 
@@ -123,9 +123,10 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class ModalityReport:
-    """What one modality contributed to a prediction. ``label`` and ``confidence`` are what it alone says, empty and 0 where it says nothing.
+    """Contribution of one modality to a prediction.
 
-    ``evidence_stamp_ns`` is the node time of the evidence used: a frame's stamp, or the end of an audio window.
+    ``label`` and ``confidence`` are those of the modality alone, empty and 0 if it was not used. ``evidence_stamp_ns`` is
+    the node time of the evidence: the stamp of a frame, or the end of an audio window.
     """
 
     name: str
@@ -139,7 +140,7 @@ class ModalityReport:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One calibrated answer. ``probabilities`` is float32 ``(classes,)``; ``stamp_ns`` is the newest evidence used."""
+    """One calibrated prediction. ``probabilities``: float32 ``(classes,)``; ``stamp_ns``: that of the newest evidence used."""
 
     stamp_ns: int
     model: str
@@ -157,12 +158,12 @@ class Prediction:
 
     @property
     def subset(self) -> str:
-        """Name of the modalities that fed this prediction, for example ``camera+audio`` or ``none``."""
+        """Name of the modalities that were used, for example ``camera+audio`` or ``none``."""
         return subset_name([m.name for m in self.modalities], [m.used for m in self.modalities])
 
 
 def subset_name(names: Sequence[str], present: Sequence[bool]) -> str:
-    """Name a subset of modalities: the present ones joined by ``+`` in their order, ``none`` for the empty one.
+    """Name of a subset of modalities: those present, joined by ``+`` in order; ``none`` for the empty subset.
 
     >>> subset_name(["camera", "audio"], [True, True]), subset_name(["camera", "audio"], [False, False])
     ('camera+audio', 'none')

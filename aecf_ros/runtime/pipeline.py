@@ -1,7 +1,7 @@
-"""From messages to predictions: the one pipeline that the node and the replay drive.
+"""From messages to predictions: the pipeline of the node and of the replay.
 
-The loop around it reads a message, calls :meth:`Pipeline.observe`, and when that says a prediction is due calls
-:meth:`Pipeline.step` and publishes. :meth:`Pipeline.next_due_ns` says when to call ``step`` though no message came.
+The caller passes each message to :meth:`Pipeline.observe`. If a prediction is due then, it calls :meth:`Pipeline.step`
+and publishes the result. :meth:`Pipeline.next_due_ns` is the time to call ``step`` at the latest, without a message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from time import perf_counter_ns
 import numpy as np
 
 from aecf_ros.core.bundle import ABSTAIN_REASONS, Manifest, ManifestEntry
-from aecf_ros.core.drift import DriftWatch
+from aecf_ros.core.drift import DriftMonitor
 from aecf_ros.core.types import NANOSECONDS, ModalityReport, Prediction, StreamState, StreamStatus
 from aecf_ros.health.monitor import PublishersMatched, SampleRejected, StreamMonitor, TimePassed
 from aecf_ros.health.thresholds import StreamThresholds
@@ -23,16 +23,16 @@ from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.runtime.base import Backend, HeadOutput
 from aecf_ros.runtime.trace import Trace
 
-WARM_UP_RUNS, WARM_UP_MOST_RUNS, WARM_UP_NS = 4, 24, 300_000_000
-"""Runs of every graph before the first message: as many as fit in the time, because on a busy machine most of them are interrupted."""
+WARM_UP_RUNS, WARM_UP_MAX_RUNS, WARM_UP_NS = 4, 24, 300_000_000
+"""Runs of every graph before the first message: as many as fit in the time, since a busy machine interrupts most."""
 _TIME_PASSED = TimePassed()
 GAP_PERIODS = 1.75
-"""Camera periods after which a prediction is made though no frame came: more than jitter, less than two."""
+"""Camera periods without a frame after which a prediction is made: more than jitter, less than two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What became of one message: whether a prediction is due now, and why the message was rejected, if it was."""
+    """Result of one message: whether a prediction is due now, and why the message was rejected, if it was."""
 
     due: bool
     rejected: str | None = None
@@ -40,8 +40,14 @@ class Observation:
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """Thresholds of each stream by modality name, the longest time without a prediction, over how long drift is judged (0: not at all), and the
-    confidence below which it abstains in any case (0: only where the model says so)."""
+    """Settings of a pipeline.
+
+    Args:
+        thresholds: of each stream, by modality name.
+        max_gap_s: longest time without a prediction.
+        drift_window_s: window over which drift is tested; 0 switches it off.
+        min_confidence: confidence below which a prediction abstains in any case; 0 leaves it to the model.
+    """
 
     thresholds: Mapping[str, StreamThresholds] = field(default_factory=dict)
     max_gap_s: float = 0.2
@@ -72,13 +78,13 @@ class _Stream:
 
 
 class Pipeline:
-    """Streams in, calibrated predictions out, whatever is missing.
+    """Makes calibrated predictions from the streams that are usable.
 
-    A message of the first live modality makes a prediction due, in the order of the manifest: the camera leads while frames
-    arrive, the microphone when they do not. :meth:`next_due_ns` keeps predictions at most ``max_gap_s`` and 1.75 camera
-    periods apart, whatever is missing; with nothing live they abstain.
+    A message of the first live modality, in the order of the manifest, makes a prediction due: the camera leads while
+    frames arrive, the microphone otherwise. :meth:`next_due_ns` keeps predictions at most ``max_gap_s`` and 1.75 camera
+    periods apart, whatever is missing. Without a usable stream they abstain.
 
-    Time is always an argument: ``now_ns`` is steady time and may not go backward between calls. Not thread-safe.
+    Time is always an argument: ``now_ns`` is steady time and must not go backward between calls. Not thread-safe.
     """
 
     def __init__(self, manifest: Manifest, backend: Backend, config: PipelineConfig = PipelineConfig()) -> None:
@@ -89,7 +95,7 @@ class Pipeline:
         self.config = config
         self._backend = backend
         self.trace = Trace()
-        self.drift = DriftWatch(manifest.drift, manifest.names, config.drift_window_s)
+        self.drift = DriftMonitor(manifest.drift, manifest.names, config.drift_window_s)
         self._streams = {
             m.name: _Stream(m, StreamMonitor(m.name, self._thresholds(m)), MODALITIES[m.kind].evidence(m, self.trace))
             for m in manifest.modalities
@@ -97,29 +103,31 @@ class Pipeline:
         self._last_step_ns: int | None = None
 
     def warm_up(self) -> int:
-        """Run every graph on zeros, so that the first prediction is as quick as the others.
+        """Run every graph on zeros, so that the first prediction is as fast as the others.
 
         Returns:
-            Nanoseconds that all of them together take: the least of some runs, because the first ones also allocate.
+            Nanoseconds that all graphs take together, the least of several runs.
         """
         samples = {name: np.zeros(s.modality.sample_shape, s.modality.input_dtype) for name, s in self._streams.items()}
-        took_ns: list[int] = []
-        while len(took_ns) < WARM_UP_RUNS or len(took_ns) < WARM_UP_MOST_RUNS and sum(took_ns) < WARM_UP_NS:
+        durations_ns: list[int] = []
+        while (
+            len(durations_ns) < WARM_UP_RUNS or len(durations_ns) < WARM_UP_MAX_RUNS and sum(durations_ns) < WARM_UP_NS
+        ):
             started_ns = perf_counter_ns()
             embeddings = {name: self._backend.encode(name, sample) for name, sample in samples.items()}
             self._backend.fuse(embeddings, [True] * len(embeddings))
-            took_ns.append(perf_counter_ns() - started_ns)
-        return min(took_ns)
+            durations_ns.append(perf_counter_ns() - started_ns)
+        return min(durations_ns)
 
     def configure(self, config: PipelineConfig) -> None:
-        """Take other thresholds, another longest gap and another window of drift, from now on."""
+        """Replace the settings."""
         self.config = config
         self.drift.window_s = config.drift_window_s
         for stream in self._streams.values():
             stream.monitor.thresholds = self._thresholds(stream.modality)
 
     def reset(self) -> None:
-        """Start anew, because time itself jumped back: a recording that loops under ``use_sim_time``."""
+        """Forget all streams, after a jump back in time: a recording that loops under ``use_sim_time``."""
         for name, stream in self._streams.items():
             stream.monitor = StreamMonitor(name, self._thresholds(stream.modality))
             stream.evidence, stream.embedding = (
@@ -131,13 +139,15 @@ class Pipeline:
         self._last_step_ns = None
 
     def take_over(self, other: Pipeline) -> None:
-        """Go on from where ``other`` is: the health and the newest evidence of its streams, which must be of the same modalities.
+        """Take over the health and the newest evidence of the streams of ``other``.
 
         Raises:
             ValueError: the modalities differ.
         """
         if self.manifest.modalities != other.manifest.modalities:
-            raise ValueError(f"modalities {other.manifest.names} cannot go on as {self.manifest.names}; start anew")
+            raise ValueError(
+                f"modalities {other.manifest.names} cannot be taken over as {self.manifest.names}; restart"
+            )
         for name, stream in self._streams.items():
             stream.monitor, stream.evidence = other._streams[name].monitor, other._streams[name].evidence
             stream.evidence.trace, stream.state = self.trace, other._streams[name].state
@@ -145,7 +155,7 @@ class Pipeline:
         self.configure(self.config)
 
     def observe(self, stream: str, raw: Raw, now_ns: int) -> Observation:
-        """Take one message of the modality ``stream``. Never raises for what the message holds.
+        """Take one message of the modality ``stream``. Never raises for the contents of the message.
 
         Raises:
             KeyError: ``stream`` is not a modality of the bundle.
@@ -167,16 +177,16 @@ class Pipeline:
         return Observation(due=self._leads(stream, now_ns))
 
     def reject(self, stream: str, reason: str, now_ns: int) -> Observation:
-        """Count a message that could not even be read, for example audio before its format is known."""
+        """Count a message that cannot be read, for example audio before its format is known."""
         self._streams[stream].monitor.take(SampleRejected(reason), now_ns)
         return Observation(due=False, rejected=reason)
 
     def publishers(self, stream: str, count: int, now_ns: int) -> None:
-        """Tell how many publishers the middleware sees on a stream."""
+        """Set the number of publishers that the middleware reports for a stream."""
         self._streams[stream].monitor.take(PublishersMatched(count), now_ns)
 
     def next_due_ns(self) -> int | None:
-        """Steady time by which :meth:`step` must be called though no message came; ``None`` before the first step."""
+        """Steady time at which :meth:`step` must be called without a message; ``None`` before the first step."""
         if self._last_step_ns is None:
             return None
         gap_ns = int(self.config.max_gap_s * NANOSECONDS)
@@ -201,11 +211,11 @@ class Pipeline:
         return tuple(stream.monitor.status(now_ns) for stream in self._streams.values())
 
     def step(self, now_ns: int, node_time_ns: int | None = None) -> Prediction:
-        """Predict from what is present now.
+        """Predict from the evidence present now.
 
         Args:
             now_ns: steady time.
-            node_time_ns: node time, the stamp of a prediction that no evidence fed; ``now_ns`` where the two are one clock.
+            node_time_ns: node time, the stamp of a prediction without evidence; ``now_ns`` if left out.
         """
         self._last_step_ns = now_ns
         self.states(now_ns)
@@ -217,14 +227,14 @@ class Pipeline:
         started_ns = perf_counter_ns()
         head = self._backend.fuse(embeddings, present)
         self.trace.add("head", perf_counter_ns() - started_ns)
-        if head.distances is not None and self.drift.due(now_ns):
-            self.drift.take(now_ns, present, head.distances, head.modality_probabilities.max(axis=1))
+        if head.distances is not None and self.drift.wants_sample(now_ns):
+            self.drift.add(now_ns, present, head.distances, head.modality_probabilities.max(axis=1))
         return self._interpret(head, present, now_ns if node_time_ns is None else node_time_ns)
 
     def settle(self) -> None:
-        """Do what no prediction need wait for: look at the content of the newest frames, encode sound that came. Call it after each message.
+        """Do the work that no prediction need wait for: measure the newest frames, encode new audio. Call after each message.
 
-        Predictions are the same without the call, because what is left is done when it is needed; only then they wait for it.
+        Predictions are the same without the call; they then wait for that work.
         """
         for name, stream in self._streams.items():
             stream.evidence.settle()
@@ -232,7 +242,7 @@ class Pipeline:
                 self._encode(name)
 
     def _may_encode_now(self, stream: _Stream) -> bool:
-        """Whether the newest evidence of a stream will be what the next prediction uses: it comes less often than predictions are made."""
+        """Whether the next prediction will use the newest evidence: it arrives less often than predictions are made."""
         if not (stream.evidence.changed and stream.state.feeds_fusion):
             return False
         lead = next(s for s in self._streams.values() if s.state.feeds_fusion)
@@ -251,7 +261,7 @@ class Pipeline:
                 return True
             if entry.monitor.is_live(now_ns):
                 return False
-        raise AssertionError("unreachable: observe() has looked the stream up")
+        raise AssertionError("unreachable: observe() looked the stream up")
 
     def _encode(self, name: str) -> None:
         stream = self._streams[name]

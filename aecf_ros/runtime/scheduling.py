@@ -1,8 +1,8 @@
-"""Who does the pipeline's work, and when: the thread that brings a message, or one worker that takes the newest.
+"""Run the pipeline inline, in the thread that receives messages, or in a worker thread.
 
-Everything that touches a pipeline is submitted here, so that one thread owns it at any time. Inline is quicker while the encoders keep up, since
-nothing changes threads. A worker keeps the loop free while they do not: sound, services and shutdown are served during inference, and of the frames
-that wait only the newest is ever decoded.
+All calls of a pipeline are submitted here, so that one thread owns it at any time. Inline is faster while the encoders
+keep up, because nothing changes threads. If they do not, a worker keeps the receiving thread free: audio, services and
+shutdown are served during inference, and only the newest of the waiting frames is decoded.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ Work = Callable[[], None]
 SCHEDULINGS = ("auto", "inline", "worker")
 
 EXPECTED_PERIOD_NS = 1_000_000_000 // 30
-"""Taken for the period of the frames, which nobody knows at warm-up."""
-WORKER_FROM = 0.6
-"""Share of that period that the graphs may take before a worker is chosen: sound, decoding and publishing need the rest."""
+"""Frame period assumed at warm-up, before any frame."""
+WORKER_ABOVE = 0.6
+"""Share of that period above which the graphs get a worker: audio, decoding and publishing need the rest."""
 
 
-def choose_scheduling(wanted: str, inference_ns: int) -> str:
-    """``inline`` or ``worker``, for graphs that together take ``inference_ns``.
+def choose_scheduling(setting: str, inference_ns: int) -> str:
+    """Choose ``inline`` or ``worker`` for graphs that together take ``inference_ns``.
 
-    >>> choose_scheduling("auto", 5_000_000), choose_scheduling("auto", 30_000_000), choose_scheduling("inline", 30_000_000)
-    ('inline', 'worker', 'inline')
+    >>> choose_scheduling("auto", 5_000_000), choose_scheduling("auto", 30_000_000)
+    ('inline', 'worker')
+    >>> choose_scheduling("inline", 30_000_000)
+    'inline'
     """
-    if wanted != "auto":
-        return wanted
-    return "worker" if inference_ns > WORKER_FROM * EXPECTED_PERIOD_NS else "inline"
+    if setting != "auto":
+        return setting
+    return "worker" if inference_ns > WORKER_ABOVE * EXPECTED_PERIOD_NS else "inline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +56,25 @@ class DeadlineKeeper(Protocol):
 
 
 class Schedule(Protocol):
-    """Takes work from the thread of the loop and does it in one thread, in order."""
+    """Runs submitted work in one thread, in order."""
 
     name: str
     dropped: Counter[str]
-    """Work that newer work in the same slot replaced before it was done."""
+    """Work replaced by newer work in the same slot before it was run, counted by slot."""
 
     def submit(self, work: Work, slot: str | None = None) -> None:
-        """Do ``work``, now or soon; of what waits in a ``slot`` only the newest is done.
+        """Run ``work`` now or soon. It replaces work that waits in the same ``slot``.
 
         Raises:
-            Exception: what earlier work raised.
+            Exception: raised by earlier work.
         """
 
     def stop(self) -> None:
-        """Finish the work under way, forget the rest and take no more."""
+        """Finish the running work, discard the rest and accept no more."""
 
 
 class Inline:
-    """Does the work where it is submitted."""
+    """Runs work in the thread that submits it."""
 
     name = "inline"
 
@@ -83,11 +85,11 @@ class Inline:
         work()
 
     def stop(self) -> None:
-        """Nothing is ever under way."""
+        """Nothing to do."""
 
 
 class Worker:
-    """Does the work in a thread of its own.
+    """Runs work in a thread of its own.
 
     ``submit`` and ``stop`` may be called from any thread but the worker's own.
 
@@ -111,8 +113,8 @@ class Worker:
             if self._failure is not None:
                 raise self._failure
             if slot is not None:
-                for index, (taken, _) in enumerate(self._waiting):
-                    if taken == slot:
+                for index, (other, _) in enumerate(self._waiting):
+                    if other == slot:
                         del self._waiting[index]  # the newer one goes to the end: work stays in order of arrival
                         self.dropped[slot] += 1
                         break
@@ -133,12 +135,12 @@ class Worker:
         try:
             while (work := self._next()) is not None:
                 work()
-        except Exception as error:  # given to the loop, which must not go on as if nothing had happened
+        except Exception as error:  # raised by the next submit()
             with self._changed:
                 self._failure = error
 
     def _next(self) -> Work | None:
-        """The next work, waited for; ``None`` when stopping."""
+        """Wait for the next work; ``None`` when stopping."""
         wait_s = self._deadline.remaining_s()
         with self._changed:
             if not self._waiting and not self._stopping:

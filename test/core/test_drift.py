@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from aecf_ros.core.bundle import DriftReference
-from aecf_ros.core.drift import CONFIDENCE, EMBEDDINGS, DriftWatch, independent, upper_tail, values, warning
+from aecf_ros.core.drift import CONFIDENCE, EMBEDDINGS, DriftMonitor, independent, upper_tail, values, warning
 from aecf_ros.core.types import NANOSECONDS
 
 LEVELS = [0.05, 0.25, 0.5, 0.75, 0.95]
@@ -24,7 +24,7 @@ class Live:
 
     def __init__(self, seed: int = 0, window_s: float = 120.0) -> None:
         self.rng = np.random.default_rng(seed)
-        self.watch = DriftWatch(REFERENCE, ("camera", "audio"), window_s)
+        self.watch = DriftMonitor(REFERENCE, ("camera", "audio"), window_s)
         self.at_s, self.called, self.doubtful = 0.0, [], 0.6
 
     def run(
@@ -36,7 +36,7 @@ class Live:
                 beyond, sure, until = self.rng.random() < far, self.rng.random() >= unsure, self.at_s + scene_s
             self.at_s += FRAME_S
             distance = 0.96 if beyond else 0.5
-            self.watch.take(
+            self.watch.add(
                 self.now_ns, used, np.array([distance, 0.5]), np.array([0.99 if sure else self.doubtful, 0.99])
             )
             if self.at_s % 1.0 == 0 and (line := warning(self.watch.findings(self.now_ns))):
@@ -125,11 +125,11 @@ def test_diagnostics_have_a_number_for_each() -> None:
 
 
 @pytest.mark.parametrize(
-    "watch", [DriftWatch(None, ("camera",), 120.0), DriftWatch(REFERENCE, ("camera", "audio"), 0.0)]
+    "watch", [DriftMonitor(None, ("camera",), 120.0), DriftMonitor(REFERENCE, ("camera", "audio"), 0.0)]
 )
-def test_nothing_is_watched_without_a_reference_or_a_window(watch: DriftWatch) -> None:
+def test_nothing_is_watched_without_a_reference_or_a_window(watch: DriftMonitor) -> None:
     for second in range(200):
-        watch.take(second * NANOSECONDS, (True, True), np.array([9.0, 9.0]), np.array([0.6, 0.6]))
+        watch.add(second * NANOSECONDS, (True, True), np.array([9.0, 9.0]), np.array([0.6, 0.6]))
     assert watch.findings(200 * NANOSECONDS) == ()
 
 

@@ -18,7 +18,7 @@ from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.base import HeadOutput
-from aecf_ros.runtime.pipeline import WARM_UP_MOST_RUNS, WARM_UP_RUNS, Pipeline, PipelineConfig
+from aecf_ros.runtime.pipeline import WARM_UP_MAX_RUNS, WARM_UP_RUNS, Pipeline, PipelineConfig
 from aecf_ros.runtime.trace import KEPT, Trace
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
@@ -283,7 +283,7 @@ def test_warming_up_runs_every_graph_and_leaves_no_trace(tiny_bundle: Path) -> N
     backend = CountingBackend(tiny_bundle)
     pipeline = Pipeline(load_bundle(tiny_bundle).manifest, backend)
     assert pipeline.warm_up() > 0
-    assert WARM_UP_RUNS <= backend.encoded["camera"] == backend.encoded["audio"] <= WARM_UP_MOST_RUNS
+    assert WARM_UP_RUNS <= backend.encoded["camera"] == backend.encoded["audio"] <= WARM_UP_MAX_RUNS
     assert pipeline.step(0).subset == "none" and pipeline.statuses(0)[0].received == 0
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from aecf_ros.runtime.scheduling import EXPECTED_PERIOD_NS, WORKER_FROM, Deadline, Inline, Worker, choose_scheduling
+from aecf_ros.runtime.scheduling import EXPECTED_PERIOD_NS, WORKER_ABOVE, Deadline, Inline, Worker, choose_scheduling
 
 WAIT_S = 30.0
 
@@ -105,7 +105,7 @@ def test_what_the_work_raises_reaches_the_loop(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("share", "chosen"),
-    [(0.1, "inline"), (WORKER_FROM - 0.01, "inline"), (WORKER_FROM + 0.01, "worker"), (3.0, "worker")],
+    [(0.1, "inline"), (WORKER_ABOVE - 0.01, "inline"), (WORKER_ABOVE + 0.01, "worker"), (3.0, "worker")],
 )
 def test_the_worker_is_chosen_when_inference_nears_the_period_of_the_frames(share: float, chosen: str) -> None:
     assert choose_scheduling("auto", round(share * EXPECTED_PERIOD_NS)) == chosen

@@ -1,6 +1,6 @@
-"""Accuracy and calibration of class probabilities, for each subset of modalities.
+"""Accuracy and calibration of class probabilities.
 
-Everything takes ``probabilities`` float ``(N, C)`` with rows summing to 1 and ``labels`` int ``(N,)``.
+All functions take ``probabilities`` float ``(N, C)`` with rows summing to 1 and ``labels`` int ``(N,)``.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> f
 
 
 def ece_noise(confidence: np.ndarray, draws: int = _FLOOR_DRAWS, seed: int = 0) -> np.ndarray:
-    """ECE that a perfectly calibrated model with the same confidences shows, drawn ``draws`` times: float ``(draws,)``.
+    """ECE of a perfectly calibrated model with the same confidences, ``draws`` times: float ``(draws,)``.
 
-    Outcomes are drawn as Bernoulli(confidence); a finite sample never gives an ECE of 0, and this is by how much.
+    Outcomes are drawn as Bernoulli(confidence). The ECE of a finite sample is never 0.
     """
     rng = np.random.default_rng(seed)
     return np.array(
@@ -65,7 +65,7 @@ def ece_noise(confidence: np.ndarray, draws: int = _FLOOR_DRAWS, seed: int = 0) 
 
 
 def ece_noise_floor(confidence: np.ndarray, draws: int = _FLOOR_DRAWS, seed: int = 0) -> float:
-    """Mean of :func:`ece_noise`: publish it beside every ECE."""
+    """Mean of :func:`ece_noise`; report it beside every ECE."""
     return float(ece_noise(confidence, draws, seed).mean())
 
 
@@ -80,7 +80,7 @@ def subset_metrics(
         prediction_sets: bool ``(N, C)``.
 
     Returns:
-        ``{"n": 0}`` for no samples, else n, accuracy, nll, ece, ece_noise_floor, brier, mean_confidence, coverage, set_size.
+        ``{"n": 0}`` without samples, else n, accuracy, nll, ece, ece_noise_floor, brier, mean_confidence, coverage, set_size.
     """
     n = len(labels)
     if n == 0:
@@ -104,11 +104,11 @@ def subset_metrics(
 def monotonicity_violations(
     pairs: Sequence[tuple[float, float]] | np.ndarray, tolerance: float = 0.0
 ) -> dict[str, float | int]:
-    """How often adding a modality lowers confidence.
+    """Rate at which adding a modality lowers the confidence.
 
     Args:
         pairs: float ``(N, 2)``, confidence of a subset and of a larger subset on the same sample.
-        tolerance: a fall by no more than this is not counted.
+        tolerance: a decrease of up to this is not counted.
 
     >>> monotonicity_violations([(0.5, 0.9), (0.8, 0.7)])
     {'violation_rate': 0.5, 'pairs': 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aecf_ros.core.metrics.comparison import Comparison, Said, compare
+from aecf_ros.core.metrics.comparison import Comparison, ModelOutputs, compare
 from aecf_ros.replay.scoring.score import Run, Scored
 
 _TICK_S = 1e-6
@@ -32,6 +32,6 @@ class _Rows:
     """Some predictions of a scored track."""
 
     def __init__(self, scored: Scored, rows: np.ndarray) -> None:
-        self.said = Said(scored.track.column("probabilities")[rows], scored.track.column("members")[rows])
+        self.said = ModelOutputs(scored.track.column("probabilities")[rows], scored.track.column("members")[rows])
         self.at_s = scored.track.column("at_s")[rows]
         self.label, self.subset, self.settled = scored.label[rows], scored.subset[rows], scored.settled[rows]

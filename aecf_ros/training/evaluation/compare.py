@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from aecf_ros.core.bundle import Bundle
-from aecf_ros.core.metrics.comparison import Comparison, Said, compare
+from aecf_ros.core.metrics.comparison import Comparison, ModelOutputs, compare
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.presence.masking import all_subsets
 from aecf_ros.training.calibration.calibrate import shown_rows
@@ -31,7 +31,7 @@ def compare_on(first: Bundle, second: Bundle, corpus: Corpus) -> dict[str, Compa
         said = []
         for bundle, part in zip((first, second), parts, strict=True):
             answers = graph_answers(bundle)([of[pairs.rows[rows, m]] for m, of in enumerate(part.embeddings)], present)
-            said.append(Said(answers["probabilities"], answers["prediction_set"]))
+            said.append(ModelOutputs(answers["probabilities"], answers["prediction_set"]))
         clusters = min(
             (parts[0].clean[m].clusters[pairs.rows[rows, m]] for m in np.flatnonzero(used)),
             key=lambda of: len(np.unique(of)),
