@@ -1,7 +1,7 @@
-"""The model bundle: a directory of ONNX graphs with a manifest, refused unless everything in it verifies.
+"""The model bundle: a directory of ONNX graphs and a manifest, loaded only if all of it verifies.
 
-Nothing in a bundle is executable and nothing is unpickled. ``bundle.yaml`` is validated against :class:`Manifest`, and the
-SHA-256 of every file it names is compared before anything is opened.
+Nothing in a bundle is executable or unpickled. ``bundle.yaml`` is validated against :class:`Manifest`, and the SHA-256
+of every file it names is checked before the file is opened.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ABSTAIN_REASONS = ("", "no usable stream", "modalities conflict", "low confidenc
 
 
 class BundleError(ValueError):
-    """A bundle that cannot be used. The message names the file, what was found and what to do."""
+    """A bundle that cannot be used; names the file, what is wrong and what to do."""
 
 
 class _Record(BaseModel):
@@ -106,7 +106,7 @@ def of_its_kind(record: Literal["entry", "spec"]) -> Callable[[Any], Any]:
 
 
 class SubsetCalibration(_Record):
-    """How one presence pattern was calibrated: on how many samples, with what result."""
+    """Calibration of one presence pattern."""
 
     samples: int = Field(ge=0)
     temperature: float = Field(gt=0)
@@ -114,7 +114,7 @@ class SubsetCalibration(_Record):
 
 
 class CalibrationSummary(_Record):
-    """Calibration that the head graph carries; here for people and for the ``coverage`` field of a prediction."""
+    """Summary of the calibration in the head graph, for people and for the ``coverage`` field of a prediction."""
 
     method: str
     coverage: float = Field(gt=0, lt=1)
@@ -122,7 +122,7 @@ class CalibrationSummary(_Record):
 
 
 class TrainingSummary(_Record):
-    """Where a bundle comes from."""
+    """Provenance of a bundle."""
 
     data: list[str]
     samples: dict[str, int]
@@ -133,9 +133,10 @@ class TrainingSummary(_Record):
 
 
 class DriftReference(_Record):
-    """What the head says of the calibration part, as values at the quantiles ``levels``: what is live is compared with it.
+    """Distributions of the calibration data, with which live data is compared: values at the quantiles ``levels``.
 
-    By modality: ``distances`` of the head's output of that name, ``confidence`` of the modality alone where it recognizes something.
+    By modality: ``distances`` from the head's output of that name; ``confidence`` of the modality alone, when it
+    recognizes something.
     """
 
     levels: list[float] = Field(min_length=2)
@@ -146,12 +147,12 @@ class DriftReference(_Record):
     def _in_order(self) -> DriftReference:
         for values in (self.levels, *self.distances.values(), *self.confidence.values()):
             if len(values) != len(self.levels) or not all(a <= b for a, b in pairwise(values)):
-                raise ValueError("drift: each list needs a value for each level, in rising order")
+                raise ValueError("drift: each list needs one value for each level, in ascending order")
         return self
 
 
 class RefitSummary(_Record):
-    """Calibration that was fitted again to a recording, by ``aecf calibrate``: metrics of held-out spans of it, before and after."""
+    """Recalibration to a recording by ``aecf calibrate``: metrics of held-out spans, before and after."""
 
     data: list[str]
     spans: int = Field(gt=0)
@@ -161,20 +162,23 @@ class RefitSummary(_Record):
 
 
 class Manifest(_Record):
-    """The contents of ``bundle.yaml``. What has a default was added later: bundles without it are read, and are written without it."""
+    """The contents of ``bundle.yaml``.
+
+    Fields with a default were added later; older bundles lack them, and the default is not written.
+    """
 
     format_version: Literal[1]
     name: str
     description: str = ""
     task: Literal["multiclass", "multilabel"] = "multiclass"
-    """Whether exactly one of the labels is true, or each for itself."""
+    """Whether exactly one label is true, or any number of them."""
     labels: list[str] = Field(min_length=2)
     modalities: list[SerializeAsAny[Annotated[ManifestEntry, BeforeValidator(of_its_kind("entry"))]]] = Field(
         min_length=1, max_length=8
     )
     head: str
     head_weights: str | None = None
-    """What the head was exported from, a safetensors file (``aecf_ros.training.export.head_weights``)."""
+    """safetensors file that the head was exported from (``aecf_ros.training.export.head_weights``)."""
     calibration: CalibrationSummary
     drift: DriftReference | None = None
     refit: RefitSummary | None = None
@@ -199,14 +203,13 @@ class Manifest(_Record):
         for file in self.files:
             if Path(file).name != file:
                 raise ValueError(f"file name '{file}' leaves the bundle directory")
-        due = set(self.subset_names) - {"none"}
-        if set(self.calibration.subsets) != due:
-            raise ValueError(
-                f"calibration.subsets names {sorted(self.calibration.subsets)} where {sorted(due)} are due"
-            )
+        subsets = set(self.subset_names) - {"none"}
+        if set(self.calibration.subsets) != subsets:
+            raise ValueError(f"calibration.subsets: expected {sorted(subsets)}, got {sorted(self.calibration.subsets)}")
         if self.drift is not None and not set(self.drift.distances) == set(self.drift.confidence) == set(names):
             raise ValueError(
-                f"drift names {sorted(self.drift.distances)} and {sorted(self.drift.confidence)} where {sorted(names)} are due"
+                f"drift: expected {sorted(names)}, "
+                f"got {sorted(self.drift.distances)} and {sorted(self.drift.confidence)}"
             )
         return self
 
@@ -229,7 +232,7 @@ class Manifest(_Record):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A verified bundle: its manifest and the directory it lies in."""
+    """A verified bundle: its manifest and its directory."""
 
     manifest: Manifest
     directory: Path
@@ -250,7 +253,7 @@ def sha256(path: Path) -> str:
 
 
 def load_manifest(directory: Path | str) -> Manifest:
-    """Read and validate ``bundle.yaml`` without looking at the other files.
+    """Read and validate ``bundle.yaml``, without the other files.
 
     Raises:
         BundleError: no such directory or manifest, not YAML, or fields that are missing, unknown or inconsistent.
@@ -286,19 +289,20 @@ def load_bundle(directory: Path | str) -> Bundle:
         path = directory / file
         if not path.is_file():
             raise BundleError(f"{path}: missing, though {MANIFEST} names it; restore it or train the bundle again")
-        found = sha256(path)
-        if found != digest:
+        actual = sha256(path)
+        if actual != digest:
             raise BundleError(
-                f"{path}: SHA-256 is {found[:12]}..., {MANIFEST} says {digest[:12]}...; restore the file or train the bundle again"
+                f"{path}: SHA-256 is {actual[:12]}..., {MANIFEST} says {digest[:12]}...; "
+                "restore the file or train the bundle again"
             )
     return Bundle(manifest, directory)
 
 
 def write_manifest(manifest: Manifest, directory: Path | str) -> Path:
-    """Write ``bundle.yaml``; the files it hashes must already lie in ``directory``."""
+    """Write ``bundle.yaml`` into ``directory``, which must already hold the files."""
     path = Path(directory) / MANIFEST
     fields = manifest.model_dump(mode="json")
-    # An aecf_ros that does not know what was added later reads it too.
+    # So that older versions of aecf_ros, which refuse unknown fields, can read it.
     fields = {
         key: value for key, value in fields.items() if value is not None and (key, value) != ("task", "multiclass")
     }

@@ -41,8 +41,7 @@ class RawImage:
     """An undecoded image message.
 
     ``encoding`` is a ``sensor_msgs`` encoding (``rgb8``, ``mono8``, ...) or the compressed format (``jpeg``, ``png``);
-    compressed images have ``height == width == step == 0``. ``data`` is any buffer. ``frame_id`` is the coordinate frame in
-    the header.
+    compressed images have ``height == width == step == 0``. ``data`` is any buffer. ``frame_id`` is that of the header.
     """
 
     stamp_ns: int
@@ -101,9 +100,9 @@ class AudioChunk:
 class StreamStatus:
     """Health of one stream at one time.
 
-    ``silent_s`` is the steady time since the last good sample, ``None`` before the first. ``rate_hz`` is measured over the
-    last arrivals, ``None`` until there are two; ``usual_rate_hz`` is the learned rate. ``age_s`` is the age of the newest data
-    at its arrival, ``None`` for messages without a header (``headless``).
+    ``silent_s`` is the steady time since the last good sample, ``None`` before the first. ``rate_hz`` is measured over
+    the last arrivals, ``None`` until there are two; ``usual_rate_hz`` is the learned rate. ``age_s`` is the age of the
+    newest data at its arrival, ``None`` for messages without a header (``headless``).
     ``stale_after_s`` and ``dropped_after_s`` are the silences in force, which grow with the learned period.
     """
 
@@ -125,8 +124,8 @@ class StreamStatus:
 class ModalityReport:
     """Contribution of one modality to a prediction.
 
-    ``label`` and ``confidence`` are those of the modality alone, empty and 0 if it was not used. ``evidence_stamp_ns`` is
-    the node time of the evidence: the stamp of a frame, or the end of an audio window.
+    ``label`` and ``confidence`` are those of the modality alone, empty and 0 if it was not used. ``evidence_stamp_ns``
+    is the node time of the evidence: the stamp of a frame, or the end of an audio window.
     """
 
     name: str
@@ -140,7 +139,7 @@ class ModalityReport:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One calibrated prediction. ``probabilities``: float32 ``(classes,)``; ``stamp_ns``: that of the newest evidence used."""
+    """One calibrated prediction. ``probabilities``: float32 ``(classes,)``; ``stamp_ns``: of the newest evidence."""
 
     stamp_ns: int
     model: str

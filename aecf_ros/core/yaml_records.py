@@ -134,7 +134,7 @@ def _most_telling(error: ValidationError) -> Any:
 
 
 def _field_path(location: tuple[int | str, ...], record: Any) -> tuple[list[str], list[type[BaseModel]]]:
-    """Keys and indices of a location, without the union members that pydantic names, and the records with its last key."""
+    """Keys and indices of a location, without pydantic's names of union members, and the records with its last key."""
     steps: list[str] = []
     parents = records = _records_in(record)
     for step in location:

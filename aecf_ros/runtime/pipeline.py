@@ -232,7 +232,7 @@ class Pipeline:
         return self._interpret(head, present, now_ns if node_time_ns is None else node_time_ns)
 
     def settle(self) -> None:
-        """Do the work that no prediction need wait for: measure the newest frames, encode new audio. Call after each message.
+        """Do the work that no prediction need wait for: measure new frames, encode new audio. Call after each message.
 
         Predictions are the same without the call; they then wait for that work.
         """

@@ -1,7 +1,7 @@
 """Run the encoders of a bundle as torch exported programs, for CUDA graphs and half precision.
 
-The bundle then holds ``NAME.pt2`` beside each ``NAME.onnx``; ``aecf train`` writes them with ``programs=true``. The head
-is the ONNX graph in both backends. torch is imported when a backend is made.
+The bundle then holds ``NAME.pt2`` beside each ``NAME.onnx``; ``aecf train`` writes them with ``programs=true``. The
+head is the ONNX graph in both backends. torch is imported when a backend is made.
 """
 
 from __future__ import annotations

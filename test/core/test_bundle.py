@@ -228,12 +228,12 @@ def test_what_was_added_later_is_optional_and_is_not_written_where_it_is_missing
     ("change", "named"),
     [
         (lambda f: f.update(head_weights="head.safetensors"), "head.safetensors"),
-        (lambda f: f.update(drift=DRIFT | {"distances": {"camera": [0.1, 0.9]}}), "drift names"),
+        (lambda f: f.update(drift=DRIFT | {"distances": {"camera": [0.1, 0.9]}}), "drift: expected"),
         (
             lambda f: f.update(drift=DRIFT | {"confidence": {key: [1.0, 0.4] for key in DRIFT["confidence"]}}),
-            "rising order",
+            "ascending order",
         ),
-        (lambda f: f.update(drift=DRIFT | {"levels": [0.05, 0.5, 0.95]}), "rising order"),
+        (lambda f: f.update(drift=DRIFT | {"levels": [0.05, 0.5, 0.95]}), "ascending order"),
     ],
 )
 def test_what_was_added_later_is_checked_too(directory: Path, change: Callable[[dict], object], named: str) -> None:

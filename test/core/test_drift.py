@@ -1,4 +1,4 @@
-"""Drift is called where what is live is unlike training beyond doubt, not by chance, and not by one scene that is seen often."""
+"""Drift is called if live data is significantly unlike training, not by chance and not for one repeated scene."""
 
 import numpy as np
 import pytest

@@ -13,7 +13,7 @@ from aecf_ros.core.metrics import classification as metrics
 
 
 def random_answers(n: int, classes: int = 10, sharpness: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities float64 (n, classes) of every confidence, and labels drawn independently of them half of the time."""
+    """Probabilities float64 (n, classes) of every confidence, and labels, half of them drawn independently."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, sharpness, (n, classes)) * rng.uniform(0.1, 4, (n, 1))
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

@@ -10,7 +10,7 @@ from aecf_ros.core.files import replacing, write_text
 from aecf_ros.core.yaml_records import read_record, read_yaml
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     pass
 
 
@@ -49,7 +49,7 @@ class Robot(_Strict):
 
 def read(tmp_path: Path, text: str) -> Robot:
     (tmp_path / "robot.yaml").write_text(text)
-    return read_record(tmp_path / "robot.yaml", Robot, Refused, "see the manual")
+    return read_record(tmp_path / "robot.yaml", Robot, RefusedError, "see the manual")
 
 
 def test_a_valid_file_becomes_a_record(tmp_path: Path) -> None:
@@ -60,14 +60,18 @@ def test_a_valid_file_becomes_a_record(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "problem"), [
     ("nam: r2\nsensors: []", "line 1: nam: no such key; did you mean name?"),
     ("name: r2\nsensors: []\nwheels: 4", "line 3: wheels: no such key; there are name, sensors, spans"),
-    ("name: r2\nsensors:\n- kind: camera\n  hight: 4", "line 4: sensors.0.hight: no such key; did you mean sensors.0.height?"),
+    ("name: r2\nsensors:\n- kind: camera\n  hight: 4",
+     "line 4: sensors.0.hight: no such key; did you mean sensors.0.height?"),
     ("name: r2\nsensors:\n- kind: camera", "line 3: sensors.0.height: is missing"),
-    ("name: r2\nsensors:\n- kind: camra", "line 3: sensors.0.kind: 'camra' is none of camera, microphone; did you mean camera?"),
+    ("name: r2\nsensors:\n- kind: camra",
+     "line 3: sensors.0.kind: 'camra' is none of camera, microphone; did you mean camera?"),
     ("name: r2\nsensors:\n- height: 4", "line 3: sensors.0.kind: is missing"),
-    ("name: r2\nsensors:\n- {kind: camera, height: 4, color: RGB8}", "sensors.0.color: 'RGB8' is none of rgb, bgr; did you mean rgb?"),
+    ("name: r2\nsensors:\n- {kind: camera, height: 4, color: RGB8}",
+     "sensors.0.color: 'RGB8' is none of rgb, bgr; did you mean rgb?"),
     ("name: r2\nsensors:\n- {kind: camera, height: tall}", "line 3: sensors.0.height: input should be a valid integer, "
      "unable to parse string as an integer, got 'tall'"),
-    ("name: r2\nsensors:\n- {kind: camera, height: 4, scale: [a, 1]}", "line 3: sensors.0.scale: input should be a valid number"),
+    ("name: r2\nsensors:\n- {kind: camera, height: 4, scale: [a, 1]}",
+     "line 3: sensors.0.scale: input should be a valid number"),
     ("name: r2\nsensors:\n- {kind: microphone, window: 7}", "sensors.0.window: 7 is none of hann, window"),
     ("name: r2\nsensors:\n- {kind: microphone, patch: {frame: 1}}", "did you mean sensors.0.patch.frames?"),
     ("name: r2\nsensors: []\nspans:\n  a: {frames: 0}", "line 4: spans.a.frames: input should be greater than 0, got 0"),
@@ -80,7 +84,7 @@ def test_a_valid_file_becomes_a_record(tmp_path: Path) -> None:
     ("name: !!python/name:os.system", "robot.yaml: not YAML (line 1)"),
 ])  # fmt: skip
 def test_what_is_wrong_is_one_line_with_the_place_and_what_to_do(tmp_path: Path, text: str, problem: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         read(tmp_path, text)
     line = str(refused.value)
     assert (
@@ -92,8 +96,8 @@ def test_what_is_wrong_is_one_line_with_the_place_and_what_to_do(tmp_path: Path,
 
 
 def test_a_file_that_is_not_there_is_refused_with_an_example(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"absent\.yaml: cannot be read \(.*\); name config/robot\.yaml"):
-        read_yaml(tmp_path / "absent.yaml", Refused, example="config/robot.yaml")
+    with pytest.raises(RefusedError, match=r"absent\.yaml: cannot be read \(.*\); name config/robot\.yaml"):
+        read_yaml(tmp_path / "absent.yaml", RefusedError, example="config/robot.yaml")
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stories of the pipeline: messages arrive or do not, and predictions go on. Times are in seconds; both clocks are one unless told."""
+"""Predictions go on, whether messages arrive or not. Times are in seconds; both clocks agree unless stated."""
 
 import tracemalloc
 from collections import Counter
@@ -90,7 +90,7 @@ class Robot:
         return due
 
     def play(self, start_s: float, end_s: float, camera: str | None = None, audio: str | None = None) -> None:
-        """Camera frames at 20 Hz and sound in chunks of 0.1 s, each saying a label; a chunk arrives when it has sounded."""
+        """Camera frames at 20 Hz and audio chunks of 0.1 s, each showing a label; a chunk arrives when it ends."""
         events = []
         if camera:
             events += [

@@ -86,7 +86,8 @@ def test_an_embedding_is_not_overwritten_by_the_next(bundle: Path) -> None:
 def test_a_bundle_without_programs_is_refused(tiny_bundle: Path) -> None:
     with pytest.raises(
         BackendError,
-        match="no camera_encoder.pt2, audio_encoder.pt2.*backend: onnxruntime.*programs=true.*frozen ones and vectors have no program",
+        match="no camera_encoder.pt2, audio_encoder.pt2.*backend: onnxruntime.*programs=true.*"
+        "frozen ones and vectors have no program",
     ):
         make_backend("torch", load_bundle(tiny_bundle), "cpu")
 

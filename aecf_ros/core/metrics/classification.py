@@ -80,7 +80,8 @@ def subset_metrics(
         prediction_sets: bool ``(N, C)``.
 
     Returns:
-        ``{"n": 0}`` without samples, else n, accuracy, nll, ece, ece_noise_floor, brier, mean_confidence, coverage, set_size.
+        ``{"n": 0}`` without samples, else n, accuracy, nll, ece, ece_noise_floor, brier, mean_confidence, coverage,
+        set_size.
     """
     n = len(labels)
     if n == 0:

@@ -50,7 +50,7 @@ def average_precision(scores: np.ndarray, target: np.ndarray) -> float:
 
 
 def label_scores(probabilities: np.ndarray, targets: np.ndarray) -> list[dict[str, float | int]]:
-    """Metrics of each label: n (samples that have it), average_precision (left out if none has it), ece and its noise floor."""
+    """Metrics of each label: n, the samples that have it; average_precision, unless n is 0; ece and its noise floor."""
     rows = []
     for p, t in zip(np.asarray(probabilities, np.float64).T, targets.T, strict=True):
         scores = {"n": int(t.sum()), "ece": expected_calibration_error(p, t), "ece_noise_floor": ece_noise_floor(p)}
