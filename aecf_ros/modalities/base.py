@@ -218,10 +218,6 @@ class Modality(ABC):
         """A sample as datasets store it, from one as encoders take it."""
         return sample
 
-    def as_input(self, stored: np.ndarray) -> np.ndarray:
-        """Samples ``(N, *sample_shape)`` as encoders take them, from those that datasets store."""
-        return stored
-
     @property
     @abstractmethod
     def corruptions(self) -> ModuleType:

@@ -14,7 +14,7 @@ from aecf_ros.replay.samples import BagUnit, scan_recording
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.export.head_graph import export_onnx
 from aecf_ros.training.features.cache import Extraction, extract
-from aecf_ros.training.features.onnx_encoder import INPUTS, OUTPUT, FrozenEncoder, open_encoder
+from aecf_ros.training.features.onnx_encoder import OUTPUT, FrozenEncoder, open_encoder
 
 WIDTHS = (64, 64, 128, 256, 512)
 SIDE = 224
@@ -48,7 +48,7 @@ def measure_extraction(recording: Path, audio_encoder: Path, stride_s: float, re
         export_onnx(
             StandIn(),
             [torch.zeros((2, SIDE, SIDE, 3), dtype=torch.uint8)],
-            [INPUTS["image"]],
+            ["image"],
             [OUTPUT],
             Path(folder) / "camera.onnx",
         )

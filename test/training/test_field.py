@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from aecf_ros.training.features.corruption import CLEAN, KINDS, Corruptions, corrupt, draw_corruptions
+from aecf_ros.modalities.registry import MODALITIES
+from aecf_ros.training.features.corruption import CLEAN, Corruptions, corrupt, corruptions_of, draw_corruptions
 
-ALL = [(modality, name) for modality, kinds in KINDS.items() for name in kinds]
+ALL = [(modality, name) for modality in MODALITIES for name in corruptions_of(modality)]
 
 
 def _samples(modality: str) -> torch.Tensor:
@@ -21,7 +22,7 @@ def _samples(modality: str) -> torch.Tensor:
 
 def _corrupted(modality: str, name: str, severity: float, seed: int = 0) -> torch.Tensor:
     samples = _samples(modality)
-    kind = torch.full((64,), list(KINDS[modality]).index(name)).numpy()
+    kind = torch.full((64,), list(corruptions_of(modality)).index(name)).numpy()
     field = Corruptions(modality, kind, torch.full((64,), severity).numpy())
     return corrupt(samples, field, torch.Generator().manual_seed(seed))
 
@@ -52,14 +53,14 @@ def test_a_kind_is_the_same_for_the_same_seed(modality, name):
 @pytest.mark.parametrize(("modality", "name"), ALL)
 def test_black_pictures_and_digital_silence_stay_finite(modality, name):
     nothing = torch.zeros_like(_samples(modality))
-    kind = torch.full((64,), list(KINDS[modality]).index(name)).numpy()
+    kind = torch.full((64,), list(corruptions_of(modality)).index(name)).numpy()
     found = corrupt(
         nothing, Corruptions(modality, kind, torch.full((64,), 5.0).numpy()), torch.Generator().manual_seed(0)
     )
     assert torch.isfinite(found.float()).all()
 
 
-@pytest.mark.parametrize("modality", KINDS)
+@pytest.mark.parametrize("modality", MODALITIES)
 def test_clean_samples_are_left_as_they_are_among_corrupted_ones(modality):
     samples, field = _samples(modality), draw_corruptions(modality, 64, [0])
     field.kind[::2] = CLEAN
@@ -68,11 +69,11 @@ def test_clean_samples_are_left_as_they_are_among_corrupted_ones(modality):
     assert (found[1::2] != samples[1::2]).flatten(1).any(1).all()
 
 
-@pytest.mark.parametrize("modality", KINDS)
+@pytest.mark.parametrize("modality", MODALITIES)
 def test_kinds_come_in_equal_shares_at_every_severity_and_by_the_seed(modality):
     field, again, other = (draw_corruptions(modality, 1000, [seed]) for seed in (3, 3, 4))
     assert (field.kind == again.kind).all() and (field.severity == again.severity).all()
     assert (field.kind != other.kind).any()
     counts = torch.from_numpy(field.kind).bincount()
-    assert len(counts) == len(KINDS[modality]) and counts.max() - counts.min() <= 1
+    assert len(counts) == len(corruptions_of(modality)) and counts.max() - counts.min() <= 1
     assert 1 <= field.severity.min() < 1.1 and 4.9 < field.severity.max() <= 5

@@ -91,14 +91,14 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path):
         tmp_path / "mute.onnx": "says aecf.rate_hz and aecf.window_s; wrap it",
         _noted(
             tmp_path / "rate.onnx", rate_hz="16000", window_s="1.0"
-        ): "takes 400 samples, and 1 s at 16000 Hz are 16000",
+        ): r"takes \[400\], and 1 s at 16000 Hz is \[16000\]",
         _graph(
             tmp_path / "name.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], name="pixel_values"
-        ): "takes pixel_values and gives embedding where",
-        _graph(tmp_path / "out.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], output="features"): "gives features where",
+        ): "expected one input of image, samples, vector and the output embedding, got pixel_values and embedding",
+        _graph(tmp_path / "out.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], output="features"): "got image and features",
         _graph(
             tmp_path / "type.onnx", TensorProto.FLOAT, ["batch", 4, 4, 3]
-        ): r"takes tensor\(float\).* where tensor\(uint8\)",
+        ): r"expected tensor\(uint8\).* got tensor\(float\)",
         _graph(tmp_path / "free.onnx", TensorProto.UINT8, ["batch", "height", 4, 3]): "sizes fixed",
         _graph(tmp_path / "one.onnx", TensorProto.UINT8, [4, 4, 4, 3]): "does not take 2 samples at once",
         _graph(tmp_path / "shape.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], axes=(1,)): r"gives float32 \(2, 4, 3\)",

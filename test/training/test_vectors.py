@@ -23,7 +23,7 @@ from aecf_ros.runtime.pipeline import Pipeline
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.table import table_corpus
-from aecf_ros.training.features.corruption import KINDS, Corruptions, corrupt
+from aecf_ros.training.features.corruption import Corruptions, corrupt, corruptions_of
 from aecf_ros.training.features.standardizer import standardizing_encoder
 from aecf_ros.training.inspection.page import write_page
 from aecf_ros.training.inspection.summary import inspect_corpus
@@ -251,7 +251,7 @@ def test_numbers_are_standardized_by_the_part_heads_are_trained_on(corpus, tmp_p
     assert standardizing_encoder(TEXT, corpus.parts["test"], tmp_path).digest != encoder.digest
 
 
-@pytest.mark.parametrize("kind", range(len(KINDS["vector"])))
+@pytest.mark.parametrize("kind", range(len(corruptions_of("vector"))))
 def test_corruptions_of_vectors_grow_with_severity_and_can_be_repeated(kind: int) -> None:
     vectors = torch.randn((400, 16), generator=torch.Generator().manual_seed(0)) * 5 + 2
 

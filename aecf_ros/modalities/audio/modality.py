@@ -25,7 +25,6 @@ from aecf_ros.modalities.audio.pcm import decode_audio
 from aecf_ros.modalities.audio.spec import AudioEntry, AudioSpec
 from aecf_ros.modalities.base import Modality, Raw
 
-INT16_SCALE = np.float32(1.0 / 32768.0)
 PROBED_WINDOW_S = 1.0
 """Sound in a recording has no size of its own."""
 LONGEST_PROBED_S = 10.0
@@ -72,13 +71,13 @@ class Audio(Modality):
         return {"rate_hz": rate_hz, "window_s": min(frames / rate_hz, LONGEST_PROBED_S)} if frames else None
 
     def sizes_of_input(self, shape: tuple[int, ...], notes: Callable[[], Mapping[str, Any]]) -> dict[str, Any] | None:
-        return {name: notes()[name] for name in self.spec.SIZES} if len(shape) == 1 else None
+        if len(shape) != 1:
+            return None
+        sizes = notes()
+        return {"rate_hz": round(sizes["rate_hz"]), "window_s": sizes["window_s"]}
 
     def stored(self, sample: np.ndarray) -> np.ndarray:
         return np.clip(np.round(sample * 32768.0), -32768, 32767).astype(np.int16)
-
-    def as_input(self, stored: np.ndarray) -> np.ndarray:
-        return stored.astype(np.float32) * INT16_SCALE if stored.dtype == np.int16 else stored
 
     @property
     def corruptions(self) -> ModuleType:

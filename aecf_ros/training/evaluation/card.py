@@ -9,7 +9,7 @@ from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.training.calibration.calibrate import Calibration
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.evaluation.evaluate import Evaluation, Metrics
-from aecf_ros.training.features.corruption import KINDS
+from aecf_ros.training.features.corruption import corruptions_of
 from aecf_ros.training.head.feature_tables import Part
 from aecf_ros.training.head.fit_gate import Settled
 from aecf_ros.training.head.multilabel_head import LabelCalibration
@@ -102,7 +102,7 @@ def _shared(
         "spans": {name: part.spans for name, part in parts.items()},
         "recordings": {name: len(part.source_names[0]) for name, part in parts.items()},
         "corruptions": "; ".join(
-            f"{m.name}: {', '.join(KINDS[m.kind]).replace('_', ' ')}" for m in manifest.modalities
+            f"{m.name}: {', '.join(corruptions_of(m.kind)).replace('_', ' ')}" for m in manifest.modalities
         ),
         "outlier_above": ", ".join(f"{name} {limit:.1f}" for name, limit in limits),
         "samples": [[name, str(count)] for name, count in manifest.training.samples.items()],

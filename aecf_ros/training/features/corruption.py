@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,7 @@ import torch
 from torch import Tensor
 
 from aecf_ros.modalities import corruptions as shared_corruptions
-from aecf_ros.modalities.audio import corruptions as audio_corruptions
-from aecf_ros.modalities.image import corruptions as image_corruptions
-from aecf_ros.modalities.vector import corruptions as vector_corruptions
+from aecf_ros.modalities.registry import MODALITIES
 
 Corruption = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """(batch, severity, generator) -> batch; a pure function of the three."""
@@ -27,17 +25,14 @@ CLEAN = -1
 MILDEST, WORST = 1.0, 5.0
 
 
-KINDS: Mapping[str, Mapping[str, Corruption]] = {
-    "image": {f.__name__: f for f in image_corruptions.KINDS},
-    "audio": {f.__name__: f for f in audio_corruptions.KINDS},
-    "vector": {f.__name__: f for f in vector_corruptions.KINDS},
-}
-"""Kind of modality -> name -> corruption. A sample's kind is an index into these."""
+def corruptions_of(modality_kind: str) -> dict[str, Corruption]:
+    """The corruptions of a kind of modality, by name. A sample's kind of corruption is an index into them."""
+    return {function.__name__: function for function in MODALITIES[modality_kind].corruptions.KINDS}
 
 
 def corruption_code(modality_kind: str) -> bytes:
     """The source code that corrupts samples of a kind of modality, for cache keys."""
-    own = sorted({function.__module__ for function in KINDS[modality_kind].values()})
+    own = sorted({function.__module__ for function in corruptions_of(modality_kind).values()})
     modules = [sys.modules[name] for name in (*own, shared_corruptions.__name__, __name__)]
     return "".join(map(inspect.getsource, modules)).encode()
 
@@ -47,8 +42,8 @@ class Corruptions:
     """How each sample is corrupted.
 
     Attributes:
-        modality_kind: a key of :data:`KINDS`.
-        kind: int64 ``(N,)``, index into :data:`KINDS` of that, or :data:`CLEAN`.
+        modality_kind: of which modality.
+        kind: int64 ``(N,)``, index into :func:`corruptions_of` that, or :data:`CLEAN`.
         severity: float32 ``(N,)`` in [1, 5].
     """
 
@@ -64,7 +59,7 @@ class Corruptions:
 def draw_corruptions(modality_kind: str, count: int, seed: Sequence[int]) -> Corruptions:
     """Kinds in equal shares, severities uniform."""
     rng = np.random.default_rng(seed)
-    kind = rng.permutation(np.arange(count) % len(KINDS[modality_kind]))
+    kind = rng.permutation(np.arange(count) % len(corruptions_of(modality_kind)))
     return Corruptions(modality_kind, kind, rng.uniform(MILDEST, WORST, count).astype(np.float32))
 
 
@@ -72,17 +67,14 @@ def corrupt(samples: Tensor, corruptions: Corruptions, generator: torch.Generato
     """Corrupted samples, of the shape and type that an encoder takes.
 
     Args:
-        samples: uint8 ``(B, H, W, 3)``, or sound or vectors float32 ``(B, N)``.
+        samples: ``(B, *sample_shape)`` as encoders take them.
     """
-    picture = corruptions.modality_kind == "image"
-    x = samples.permute(0, 3, 1, 2).float() / 255.0 if picture else samples
+    module = MODALITIES[corruptions.modality_kind].corruptions
+    x: Tensor = module.to_float(samples)
     out = x.clone()
-    for index, change in enumerate(KINDS[corruptions.modality_kind].values()):
+    for index, change in enumerate(module.KINDS):
         rows = torch.from_numpy(np.flatnonzero(corruptions.kind == index))
         if len(rows):
             out[rows] = change(x[rows], torch.from_numpy(corruptions.severity)[rows], generator)
-    if corruptions.modality_kind == "vector":
-        return out
-    if not picture:
-        return out.clamp(-1.0, 1.0)
-    return (out.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    corrupted: Tensor = module.from_float(out)
+    return corrupted

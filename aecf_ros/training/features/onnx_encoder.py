@@ -11,16 +11,13 @@ import onnxruntime
 
 from aecf_ros.core.bundle import MANIFEST, BundleError, load_manifest, sha256
 from aecf_ros.core.errors import first_line
-from aecf_ros.modalities.audio.spec import AudioSpec
-from aecf_ros.modalities.base import ModalitySpec
-from aecf_ros.modalities.image.spec import ImageSpec
-from aecf_ros.modalities.vector.spec import VectorSpec
+from aecf_ros.modalities.base import Modality, ModalitySpec
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.training.onnx_session import open_session
 
 INT16_SCALE = np.float32(1.0 / 32768.0)
-INPUTS = {"image": "image", "audio": "samples", "vector": "vector"}
-"""Kind of modality -> name of an encoder's input."""
 OUTPUT = "embedding"
+_ONNX_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 
 
 class EncoderError(ValueError):
@@ -73,7 +70,7 @@ class FrozenEncoder:
         self.path, self.spec, self.embedding_dim = path, spec, width
         self.digest = sha256(path)
         self.credits = ", ".join(notes[key] for key in ("aecf.source", "aecf.license") if notes.get(key))
-        self._session, self._input = session, INPUTS[spec.kind]
+        self._session, self._input = session, spec.input_name
         self._one_at_a_time = session.get_inputs()[0].shape[0] == 1
 
     def __reduce__(self) -> tuple:
@@ -100,10 +97,11 @@ class FrozenEncoder:
 def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder:
     """Open an encoder that `aecf wrap-encoder` wrote, or one of a bundle, for the modality ``name``.
 
-    Sizes come from the graph; kind, rate and window from the metadata in the file, or from the ``bundle.yaml`` beside it.
+    The kind and the sizes come from the graph; what the graph does not tell, such as the rate of sound, from the metadata in
+    the file or from the ``bundle.yaml`` beside it.
 
     Raises:
-        EncoderError: no such file, not such a graph, weights kept in another file, a fixed batch of several, or no rate of the sound.
+        EncoderError: no such file, not such a graph, weights kept in another file, a fixed batch of several, or no rate of sound.
     """
     path = Path(path)
     if not path.is_file():
@@ -122,9 +120,9 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
     notes = dict(session.get_modelmeta().custom_metadata_map)
     spec = _spec(path, name, session, notes)
     count = 1 if session.get_inputs()[0].shape[0] == 1 else 2
-    sample = np.zeros((count, *spec.sample_shape), np.uint8 if spec.kind == "image" else np.float32)
+    sample = np.zeros((count, *spec.sample_shape), spec.input_dtype)
     try:
-        found = session.run([OUTPUT], {INPUTS[spec.kind]: sample})[0]
+        found = session.run([OUTPUT], {spec.input_name: sample})[0]
     except Exception as error:
         raise EncoderError(
             f"{path}: does not take {count} samples at once ({first_line(error)}); export it with a free batch axis"
@@ -137,51 +135,48 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
 
 
 def _spec(path: Path, name: str, session: onnxruntime.InferenceSession, notes: dict[str, str]) -> ModalitySpec:
-    inputs = {of.name: of for of in session.get_inputs()}
-    kind = next((kind for kind, due in INPUTS.items() if set(inputs) == {due}), None)
-    if kind is None or OUTPUT not in {of.name for of in session.get_outputs()}:
-        ends = f"takes {', '.join(inputs)} and gives {', '.join(of.name for of in session.get_outputs())}"
+    inputs = {node.name: node for node in session.get_inputs()}
+    outputs = [node.name for node in session.get_outputs()]
+    modality = next((kind for kind in MODALITIES.values() if set(inputs) == {kind.spec.input_name}), None)
+    if modality is None or OUTPUT not in outputs:
+        known = ", ".join(kind.spec.input_name for kind in MODALITIES.values())
         raise EncoderError(
-            f"{path}: {ends} where `image`, `samples` or `vector` and `embedding` are due; wrap it with `aecf wrap-encoder`"
+            f"{path}: expected one input of {known} and the output {OUTPUT}, got {', '.join(inputs)} and "
+            f"{', '.join(outputs)}; wrap it with `aecf wrap-encoder`"
         )
-    entry = inputs[INPUTS[kind]]
-    shape = entry.shape[1:]
-    due = (
-        "tensor(uint8) [batch, H, W, 3]"
-        if kind == "image"
-        else f"tensor(float) [batch, {'samples' if kind == 'audio' else 'dim'}]"
-    )
-    sizes_known = all(isinstance(size, int) and size > 0 for size in shape)
-    fits = len(shape) == 3 and shape[2] == 3 if kind == "image" else len(shape) == 1
-    if entry.type != due.split(" ")[0] or not sizes_known or not fits:
+    node = inputs[modality.spec.input_name]
+    shape, wanted = tuple(node.shape[1:]), _ONNX_TYPES[modality.spec.input_dtype.name]
+    fixed = all(isinstance(size, int) and size > 0 for size in shape)
+    sizes = modality.sizes_of_input(shape, lambda: _noted_sizes(path, modality, notes)) if fixed else None
+    if sizes is None or node.type != wanted:
         raise EncoderError(
-            f"{path}: takes {entry.type} {entry.shape} where {due} is due, sizes fixed; wrap it with `aecf wrap-encoder`"
+            f"{path}: expected {wanted} [batch, one {modality.name} sample], sizes fixed, got {node.type} {node.shape}; "
+            "wrap it with `aecf wrap-encoder`"
         )
-    if kind == "image":
-        return ImageSpec(name=name, kind="image", height=shape[0], width=shape[1])
-    if kind == "vector":
-        return VectorSpec(name=name, kind="vector", dim=shape[0])
-    rate_hz, window_s = _rate(path, notes)
-    if round(rate_hz * window_s) != shape[0]:
-        due = f"{window_s:g} s at {rate_hz} Hz are {round(rate_hz * window_s)}"
-        raise EncoderError(f"{path}: takes {shape[0]} samples, and {due}; correct its metadata")
-    return AudioSpec(name=name, kind="audio", rate_hz=rate_hz, window_s=window_s)
+    spec = modality.spec(name=name, kind=modality.name, **sizes)
+    if spec.sample_shape != shape:
+        raise EncoderError(
+            f"{path}: takes {list(shape)}, and {spec.size_text} is {list(spec.sample_shape)}; correct its metadata"
+        )
+    return spec
 
 
-def _rate(path: Path, notes: dict[str, Any]) -> tuple[int, float]:
-    """Rate in Hz and window in seconds, from the file's own metadata or from the bundle that it lies in."""
+def _noted_sizes(path: Path, modality: Modality, notes: dict[str, str]) -> dict[str, Any]:
+    """Sizes of a sample from the file's own metadata, or from the bundle that it lies in."""
+    names = modality.spec.SIZES
     try:
-        return round(float(notes["aecf.rate_hz"])), float(notes["aecf.window_s"])
+        return {name: float(notes[f"aecf.{name}"]) for name in names}
     except (KeyError, ValueError):
         pass
     if (path.parent / MANIFEST).is_file():
         try:
-            found = next(
-                (m for m in load_manifest(path.parent).modalities if m.encoder == path.name and m.kind == "audio"), None
-            )
+            entries = load_manifest(path.parent).modalities
         except BundleError as error:
             raise EncoderError(str(error)) from None
-        if found is not None:
-            return found.rate_hz, found.window_s
-    missing = f"neither its metadata nor a {MANIFEST} beside it says aecf.rate_hz and aecf.window_s"
-    raise EncoderError(f"{path}: {missing}; wrap it with `aecf wrap-encoder`")
+        for entry in entries:
+            if entry.encoder == path.name and entry.kind == modality.name:
+                return entry.sizes
+    wanted = " and ".join(f"aecf.{name}" for name in names)
+    raise EncoderError(
+        f"{path}: neither its metadata nor a {MANIFEST} beside it says {wanted}; wrap it with `aecf wrap-encoder`"
+    )

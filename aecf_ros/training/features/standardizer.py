@@ -14,7 +14,7 @@ from aecf_ros.core.labeled_samples import Unit
 from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.export.head_graph import OPSET
-from aecf_ros.training.features.onnx_encoder import INPUTS, OUTPUT, FrozenEncoder, open_encoder
+from aecf_ros.training.features.onnx_encoder import OUTPUT, FrozenEncoder, open_encoder
 from aecf_ros.training.head.fit_loop import fingerprint
 
 FARTHEST = 30.0
@@ -75,13 +75,13 @@ def standardization(mean: np.ndarray, deviation: np.ndarray) -> onnx.ModelProto:
     """The graph: ``vector`` float32 ``[batch, dim]`` to ``embedding`` of the same shape, cut off at :data:`FARTHEST`."""
     constants = {"mean": mean, "scale": 1.0 / deviation, "least": np.array(-FARTHEST), "most": np.array(FARTHEST)}
     nodes = [
-        helper.make_node("Sub", [INPUTS["vector"], "mean"], ["centered"]),
+        helper.make_node("Sub", [VectorSpec.input_name, "mean"], ["centered"]),
         helper.make_node("Mul", ["centered", "scale"], ["scaled"]),
         helper.make_node("Clip", ["scaled", "least", "most"], [OUTPUT]),
     ]
     ends = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", len(mean)])
-        for name in (INPUTS["vector"], OUTPUT)
+        for name in (VectorSpec.input_name, OUTPUT)
     ]
     tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "standardization", ends[:1], ends[1:], tensors)

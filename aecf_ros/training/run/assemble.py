@@ -28,7 +28,7 @@ from aecf_ros.training.export.head_graph import (
 from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, save_head
 from aecf_ros.training.export.torch_programs import export_program
 from aecf_ros.training.features.encoder_training import TrainedEncoder, to_tensor
-from aecf_ros.training.features.onnx_encoder import INPUTS, OUTPUT, Encoder, FrozenEncoder
+from aecf_ros.training.features.onnx_encoder import OUTPUT, Encoder, FrozenEncoder
 from aecf_ros.training.head.feature_tables import Part
 from aecf_ros.training.head.fit_gate import Settled
 from aecf_ros.training.head.multilabel_head import LabelCalibration
@@ -83,7 +83,7 @@ def _encoder_writer(corpus: Corpus, encoder: Encoder) -> Writer:
 
     def write(path: Path) -> None:
         sample = to_tensor(_samples(corpus, encoder, 16))
-        input_name = INPUTS[encoder.spec.kind]
+        input_name = encoder.spec.input_name
         export_onnx(encoder.module, [sample], [input_name], [OUTPUT], path)
         verify_encoder(encoder.module, path, sample, input_name)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aecf_ros.modalities.base import ModalitySpec
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.features.encoder_training import samples_of
-from aecf_ros.training.features.onnx_encoder import INPUTS, FrozenEncoder, open_encoder
+from aecf_ros.training.features.onnx_encoder import FrozenEncoder, open_encoder
 from aecf_ros.training.head.train_head import new_head
 from aecf_ros.training.run.config import ConfigError, TrainConfig
 from aecf_ros.training.run.stages import HEAD_SEED, units_of
@@ -52,7 +53,7 @@ def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
     """
     frozen = frozen_encoders(config)
     for name, of in config.encoders.items():
-        whole_kind = name in INPUTS and of.onnx is None and of.vector is None
+        whole_kind = name in MODALITIES and of.onnx is None and of.vector is None
         if name not in corpus.names and not whole_kind:
             raise ConfigError(f"encoders.{name}: the data has no such modality; it has {', '.join(corpus.names)}")
     if config.programs and frozen:
