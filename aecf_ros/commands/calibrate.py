@@ -1,4 +1,4 @@
-"""`aecf calibrate`: a bundle's calibration fitted again to labelled recordings of another robot."""
+"""`aecf calibrate`: a bundle's calibration fitted again to labeled recordings of another robot."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BATCH = 32
 
 
 class NoMoments(ValueError):
-    """Recordings in which nothing is labelled that a bundle knows; one line with what was found and what to do."""
+    """Recordings in which nothing is labeled that a bundle knows; one line with what was found and what to do."""
 
 
 def field_units(
@@ -42,7 +42,7 @@ def field_units(
     labels: Path | None,
     reading: Reading = DEFAULT_READING,
 ) -> tuple[list[BagUnit], list[str]]:
-    """The labelled moments of a recording, or of each in a folder, and warnings of what was left out.
+    """The labeled moments of a recording, or of each in a folder, and warnings of what was left out.
 
     Args:
         labels: a CSV of start_s,end_s,label, for one recording; else one beside it, else its label topic.
@@ -50,7 +50,7 @@ def field_units(
 
     Raises:
         BagError, LabelError: a recording or its labels cannot be read.
-        NoMoments: nothing in it is labelled.
+        NoMoments: nothing in it is labeled.
     """
     manifest, data, trained = bundle.manifest, DataConfig(), training_config(bundle).data
     reading = Reading(reading.topics, reading.audio_format or reading_of(trained).audio_format)
@@ -79,7 +79,7 @@ def field_units(
         )
     if not units:
         raise NoMoments(
-            f"{path}: no labelled span that outlasts the settling after a change of label; label it by a topic or by --labels start_s,end_s,label"
+            f"{path}: no labeled span that outlasts the settling after a change of label; label it by a topic or by --labels start_s,end_s,label"
             + "".join(f"; {line}" for line in warnings[-1:])
         )
     return units, warnings
@@ -127,7 +127,7 @@ def _asked(bundle: Bundle, coverage: float | None) -> RefitConfig:
 
 @click.command("calibrate")
 @click.option("--model", required=True, type=PathArgument, help="Model bundle.")
-@click.option("--bag", required=True, type=PathArgument, help="Labelled recording of this robot, or a folder of them.")
+@click.option("--bag", required=True, type=PathArgument, help="Labeled recording of this robot, or a folder of them.")
 @click.option(
     "--labels",
     type=PathArgument,
@@ -150,7 +150,7 @@ def calibrate_command(
     coverage: float | None,
     out: Path,
 ) -> None:
-    """Fit a bundle's calibration to labelled recordings of this robot; its weights and its test figures stay.
+    """Fit a bundle's calibration to labeled recordings of this robot; its weights and its test figures stay.
 
     Says what it gains on spans that the fit has not seen, and when it gains nothing. Sound that no AudioInfo describes is read as in
     training, where --audio-format does not say.

@@ -15,7 +15,7 @@ from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.reader import open_bag
 from aecf_ros.replay.faults.schedule import FaultError, load_faults
 from aecf_ros.replay.scoring.compare import compare_runs
-from aecf_ros.replay.scoring.driver import evaluate, read_truth, stream_kinds
+from aecf_ros.replay.scoring.driver import evaluate, read_ground_truth, stream_kinds
 from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.runtime.backends import BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline
@@ -43,8 +43,8 @@ def _on_recording(
     faults = load_faults(faults_path, stream_kinds(first.manifest)) if faults_path else ()
     with open_bag(bag_path) as bag, bars_on_stderr() as bar:
         topics = bag.choose_topics(first.manifest)
-        if read_truth(bag, topics, first.manifest, labels) is None:
-            raise LabelError(f"{bag_path}: nothing in it is labelled; give --labels, a CSV of start_s,end_s,label")
+        if read_ground_truth(bag, topics, first.manifest, labels) is None:
+            raise LabelError(f"{bag_path}: nothing in it is labeled; give --labels, a CSV of start_s,end_s,label")
         runs = []
         for bundle in (first, second):
             task = bar.add_task(bundle.directory.name, total=bag.duration_s)
@@ -74,7 +74,7 @@ def _on_data(first: Bundle, second: Bundle, data: Path) -> dict[str, Comparison]
 @click.command("compare")
 @click.argument("first", type=PathArgument)
 @click.argument("second", type=PathArgument)
-@click.option("--bag", type=PathArgument, default=None, help="Labelled recording: rosbag2 directory, .mcap or .db3.")
+@click.option("--bag", type=PathArgument, default=None, help="Labeled recording: rosbag2 directory, .mcap or .db3.")
 @click.option("--faults", type=PathArgument, default=None, help="Faults file that both meet.")
 @click.option(
     "--labels", type=PathArgument, default=None, help="CSV start_s,end_s,label; the recording's label topic by default."
@@ -97,7 +97,7 @@ def compare_command(
 ) -> None:
     """Compare two bundles on the same samples, subset by subset.
 
-    Differences are of the SECOND less the FIRST. Intervals are 95 %, by drawing labelled spans, because frames of one span are not independent;
+    Differences are of the SECOND less the FIRST. Intervals are 95 %, by drawing labeled spans, because frames of one span are not independent;
     where an interval holds zero, no difference is shown.
     """
     if (bag is None) == (data is None):

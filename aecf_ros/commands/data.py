@@ -1,4 +1,4 @@
-"""Labelled data of any kind as a corpus: a dataset folder, a table, or recordings. What lies at a path decides which it is."""
+"""Labeled data of any kind as a corpus: a dataset folder, a table, or recordings. What lies at a path decides which it is."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_corpus(
     config: DataConfig = DataConfig(),
     progress: Advance = lambda done, total, name: None,
 ) -> Corpus:
-    """Open labelled data, and divide it into parts that share no recording.
+    """Open labeled data, and divide it into parts that share no recording.
 
     Args:
         path: a folder that holds ``dataset.yaml``, or the NumPy archives of the benchmark; recordings, as a folder of them or one; or a table.
@@ -115,13 +115,13 @@ def _recordings_corpus(
     ]
     _refuse_copies(scans)
     warnings += _missing_topics(path, scans, modalities)
-    unlabelled = [scan for scan in scans if not scan.spans]
-    if len(unlabelled) == len(scans):
+    unlabeled = [scan for scan in scans if not scan.spans]
+    if len(unlabeled) == len(scans):
         raise DatasetError(
             f"{path}: no labels: no topic of type std_msgs/msg/String with 'label' in its name says any, and no recording has a CSV of "
             "start_s,end_s,label beside it (NAME.csv); write one, or name the topic with data.topics.label=/..."
         )
-    warnings += [f"{scan.path}: nothing in it is labelled; it is left out" for scan in unlabelled]
+    warnings += [f"{scan.path}: nothing in it is labeled; it is left out" for scan in unlabeled]
     naming = naming_of(str(path), (span.label for scan in scans for span in scan.spans), config)
     units = []
     for scan in scans:
@@ -134,7 +134,7 @@ def _recordings_corpus(
             )
     if not units:
         raise DatasetError(
-            f"{path}: no labelled span lasts longer than the settling after a change of label; label longer, or lower data.settle_s"
+            f"{path}: no labeled span lasts longer than the settling after a change of label; label longer, or lower data.settle_s"
         )
     counts = {u.recording: naming.counts(u.labels) for u in units}
     parts = split_recordings(counts, config, given_parts(counts, config))

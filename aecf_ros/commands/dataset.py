@@ -1,4 +1,4 @@
-"""`aecf dataset`: look at labelled data before training on it."""
+"""`aecf dataset`: look at labeled data before training on it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN = 20
 
 @click.group("dataset")
 def dataset_command() -> None:
-    """Look at labelled data before training on it."""
+    """Look at labeled data before training on it."""
 
 
 @dataset_command.command("inspect")

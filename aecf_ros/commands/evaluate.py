@@ -198,11 +198,11 @@ def _evaluate_one(
                 ):
                     points.append(point)
                     bar.advance(task)
-            losses = bag.losses
+            problems = bag.problems
     except (BundleError, BagError, BackendError, FaultError, LabelError) as error:
         raise in_one_line(error) from None
     warnings = [
-        *losses,
+        *problems,
         *dict.fromkeys(w for run in compared if run.truth and (w := run.truth.warning(run.manifest.labels))),
     ]
     paths = write_comparison(out, compared, f"aecf evaluate: {bag_path.name}", points)

@@ -54,8 +54,8 @@ def replay_command(model: Path, bag_path: Path, faults_path: Path | None, readin
                 faults,
                 lambda at_s: bar.update(task, completed=at_s),
             )
-            losses = bag.losses
+            problems = bag.problems
     except (BundleError, BagError, BackendError, FaultError, RecordError) as error:
         raise in_one_line(error) from None
-    say_warnings(console, losses)
+    say_warnings(console, problems)
     console.print(f"wrote {out}: " + ", ".join(f"{n} on {topic}" for topic, n in counts.items()), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`aecf train`: train a model bundle from labelled data."""
+"""`aecf train`: train a model bundle from labeled data."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def train_command(
     precisions: tuple[str, ...],
     overrides: tuple[str, ...],
 ) -> None:
-    """Train a model bundle from labelled data.
+    """Train a model bundle from labeled data.
 
     KEY=VALUE overrides the configuration, with dotted keys: head.optimizer.epochs=5 encoders.camera.onnx=dino.onnx.
     A run that was killed goes on where it stopped when the same command is given again. Under torchrun

@@ -1,4 +1,4 @@
-"""Labelled moments of a recording, for a trainer: what the pipeline would have seen and heard at each of them."""
+"""Labeled moments of a recording, for a trainer: what the pipeline would have seen and heard at each of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _VERSION = 1
 
 @dataclass(eq=False)
 class BagUnit:
-    """The labelled moments of one recording; a :class:`aecf_ros.core.labeled_samples.Unit`.
+    """The labeled moments of one recording; a :class:`aecf_ros.core.labeled_samples.Unit`.
 
     Attributes:
         modalities: with a name, a kind, and ``height`` and ``width``, ``rate_hz`` and ``window_s``, or ``dim``.
@@ -98,7 +98,7 @@ class BagUnit:
                 for name, topic in self.topics.streams.items()
                 for line in streams[name].rejected.line(topic)
             ]
-            self.problems = [*(line for line in bag.losses if line not in self.known), *refused]
+            self.problems = [*(line for line in bag.problems if line not in self.known), *refused]
         if (batch := gathered.rest()) is not None:
             yield batch
 
@@ -141,7 +141,7 @@ class _Gathered:
 
 @dataclass(frozen=True)
 class Scan:
-    """A recording looked over: which topic carries what, and what is labelled; its moments are read later.
+    """A recording looked over: which topic carries what, and what is labeled; its moments are read later.
 
     ``missing`` are the modalities for which it has no topic, ``undescribed`` those whose sound nothing says how to read.
     """
@@ -244,7 +244,7 @@ def scan_recording(
         ]
         empty = bag.end_ns < bag.start_ns
         spans = [] if empty else read_spans(bag, label_file(path), topics.label)
-        problems = [*bag.losses, *([f"{path}: holds no message"] if empty else [])]
+        problems = [*bag.problems, *([f"{path}: holds no message"] if empty else [])]
         return Scan(
             name,
             path,

@@ -15,7 +15,7 @@ from aecf_ros.modalities.base import Raw
 from aecf_ros.modalities.messages import DecodeError, FormatUnknown
 from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.bag.reader import Bag, Recorded
+from aecf_ros.replay.bag.reader import Bag, RecordedMessage
 
 RECEIVED_SHARE = 0.9
 """Share of a window that must have been received: an encoder has to hear more of the label than of the gap."""
@@ -50,14 +50,14 @@ class StreamSamples(ABC):
         self.rejected = RejectedMessages()
 
     @abstractmethod
-    def take(self, bag: Bag, recorded: Recorded, info: Any | None) -> None:
+    def take(self, bag: Bag, recorded: RecordedMessage, info: Any | None) -> None:
         """Take a message, and the info that describes it where its kind needs one."""
 
     @abstractmethod
     def sample(self, bag: Bag, now_ns: int) -> np.ndarray | None:
         """The sample at log time ``now_ns``, as datasets store it; ``None`` where there is none that is recent."""
 
-    def _decode(self, bag: Bag, recorded: Recorded, info: Any | None) -> tuple[Raw, int] | None:
+    def _decode(self, bag: Bag, recorded: RecordedMessage, info: Any | None) -> tuple[Raw, int] | None:
         """A message's record, decoded, and the ns that it spans; ``None`` if it cannot be used."""
         try:
             raw = self._modality.read(bag.deserialize(recorded), info, recorded.log_ns)
@@ -72,10 +72,10 @@ class NewestMessage(StreamSamples):
 
     def __init__(self, record: ModalityRecord, max_age_ns: int) -> None:
         super().__init__(record, max_age_ns)
-        self._recent: deque[tuple[Recorded, Any]] = deque(maxlen=_RECENT_MESSAGES)
-        self._decoded: Recorded | None = None
+        self._recent: deque[tuple[RecordedMessage, Any]] = deque(maxlen=_RECENT_MESSAGES)
+        self._decoded: RecordedMessage | None = None
 
-    def take(self, bag: Bag, recorded: Recorded, info: Any | None) -> None:
+    def take(self, bag: Bag, recorded: RecordedMessage, info: Any | None) -> None:
         self._recent.append((recorded, info))
 
     def sample(self, bag: Bag, now_ns: int) -> np.ndarray | None:
@@ -102,7 +102,7 @@ class AssembledWindow(StreamSamples):
         self._stamps = StampCheck()
         self._arrived_ns = self._span_ns = 0
 
-    def take(self, bag: Bag, recorded: Recorded, info: Any | None) -> None:
+    def take(self, bag: Bag, recorded: RecordedMessage, info: Any | None) -> None:
         if (decoded := self._decode(bag, recorded, info)) is None:
             return
         raw, span_ns = decoded

@@ -9,7 +9,8 @@ pytest.importorskip("diagnostic_msgs", reason="diagnostic_msgs is not importable
 from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
 
 from aecf_ros.core.types import StreamState, StreamStatus  # noqa: E402
-from aecf_ros.nodes.fusion.diagnostics import LOST_OF, MAX_LOST_SHARE, LostShare, status_to_diagnostic  # noqa: E402
+from aecf_ros.nodes.fusion.diagnostics import LOST_OF, LostShare, to_message  # noqa: E402
+from aecf_ros.runtime.diagnostics import MAX_LOST_SHARE, diagnose_stream  # noqa: E402
 
 
 def status(state: StreamState, reason: str = "") -> StreamStatus:
@@ -33,12 +34,14 @@ def test_a_stream_that_loses_as_much_from_its_first_message_on_is_a_warning_thou
     share = LostShare()
     assert share.update("camera", 0, 0) == 0.0
     assert share.update("camera", 27, 68) == pytest.approx(68 / 95)
-    said = status_to_diagnostic(status(StreamState.OK), "node", False, 68, share.update("camera", 27, 68))
+    said = to_message(diagnose_stream(status(StreamState.OK), False, 68, share.update("camera", 27, 68)), "node")
     assert said.level == DiagnosticStatus.WARN and said.message.startswith("OK; 72% of its messages are not served")
 
 
 def test_a_worse_level_and_its_reason_stay() -> None:
-    said = status_to_diagnostic(status(StreamState.FROZEN, "the same picture for 1.00 s"), "node", False, 68, 0.7)
+    said = to_message(
+        diagnose_stream(status(StreamState.FROZEN, "the same picture for 1.00 s"), False, 68, 0.7), "node"
+    )
     assert said.level == DiagnosticStatus.ERROR and said.message.startswith("FROZEN: the same picture for 1.00 s; 70%")
 
 
@@ -48,7 +51,7 @@ def test_few_messages_say_nothing_and_a_few_losses_are_no_warning() -> None:
     assert share.update("camera", 4, LOST_OF - 5) == 0.0
     assert share.update("audio", 0, 0) == 0.0
     assert 0 < share.update("camera", 90, 12) < MAX_LOST_SHARE
-    assert status_to_diagnostic(status(StreamState.OK), "node", False, 12, 0.1).message == "OK"
+    assert to_message(diagnose_stream(status(StreamState.OK), False, 12, 0.1), "node").message == "OK"
 
 
 def test_it_is_over_when_messages_come_again_and_counts_anew_with_another_model() -> None:

@@ -22,10 +22,10 @@ from std_srvs.srv import SetBool, Trigger
 from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState, StreamStatus
-from aecf_ros.nodes.fusion.diagnostics import status_to_diagnostic
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS
 from aecf_ros.nodes.fusion.parameters import AUDIO, IMAGE, NODE, STREAM
 from aecf_ros.nodes.fusion.parameters_page import page
+from aecf_ros.runtime.diagnostics import diagnose_stream
 
 from .conftest import MODEL, PATIENT, ROOT, UNPACED, FusionProcess, Peer, private_environment
 from .processes import NodeProcess
@@ -358,5 +358,5 @@ def test_the_page_of_tuning_names_parameters_and_keys_that_there_are() -> None:
     named = set(re.findall(r"`(?:camera\.|audio\.)?([a-z]+[._][a-z._]+)(?:: 0)?`", text)) - others - {"report.html"}
     assert len(named) > 10 and named <= declared
     status = StreamStatus("camera", StreamState.OK, "", 0.1, 15.0, 1, 0, 15.0, 0.1, 0.35, 1.0, False)
-    keys = {v.key for v in status_to_diagnostic(status, "fusion_node", False, 0).values}
+    keys = set(diagnose_stream(status).values)
     assert set(re.findall(r"`([a-z ]+ \(.*?\))`", text)) <= keys

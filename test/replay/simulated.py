@@ -17,7 +17,7 @@ from aecf_ros.modalities.audio.spec import AudioEntry
 from aecf_ros.modalities.image.spec import ImageEntry
 from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.modalities.registry import MODALITIES
-from aecf_ros.replay.bag.reader import Recorded
+from aecf_ros.replay.bag.reader import RecordedMessage
 from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.schedule import Fault, FaultInjector
 from aecf_ros.replay.scoring.driver import arrivals
@@ -149,7 +149,7 @@ class World:
     def _chunk(self, at_s: float) -> Any:
         return SimpleNamespace(header=stamp(START_NS + round(at_s * 1e9)), audio=SimpleNamespace(data=self.sound(at_s)))
 
-    def recorded(self, seconds: float, start_s: float = 0.05) -> Iterator[tuple[Recorded, Any]]:
+    def recorded(self, seconds: float, start_s: float = 0.05) -> Iterator[tuple[RecordedMessage, Any]]:
         """Messages in the order of their arrival, each with what it deserializes to."""
         rng = self._rng
         entries = []
@@ -164,7 +164,7 @@ class World:
         for arrives_s, topic, at_s in sorted(entries):
             last_s = max(arrives_s, last_s + 1e-6)
             message = self._frame(at_s) if topic == TOPICS.streams["camera"] else self._chunk(at_s)
-            yield Recorded(topic, topic, START_NS + round(last_s * 1e9), b""), message
+            yield RecordedMessage(topic, topic, START_NS + round(last_s * 1e9), b""), message
 
 
 @dataclass
@@ -192,7 +192,7 @@ class Seen:
         return float(np.diff([at_s for at_s in self.predicted_s if at_s >= from_s]).max())
 
 
-Messages = Sequence[tuple[Recorded, Any]]
+Messages = Sequence[tuple[RecordedMessage, Any]]
 
 
 def run(world: Messages, faults: Sequence[Fault], seconds: float) -> Seen:

@@ -236,9 +236,9 @@ def test_numbers_are_labels_too(new_recording: Callable, tmp_path: Path, of: str
     with open_bag(recording.write(tmp_path / "bag")) as bag:
         assert bag.choose_topics(BOTH).label == "/label"
         said = list(bag.messages(["/label"]))
-        assert [bag.label_of(one, ["red", "blue"]) for one in said][:4] == ["blue", "red", "7", ""][: len(said)]
-        assert [bag.label_of(one, ["1", "0"]) for one in said][:2] == ["1", "0"]  # they are names there
-        assert [bag.label_of(one) for one in said][:3] == ["1", "0", "7"]
+        assert [bag.label_text(one, ["red", "blue"]) for one in said][:4] == ["blue", "red", "7", ""][: len(said)]
+        assert [bag.label_text(one, ["1", "0"]) for one in said][:2] == ["1", "0"]  # they are names there
+        assert [bag.label_text(one) for one in said][:3] == ["1", "0", "7"]
 
 
 def rows(path: Path) -> int:
@@ -329,7 +329,7 @@ def test_the_files_of_a_split_recording_without_metadata_are_one_recording(
     with open_bag(path) as bag:
         times = [r.log_ns for r in bag.messages()]
         assert times == sorted(times) and len(times) == 3 * 22 and bag.duration_s == pytest.approx(2.95)
-        assert len(bag.losses) == 1 and "metadata.yaml" in bag.losses[0]
+        assert len(bag.problems) == 1 and "metadata.yaml" in bag.problems[0]
 
 
 def test_what_is_whole_of_a_recording_that_was_cut_off_is_used_and_the_loss_is_said(
@@ -346,7 +346,7 @@ def test_what_is_whole_of_a_recording_that_was_cut_off_is_used_and_the_loss_is_s
     (path / "part_2.mcap").write_bytes(data[: int(0.7 * len(data))])
     with open_bag(path) as bag:
         kept = sum(r.topic == "/camera/image" for r in bag.messages())
-        said = " ".join(bag.losses)
+        said = " ".join(bag.problems)
     assert 20 < kept < 420 and "part_2.mcap" in said and "cut off" in said and "whole" in said
 
 

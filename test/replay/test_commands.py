@@ -9,7 +9,7 @@ import pytest
 from aecf_ros.core.bundle import load_manifest
 from aecf_ros.replay.faults.sweep import plan, read_severities
 from aecf_ros.replay.report.timeline import draw_timeline
-from aecf_ros.replay.scoring.prediction_log import Track
+from aecf_ros.replay.scoring.prediction_log import PredictionLog
 from aecf_ros.replay.scoring.score import Run, summarize
 from test.command_line import aecf
 
@@ -160,7 +160,7 @@ def test_severities_are_read_as_a_range_or_a_list() -> None:
 
 def test_a_run_without_answers_is_drawn(tiny_bundle: Path) -> None:
     manifest = load_manifest(tiny_bundle)
-    track = Track(manifest)
-    assert draw_timeline(
-        Run("", manifest, summarize(track, None, (), manifest, 5, 1), track, None, (), 5.0)
-    ).startswith(b"\x89PNG")
+    log = PredictionLog(manifest)
+    assert draw_timeline(Run("", manifest, summarize(log, None, (), manifest, 5, 1), log, None, (), 5.0)).startswith(
+        b"\x89PNG"
+    )

@@ -15,8 +15,8 @@ from aecf_ros.core.types import StreamState
 from aecf_ros.replay.bag.reader import open_bag
 from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.report.html import write_comparison
-from aecf_ros.replay.scoring.driver import drive, evaluate, read_truth
-from aecf_ros.replay.scoring.prediction_log import Answer
+from aecf_ros.replay.scoring.driver import drive, evaluate, read_ground_truth
+from aecf_ros.replay.scoring.prediction_log import PublishedPrediction
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 from test.summary_contract import CHECKER, differences
@@ -34,13 +34,15 @@ def new_pipeline(directory: Path, **config: object) -> Pipeline:
     return Pipeline(bundle.manifest, make_backend("onnxruntime", bundle, "cpu"), PipelineConfig(**config))
 
 
-def answers_to(bag_path: Path, directory: Path, faults: tuple[Fault, ...] = (), **config: object) -> list[Answer]:
+def answers_to(
+    bag_path: Path, directory: Path, faults: tuple[Fault, ...] = (), **config: object
+) -> list[PublishedPrediction]:
     pipeline = new_pipeline(directory, **config)
     with open_bag(bag_path) as bag:
         return list(drive(bag, bag.choose_topics(pipeline.manifest), pipeline, faults))
 
 
-def said(answers: list[Answer], start_s: float, end_s: float) -> set[tuple[str, str]]:
+def said(answers: list[PublishedPrediction], start_s: float, end_s: float) -> set[tuple[str, str]]:
     return {(a.prediction.subset, a.prediction.label) for a in answers if start_s <= a.at_s < end_s}
 
 
@@ -127,7 +129,7 @@ def test_truth_comes_from_the_label_topic_or_a_csv(red_then_blue: Path, tiny_bun
     csv.write_text("0,4,green\n")
     with open_bag(red_then_blue) as bag:
         topics = bag.choose_topics(manifest)
-        from_topic, from_csv = read_truth(bag, topics, manifest), read_truth(bag, topics, manifest, csv)
+        from_topic, from_csv = read_ground_truth(bag, topics, manifest), read_ground_truth(bag, topics, manifest, csv)
     assert (
         from_topic.changes_s == pytest.approx((0, 5)) and from_topic.classes == (0, 2) and from_topic.settling_s == 0.75
     )
@@ -140,13 +142,13 @@ def test_truth_comes_from_numbers_of_classes(new_recording: Callable, tiny_bundl
     for at_s, number in ((0, 2), (1, -1), (2, 0)):
         recording.add(at_s, "/label", recording.make("std_msgs/msg/Int32", number))
     with open_bag(recording.write(tmp_path / "bag")) as bag:
-        assert read_truth(bag, bag.choose_topics(manifest), manifest).classes == (2, None, 0)
+        assert read_ground_truth(bag, bag.choose_topics(manifest), manifest).classes == (2, None, 0)
 
 
 def test_a_recording_without_labels_has_no_truth(new_recording: Callable, tiny_bundle: Path, tmp_path: Path) -> None:
     manifest = load_bundle(tiny_bundle).manifest
     with open_bag(new_recording().info(0).image(0, "red").sound(0.1, "red").write(tmp_path / "bag")) as bag:
-        assert read_truth(bag, bag.choose_topics(manifest), manifest) is None
+        assert read_ground_truth(bag, bag.choose_topics(manifest), manifest) is None
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ def reports(red_then_blue: Path, tiny_bundle: Path, tmp_path_factory: pytest.Tem
     progress: list[float] = []
     with open_bag(red_then_blue) as bag:
         run = evaluate(bag, pipeline, faults, progress=progress.append, title="a <b>run</b>")
-    assert progress == sorted(progress) and len(progress) == len(run.track)
+    assert progress == sorted(progress) and len(progress) == len(run.log)
     return write_comparison(tmp_path_factory.mktemp("out") / "deep" / "down", [run], run.title)
 
 

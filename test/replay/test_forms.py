@@ -20,7 +20,7 @@ from aecf_ros.replay.bag.reader import open_bag
 from aecf_ros.replay.bag.sqlite_recovery import _allow_reading
 from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.scoring.driver import drive
-from aecf_ros.replay.scoring.prediction_log import Answer
+from aecf_ros.replay.scoring.prediction_log import PublishedPrediction
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 from test.replay.conftest import START_NS, TONES_HZ, Recording
@@ -89,7 +89,7 @@ def spoken(kind: str, seconds: float = 4.0) -> Recording:
     return recording
 
 
-def answers(path: Path, bundle: Path, faults: tuple[Fault, ...] = ()) -> list[Answer]:
+def answers(path: Path, bundle: Path, faults: tuple[Fault, ...] = ()) -> list[PublishedPrediction]:
     loaded = load_bundle(bundle)
     with open_bag(path) as bag:
         return list(
@@ -211,7 +211,7 @@ def split(
 def test_the_parts_of_a_split_recording_are_one(storage: StoragePlugin, packing: tuple | None, tmp_path: Path) -> None:
     with open_bag(split(3, tmp_path / "bag", storage, packing)) as bag:
         times = [r.log_ns for r in bag.messages()]
-        assert times == sorted(times) and len(times) == 3 * 22 and bag.losses == []
+        assert times == sorted(times) and len(times) == 3 * 22 and bag.problems == []
 
 
 @pytest.mark.parametrize("metadata", [True, False])
@@ -228,7 +228,7 @@ def test_what_is_whole_of_a_sqlite3_recording_that_was_cut_off_is_used_and_the_l
         (path / "metadata.yaml").unlink()
     with open_bag(path) as bag:
         kept = [(r.log_ns, bag.deserialize(r)) for r in bag.messages()]
-        said = " ".join(bag.losses)
+        said = " ".join(bag.problems)
     assert [ns for ns, _ in kept] == whole[: len(kept)] and 0.6 * share * len(whole) < len(kept) < len(whole)
     assert file.name in said and f"cut off: {len(kept)} messages are whole" in said
 
@@ -246,7 +246,7 @@ def test_a_log_that_the_recorder_did_not_move_is_named(tmp_path: Path, new_recor
     log = path / (next(path.glob("*.db3")).name + "-wal")
     log.write_bytes(b"x")
     with open_bag(path) as bag:
-        assert len(bag.losses) == 1 and str(log) in bag.losses[0]
+        assert len(bag.problems) == 1 and str(log) in bag.problems[0]
 
 
 def add_to_schema(file: Path, statement: str) -> None:
@@ -279,7 +279,7 @@ def test_no_statement_of_a_recording_is_executed(cut: bool, tmp_path: Path, new_
             "/audio_info",
             "/audio",
             "/camera/image",
-        } and "cut off" in " ".join(bag.losses)
+        } and "cut off" in " ".join(bag.problems)
     assert not (tmp_path / "made").exists() and victim.read_text() == "precious"
 
 

@@ -11,11 +11,12 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from aecf_ros.core.bundle import load_bundle
-from aecf_ros.core.types import StreamState
+from aecf_ros.core.types import StreamState, StreamStatus
 from aecf_ros.replay.bag.reader import open_bag
 from aecf_ros.replay.bag.writer import RecordError, message_definitions, record
 from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.runtime.backends import make_backend
+from aecf_ros.runtime.diagnostics import diagnose_stream
 from aecf_ros.runtime.pipeline import Pipeline
 
 LOST = Fault(stream="camera", kind="drop", start_s=4, end_s=7)
@@ -88,6 +89,13 @@ def test_diagnostics_come_each_second_and_at_each_change(again: tuple[dict, dict
         and levels["fusion_node: inference"] == 0
     )
     assert any("DROPPED" in status.message for _, m in diagnostics for status in m.status)
+
+
+def test_diagnostics_have_the_keys_of_the_node(again: tuple[dict, dict]) -> None:
+    status = StreamStatus("camera", StreamState.OK, "", 0.1, 15.0, 1, 0, 15.0, 0.1, 0.35, 1.0, False)
+    last = {s.name: [value.key for value in s.values] for s in again[1]["/diagnostics"][-1][1].status}
+    assert last["fusion_node: camera"] == last["fusion_node: audio"] == list(diagnose_stream(status).values)
+    assert last["fusion_node: inference"][:3] == ["model", "device", "predictions (messages)"]
 
 
 def test_the_debug_picture_is_a_jpeg_of_what_the_pipeline_was_given(again: tuple[dict, dict]) -> None:

@@ -9,8 +9,8 @@ import pytest
 from aecf_ros.core.bundle import Manifest, load_manifest
 from aecf_ros.core.types import ModalityReport, Prediction, StreamState
 from aecf_ros.replay.faults.schedule import Fault
-from aecf_ros.replay.scoring.ground_truth import Truth, truth_from_labels
-from aecf_ros.replay.scoring.prediction_log import Answer
+from aecf_ros.replay.scoring.ground_truth import GroundTruth, ground_truth_from_labels
+from aecf_ros.replay.scoring.prediction_log import PublishedPrediction
 from aecf_ros.replay.scoring.score import summarize
 
 LABELS = ["red", "green", "blue"]
@@ -29,7 +29,7 @@ def answer(
     sets: tuple[str, ...] | None = None,
     alone: tuple[float, float] = (0.5, 0.5),
     latency_s: float | None = None,
-) -> Answer:
+) -> PublishedPrediction:
     """An answer of camera and audio in these states; each one alone has the confidence ``alone``."""
     best = int(np.argmax(probabilities))
     used = [s.feeds_fusion for s in states]
@@ -37,7 +37,7 @@ def answer(
         ModalityReport(name, state, u, u / max(1, sum(used)), 0, LABELS[best] if u else "", c if u else 0.0)
         for name, state, u, c in zip(("camera", "audio"), states, used, alone, strict=True)
     )
-    return Answer(
+    return PublishedPrediction(
         at_s,
         Prediction(
             0,
@@ -59,7 +59,7 @@ def answer(
 
 
 def test_answers_are_scored_by_what_fed_them_and_apart_while_the_label_settles(manifest: Manifest) -> None:
-    truth = truth_from_labels([(0, "red"), (10, "blue")], LABELS, 0.5)  # settles for 0.75 s
+    truth = ground_truth_from_labels([(0, "red"), (10, "blue")], LABELS, 0.5)  # settles for 0.75 s
     red, blue = [0.8, 0.1, 0.1], [0.1, 0.3, 0.6]
     answers = [
         answer(0.5, blue),  # settling, wrong
@@ -91,7 +91,7 @@ def test_answers_are_scored_by_what_fed_them_and_apart_while_the_label_settles(m
 
 
 def test_nothing_shown_is_in_no_metric_but_its_own(manifest: Manifest) -> None:
-    truth = truth_from_labels([(0, "red"), (5, "")], LABELS, 0.5)
+    truth = ground_truth_from_labels([(0, "red"), (5, "")], LABELS, 0.5)
     answers = [answer(1, [0.8, 0.1, 0.1]), answer(6, [0.4, 0.3, 0.3]), answer(7, [0.5, 0.3, 0.2])]
     summary = summarize(answers, truth, (), manifest, 8, 1)
     assert summary["samples"] == 1 and summary["settling"]["n"] == 0
@@ -203,7 +203,7 @@ def test_latency_is_of_frames_only(manifest: Manifest) -> None:
 
 
 def test_a_summary_is_plain_json(manifest: Manifest) -> None:
-    truth = Truth((0.0,), (0,), 0.75)
+    truth = GroundTruth((0.0,), (0,), 0.75)
     summary = summarize([answer(t, [0.8, 0.1, 0.1], latency_s=0.01) for t in range(5)], truth, (), manifest, 5, 1)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 

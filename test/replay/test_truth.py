@@ -4,18 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from aecf_ros.replay.scoring.ground_truth import SETTLING_MARGIN_S, LabelError, read_label_file, truth_from_labels
+from aecf_ros.replay.scoring.ground_truth import (
+    SETTLING_MARGIN_S,
+    LabelError,
+    ground_truth_from_labels,
+    read_label_file,
+)
 
 LABELS = ["red", "green", "blue"]
 
 
 def test_the_contract_adds_a_quarter_of_a_second_to_the_window() -> None:
     assert SETTLING_MARGIN_S == 0.25
-    assert truth_from_labels([], LABELS, 1.0).settling_s == 1.25
+    assert ground_truth_from_labels([], LABELS, 1.0).settling_s == 1.25
 
 
 def test_a_label_settles_for_a_window_and_a_quarter_second() -> None:
-    truth = truth_from_labels([(2, "red"), (5, "blue")], LABELS, 0.5)
+    truth = ground_truth_from_labels([(2, "red"), (5, "blue")], LABELS, 0.5)
     assert [truth.at(t) for t in (0, 1.999)] == [(None, False)] * 2  # before the first label nothing is known
     assert [truth.at(t) for t in (2, 2.749)] == [(0, True)] * 2
     assert [truth.at(t) for t in (2.75, 4.999)] == [(0, False)] * 2
@@ -24,17 +29,17 @@ def test_a_label_settles_for_a_window_and_a_quarter_second() -> None:
 
 
 def test_a_label_that_is_repeated_does_not_settle_again() -> None:
-    truth = truth_from_labels([(0, "red"), (1, "red"), (2, "red")], LABELS, 0.5)
+    truth = ground_truth_from_labels([(0, "red"), (1, "red"), (2, "red")], LABELS, 0.5)
     assert truth.changes_s == (0,) and truth.at(2.1) == (0, False)
 
 
 def test_nothing_shown_is_none_and_has_its_settling_too() -> None:
-    truth = truth_from_labels([(0, "red"), (3, ""), (6, "red")], LABELS, 0.5)
+    truth = ground_truth_from_labels([(0, "red"), (3, ""), (6, "red")], LABELS, 0.5)
     assert [truth.at(t) for t in (3.1, 4, 6.1, 7)] == [(None, True), (None, False), (0, True), (0, False)]
 
 
 def test_a_name_that_is_no_label_means_nothing_is_there() -> None:
-    assert truth_from_labels([(0, "red"), (3, "mauve")], LABELS, 0.5).at(5) == (None, False)
+    assert ground_truth_from_labels([(0, "red"), (3, "mauve")], LABELS, 0.5).at(5) == (None, False)
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -55,7 +60,7 @@ def test_a_csv_with_and_without_a_header(tmp_path: Path) -> None:
 def test_spans_that_touch_change_the_label_without_a_pause(tmp_path: Path) -> None:
     named = read_label_file(written(tmp_path, "0,2,red\n2,4,blue\n"), LABELS)
     assert named == [(0, "red"), (2, "blue"), (4, "")]
-    assert truth_from_labels(named, LABELS, 0.5).changes_s == (0, 2, 4)
+    assert ground_truth_from_labels(named, LABELS, 0.5).changes_s == (0, 2, 4)
 
 
 @pytest.mark.parametrize(

@@ -9,69 +9,23 @@ from collections.abc import Mapping
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from aecf_ros.core.types import NANOSECONDS, StreamState, StreamStatus
+from aecf_ros.core.types import NANOSECONDS
+from aecf_ros.runtime.diagnostics import Diagnostic
 
-MAX_LOST_SHARE, LOST_OF = 0.3, 15
-"""Of at least so many messages a larger share that was not served is a warning."""
+LOST_OF = 15
+"""The share of lost messages is taken over at least so many."""
 LOG_PERIOD_NS = 5 * NANOSECONDS
 MAX_KINDS = 64
 
-_LEVELS = {
-    StreamState.WAITING: DiagnosticStatus.WARN,
-    StreamState.OK: DiagnosticStatus.OK,
-    StreamState.LATE: DiagnosticStatus.WARN,
-    StreamState.DEGRADED: DiagnosticStatus.WARN,
-}
 
-
-def status_to_diagnostic(
-    status: StreamStatus, node_name: str, waiting_too_long: bool, not_served: int, lost_share: float = 0.0
-) -> DiagnosticStatus:
-    """One diagnostic status of a stream, with units in the keys (REP-107); ``not_served`` messages were never decoded, of late ``lost_share`` of all."""
-    level = _LEVELS.get(status.state, DiagnosticStatus.ERROR)
-    if status.state is StreamState.WAITING and waiting_too_long:
-        level = DiagnosticStatus.ERROR
-    message = f"{status.state.name}: {status.reason}" if status.reason else status.state.name
-    if (
-        lost_share > MAX_LOST_SHARE
-    ):  # a stream that loses as much from its first message on is as steady as a slow one: only its numbers tell
-        level = max(level, DiagnosticStatus.WARN)
-        message += f"; {lost_share:.0%} of its messages are not served: the transport loses them or the node is too slow (`aecf doctor` checks the transport)"
+def to_message(diagnostic: Diagnostic, node_name: str) -> DiagnosticStatus:
+    """The ROS message of a diagnostic."""
     return DiagnosticStatus(
-        level=level,
-        name=f"{node_name}: {status.name}",
-        message=message,
-        hardware_id=status.name,
-        values=key_values(
-            {
-                "state": status.state.name,
-                "silent (s)": "never received" if status.silent_s is None else f"{status.silent_s:.3f}",
-                "rate (Hz)": "unknown" if status.rate_hz is None else f"{status.rate_hz:.2f}",
-                "usual rate (Hz)": "not learned" if status.usual_rate_hz is None else f"{status.usual_rate_hz:.2f}",
-                "age at arrival (s)": "unknown" if status.age_s is None else f"{status.age_s:.3f}",
-                "stamps": "none in the messages, arrival is taken" if status.headless else "from the header",
-                "stale after (s)": f"{status.stale_after_s:.3f}",
-                "dropped after (s)": f"{status.dropped_after_s:.3f}",
-                "received (messages)": status.received,
-                "rejected (messages)": status.rejected,
-                "not served (messages)": not_served,
-            }
-        ),
-    )
-
-
-def inference_to_diagnostic(
-    node_name: str, device: str, doing: str, fault: str, unlike: str, values: Mapping[str, object]
-) -> DiagnosticStatus:
-    """The diagnostic status of inference on ``device``: an error with a ``fault``, a warning where inputs are ``unlike`` those of training,
-    else what the node is ``doing``."""
-    level = DiagnosticStatus.ERROR if fault else DiagnosticStatus.WARN if unlike else DiagnosticStatus.OK
-    return DiagnosticStatus(
-        level=level,
-        name=f"{node_name}: inference",
-        message=fault or unlike or f"{doing} on {device}",
-        hardware_id=device,
-        values=key_values(values),
+        level=bytes([diagnostic.level]),
+        name=f"{node_name}: {diagnostic.name}",
+        message=diagnostic.message,
+        hardware_id=diagnostic.hardware_id,
+        values=key_values(diagnostic.values),
     )
 
 

@@ -27,12 +27,10 @@ from std_srvs.srv import SetBool, Trigger
 
 from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
-from aecf_ros.core.drift import values as drift_values
-from aecf_ros.core.drift import warning as drift_warning
 from aecf_ros.core.errors import first_line
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState, StreamStatus
 from aecf_ros.modalities.messages import FormatUnknown
-from aecf_ros.nodes.fusion.diagnostics import Complaints, LostShare, inference_to_diagnostic, status_to_diagnostic
+from aecf_ros.nodes.fusion.diagnostics import Complaints, LostShare, to_message
 from aecf_ros.nodes.fusion.executor import DirectExecutor
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, Inputs, Read, Unreadable
 from aecf_ros.nodes.fusion.parameters import (
@@ -50,6 +48,7 @@ from aecf_ros.nodes.ros.convert import overlay_to_message, prediction_to_message
 from aecf_ros.nodes.ros.process import run_node
 from aecf_ros.nodes.ros.qos import OVERRIDABLE, UNWATCHED
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend
+from aecf_ros.runtime.diagnostics import diagnose_inference, diagnose_stream
 from aecf_ros.runtime.pipeline import Pipeline, PipelineConfig
 from aecf_ros.runtime.scheduling import Deadline, DeadlineKeeper, Inline, Schedule, Worker, choose_scheduling
 
@@ -507,33 +506,32 @@ class FusionNode(LifecycleNode):
 
     def _diagnose_stream(self, status: StreamStatus, waited_long: bool) -> DiagnosticStatus:
         lost = self._not_served(status.name)
-        return status_to_diagnostic(
-            status, self.get_name(), waited_long, lost, self._lost_share.update(status.name, status.received, lost)
-        )
+        share = self._lost_share.update(status.name, status.received, lost)
+        return to_message(diagnose_stream(status, waited_long, lost, share), self.get_name())
 
     def _not_served(self, stream: str) -> int:
         """Messages of a stream that nobody decoded: newer ones came while the node was busy, or the transport lost them."""
         return self._inputs.missed[stream] + self._dropped[stream] + self._schedule.dropped[stream]
 
     def _diagnose_inference(self, model: _Model) -> DiagnosticStatus:
-        doing = "disabled" if not self._enabled else "active" if self._active else "inactive"
-        drift = model.pipeline.drift.findings(self._now_ns())
-        return inference_to_diagnostic(
-            self.get_name(),
+        activity = "disabled" if not self._enabled else "active" if self._active else "inactive"
+        diagnostic = diagnose_inference(
             model.backend.device,
-            doing,
+            activity,
             model.backend.fault or self.failure,
-            drift_warning(drift),
+            model.pipeline.drift.findings(self._now_ns()),
             {
                 "model": model.bundle.manifest.name,
                 "device": model.backend.device,
                 "scheduling": model.scheduling,
                 "predictions (messages)": self._predictions,
-                **drift_values(drift),
+            },
+            {
                 "last step (ms)": f"{self._step_ns / 1e6:.2f}",
                 **{f"stage {stage} (ms)": f"{ms:.3f}" for stage, ms in model.pipeline.trace.medians_ms().items()},
             },
         )
+        return to_message(diagnostic, self.get_name())
 
 
 def _unforeseen(error: Exception) -> str:

@@ -32,8 +32,8 @@ from aecf_ros.replay.bag.reader import open_bag
 from aecf_ros.replay.faults.schedule import load_faults
 from aecf_ros.replay.report.html import write_reports
 from aecf_ros.replay.report.tables import Scene, draw_live, summary_tables
-from aecf_ros.replay.scoring.driver import read_truth, stream_kinds
-from aecf_ros.replay.scoring.score import answers_of, lead_image, summarize
+from aecf_ros.replay.scoring.driver import read_ground_truth, stream_kinds
+from aecf_ros.replay.scoring.score import lead_image, published_predictions, summarize
 
 NODE_MODULE = "aecf_ros.nodes.fusion.node"
 NODE_START_S = 30.0
@@ -76,7 +76,7 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
     )
     with open_bag(bag_path) as bag:
         topics = bag.choose_topics(manifest)
-        truth = read_truth(bag, topics, manifest)
+        truth = read_ground_truth(bag, topics, manifest)
         duration_s = bag.duration_s
     played_path = out / "played.json"
     played_path.unlink(missing_ok=True)
@@ -127,7 +127,7 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         rclpy.try_shutdown()
 
     published = json.loads(played_path.read_text(encoding="utf-8"))["published"]
-    answers = answers_of(listener.received, start_ns, duration_s, manifest)
+    answers = published_predictions(listener.received, start_ns, duration_s, manifest)
     summary = summarize(answers, truth, faults, manifest, duration_s, realtime_factor=1.0)
     summary["frames"] = _frames_answered(listener.received, published, lead_image(manifest))
     summary["node_exit_code"] = node_exit

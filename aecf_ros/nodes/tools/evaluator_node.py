@@ -28,8 +28,8 @@ from aecf_ros.nodes.ros.qos import OVERRIDABLE
 from aecf_ros.replay.faults.schedule import FaultError, load_faults
 from aecf_ros.replay.report.html import write_reports
 from aecf_ros.replay.scoring.driver import stream_kinds
-from aecf_ros.replay.scoring.ground_truth import truth_of
-from aecf_ros.replay.scoring.score import answers_of, summarize
+from aecf_ros.replay.scoring.ground_truth import ground_truth
+from aecf_ros.replay.scoring.score import published_predictions, summarize
 
 PARAMETERS = (
     Parameter(
@@ -105,11 +105,11 @@ class EvaluatorNode(Node):
         start_ns = min([self._received[0][1], *(at_ns for at_ns, _ in self._labels)])
         duration_s = (self._received[-1][1] - start_ns) / NANOSECONDS
         truth = (
-            truth_of([((at_ns - start_ns) / NANOSECONDS, name) for at_ns, name in self._labels], self._manifest)
+            ground_truth([((at_ns - start_ns) / NANOSECONDS, name) for at_ns, name in self._labels], self._manifest)
             if self._labels
             else None
         )
-        answers = answers_of(self._received, start_ns, duration_s, self._manifest)
+        answers = published_predictions(self._received, start_ns, duration_s, self._manifest)
         factor = duration_s / (time.monotonic() - self._first_s)
         summary = summarize(answers, truth, self._faults, self._manifest, duration_s, factor)
         paths = write_reports(

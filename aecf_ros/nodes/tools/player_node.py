@@ -26,7 +26,7 @@ from aecf_ros.modalities.messages import stamp_to_ns
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, load_type
 from aecf_ros.nodes.ros.convert import ns_to_stamp
 from aecf_ros.nodes.ros.process import ros_process
-from aecf_ros.replay.bag.reader import Bag, BagError, Recorded, Topics, open_bag
+from aecf_ros.replay.bag.reader import Bag, BagError, RecordedMessage, Topics, open_bag
 from aecf_ros.replay.faults.schedule import Fault, FaultError, FaultInjector, load_faults
 from aecf_ros.replay.scoring.driver import arrivals, stream_kinds
 
@@ -71,7 +71,7 @@ def play(
     offset_ns = start_ns - bag.start_ns
     published: dict[str, list[int]] = {name: [] for name in topics.streams}
 
-    def read(recorded: Recorded) -> Any:
+    def read(recorded: RecordedMessage) -> Any:
         message = deserialize_message(recorded.data, types[recorded.topic])
         if hasattr(message, "header"):
             message.header.stamp = ns_to_stamp(stamp_to_ns(message.header.stamp) + offset_ns)

@@ -28,7 +28,7 @@ from aecf_ros.replay.bag.topics import DEFAULT_READING, Reading, Topics, choose_
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedMessage:
     """One message of a recording, still serialized (CDR)."""
 
     topic: str
@@ -40,12 +40,12 @@ class Recorded:
 class Bag:
     """An open recording. Make it with :func:`open_bag`.
 
-    ``losses`` says in a line each what of it could not be read; it may grow while :meth:`messages` is run through.
+    ``problems`` says in a line each what of it could not be read; it may grow while :meth:`messages` is run through.
     """
 
-    def __init__(self, path: Path, reader: AnyReader, losses: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, reader: AnyReader, problems: Sequence[str] = ()) -> None:
         self.path = path
-        self.losses = list(losses)
+        self.problems = list(problems)
         self._reader = reader
         self.types: dict[str, str] = {c.topic: c.msgtype for c in reader.connections}
         self.start_ns: int = reader.start_time
@@ -56,20 +56,20 @@ class Bag:
         """Seconds from the first message to the last."""
         return (self.end_ns - self.start_ns) / NANOSECONDS
 
-    def seconds(self, recorded: Recorded) -> float:
+    def seconds(self, recorded: RecordedMessage) -> float:
         """Where a message stands in the recording."""
         return (recorded.log_ns - self.start_ns) / NANOSECONDS
 
-    def messages(self, topics: list[str] | None = None) -> Iterator[Recorded]:
+    def messages(self, topics: list[str] | None = None) -> Iterator[RecordedMessage]:
         """Messages in log order, of the named topics or of all."""
         connections = [c for c in self._reader.connections if topics is None or c.topic in topics]
         try:
             for connection, log_ns, data in self._reader.messages(connections):
-                yield Recorded(connection.topic, connection.msgtype, log_ns, data)
+                yield RecordedMessage(connection.topic, connection.msgtype, log_ns, data)
         except (ReaderError, sqlite3.DatabaseError, RuntimeError, EOFError, zlib.error, OverflowError) as error:
             line = f"{self.path}: breaks off ({first_line(error, None)}); what follows is not read"
-            if line not in self.losses:
-                self.losses.append(line)
+            if line not in self.problems:
+                self.problems.append(line)
 
     @property
     def connections(self) -> Sequence[Connection]:
@@ -81,7 +81,7 @@ class Bag:
         """The types of the recording."""
         return self._reader.typestore
 
-    def deserialize(self, recorded: Recorded) -> Any:
+    def deserialize(self, recorded: RecordedMessage) -> Any:
         """The message, with the field names of its definition.
 
         Raises:
@@ -95,7 +95,7 @@ class Bag:
                 "check it with `ros2 bag info`"
             ) from None
 
-    def label_of(self, recorded: Recorded, labels: Sequence[str] = ()) -> str:
+    def label_text(self, recorded: RecordedMessage, labels: Sequence[str] = ()) -> str:
         """What a message of a label topic says; a number that is none of ``labels`` counts into them from 0, one below 0 is nothing.
 
         Raises:
@@ -156,7 +156,7 @@ def _open_what_is_whole(path: Path, folder: Path) -> tuple[AnyReader, ExitStack,
     """A reader of the files of a recording that can be read on their own, and what was lost; ``None`` if there is none."""
     files = sorted(p for p in path.iterdir() if p.suffix in (".mcap", ".db3")) if path.is_dir() else [path]
     readable: list[Path] = []
-    losses = (
+    problems = (
         []
         if not path.is_dir() or (path / "metadata.yaml").exists()
         else [f"{path}: no metadata.yaml; its files are read one by one"]
@@ -173,14 +173,14 @@ def _open_what_is_whole(path: Path, folder: Path) -> tuple[AnyReader, ExitStack,
                     continue
                 if not whole:
                     seconds = (reader.end_time - reader.start_time) / NANOSECONDS
-                    losses.append(
+                    problems.append(
                         f"{file}: is cut off: {reader.message_count} messages are whole, which hold {seconds:.1f} s"
                     )
             readable.append(way)
             break
         else:
-            losses.append(f"{file}: cannot be read at all")
-    return (*_open(readable), losses) if readable else None
+            problems.append(f"{file}: cannot be read at all")
+    return (*_open(readable), problems) if readable else None
 
 
 def _unread_logs(path: Path) -> list[str]:
@@ -203,7 +203,7 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
     path = Path(path)
     if not path.exists():
         raise BagError(f"{path}: no such recording; name a rosbag2 directory, an .mcap or a .db3 file")
-    losses: list[str] = []
+    problems: list[str] = []
     with ExitStack() as outer:
         try:
             reader, stack = _open([path])
@@ -213,6 +213,6 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
                 raise UnreadableBag(
                     f"{path}: cannot be read as rosbag2 ({first_line(error, None)}); check it with `ros2 bag info`"
                 ) from None
-            reader, stack, losses = found
+            reader, stack, problems = found
         outer.enter_context(stack)
-        yield Bag(path, reader, losses + _unread_logs(path))
+        yield Bag(path, reader, problems + _unread_logs(path))

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,14 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from aecf_ros.core.drift import Drift
-from aecf_ros.core.drift import values as drift_values
-from aecf_ros.core.drift import warning as drift_warning
-from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState, StreamStatus
+from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState
 from aecf_ros.modalities.image.decode import decode_image
-from aecf_ros.replay.bag.reader import Bag, Recorded
+from aecf_ros.replay.bag.reader import Bag, RecordedMessage
 from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.report.overlay import draw_overlay
 from aecf_ros.replay.scoring.driver import drive
+from aecf_ros.runtime.diagnostics import Diagnostic, diagnose_inference, diagnose_stream
 from aecf_ros.runtime.pipeline import Observation, Pipeline
 
 NODE, NODE_IF_TAKEN = "fusion_node", "aecf_replay"
@@ -122,49 +120,19 @@ class _Messages:
             latency=self._duration(published_ns - p.stamp_ns),
         )
 
-    def diagnostics(
-        self,
-        statuses: Sequence[StreamStatus],
-        model: str,
-        device: str,
-        predictions: int,
-        drift: Sequence[Drift],
-        now_ns: int,
-    ) -> Any:
-        rows = [
-            self._status(
-                _LEVELS.get(s.state, 2),
-                s.name,
-                f"{s.state.name}: {s.reason}" if s.reason else s.state.name,
-                s.name,
-                {
-                    "state": s.state.name,
-                    "silent (s)": "never received" if s.silent_s is None else f"{s.silent_s:.3f}",
-                    "rate (Hz)": "unknown" if s.rate_hz is None else f"{s.rate_hz:.2f}",
-                    "received (messages)": s.received,
-                    "rejected (messages)": s.rejected,
-                },
+    def diagnostics(self, diagnostics: Sequence[Diagnostic], now_ns: int) -> Any:
+        key_value = self._types["diagnostic_msgs/msg/KeyValue"]
+        statuses = [
+            self._types["diagnostic_msgs/msg/DiagnosticStatus"](
+                level=d.level,
+                name=f"{self._node}: {d.name}",
+                message=d.message,
+                hardware_id=d.hardware_id,
+                values=[key_value(key=key, value=str(value)) for key, value in d.values.items()],
             )
-            for s in statuses
+            for d in diagnostics
         ]
-        unlike = drift_warning(drift)
-        rows.append(
-            self._status(
-                1 if unlike else 0,
-                "inference",
-                unlike or f"active on {device}",
-                device,
-                {"model": model, "device": device, "predictions (messages)": predictions, **drift_values(drift)},
-            )
-        )
-        return self._types[DIAGNOSTIC_ARRAY](header=self._header(now_ns), status=rows)
-
-    def _status(self, level: int, name: str, text: str, hardware_id: str, values: Mapping[str, object]) -> Any:
-        kind = self._types["diagnostic_msgs/msg/DiagnosticStatus"]
-        pairs = [
-            self._types["diagnostic_msgs/msg/KeyValue"](key=key, value=str(value)) for key, value in values.items()
-        ]
-        return kind(level=level, name=f"{self._node}: {name}", message=text, hardware_id=hardware_id, values=pairs)
+        return self._types[DIAGNOSTIC_ARRAY](header=self._header(now_ns), status=statuses)
 
     def picture(self, raw: RawImage, prediction: Prediction, camera: str) -> Any:
         drawn = draw_overlay(decode_image(raw).image, prediction, camera)
@@ -172,9 +140,6 @@ class _Messages:
         return self._types[COMPRESSED](
             header=self._header(max(raw.stamp_ns, 0), raw.frame_id), format="jpeg", data=jpeg.ravel()
         )
-
-
-_LEVELS = {StreamState.OK: 0, StreamState.WAITING: 1, StreamState.LATE: 1, StreamState.DEGRADED: 1}
 
 
 def record(
@@ -270,7 +235,7 @@ class _Recorder:
             topic, msgtype, typestore=self._bag.typestore, offered_qos_profiles=qos
         )
 
-    def _copied(self) -> Iterator[Recorded]:
+    def _copied(self) -> Iterator[RecordedMessage]:
         """Every message of the recording, written as it is on its way to the pipeline."""
         for recorded in self._bag.messages():
             self._writer.write(self._connections[recorded.topic, recorded.type], recorded.log_ns, recorded.data)
@@ -288,16 +253,14 @@ class _Recorder:
         if states == self._states and now_ns - self._last_diagnosed_ns < DIAGNOSTICS_PERIOD_NS:
             return
         self._states, self._last_diagnosed_ns = states, now_ns
-        predictions = self._added[f"/{self._node}/prediction"]
+        values = {
+            "model": self._pipeline.manifest.name,
+            "device": self._device,
+            "predictions (messages)": self._added[f"/{self._node}/prediction"],
+        }
         drift = self._pipeline.drift.findings(now_ns)
-        self._add(
-            DIAGNOSTICS,
-            DIAGNOSTIC_ARRAY,
-            now_ns,
-            self._messages.diagnostics(
-                statuses, self._pipeline.manifest.name, self._device, predictions, drift, now_ns
-            ),
-        )
+        diagnostics = [*map(diagnose_stream, statuses), diagnose_inference(self._device, "active", "", drift, values)]
+        self._add(DIAGNOSTICS, DIAGNOSTIC_ARRAY, now_ns, self._messages.diagnostics(diagnostics, now_ns))
 
     def _add(self, topic: str, msgtype: str, log_ns: int, message: Any) -> None:
         self._writer.write(self._connections[topic, msgtype], log_ns, self._store.serialize_cdr(message, msgtype))

@@ -74,14 +74,14 @@ def sweep(faults: Sequence[Fault], run: Callable[[tuple[Fault, ...]], Run]) -> I
 
 
 def _point(fault: Fault, run: Run) -> SweepPoint:
-    scored = Scored(run.track, run.truth)
-    picked = scored.settled if scored.settled.any() else np.ones(len(run.track), bool)
-    weights = run.track.column("gate_weights")[picked].astype(np.float64).mean(0)
+    scored = Scored(run.log, run.truth)
+    picked = scored.settled if scored.settled.any() else np.ones(len(run.log), bool)
+    weights = run.log.column("gate_weights")[picked].astype(np.float64).mean(0)
     return SweepPoint(
         fault.stream,
         fault.kind,
         fault.severity,
         run.summary["overall"],
-        float(run.track.column("abstain")[picked].mean()),
+        float(run.log.column("abstain")[picked].mean()),
         dict(zip(run.manifest.names, weights.tolist(), strict=True)),
     )

@@ -40,7 +40,7 @@ def draw_reliability(run: Run) -> bytes | None:
     Bars are accuracy by bin of confidence, with the share of predictions below them. The lines are where 95 % of the bars of a perfectly calibrated model with the same confidences
     would end: their length is the noise floor made visible.
     """
-    scored = Scored(run.track, run.truth)
+    scored = Scored(run.log, run.truth)
     subsets = [name for name in run.manifest.subset_names if (scored.settled & (scored.subset == name)).any()]
     if not subsets:
         return None
@@ -88,7 +88,7 @@ def draw_reliability_of_runs(compared: Sequence[Run]) -> bytes | None:
     axes = figure.subplots()
     drawn = False
     for color, run in zip(_cycled(len(compared)), compared, strict=True):
-        scored = Scored(run.track, run.truth)
+        scored = Scored(run.log, run.truth)
         if not scored.settled.any():
             continue
         drawn = True
@@ -128,12 +128,12 @@ def _cycled(count: int) -> list[str]:
 def draw_confusion(run: Run) -> bytes | None:
     """The confusion matrix of all settled predictions, each row's shares, abstentions apart: PNG bytes, ``None`` without any, or where there
     may be several labels."""
-    scored = Scored(run.track, run.truth)
+    scored = Scored(run.log, run.truth)
     if run.manifest.task == "multilabel" or not scored.settled.any():
         return None
     labels = run.manifest.labels
     c = len(labels)
-    said = np.where(run.track.column("abstain"), c, run.track.column("class_id"))[scored.settled]
+    said = np.where(run.log.column("abstain"), c, run.log.column("class_id"))[scored.settled]
     counts = np.zeros((c, c + 1), int)
     np.add.at(counts, (scored.label[scored.settled], said), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -161,7 +161,7 @@ def draw_confusion(run: Run) -> bytes | None:
 
 def draw_latency(run: Run) -> bytes | None:
     """A histogram of the latencies of frames, from stamp to publication: PNG bytes, ``None`` without frames."""
-    latency_ms = run.track.column("latency_s") * 1e3
+    latency_ms = run.log.column("latency_s") * 1e3
     latency_ms = latency_ms[~np.isnan(latency_ms)]
     if not len(latency_ms):
         return None
@@ -184,7 +184,7 @@ def draw_latency(run: Run) -> bytes | None:
 
 def gate_points(run: Run) -> list[tuple[str, float, list[float]]]:
     """(stream and kind, severity, mean gate weight of each modality) over each fault of a run, from a second after its start."""
-    times_s, weights = run.track.column("at_s"), run.track.column("gate_weights")
+    times_s, weights = run.log.column("at_s"), run.log.column("gate_weights")
     found = []
     for fault in run.faults:
         inside = (times_s >= min(fault.start_s + 1.0, (fault.start_s + fault.end_s) / 2)) & (times_s < fault.end_s)

@@ -21,8 +21,8 @@ from aecf_ros.replay.report.figures import (
     draw_sweep,
 )
 from aecf_ros.replay.report.timeline import draw_timeline
-from aecf_ros.replay.scoring.ground_truth import Truth
-from aecf_ros.replay.scoring.prediction_log import Answer, Track, as_track
+from aecf_ros.replay.scoring.ground_truth import GroundTruth
+from aecf_ros.replay.scoring.prediction_log import PredictionLog, PublishedPrediction, as_prediction_log
 from aecf_ros.replay.scoring.score import Run
 
 _STYLE = """
@@ -77,8 +77,8 @@ FAULT_HEADER = (
 def write_reports(
     out: Path,
     summary: dict,
-    answers: Track | Sequence[Answer],
-    truth: Truth | None,
+    answers: PredictionLog | Sequence[PublishedPrediction],
+    truth: GroundTruth | None,
     faults: Sequence[Fault],
     manifest: Manifest,
     duration_s: float,
@@ -86,7 +86,9 @@ def write_reports(
 ) -> tuple[Path, Path]:
     """Write the reports of one run, see :func:`write_comparison`."""
     return write_comparison(
-        out, [Run(title, manifest, summary, as_track(answers, manifest), truth, tuple(faults), duration_s)], title
+        out,
+        [Run(title, manifest, summary, as_prediction_log(answers, manifest), truth, tuple(faults), duration_s)],
+        title,
     )
 
 

@@ -15,7 +15,7 @@ from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.types import NANOSECONDS, Prediction, StreamState
 from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.report.html import FAULT_HEADER, fault_rows, subset_header, subset_rows
-from aecf_ros.replay.scoring.ground_truth import Truth
+from aecf_ros.replay.scoring.ground_truth import GroundTruth
 
 _STYLES = {
     StreamState.OK: "green",
@@ -38,7 +38,7 @@ class Scene:
 
     manifest: Manifest
     faults: Sequence[Fault]
-    truth: Truth | None
+    truth: GroundTruth | None
     duration_s: float
     start_ns: int
 

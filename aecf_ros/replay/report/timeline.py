@@ -62,7 +62,7 @@ def draw_timeline(run: Run) -> bytes:
     labels_ax, confidence_ax, gates_ax, states_ax = figure.subplots(
         4, 1, sharex=True, height_ratios=[1.0, 1.5, 1.2, 0.35 * len(run.manifest.modalities)]
     )
-    scored = Scored(run.track, run.truth)
+    scored = Scored(run.log, run.truth)
     _draw_labels(labels_ax, run, scored)
     _draw_confidence(confidence_ax, run, scored)
     _draw_gates(gates_ax, run)
@@ -113,10 +113,10 @@ def _name_faults(axes: Axes, faults: Sequence[Fault], duration_s: float) -> None
 
 def _verdicts(run: Run, scored: Scored) -> np.ndarray:
     """object ``(N,)``: a key of ``VERDICT_COLORS`` for each prediction."""
-    track = run.track
+    log = run.log
     said = np.where(scored.right, "right", np.where(scored.settling, "settling", "wrong")).astype(object)
     said[scored.label < 0] = "nothing shown" if run.truth is not None else "unknown truth"
-    said[track.column("abstain")] = "abstains"
+    said[log.column("abstain")] = "abstains"
     return said
 
 
@@ -147,10 +147,10 @@ def _draw_labels(axes: Axes, run: Run, scored: Scored) -> None:
         )
         for start_s, end_s, value in shown if named else ():
             axes.text((start_s + end_s) / 2, 1.5, run.truth.named(value, short), **_TEXT)
-    times_s, verdicts = run.track.column("at_s"), _verdicts(run, scored)
+    times_s, verdicts = run.log.column("at_s"), _verdicts(run, scored)
     _bars(axes, runs(times_s, verdicts, run.duration_s), VERDICT_COLORS, 0.1, 0.8, lw=0)
     if named:
-        classes = np.where((verdicts == "abstains") | (verdicts == "nothing shown"), -1, run.track.column("class_id"))
+        classes = np.where((verdicts == "abstains") | (verdicts == "nothing shown"), -1, run.log.column("class_id"))
         for start_s, end_s, class_id in runs(times_s, classes, run.duration_s):
             if class_id >= 0 and end_s - start_s > 0.4:
                 axes.text((start_s + end_s) / 2, 0.5, short[class_id], **_TEXT)
@@ -168,7 +168,7 @@ def _draw_labels(axes: Axes, run: Run, scored: Scored) -> None:
 
 
 def _draw_confidence(axes: Axes, run: Run, scored: Scored) -> None:
-    times_s, confidence = run.track.column("at_s"), run.track.column("confidence")
+    times_s, confidence = run.log.column("at_s"), run.log.column("confidence")
     if run.duration_s <= _NAMED_S:
         axes.plot(times_s, confidence, color="#2c3e50", lw=0.9)
     else:
@@ -200,7 +200,7 @@ def _averaged(times_s: np.ndarray, values: np.ndarray, duration_s: float) -> tup
 
 
 def _draw_gates(axes: Axes, run: Run) -> None:
-    times_s, weights, names = run.track.column("at_s"), run.track.column("gate_weights"), run.manifest.names
+    times_s, weights, names = run.log.column("at_s"), run.log.column("gate_weights"), run.manifest.names
     if run.duration_s > _NAMED_S:
         times_s, weights = _averaged(times_s, weights, run.duration_s)
     if len(times_s):
@@ -213,12 +213,12 @@ def _draw_gates(axes: Axes, run: Run) -> None:
 
 
 def _draw_states(axes: Axes, run: Run) -> None:
-    names, states = run.manifest.names, run.track.column("states")
+    names, states = run.manifest.names, run.log.column("states")
     rows = len(names)
     for i in range(rows):
         _bars(
             axes,
-            runs(run.track.column("at_s"), states[:, i], run.duration_s),
+            runs(run.log.column("at_s"), states[:, i], run.duration_s),
             {int(s): c for s, c in STATE_COLORS.items()},
             rows - 1 - i + 0.15,
             0.7,

@@ -92,13 +92,11 @@ class Sums:
         return Sums(int(data["n"]), np.array(data["sums"], np.float64), np.array(data["bins"], np.float64))
 
 
-def sums_of(scored: Scored, manifest: Manifest) -> dict[str, Sums]:
+def metric_sums(scored: Scored, manifest: Manifest) -> dict[str, Sums]:
     """Of one recording: ``overall``, ``settling``, and each subset under its name."""
 
     def of(mask: np.ndarray) -> Sums:
-        return Sums.of(
-            scored.track.column("probabilities")[mask], scored.label[mask], scored.track.column("members")[mask]
-        )
+        return Sums.of(scored.log.column("probabilities")[mask], scored.label[mask], scored.log.column("members")[mask])
 
     return {
         "overall": of(scored.settled),

@@ -21,7 +21,7 @@ from aecf_ros.replay.bag.reader import open_bag
 from aecf_ros.replay.bag.topics import Reading
 from aecf_ros.replay.faults.schedule import load_faults
 from aecf_ros.replay.report.html import write_comparison
-from aecf_ros.replay.scoring.aggregate import latency_counts, sums_of
+from aecf_ros.replay.scoring.aggregate import latency_counts, metric_sums
 from aecf_ros.replay.scoring.driver import evaluate, stream_kinds
 from aecf_ros.replay.scoring.label_spans import label_file
 from aecf_ros.replay.scoring.score import Scored
@@ -144,13 +144,13 @@ def _evaluate(job: Job) -> dict:
             topics=bag.choose_topics(manifest, job.reading),
             title=job.name,
         )
-        warnings = [*bag.losses, *([w] if run.truth and (w := run.truth.warning(manifest.labels)) else [])]
+        warnings = [*bag.problems, *([w] if run.truth and (w := run.truth.warning(manifest.labels)) else [])]
     write_comparison(job.out, [run], f"aecf evaluate: {job.name}")
-    sums = sums_of(Scored(run.track, run.truth), manifest)
+    sums = metric_sums(Scored(run.log, run.truth), manifest)
     return {
         "summary": run.summary,
         "sums": {name: of.to_json() for name, of in sums.items()},
-        "latency": latency_counts(run.track.column("latency_s")),
+        "latency": latency_counts(run.log.column("latency_s")),
         "duration_s": run.duration_s,
         "busy_s": time.perf_counter() - started,
         "warnings": warnings,

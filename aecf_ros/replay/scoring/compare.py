@@ -1,4 +1,4 @@
-"""Two models on the same recording with the same faults, prediction by prediction."""
+"""Compare two models on one recording with the same faults, prediction by prediction."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ _TICK_S = 1e-6
 
 
 def compare_runs(first: Run, second: Run) -> dict[str, Comparison]:
-    """By subset, on the settled predictions that both made at the same moment with the same modalities; clusters are labelled spans.
+    """Comparison by subset of modalities, on settled predictions of both runs at the same time with the same modalities.
 
-    Both runs must be of the same recording, with its truth.
+    Labeled spans are the clusters of the intervals. Both runs must be of the same recording, with its ground truth.
     """
-    scored = [Scored(run.track, run.truth) for run in (first, second)]
-    moments = [np.round(run.track.column("at_s") / _TICK_S).astype(np.int64) for run in (first, second)]
-    _, *at = np.intersect1d(*moments, return_indices=True)
-    one, other = (_Rows(of, rows) for of, rows in zip(scored, at, strict=True))
-    both = one.settled & other.settled & (one.subset == other.subset)
-    spans = np.searchsorted(np.array(first.truth.changes_s), one.at_s, side="right")
-    found = {}
+    times = [np.round(run.log.column("at_s") / _TICK_S).astype(np.int64) for run in (first, second)]
+    _, *rows = np.intersect1d(*times, return_indices=True)
+    a, b = (_Rows(Scored(run.log, run.truth), at) for run, at in zip((first, second), rows, strict=True))
+    both = a.settled & b.settled & (a.subset == b.subset)
+    assert first.truth is not None
+    spans = np.searchsorted(np.array(first.truth.changes_s), a.at_s, side="right")
+    comparisons = {}
     for name in first.manifest.subset_names:
-        rows = np.flatnonzero(both & (one.subset == name))
-        found[name] = compare(one.said.at(rows), other.said.at(rows), one.label[rows], spans[rows])
-    return found
+        chosen = np.flatnonzero(both & (a.subset == name))
+        comparisons[name] = compare(a.outputs.at(chosen), b.outputs.at(chosen), a.label[chosen], spans[chosen])
+    return comparisons
 
 
 class _Rows:
-    """Some predictions of a scored track."""
+    """Some predictions of a scored log."""
 
     def __init__(self, scored: Scored, rows: np.ndarray) -> None:
-        self.said = ModelOutputs(scored.track.column("probabilities")[rows], scored.track.column("members")[rows])
-        self.at_s = scored.track.column("at_s")[rows]
+        self.outputs = ModelOutputs(scored.log.column("probabilities")[rows], scored.log.column("members")[rows])
+        self.at_s = scored.log.column("at_s")[rows]
         self.label, self.subset, self.settled = scored.label[rows], scored.subset[rows], scored.settled[rows]

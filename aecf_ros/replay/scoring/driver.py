@@ -15,12 +15,12 @@ from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.modalities.base import Raw
 from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.modalities.registry import MODALITIES
-from aecf_ros.replay.bag.reader import Bag, Recorded
+from aecf_ros.replay.bag.reader import Bag, RecordedMessage
 from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.base import Delivery
 from aecf_ros.replay.faults.schedule import Fault, FaultInjector
-from aecf_ros.replay.scoring.ground_truth import Truth, read_label_file, truth_of
-from aecf_ros.replay.scoring.prediction_log import Answer, Track
+from aecf_ros.replay.scoring.ground_truth import GroundTruth, ground_truth, read_label_file
+from aecf_ros.replay.scoring.prediction_log import PredictionLog, PublishedPrediction
 from aecf_ros.replay.scoring.score import Run, explained, summarize
 from aecf_ros.replay.stream_samples import RejectedMessages
 from aecf_ros.runtime.pipeline import Observation, Pipeline
@@ -42,11 +42,11 @@ def stream_kinds(manifest: Manifest) -> dict[str, str]:
 
 
 def arrivals(
-    recorded: Iterable[Recorded],
+    recorded: Iterable[RecordedMessage],
     start_ns: int,
     topics: Topics,
     injector: FaultInjector,
-    read: Callable[[Recorded], Any],
+    read: Callable[[RecordedMessage], Any],
 ) -> Iterator[Arrival]:
     """The messages of the streams of a recording, in the order in which they arrive once faults have been applied.
 
@@ -89,21 +89,23 @@ def _arrival(entry: tuple[int, int, str, Delivery]) -> Arrival:
     return Arrival(at_ns, stream, delivery.message, delivery.info)
 
 
-def read_truth(bag: Bag, topics: Topics, manifest: Manifest, labels_path: Path | None = None) -> Truth | None:
-    """Truth from a CSV, else from the recording's label topic, else ``None``.
+def read_ground_truth(
+    bag: Bag, topics: Topics, manifest: Manifest, labels_path: Path | None = None
+) -> GroundTruth | None:
+    """GroundTruth from a CSV, else from the recording's label topic, else ``None``.
 
     Raises:
         LabelError: the CSV cannot be used.
     """
     if labels_path is not None:
         nothing = manifest.training.config.get("data", {}).get("nothing", []) if manifest.task == "multilabel" else []
-        return truth_of(
+        return ground_truth(
             read_label_file(labels_path, [*manifest.labels, *nothing], several=manifest.task == "multilabel"), manifest
         )
     if topics.label is None:
         return None
-    return truth_of(
-        ((bag.seconds(one), bag.label_of(one, manifest.labels)) for one in bag.messages([topics.label])), manifest
+    return ground_truth(
+        ((bag.seconds(one), bag.label_text(one, manifest.labels)) for one in bag.messages([topics.label])), manifest
     )
 
 
@@ -116,9 +118,9 @@ def drive(
     topics: Topics,
     pipeline: Pipeline,
     faults: Sequence[Fault] = (),
-    recorded: Iterable[Recorded] | None = None,
+    recorded: Iterable[RecordedMessage] | None = None,
     watch: Watch | None = None,
-) -> Iterator[Answer]:
+) -> Iterator[PublishedPrediction]:
     """Answers of the pipeline to a recording, as the node would publish them; every clock is the log time.
 
     Args:
@@ -150,18 +152,18 @@ def drive(
     yield from _silence(pipeline, bag, bag.end_ns)
 
 
-def _silence(pipeline: Pipeline, bag: Bag, until_ns: int) -> Iterator[Answer]:
+def _silence(pipeline: Pipeline, bag: Bag, until_ns: int) -> Iterator[PublishedPrediction]:
     while (due_ns := pipeline.next_due_ns()) is not None and due_ns < until_ns:
         yield _answer(pipeline, due_ns, bag.start_ns)
 
 
-def _answer(pipeline: Pipeline, now_ns: int, start_ns: int, frame_ns: int | None = None) -> Answer:
+def _answer(pipeline: Pipeline, now_ns: int, start_ns: int, frame_ns: int | None = None) -> PublishedPrediction:
     started = time.perf_counter()
     prediction = pipeline.step(now_ns)
     took_s = time.perf_counter() - started
     kept = any(m.evidence_stamp_ns == frame_ns for m in prediction.modalities)  # not where its stamp was faulty
     latency_s = (now_ns - frame_ns) / NANOSECONDS + took_s if frame_ns is not None and kept else None
-    return Answer((now_ns - start_ns) / NANOSECONDS, prediction, latency_s)
+    return PublishedPrediction((now_ns - start_ns) / NANOSECONDS, prediction, latency_s)
 
 
 def evaluate(
@@ -175,7 +177,7 @@ def evaluate(
 ) -> Run:
     """Drive, score and summarize one recording, in memory that grows by some 130 bytes with each prediction.
 
-    ``bag.losses`` is told of messages that could not be used, where no fault explains it.
+    ``bag.problems`` is told of messages that could not be used, where no fault explains it.
 
     Raises:
         BagError: no topics can be chosen.
@@ -183,9 +185,9 @@ def evaluate(
         LabelError: the CSV of labels cannot be used.
     """
     topics = topics or bag.choose_topics(pipeline.manifest)
-    truth = read_truth(bag, topics, pipeline.manifest, labels_path)
+    truth = read_ground_truth(bag, topics, pipeline.manifest, labels_path)
     started = time.perf_counter()
-    track = Track(pipeline.manifest)
+    log = PredictionLog(pipeline.manifest)
     rejected = {name: RejectedMessages() for name in topics.streams}
 
     def watch(name: str, _: object, seen: Observation, now_ns: int) -> None:
@@ -194,11 +196,14 @@ def evaluate(
             rejected[name].add(at_s, seen.rejected)
 
     for answer in drive(bag, topics, pipeline, faults, watch=watch):
-        track.add(answer)
+        log.add(answer)
         progress(answer.at_s)
     factor = bag.duration_s / (time.perf_counter() - started)
-    bag.losses += [
-        line for name, topic in topics.streams.items() for line in rejected[name].line(topic) if line not in bag.losses
+    bag.problems += [
+        line
+        for name, topic in topics.streams.items()
+        for line in rejected[name].line(topic)
+        if line not in bag.problems
     ]
-    summary = summarize(track, truth, faults, pipeline.manifest, bag.duration_s, factor)
-    return Run(title, pipeline.manifest, summary, track, truth, tuple(faults), bag.duration_s)
+    summary = summarize(log, truth, faults, pipeline.manifest, bag.duration_s, factor)
+    return Run(title, pipeline.manifest, summary, log, truth, tuple(faults), bag.duration_s)

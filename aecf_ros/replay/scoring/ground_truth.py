@@ -26,7 +26,7 @@ class LabelError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
+class GroundTruth:
     """Class indices by time. Between ``changes_s[i]`` and the next change the class is ``classes[i]``, ``None`` for nothing.
 
     ``unknown`` are names that were given as labels and are none of the model's, the first few of them. Of a model of several labels a class
@@ -70,8 +70,8 @@ class Truth:
         )
 
 
-def truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequence[str], window_s: float) -> Truth:
-    """Truth from label messages ``(time_s, name)`` in time order; a name that is not a label means nothing is there.
+def ground_truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequence[str], window_s: float) -> GroundTruth:
+    """GroundTruth from label messages ``(time_s, name)`` in time order; a name that is not a label means nothing is there.
 
     Args:
         window_s: the longest window of evidence, which the settling time covers.
@@ -87,18 +87,18 @@ def truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequence[str],
         if not classes or current != classes[-1]:
             changes_s.append(time_s)
             classes.append(current)
-    return Truth(tuple(changes_s), tuple(classes), window_s + SETTLING_MARGIN_S, tuple(unknown))
+    return GroundTruth(tuple(changes_s), tuple(classes), window_s + SETTLING_MARGIN_S, tuple(unknown))
 
 
-def truth_of(named: Iterable[tuple[float, str]], manifest: Manifest) -> Truth:
-    """Truth for a model from label messages ``(time_s, text)`` in time order.
+def ground_truth(named: Iterable[tuple[float, str]], manifest: Manifest) -> GroundTruth:
+    """GroundTruth for a model from label messages ``(time_s, text)`` in time order.
 
     Of a model of several labels ``dog|siren`` is both. A text that the training data took for nothing means that none is there; one of which
     no name is known means that nothing is known.
     """
     window_s = max((m.span_s for m in manifest.modalities), default=0.0)
     if manifest.task == "multiclass":
-        return truth_from_labels(named, manifest.labels, window_s)
+        return ground_truth_from_labels(named, manifest.labels, window_s)
     nothing = set(manifest.training.config.get("data", {}).get("nothing", ()))
     kinds: dict[tuple[bool, ...], str] = {}
     unknown: dict[str, None] = {}
@@ -111,7 +111,7 @@ def truth_of(named: Iterable[tuple[float, str]], manifest: Manifest) -> Truth:
         shown = tuple(label in names for label in manifest.labels)
         told = any(shown) or (names and nothing.issuperset(names))
         renamed.append((time_s, kinds.setdefault(shown, str(len(kinds))) if told else ""))
-    truth = truth_from_labels(renamed, list(kinds.values()), window_s)
+    truth = ground_truth_from_labels(renamed, list(kinds.values()), window_s)
     return replace(
         truth,
         unknown=tuple(unknown)[:_UNKNOWN_NAMED],

@@ -30,7 +30,7 @@ def label_file(path: Path) -> Path | None:
 
 
 def read_spans(bag: Bag, file: Path | None, topic: str | None) -> list[Span]:
-    """Labelled spans, in order, by the CSV if there is one, else by the label topic; empty where nothing is labelled.
+    """Labeled spans, in order, by the CSV if there is one, else by the label topic; empty where nothing is labeled.
 
     An empty label ends the one before. A label that is repeated goes on.
 
@@ -38,7 +38,7 @@ def read_spans(bag: Bag, file: Path | None, topic: str | None) -> list[Span]:
         LabelError: the CSV cannot be used, or none of its spans lies in the recording.
     """
     if file is None:
-        named = ((one.log_ns, bag.label_of(one)) for one in bag.messages([topic])) if topic is not None else iter(())
+        named = ((one.log_ns, bag.label_text(one)) for one in bag.messages([topic])) if topic is not None else iter(())
         return _spans(named, bag.end_ns)
     spans = _spans(
         ((bag.start_ns + round(at_s * NANOSECONDS), name) for at_s, name in read_label_file(file)), bag.end_ns

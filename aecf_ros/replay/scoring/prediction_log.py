@@ -14,7 +14,7 @@ _FIRST_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PublishedPrediction:
     """A published prediction and when.
 
     ``at_s`` is the time of publication in the recording. ``latency_s`` is from the stamp of the frame that made it due to
@@ -26,7 +26,7 @@ class Answer:
     latency_s: float | None
 
 
-class Track:
+class PredictionLog:
     """Answers in the order of publication, N of them, with M modalities and C classes. Grows by :meth:`add`."""
 
     def __init__(self, manifest: Manifest) -> None:
@@ -58,7 +58,7 @@ class Track:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: PublishedPrediction) -> None:
         """Append one answer."""
         if self._count == len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
@@ -98,14 +98,14 @@ class Track:
         return np.array(names, dtype=object)[codes]
 
 
-def as_track(answers: Track | Iterable[Answer], manifest: Manifest) -> Track:
-    """The track of answers; of a track, itself."""
-    if isinstance(answers, Track):
+def as_prediction_log(answers: PredictionLog | Iterable[PublishedPrediction], manifest: Manifest) -> PredictionLog:
+    """The log of answers; of a log, itself."""
+    if isinstance(answers, PredictionLog):
         return answers
-    track = Track(manifest)
+    log = PredictionLog(manifest)
     for answer in answers:
-        track.add(answer)
-    return track
+        log.add(answer)
+    return log
 
 
 def runs(

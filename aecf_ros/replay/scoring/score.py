@@ -12,8 +12,8 @@ from aecf_ros.core.metrics.classification import monotonicity_violations, subset
 from aecf_ros.core.metrics.multilabel import multilabel_metrics
 from aecf_ros.core.types import NANOSECONDS, Prediction, StreamState
 from aecf_ros.replay.faults.schedule import Fault
-from aecf_ros.replay.scoring.ground_truth import Truth
-from aecf_ros.replay.scoring.prediction_log import Answer, Track, as_track, runs
+from aecf_ros.replay.scoring.ground_truth import GroundTruth
+from aecf_ros.replay.scoring.prediction_log import PredictionLog, PublishedPrediction, as_prediction_log, runs
 
 
 def lead_image(manifest: Manifest) -> int | None:
@@ -21,9 +21,9 @@ def lead_image(manifest: Manifest) -> int | None:
     return None if manifest.lead_camera is None else manifest.names.index(manifest.lead_camera)
 
 
-def answers_of(
+def published_predictions(
     received: Sequence[tuple[Prediction, int]], start_ns: int, duration_s: float, manifest: Manifest
-) -> list[Answer]:
+) -> list[PublishedPrediction]:
     """Answers from predictions and the node times of their publication.
 
     Those outside the recording are left out; those that a new frame made due have its latency.
@@ -39,13 +39,13 @@ def answers_of(
             latency_s, last_frame_ns = (published_ns - frame_ns) / NANOSECONDS, frame_ns
         at_s = (published_ns - start_ns) / NANOSECONDS
         if 0.0 <= at_s <= duration_s:
-            answers.append(Answer(at_s, prediction, latency_s))
+            answers.append(PublishedPrediction(at_s, prediction, latency_s))
     return answers
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One recording evaluated: its summary, the track behind it, the truth it was scored against, and the schedule of its faults.
+    """One recording evaluated: its summary, the log behind it, the truth it was scored against, and the schedule of its faults.
 
     ``title`` names it among others.
     """
@@ -53,15 +53,15 @@ class Run:
     title: str
     manifest: Manifest
     summary: dict
-    track: Track
-    truth: Truth | None
+    log: PredictionLog
+    truth: GroundTruth | None
     faults: tuple[Fault, ...]
     duration_s: float
 
 
 def summarize(
-    answers: Track | Iterable[Answer],
-    truth: Truth | None,
+    answers: PredictionLog | Iterable[PublishedPrediction],
+    truth: GroundTruth | None,
     faults: Sequence[Fault],
     manifest: Manifest,
     duration_s: float,
@@ -75,9 +75,9 @@ def summarize(
         duration_s: length of the recording.
         realtime_factor: seconds of recording for each second of run time.
     """
-    track = as_track(answers, manifest)
-    scored = Scored(track, truth)
-    latency_s = track.column("latency_s")
+    log = as_prediction_log(answers, manifest)
+    scored = Scored(log, truth)
+    latency_s = log.column("latency_s")
     latencies_ms = latency_s[~np.isnan(latency_s)] * 1e3
     return {
         "model": manifest.name,
@@ -86,12 +86,12 @@ def summarize(
         "subsets": {name: scored.metrics(scored.settled & (scored.subset == name)) for name in manifest.subset_names},
         "settling": scored.metrics(scored.settling),
         "nothing_shown": scored.nothing(),
-        "monotonicity": monotonicity_violations(_confidence_pairs(track)),
+        "monotonicity": monotonicity_violations(_confidence_pairs(log)),
         "streams": {
             name: {
-                "seconds_in_state": _seconds_in_state(track, i, duration_s),
-                "faults": [_fault_delays(f, track, i) for f in faults if f.stream == name],
-                "false_alarms": _false_alarms(name, i, track, faults, duration_s),
+                "seconds_in_state": _seconds_in_state(log, i, duration_s),
+                "faults": [_fault_delays(f, log, i) for f in faults if f.stream == name],
+                "false_alarms": _false_alarms(name, i, log, faults, duration_s),
             }
             for i, name in enumerate(manifest.names)
         },
@@ -101,59 +101,55 @@ def summarize(
             "max": _quantile(latencies_ms, 1.0),
             "frames": len(latencies_ms),
         },
-        "predictions": len(track),
-        "longest_gap_s": float(np.diff(track.column("at_s"), prepend=0.0, append=duration_s).max()),
+        "predictions": len(log),
+        "longest_gap_s": float(np.diff(log.column("at_s"), prepend=0.0, append=duration_s).max()),
         "realtime_factor": realtime_factor,
     }
 
 
 class Scored:
-    """A track beside its truth, N answers: ``label`` int ``(N,)`` (-1 for none), ``settled`` and ``settling`` bool ``(N,)``, ``subset``
+    """A log beside its truth, N answers: ``label`` int ``(N,)`` (-1 for none), ``settled`` and ``settling`` bool ``(N,)``, ``subset``
     the name of each answer's subset of modalities ``(N,)``.
 
     ``right`` bool ``(N,)``: the most probable label is the true one; of several labels each is on the right side of one half.
     """
 
-    def __init__(self, track: Track, truth: Truth | None) -> None:
-        self.track = track
-        times_s = track.column("at_s")
+    def __init__(self, log: PredictionLog, truth: GroundTruth | None) -> None:
+        self.log = log
+        times_s = log.column("at_s")
         self.label, in_settling = (
-            truth.over(times_s) if truth is not None else (np.full(len(track), -1), np.zeros(len(track), bool))
+            truth.over(times_s) if truth is not None else (np.full(len(log), -1), np.zeros(len(log), bool))
         )
-        self.subset = track.subsets()
+        self.subset = log.subsets()
         self.settled = (self.label >= 0) & ~in_settling
         self.settling = (self.label >= 0) & in_settling
         self._sets = None if truth is None else truth.sets
-        self.right = track.column("class_id") == self.label
+        self.right = log.column("class_id") == self.label
         if self._sets is not None:
-            self.right = ((track.column("probabilities") >= 0.5) == self._targets(self.label)).all(1) & (
-                self.label >= 0
-            )
+            self.right = ((log.column("probabilities") >= 0.5) == self._targets(self.label)).all(1) & (self.label >= 0)
         self.nothing_shown = (
-            (self.label < 0) & ~in_settling & (self.subset != "none")
-            if truth is not None
-            else np.zeros(len(track), bool)
+            (self.label < 0) & ~in_settling & (self.subset != "none") if truth is not None else np.zeros(len(log), bool)
         )
 
     def metrics(self, mask: np.ndarray) -> dict:
         """METRICS of the answers that ``mask``, bool ``(N,)``, picks."""
         if self._sets is not None:
             return multilabel_metrics(
-                self.track.column("probabilities")[mask],
+                self.log.column("probabilities")[mask],
                 self._targets(self.label[mask]),
-                self.track.column("members")[mask],
+                self.log.column("members")[mask],
             )
         return subset_metrics(
-            self.track.column("probabilities")[mask], self.label[mask], self.track.column("members")[mask]
+            self.log.column("probabilities")[mask], self.label[mask], self.log.column("members")[mask]
         )
 
     def judged(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Confidence float and correctness bool of the answers that ``mask`` picks; of several labels each probability, and whether the label is there."""
         if self._sets is not None:
-            return self.track.column("probabilities")[mask].astype(np.float64).ravel(), self._targets(
+            return self.log.column("probabilities")[mask].astype(np.float64).ravel(), self._targets(
                 self.label[mask]
             ).ravel()
-        return self.track.column("confidence")[mask].astype(np.float64), self.right[mask]
+        return self.log.column("confidence")[mask].astype(np.float64), self.right[mask]
 
     def _targets(self, label: np.ndarray) -> np.ndarray:
         """bool ``(N, C)``; those of a row without a label say nothing."""
@@ -167,30 +163,30 @@ class Scored:
         return {
             "n": n,
             "mean_confidence": float(
-                self.track.column("probabilities")[self.nothing_shown].max(1).astype(np.float64).mean()
+                self.log.column("probabilities")[self.nothing_shown].max(1).astype(np.float64).mean()
             ),
-            "abstained": float(self.track.column("abstain")[self.nothing_shown].mean()),
+            "abstained": float(self.log.column("abstain")[self.nothing_shown].mean()),
         }
 
 
-def _confidence_pairs(track: Track) -> np.ndarray:
+def _confidence_pairs(log: PredictionLog) -> np.ndarray:
     """float ``(P, 2)``: confidence of each modality alone beside that of all, where at least two fed the prediction."""
-    used = track.column("used")
+    used = log.column("used")
     pairs = used & (used.sum(1, keepdims=True) > 1)
-    together = np.broadcast_to(track.column("confidence")[:, None], used.shape)
-    return np.stack([track.column("alone")[pairs], together[pairs]], axis=1)
+    together = np.broadcast_to(log.column("confidence")[:, None], used.shape)
+    return np.stack([log.column("alone")[pairs], together[pairs]], axis=1)
 
 
 def _quantile(values: np.ndarray, q: float) -> float:
     return float(np.quantile(values, q)) if len(values) else 0.0
 
 
-def _seconds_in_state(track: Track, modality: int, duration_s: float) -> dict[str, float]:
-    times_s = track.column("at_s")
+def _seconds_in_state(log: PredictionLog, modality: int, duration_s: float) -> dict[str, float]:
+    times_s = log.column("at_s")
     lasted_s = (
-        np.maximum(np.append(times_s[1:], duration_s) - np.maximum(times_s, 0.0), 0.0) if len(track) else np.zeros(0)
+        np.maximum(np.append(times_s[1:], duration_s) - np.maximum(times_s, 0.0), 0.0) if len(log) else np.zeros(0)
     )
-    states = track.column("states")[:, modality]
+    states = log.column("states")[:, modality]
     first = {int(state): int(np.argmax(states == state)) for state in np.unique(states)}
     return {
         StreamState(state).name: round(float(lasted_s[states == state].sum()), 3)
@@ -204,14 +200,14 @@ _LEVELS = np.array(
 """By the number of a state: 0 nothing wrong (or nothing known), 1 LATE or DEGRADED, 2 kept from the fusion."""
 
 
-def _fault_delays(fault: Fault, track: Track, modality: int) -> dict:
+def _fault_delays(fault: Fault, log: PredictionLog, modality: int) -> dict:
     """When a fault showed in the published state, and when the state was better again.
 
     It shows when the state becomes worse than it was before: LATE or DEGRADED, or one that is kept from the fusion. It is recovered
     from when a stream that was kept from the fusion feeds it again, and one that was LATE or DEGRADED is OK. ``None`` where that
     never was; ``already`` says that the state was bad before the fault began, ``states`` what it was while the fault lasted.
     """
-    times_s, states = track.column("at_s"), track.column("states")[:, modality]
+    times_s, states = log.column("at_s"), log.column("states")[:, modality]
     first, end = int(np.searchsorted(times_s, fault.start_s)), int(np.searchsorted(times_s, fault.end_s))
     levels = _LEVELS[states]
     before = int(levels[first - 1]) if first else 0
@@ -238,10 +234,10 @@ ALARM_GRACE_S = 2.0
 """After a fault a stream may take this long until an alarm counts as false."""
 
 
-def _false_alarms(name: str, modality: int, track: Track, faults: Sequence[Fault], duration_s: float) -> int:
+def _false_alarms(name: str, modality: int, log: PredictionLog, faults: Sequence[Fault], duration_s: float) -> int:
     """How often the published state left OK while no fault was on and the last one was over for ``ALARM_GRACE_S``."""
     count = 0
-    for start_s, _, bad in runs(track.column("at_s"), _LEVELS[track.column("states")[:, modality]] > 0, duration_s):
+    for start_s, _, bad in runs(log.column("at_s"), _LEVELS[log.column("states")[:, modality]] > 0, duration_s):
         count += bool(bad) and not explained(name, start_s, faults)
     return count
 
