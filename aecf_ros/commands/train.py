@@ -12,10 +12,11 @@ from aecf_ros.commands.terminal import PathArgument
 from aecf_ros.core.metrics.multilabel import SHOWN
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.export.quantize import PRECISIONS, quantize
-from aecf_ros.training.head.distributed import joined
+from aecf_ros.training.head.distributed import process_group
 from aecf_ros.training.run.config import ConfigError, TrainConfig
 from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.preflight import given_specs
+from aecf_ros.training.run.run import Workers
 from aecf_ros.training.run.train import train
 
 
@@ -76,15 +77,15 @@ def train_command(
         config = load_config(config_path, overrides)
         specs = given_specs(config)
         corpus = open_corpus_watched(data, specs or None, config.data)
-        with joined() as ranks:
-            for line in corpus.warnings if ranks.first else ():
+        with process_group() as processes:
+            for line in corpus.warnings if processes.is_first else ():
                 click.echo(f"warning: {line}", err=True)
             if trials is not None:
-                config = _tuned(corpus, out, config, trials, run, ranks.size)
-            if ray_address is not None and ranks.size > 1:
-                raise ConfigError("--ray and torchrun both share the work out; use one of them")
-            manifest = train(corpus, out, config, run=run, ranks=ranks, ray=ray_address)
-            if not ranks.first:
+                config = _tuned(corpus, out, config, trials, run, processes.size)
+            if ray_address is not None and processes.size > 1:
+                raise ConfigError("--ray and torchrun both share the work; use one of them")
+            manifest = train(corpus, out, config, run=run, workers=Workers(processes, ray_address))
+            if not processes.is_first:
                 return
         for line in dict.fromkeys(line for units in corpus.parts.values() for unit in units for line in unit.problems):
             click.echo(f"warning: {line}", err=True)

@@ -11,9 +11,10 @@ import torch
 
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import calibrate
-from aecf_ros.training.head.batch_sampler import draws_of
+from aecf_ros.training.head.batch_sampler import pair_sampler
 from aecf_ros.training.head.feature_tables import Part, Table
 from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
+from aecf_ros.training.head.fit_loop import FitContext
 from aecf_ros.training.head.pairing import same_moments
 from aecf_ros.training.head.train_head import fit_experts, new_head
 from aecf_ros.training.run.config import TrainConfig
@@ -32,7 +33,7 @@ def measure_head(moments: int, width: int, modalities: int, threads: int) -> dic
     fusion, calibration = _part(moments // 2, centers, rng, 1), _part(10_000, centers, rng, 0)
     seconds = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        context = FitContext(Path(name))
         head: AECF = new_head([width] * modalities, CLASSES, config.head, 0)
         tables = fusion.tables(config.head.field_copies)
         since, began = time.perf_counter(), time.process_time()
@@ -41,9 +42,9 @@ def measure_head(moments: int, width: int, modalities: int, threads: int) -> dic
             nonlocal since
             seconds[stage], since = time.perf_counter() - since, time.perf_counter()
 
-        fit_experts(head, tables, draws_of(fusion, config.head), config.head, 0, folder, lambda *_: None)
+        fit_experts(head, tables, pair_sampler(fusion, config.head), config.head, context)
         lap("experts")
-        head = fit_gate(head, tables, config.head.reliability, 0, folder, lambda: None)
+        head = fit_gate(head, tables, config.head.reliability, context)
         lap("reliability out of fold")
         head, _ = settle_gate(head, calibration.clean, calibration.moments, config.head.reliability)
         reference = [(of.embeddings, of.labels) for of in fusion.clean]

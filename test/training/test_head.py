@@ -13,9 +13,10 @@ from aecf_ros.training.calibration.calibrate import subset_logits
 from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.head import fit_gate as gate_module
 from aecf_ros.training.head import fit_loop as loop
-from aecf_ros.training.head.batch_sampler import ByLabel
+from aecf_ros.training.head.batch_sampler import LabelSampler
 from aecf_ros.training.head.feature_tables import Table
 from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
+from aecf_ros.training.head.fit_loop import FitContext
 from aecf_ros.training.head.pairing import pair_by_label
 from aecf_ros.training.head.train_head import fit_experts, new_head
 from aecf_ros.training.run.config import HeadConfig, ReliabilityConfig
@@ -40,10 +41,10 @@ def _table(count: int, seed: int, kinds: tuple[int, ...]) -> Table:
     return Table(embeddings.astype(np.float32), labels, kind, np.arange(count))
 
 
-def _draws(tables: list[Table], config: HeadConfig) -> ByLabel:
+def _sampler(tables: list[Table], config: HeadConfig) -> LabelSampler:
     rows = [np.arange(len(of)) for of in tables]
     labels, clusters = [of.labels for of in tables], [of.clusters for of in tables]
-    return ByLabel(labels, clusters, rows, config.nothing_share, config.all_nothing_share)
+    return LabelSampler(labels, clusters, rows, config.nothing_share, config.all_nothing_share)
 
 
 def _nll(head: AECF, table: Table) -> float:
@@ -64,10 +65,10 @@ def fitted(tmp_path_factory) -> tuple[AECF, AECF, Path, Table]:
     folder, table = tmp_path_factory.mktemp("head"), _table(1500, 0, (0, 1, 2))
     config = HeadConfig(samples_per_epoch=2048, optimizer={"epochs": 8, "batch_size": 128, "learning_rate": 3e-3})
     head = new_head([WIDTH], CLASSES, config, seed=1)
-    losses = fit_experts(head, [table], _draws([table], config), config, 1, folder, lambda *_: None).losses
+    losses = fit_experts(head, [table], _sampler([table], config), config, FitContext(folder, 1)).losses
     assert losses[-1] < 0.7 * losses[0]
     done = []
-    gated = fit_gate(head, [table], FAST, 1, folder, lambda: done.append(1))
+    gated = fit_gate(head, [table], FAST, FitContext(folder, 1, lambda completed, note: done.append(completed)))
     assert done == [1]
     return head, gated, folder, table
 
@@ -79,7 +80,7 @@ def test_modalities_that_are_fitted_side_by_side_come_out_as_one_after_the_other
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(fit_gate(head, tables, FAST, 1, tmp_path / str(threads), lambda: None).state_dict())
+            found.append(fit_gate(head, tables, FAST, FitContext(tmp_path / str(threads), 1)).state_dict())
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(1)
@@ -100,11 +101,11 @@ def test_a_kind_that_nobody_trained_on_loses_at_least_twice_the_confidence_of_cl
 def test_reliability_that_was_fitted_is_taken_up_and_that_of_other_data_is_not(fitted, monkeypatch):
     experts, gated, folder, table = fitted
     monkeypatch.setattr(gate_module, "fit_reliability", lambda *_: pytest.fail("fitted again"))
-    again = fit_gate(experts, [table], FAST, 1, folder, lambda: None)
+    again = fit_gate(experts, [table], FAST, FitContext(folder, 1))
     for name, value in gated.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
     with pytest.raises(pytest.fail.Exception, match="fitted again"):
-        fit_gate(experts, [_table(500, 1, (0, 1))], FAST, 1, folder, lambda: None)
+        fit_gate(experts, [_table(500, 1, (0, 1))], FAST, FitContext(folder, 1))
 
 
 def test_a_cross_fit_that_costs_too_much_on_the_calibration_part_is_dropped(fitted):
@@ -146,7 +147,7 @@ def test_smoothed_labels_make_experts_less_sure(tmp_path):
             optimizer={"epochs": 4, "batch_size": 128, "learning_rate": 3e-3},
         )
         head = new_head([WIDTH], CLASSES, config, seed=1)
-        fit_experts(head, [table], _draws([table], config), config, 1, tmp_path, lambda *_: None)
+        fit_experts(head, [table], _sampler([table], config), config, FitContext(tmp_path, 1))
         return _confidence(head, _table(600, 7, ())).mean()
 
     assert confidence(0.3) < confidence(0.0) - 0.1
@@ -158,7 +159,7 @@ def test_under_mixed_precision_it_learns_as_much_and_has_a_checkpoint_of_its_own
     for mixed in (False, True):
         head = new_head([WIDTH], CLASSES, config, seed=1)
         losses[mixed] = fit_experts(
-            head, [table], _draws([table], config), config, 1, tmp_path, lambda *_: None, mixed
+            head, [table], _sampler([table], config), config, FitContext(tmp_path, 1, mixed_precision=mixed)
         ).losses
     assert len(list(tmp_path.iterdir())) == 2 and losses[True] != losses[False]
     assert losses[True] == pytest.approx(losses[False], abs=0.05)

@@ -277,7 +277,7 @@ def test_agreement_is_the_mean_over_labels_and_zero_where_one_is_alone():
 
 
 def test_label_smoothing_and_frequencies_reach_a_head_of_several_labels():
-    from aecf_ros.training.head.train_head import _targets, put_prior
+    from aecf_ros.training.head.train_head import _targets, set_prior
 
     sets = np.array([[True, True], [True, False], [False, False]])
     head = AECF([2], 2, multilabel=True)
@@ -285,5 +285,5 @@ def test_label_smoothing_and_frequencies_reach_a_head_of_several_labels():
         [pytest.approx(0.9), pytest.approx(0.1)],
         [pytest.approx(0.1)] * 2,
     ]
-    put_prior(head, np.array([0, 1, 1, 2, 1, 2]), sets)
+    set_prior(head, np.array([0, 1, 1, 2, 1, 2]), sets)
     torch.testing.assert_close(head.log_prior.sigmoid(), torch.tensor([5 / 8, 2 / 8]))

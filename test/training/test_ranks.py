@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 from aecf_ros.training.data.npy_units import folder_corpus
-from aecf_ros.training.head.distributed import ALONE, Ranks
+from aecf_ros.training.head.distributed import SINGLE_PROCESS, ProcessGroup
 from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.train import train
 
@@ -37,20 +37,21 @@ class Of:
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_units_are_shared_evenly_and_each_is_somebodys(size: int) -> None:
     units = [Of(moments) for moments in (900, 30, 500, 480, 20, 10, 460, 5)]
-    shares = [Ranks(rank, size).share(units) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).share(units) for rank in range(size)]
     assert sorted(len(of.labels) for share in shares for of in share) == sorted(len(of.labels) for of in units)
     loads = [sum(len(of.labels) for of in share) for share in shares]
     assert max(loads) <= max(900, sum(loads) / size * 4 / 3)
     assert np.array_equal(
-        np.sort(np.concatenate([np.arange(11)[Ranks(rank, size).rows(11)] for rank in range(size)])), np.arange(11)
+        np.sort(np.concatenate([np.arange(11)[ProcessGroup(rank, size).rows(11)] for rank in range(size)])),
+        np.arange(11),
     )
 
 
 def test_alone_nothing_is_waited_for_or_changed() -> None:
     layer = torch.nn.Linear(2, 2)
-    ALONE.wait()
-    ALONE.average_gradients(layer)
-    assert layer.weight.grad is None and ALONE.mean(3.0) == 3.0 and ALONE.key() == ()
+    SINGLE_PROCESS.wait()
+    SINGLE_PROCESS.average_gradients(layer)
+    assert layer.weight.grad is None and SINGLE_PROCESS.mean(3.0) == 3.0 and SINGLE_PROCESS.key() == ()
 
 
 def train_by_two(data: Path, out: Path, overrides: list[str]) -> subprocess.CompletedProcess:

@@ -20,7 +20,7 @@ from aecf_ros.training.features.encoder_training import smoothed_targets
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.head import fit_gate as gate_module
 from aecf_ros.training.head import fit_loop as loop
-from aecf_ros.training.head.batch_sampler import draws_of
+from aecf_ros.training.head.batch_sampler import pair_sampler
 from aecf_ros.training.head.feature_tables import gather
 from aecf_ros.training.head.pairing import MISSING
 from aecf_ros.training.head.train_head import fit_experts, new_head
@@ -181,7 +181,7 @@ def test_rows_of_a_moment_are_those_of_its_own_samples(encoders, tmp_path):
 def test_classes_are_drawn_evenly_or_as_they_come_and_copies_stay_with_their_sample(encoders, tmp_path, balanced):
     corpus = recorded_corpus(imbalance=4)
     part = _parts(corpus, encoders, tmp_path)["fusion"]
-    draws = draws_of(part, HeadConfig(field_copies=1, balanced=balanced))
+    draws = pair_sampler(part, HeadConfig(field_copies=1, balanced=balanced))
     pairs = draws.draw(4000, np.random.default_rng(0))
     share = (pairs.labels == 0).mean()
     assert share == pytest.approx(1 / 4 if balanced else 4 / 6.5, abs=0.02)
@@ -193,7 +193,7 @@ def test_classes_are_drawn_evenly_or_as_they_come_and_copies_stay_with_their_sam
 
 def test_held_out_clusters_are_none_that_is_trained_on(encoders, tmp_path):
     part = _parts(recorded_corpus(), encoders, tmp_path)["fusion"]
-    kept, held = draws_of(part, HeadConfig(field_copies=1)).split(0.3, np.random.default_rng(0))
+    kept, held = pair_sampler(part, HeadConfig(field_copies=1)).split(0.3, np.random.default_rng(0))
     assert not set(kept.clusters) & set(held.clusters) and set(kept.moments.labels) == set(held.moments.labels) == {
         -1,
         0,
@@ -219,7 +219,9 @@ def test_early_stopping_ends_with_the_weights_of_the_least_and_resumes(encoders,
             early_stopping={"share": 0.3, "patience": patience, "pairs": 200},
         )
         head = new_head([3, 3], 3, config, 1)
-        return head, fit_experts(head, tables, draws_of(part, config), config, 1, tmp_path / folder, lambda *_: None)
+        return head, fit_experts(
+            head, tables, pair_sampler(part, config), config, loop.FitContext(tmp_path / folder, 1)
+        )
 
     head, history = fitted(30, 2, "early")
     least = int(np.argmin(history.held_out))

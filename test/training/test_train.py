@@ -127,7 +127,7 @@ def test_a_killed_run_that_is_started_again_ends_with_the_weights_of_one_that_wa
     config = quick_config.encoder("camera", "image").model_copy(update={"augment": True, "dropout": 0.3})
 
     def encoder(folder: Path) -> torch.nn.Module:
-        return fit_encoder(spec, samples, 3, config, 7, folder, lambda *_: None)[0]
+        return fit_encoder(spec, samples, 3, config, loop.FitContext(folder, seed=7))[0]
 
     whole = encoder(tmp_path / "whole").state_dict()
     save, saved = loop.save_arrays, []
@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
         yield module(torch.full((1, 2), torch.inf)).sum()
 
     with pytest.raises(FloatingPointError, match="lower optimizer.learning_rate"):
-        loop.fit(module, losses, 1, OptimizerConfig(epochs=1), tmp_path / "x.npz", 0, lambda *_: None)
+        loop.fit(module, loop.Batches(1, losses), OptimizerConfig(epochs=1), "x", loop.FitContext(tmp_path))
 
 
 def test_nothing_is_taught_as_the_uniform_distribution():

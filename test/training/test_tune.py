@@ -52,7 +52,7 @@ def test_what_the_objective_is_given_does_not_contain_the_test_part(config, tmp_
     monkeypatch.setattr(
         tune_module,
         "_nll",
-        lambda config, corpus, fusion, encoders, halves, *rest: seen.append((fusion, *halves)) or 1.0,
+        lambda run, fusion, halves: seen.append((fusion, *halves)) or 1.0,
     )
     tune(recorded_corpus(), tmp_path / "m", config, 1, run=tmp_path / "run", show_progress=False)
     assert {name for part in seen[0] for names in part.source_names for name in names} == {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from aecf_ros.training.data.npy_units import FolderUnit
 from aecf_ros.training.features.augment import AUGMENTATIONS
 from aecf_ros.training.features.encoders import AudioEncoder, CameraEncoder
 from aecf_ros.training.features.onnx_encoder import as_input
-from aecf_ros.training.head.fit_loop import Advance, History, fingerprint, fit, module_digest, precision_key
+from aecf_ros.training.head.fit_loop import Batches, FitContext, History, fingerprint, fit, module_digest
 from aecf_ros.training.run.config import EncoderConfig
 
 EMBED_BATCH = 128
@@ -63,19 +62,16 @@ def fit_encoder(
     samples: Samples,
     classes: int,
     config: EncoderConfig,
-    seed: int,
-    folder: Path,
-    advance: Advance,
-    mixed: bool = False,
+    context: FitContext,
 ) -> tuple[nn.Module, History]:
     """Train one encoder under a linear classifier, which is then dropped.
 
-    The order of samples, the augmentation and the dropout depend on ``seed`` and the epoch only.
+    The order of samples, the augmentation and the dropout depend on the seed of ``context`` and the epoch only.
 
     Returns:
         The encoder in evaluation mode, and its losses.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(context.seed)
     encoder = ENCODERS[spec.kind](spec, config)
     classifier = nn.Linear(config.embedding_dim, classes)
     both = nn.ModuleDict({"encoder": encoder, "classifier": classifier})
@@ -84,7 +80,7 @@ def fit_encoder(
     size = config.optimizer.batch_size
     batches = max(len(samples) // size, 1)
 
-    def losses(epoch: int, generator: torch.Generator):
+    def losses(epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
         order = torch.randperm(len(samples), generator=generator)
         for rows in order[: batches * size].split(size):
             rows = rows.sort().values
@@ -95,9 +91,8 @@ def fit_encoder(
             )
 
     settings = config.model_dump(mode="json", exclude={"onnx"})
-    key = fingerprint(spec.kind, samples.digest, settings, seed, module_digest(both), *precision_key(mixed))
-    path = folder / f"{spec.name}_encoder-{key}.npz"
-    return encoder, fit(both, losses, batches, config.optimizer, path, seed, advance, mixed=mixed)
+    key = fingerprint(spec.kind, samples.digest, settings, context.seed, module_digest(both), *context.key())
+    return encoder, fit(both, Batches(batches, losses), config.optimizer, f"{spec.name}_encoder-{key}", context)
 
 
 class TrainedEncoder:

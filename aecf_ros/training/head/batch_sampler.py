@@ -15,7 +15,7 @@ from aecf_ros.training.head.pairing import MISSING, Pairs, pair_by_label, spread
 from aecf_ros.training.run.config import HeadConfig
 
 
-class Draws(Protocol):
+class PairSampler(Protocol):
     """Where training pairs come from. Rows count in :meth:`aecf_ros.training.head.feature_tables.Part.tables`."""
 
     def draw(self, count: int, generator: np.random.Generator) -> Pairs:
@@ -26,7 +26,7 @@ class Draws(Protocol):
         """Changes when what is drawn does, from the same tables."""
         ...
 
-    def split(self, share: float, generator: np.random.Generator) -> tuple[Draws, Draws]:
+    def split(self, share: float, generator: np.random.Generator) -> tuple[PairSampler, PairSampler]:
         """Two sources that share no cluster, the second of about ``share`` of them.
 
         Raises:
@@ -36,7 +36,7 @@ class Draws(Protocol):
 
 
 @dataclass(frozen=True)
-class ByLabel:
+class LabelSampler:
     """Modalities of one label. ``labels`` and ``clusters`` int64 ``(N_m,)`` of each modality, ``rows`` those to draw from."""
 
     labels: Sequence[np.ndarray]
@@ -46,18 +46,18 @@ class ByLabel:
     all_nothing_share: float
 
     def draw(self, count: int, generator: np.random.Generator) -> Pairs:
-        """See :class:`Draws`; classes are drawn evenly."""
+        """See :class:`PairSampler`; classes are drawn evenly."""
         labels = [of[rows] for of, rows in zip(self.labels, self.rows, strict=True)]
         pairs = pair_by_label(labels, count, self.nothing_share, self.all_nothing_share, generator)
         chosen = [rows[pairs.rows[:, m]] for m, rows in enumerate(self.rows)]
         return replace(pairs, rows=np.stack(chosen, axis=1))
 
     def digest(self) -> str:
-        """See :class:`Draws`."""
+        """See :class:`PairSampler`."""
         return fingerprint([self.nothing_share, self.all_nothing_share], *(of.tobytes() for of in self.rows))
 
-    def split(self, share: float, generator: np.random.Generator) -> tuple[ByLabel, ByLabel]:
-        """See :class:`Draws`; each class of a modality gives about ``share`` of its clusters."""
+    def split(self, share: float, generator: np.random.Generator) -> tuple[LabelSampler, LabelSampler]:
+        """See :class:`PairSampler`; each class of a modality gives about ``share`` of its clusters."""
         held = []
         for labels, clusters in zip(self.labels, self.clusters, strict=True):
             out: list[np.ndarray] = []
@@ -69,7 +69,7 @@ class ByLabel:
 
 
 @dataclass(frozen=True)
-class ByMoment:
+class MomentSampler:
     """Moments of recordings, each modality as recorded or as one of its corrupted copies.
 
     Attributes:
@@ -89,7 +89,7 @@ class ByMoment:
     by_class: bool = True
 
     def draw(self, count: int, generator: np.random.Generator) -> Pairs:
-        """See :class:`Draws`; none is drawn twice before all of its class were drawn once."""
+        """See :class:`PairSampler`; none is drawn twice before all of its class were drawn once."""
         labels = self.moments.labels
         if self.balanced:
             classes = np.unique(labels)
@@ -106,20 +106,20 @@ class ByMoment:
         return Pairs(np.where(rows == MISSING, MISSING, rows + copy), labels[drawn], self.moments.shows[drawn])
 
     def digest(self) -> str:
-        """See :class:`Draws`."""
+        """See :class:`PairSampler`."""
         of = self.moments
         return fingerprint(
             [self.copies, self.balanced], *(a.tobytes() for a in (of.rows, of.labels, of.shows, self.clusters))
         )
 
-    def split(self, share: float, generator: np.random.Generator) -> tuple[ByMoment, ByMoment]:
-        """See :class:`Draws`; each class gives about ``share`` of its clusters."""
+    def split(self, share: float, generator: np.random.Generator) -> tuple[MomentSampler, MomentSampler]:
+        """See :class:`PairSampler`; each class gives about ``share`` of its clusters."""
         labels = self.moments.labels if self.by_class else np.zeros(len(self.moments), np.int64)
         out = [_some(np.unique(self.clusters[labels == value]), share, generator) for value in np.unique(labels)]
         held = np.isin(self.clusters, np.concatenate(out))
         return self._of(~held), self._of(held)
 
-    def _of(self, rows: np.ndarray) -> ByMoment:
+    def _of(self, rows: np.ndarray) -> MomentSampler:
         return replace(self, moments=self.moments.at(rows), clusters=self.clusters[rows])
 
 
@@ -133,7 +133,7 @@ def _some(clusters: np.ndarray, share: float, generator: np.random.Generator) ->
     return generator.permutation(clusters)[:count]
 
 
-def draws_of(part: Part, config: HeadConfig) -> Draws:
+def pair_sampler(part: Part, config: HeadConfig) -> PairSampler:
     """What a head is trained on, of the part ``fusion``.
 
     Raises:
@@ -142,7 +142,7 @@ def draws_of(part: Part, config: HeadConfig) -> Draws:
     if part.moments is None:
         tables = part.tables(config.field_copies)
         everything = [np.arange(len(of)) for of in tables]
-        return ByLabel(
+        return LabelSampler(
             [of.labels for of in tables],
             [of.clusters for of in tables],
             everything,
@@ -156,6 +156,6 @@ def draws_of(part: Part, config: HeadConfig) -> Draws:
         clusters[here] = of.clusters[part.moments.rows[here, m]]
     counts = [len(of) for of in part.clean]
     one = part.sets is None
-    return ByMoment(
+    return MomentSampler(
         part.moments.at(usable), clusters[usable], counts, config.field_copies, config.balanced and one, by_class=one
     )

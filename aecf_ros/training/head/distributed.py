@@ -1,7 +1,7 @@
-"""Several processes on one training, as torchrun starts them: on one machine, or on several that share the run folder.
+"""Training in several processes that torchrun starts, on one machine or on several that share the run folder.
 
-Each computes the features of its share of the units, and the gradients of its share of every batch; one writes the bundle.
-Training runs on the CPU, so they talk by gloo.
+Each process computes the features of its share of the units and the gradients of its share of every batch; the first
+writes the bundle. Training runs on the CPU, so the backend is gloo.
 """
 
 from __future__ import annotations
@@ -18,31 +18,35 @@ from torch import Tensor, nn
 
 from aecf_ros.core.labeled_samples import Unit
 
-_PATIENCE = timedelta(days=7)
-"""An encoder may be trained by one process for that long while the others wait."""
+_TIMEOUT = timedelta(days=7)
+"""The other processes wait for so long while the first trains an encoder."""
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among ``size``. Every method but :meth:`share` and :meth:`rows` must be called by all of them, in one order."""
+class ProcessGroup:
+    """The processes of a training, and which of them this is.
+
+    All processes must call the methods in the same order, except :meth:`share`, :meth:`rows` and :meth:`key`.
+    """
 
     rank: int = 0
     size: int = 1
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes."""
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Block until all processes have called this."""
         if self.size > 1:
             dist.barrier()
 
     def share(self, units: Sequence[Unit]) -> list[Unit]:
-        """This process's units, such that each process has about as many moments: the largest first, each to who has least."""
-        loads, mine = [0] * self.size, []
-        for unit in sorted(units, key=lambda of: (-len(of.labels), of.digest)):
+        """The units of this process. Units are assigned from the largest on, to the process with the fewest moments."""
+        loads = [0] * self.size
+        mine: list[Unit] = []
+        for unit in sorted(units, key=lambda unit: (-len(unit.labels), unit.digest)):
             least = loads.index(min(loads))
             loads[least] += len(unit.labels)
             if least == self.rank:
@@ -50,11 +54,11 @@ class Ranks:
         return mine
 
     def rows(self, count: int) -> slice:
-        """This process's rows of a batch."""
+        """The rows of this process in a batch of ``count``."""
         return slice(self.rank, count, self.size)
 
     def average_gradients(self, module: nn.Module) -> None:
-        """Make every process's gradients their mean. A parameter that no process has a gradient of keeps none."""
+        """Average the gradients over the processes, in place. A parameter without a gradient in any process keeps none."""
         if self.size == 1:
             return
         parameters = [p for p in module.parameters() if p.requires_grad]
@@ -64,11 +68,13 @@ class Ranks:
         )
         dist.all_reduce(flat)
         had, values = flat[: len(parameters)], flat[len(parameters) :] / self.size
-        for of, p, mean in zip(had.tolist(), parameters, values.split([p.numel() for p in parameters]), strict=True):
-            p.grad = mean.reshape(p.shape).clone() if of else None
+        for has_gradient, p, mean in zip(
+            had.tolist(), parameters, values.split([p.numel() for p in parameters]), strict=True
+        ):
+            p.grad = mean.reshape(p.shape).clone() if has_gradient else None
 
     def mean(self, value: float) -> float:
-        """Of every process's value."""
+        """The mean of ``value`` over the processes."""
         if self.size == 1:
             return value
         total: Tensor = torch.tensor(value, dtype=torch.float64)
@@ -76,22 +82,22 @@ class Ranks:
         return total.item() / self.size
 
     def key(self) -> tuple[str, ...]:
-        """What the number of processes adds to the hash that a checkpoint is found by: dropout draws differ."""
+        """What the number of processes adds to the fingerprint of a checkpoint, because dropout draws other numbers."""
         return () if self.size == 1 else (f"{self.size} processes",)
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """The processes that torchrun started, for as long as the block lasts; without torchrun this one alone."""
+def process_group() -> Iterator[ProcessGroup]:
+    """Join the processes that torchrun started while the block lasts; without torchrun, :data:`SINGLE_PROCESS`."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    dist.init_process_group("gloo", timeout=_TIMEOUT)
     try:
-        yield Ranks(dist.get_rank(), size)
+        yield ProcessGroup(dist.get_rank(), size)
     finally:
         dist.destroy_process_group()

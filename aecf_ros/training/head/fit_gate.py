@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,9 +17,8 @@ from aecf_ros.fusion.crossfit import CrossFitConfig, fit_reliability, settle
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import subset_logits
 from aecf_ros.training.data.npy_dataset import NOTHING
-from aecf_ros.training.head.distributed import ALONE, Ranks
 from aecf_ros.training.head.feature_tables import Table
-from aecf_ros.training.head.fit_loop import fingerprint, load_arrays, module_digest, save_arrays
+from aecf_ros.training.head.fit_loop import FitContext, fingerprint, load_arrays, module_digest, save_arrays
 from aecf_ros.training.head.pairing import Pairs
 from aecf_ros.training.run.config import ReliabilityConfig
 
@@ -39,58 +38,58 @@ class Settled:
     reach: float
 
 
-def fit_gate(
-    head: AECF,
-    tables: Sequence[Table],
-    config: ReliabilityConfig,
-    seed: int,
-    folder: Path,
-    advance: Callable[[], None],
-    ranks: Ranks = ALONE,
-) -> AECF:
-    """A copy of an evidence-gate head with every modality's reliability fitted out of fold, over the kinds in its table.
+def fit_gate(head: AECF, tables: Sequence[Table], config: ReliabilityConfig, context: FitContext) -> AECF:
+    """A copy of an evidence-gate head with the reliability of every modality fitted out of fold, over the kinds in its table.
 
-    Samples of nothing are left out: the experts were taught to say nothing of them, the stand-ins would not be, and the
-    doubt learned of stand-ins that guess would fall on experts that know. What is fitted is kept in ``folder`` modality
-    by modality; ``advance`` is called after each. Of several processes each fits its modalities, then takes up the others'; of
-    several threads each fits a modality at a time, because the matrices are too small to be shared well.
+    Samples of nothing are left out: experts were trained on them and the stand-ins would not be, so that the doubt
+    learned from guessing stand-ins would be applied to experts that know. Each fitted reliability is kept in the run
+    folder. Each process fits its own modalities, then loads the others; each thread fits one modality at a time, because
+    the matrices are too small to share.
     """
     head = copy.deepcopy(head)
     settings = CrossFitConfig(**config.cross_fit.model_dump())
+    done = itertools.count(1)
 
-    def take(m: int, table: Table) -> None:
-        reliability = head.gate.reliability[m]
-        key = fingerprint(
-            table.digest(),
-            asdict(settings),
-            seed,
-            module_digest(head.experts[m]),
-            module_digest(reliability),
-            head.log_prior.numpy().tobytes(),
-        )
-        path = folder / f"reliability-{key}.npz"
-        stored = load_arrays(path)
-        if stored is None:
-            columns = [torch.from_numpy(of[_cross_fit_rows(table)]) for of in vars(table).values()]
-            fit_reliability(head, m, *columns, settings, torch.Generator().manual_seed(seed + m))
-            stored = {name: value.numpy() for name, value in reliability.state_dict().items()}
-            save_arrays(path, stored)
-        reliability.load_state_dict({name: torch.from_numpy(value) for name, value in stored.items()})
-        advance()
+    def take(m: int) -> None:
+        _fit_modality(head, m, tables[m], settings, context)
+        context.progress(next(done), "")
 
-    mine = range(ranks.rank, len(tables), ranks.size)
+    processes = context.processes
+    mine = range(processes.rank, len(tables), processes.size)
     threads = torch.get_num_threads()
     workers = max(min(threads, len(mine)), 1)
     torch.set_num_threads(threads // workers)
     try:
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(take, mine, [tables[m] for m in mine]))
+            list(pool.map(take, mine))
     finally:
         torch.set_num_threads(threads)
-    ranks.wait()
+    processes.wait()
     for m in {*range(len(tables))} - {*mine}:
-        take(m, tables[m])
+        take(m)
     return head.eval()
+
+
+def _fit_modality(head: AECF, m: int, table: Table, settings: CrossFitConfig, context: FitContext) -> None:
+    """Fit the reliability of modality ``m``, or load it from the run folder, in place."""
+    reliability = head.gate.reliability[m]
+    key = fingerprint(
+        table.digest(),
+        asdict(settings),
+        context.seed,
+        module_digest(head.experts[m]),
+        module_digest(reliability),
+        head.log_prior.numpy().tobytes(),
+    )
+    path = context.folder / f"reliability-{key}.npz"
+    stored = load_arrays(path)
+    if stored is None:
+        rows = _cross_fit_rows(table)
+        columns = [torch.from_numpy(column[rows]) for column in vars(table).values()]
+        fit_reliability(head, m, *columns, settings, torch.Generator().manual_seed(context.seed + m))
+        stored = {name: value.numpy() for name, value in reliability.state_dict().items()}
+        save_arrays(path, stored)
+    reliability.load_state_dict({name: torch.from_numpy(value) for name, value in stored.items()})
 
 
 def _cross_fit_rows(table: Table) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""The training loop: one for encoders and heads, deterministic, and resumable at every epoch from a checkpoint of
-plain arrays."""
+"""The training loop of encoders and heads: deterministic, and resumable at every epoch from a checkpoint of arrays."""
 
 from __future__ import annotations
 
@@ -17,16 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from aecf_ros.core.files import replacing
-from aecf_ros.training.head.distributed import ALONE, Ranks
+from aecf_ros.training.head.distributed import SINGLE_PROCESS, ProcessGroup
 from aecf_ros.training.run.config import OptimizerConfig
 
-EpochLosses = Callable[[int, torch.Generator], Iterator[Tensor]]
-"""(epoch, generator) -> the loss of each batch, in order. The generator is seeded by the epoch; the loop steps after
-each."""
-Advance = Callable[[float, float], None]
-"""Called after each batch with (epochs done, mean loss of the epoch so far)."""
+ProgressCallback = Callable[[float, str], None]
+"""Called with (steps done, a note), for a progress bar. Steps are epochs, or modalities."""
 WARM_UP = 0.1
-"""Share of a run in which the learning rate rises."""
+"""Share of the steps in which the learning rate rises."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -39,8 +35,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def module_digest(module: nn.Module) -> bytes:
-    """SHA-256 of a module's parameters and buffers, those left out of its state included (constants of the
-    preprocessing)."""
+    """SHA-256 of a module's parameters and buffers, those that are not in its state (constants) included."""
     digest = hashlib.sha256()
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         digest.update(name.encode())
@@ -49,13 +44,13 @@ def module_digest(module: nn.Module) -> bytes:
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a ``.npz`` in one step, so that a kill leaves the old file or the new one."""
+    """Write a ``.npz`` file in one step: a killed process leaves the old file or the new one."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """Read a ``.npz`` without unpickling; None where there is no readable one."""
+    """Read a ``.npz`` file without unpickling; ``None`` where there is none, or it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
@@ -65,24 +60,60 @@ def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 @dataclass
 class History:
-    """Of each epoch the mean loss, and where there is early stopping the NLL of what is held out, in nats."""
+    """The mean loss of each epoch and, with early stopping, the NLL of the held-out pairs, in nats."""
 
     losses: list[float] = field(default_factory=list)
     held_out: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Stopping:
-    """When to stop: ``patience`` epochs after the least value of ``nll``, whose weights are kept."""
+class EarlyStopping:
+    """Stop ``patience`` epochs after the lowest ``nll``, and keep the weights of that epoch."""
 
     patience: int
     nll: Callable[[], float]
 
     def is_over(self, history: History) -> bool:
-        """Whether the last epochs brought no new least."""
-        return (
-            len(history.held_out) - 1 - int(np.argmin(history.held_out)) >= self.patience if history.held_out else False
-        )
+        """Whether the last ``patience`` epochs have not lowered the NLL."""
+        nll = history.held_out
+        return bool(nll) and len(nll) - 1 - int(np.argmin(nll)) >= self.patience
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of an epoch.
+
+    Attributes:
+        count: in each epoch.
+        losses: (epoch, generator) -> the loss of each batch, in order. The generator is seeded by the epoch; the
+            optimizer steps after each loss.
+    """
+
+    count: int
+    losses: Callable[[int, torch.Generator], Iterator[Tensor]]
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """How a module is fitted in a run.
+
+    Attributes:
+        folder: of checkpoints; all ``processes`` must be able to read it.
+        seed: of everything that is drawn.
+        progress: see :data:`ProgressCallback`.
+        mixed_precision: compute losses under bfloat16 autocast.
+        processes: that fit the module together.
+    """
+
+    folder: Path
+    seed: int = 0
+    progress: ProgressCallback = lambda done, note: None
+    mixed_precision: bool = False
+    processes: ProcessGroup = SINGLE_PROCESS
+
+    def key(self) -> tuple[str, ...]:
+        """What precision and processes add to the fingerprint of a checkpoint."""
+        return (("bfloat16",) if self.mixed_precision else ()) + self.processes.key()
 
 
 def _weights(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:
@@ -124,91 +155,89 @@ def _unpack(
 
 def fit(
     module: nn.Module,
-    losses: EpochLosses,
-    batches: int,
+    batches: Batches,
     config: OptimizerConfig,
-    checkpoint: Path,
-    seed: int,
-    advance: Advance,
-    *,
-    stopping: Stopping | None = None,
-    mixed: bool = False,
-    ranks: Ranks = ALONE,
+    checkpoint: str,
+    context: FitContext,
+    stopping: EarlyStopping | None = None,
 ) -> History:
     """Train ``module`` in place and leave it in evaluation mode.
 
-    A checkpoint is written after each epoch and taken up where it stands: a run that was killed and started again ends with
-    the same weights as one that was not, because every epoch seeds its own generators.
+    A checkpoint is written after each epoch, and a fit resumes from it: because every epoch seeds its own generators,
+    an interrupted fit ends with the same weights as an uninterrupted one.
 
     Args:
-        module: what to train; its random layers use torch's global generator, which this seeds.
-        losses: see :data:`EpochLosses`.
-        batches: batches in each epoch.
+        module: its random layers use the global generator of torch, which this seeds.
+        batches: of each epoch. With several processes the losses are of this process's share of each batch, scaled so
+            that their mean over the processes is the loss of the batch.
         config: optimizer, schedule and epochs.
-        checkpoint: ``.npz`` file; its name must be unique to everything that determines the result.
-        seed: seed of the run.
-        advance: told after each batch, for a progress bar.
-        stopping: asked after each epoch; the weights of the least value are those that the module ends with.
-        mixed: compute losses under bfloat16 autocast.
-        ranks: the processes that train together; ``losses`` are then of this one's share of each batch, scaled so that their mean
-            over the processes is the loss of the batch. The first writes the checkpoints, which all must be able to read.
+        checkpoint: name of the file, without suffix; unique to everything that determines the result.
+        stopping: checked after each epoch; the module ends with the weights of the lowest NLL.
 
     Raises:
         FloatingPointError: the loss is not finite.
     """
     optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    stored = load_arrays(checkpoint)
+    path = context.folder / f"{checkpoint}.npz"
+    stored = load_arrays(path)
     history, best = _unpack(stored, module, optimizer) if stored is not None else (History(), {})
-    total = batches * config.epochs
     if history.losses:
-        advance(len(history.losses), history.losses[-1])
+        context.progress(len(history.losses), f"loss {history.losses[-1]:.3f}")
     for epoch in range(len(history.losses), config.epochs):
         if stopping is not None and stopping.is_over(history):
             break
-        torch.manual_seed(seed * 1009 + epoch + (ranks.rank << 32))
-        generator = torch.Generator().manual_seed(seed * 1009 + epoch)
-        module.train()
-        seen = []
-        for batch, loss in enumerate(_under_autocast(losses(epoch, generator), mixed)):
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * one_cycle((epoch * batches + batch) / total)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            ranks.average_gradients(module)
-            optimizer.step()
-            seen.append(loss.item())
-            advance(epoch + (batch + 1) / batches, sum(seen) / len(seen))
-        history.losses.append(ranks.mean(float(np.mean(seen))))
-        if not math.isfinite(history.losses[-1]):
-            raise FloatingPointError(
-                f"the loss of epoch {epoch + 1} is {history.losses[-1]}; lower optimizer.learning_rate"
-            )
+        loss = context.processes.mean(_fit_epoch(module, optimizer, batches, config, epoch, context))
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss of epoch {epoch + 1} is {loss}; lower optimizer.learning_rate")
+        history.losses.append(loss)
         if stopping is not None:
             module.eval()
             history.held_out.append(stopping.nll())
             if np.argmin(history.held_out) == epoch:
                 best = _weights(module, "best")
-        if ranks.first:
-            save_arrays(checkpoint, _pack(module, optimizer, history, best))
+        if context.processes.is_first:
+            save_arrays(path, _pack(module, optimizer, history, best))
     if best:
         _load_weights(module, best, "best")
     module.eval()
     return history
 
 
+def _fit_epoch(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    config: OptimizerConfig,
+    epoch: int,
+    context: FitContext,
+) -> float:
+    """Train for one epoch; the mean loss of this process."""
+    seed = context.seed * 1009 + epoch
+    torch.manual_seed(seed + (context.processes.rank << 32))
+    generator = torch.Generator().manual_seed(seed)
+    module.train()
+    total = batches.count * config.epochs
+    losses: list[float] = []
+    for batch, loss in enumerate(_under_autocast(batches.losses(epoch, generator), context.mixed_precision)):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * one_cycle((epoch * batches.count + batch) / total)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        context.processes.average_gradients(module)
+        optimizer.step()
+        losses.append(loss.item())
+        context.progress(epoch + (batch + 1) / batches.count, f"loss {sum(losses) / len(losses):.3f}")
+    return float(np.mean(losses))
+
+
 def _under_autocast(losses: Iterator[Tensor], mixed: bool) -> Iterator[Tensor]:
-    """The same losses, each computed under bfloat16 autocast where ``mixed``; what is done with them is not."""
+    """The same losses, each computed under bfloat16 autocast where ``mixed``; steps on them are not."""
     while True:
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             loss = next(losses, None)
         if loss is None:
             return
         yield loss
-
-
-def precision_key(mixed: bool) -> tuple[str, ...]:
-    """What mixed precision adds to the hash that a checkpoint is found by."""
-    return ("bfloat16",) if mixed else ()
 
 
 def one_cycle(progress: float) -> float:

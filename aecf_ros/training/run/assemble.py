@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from aecf_ros.core.bundle import FORMAT_VERSION, Manifest
-from aecf_ros.training.calibration.calibrate import Calibration
 from aecf_ros.training.calibration.drift_reference import drift_reference
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.evaluation.card import label_card, model_card
@@ -33,7 +32,9 @@ from aecf_ros.training.head.feature_tables import Part
 from aecf_ros.training.head.fit_gate import Settled
 from aecf_ros.training.head.multilabel_head import LabelCalibration
 from aecf_ros.training.run.config import TrainConfig
+from aecf_ros.training.run.run import Run
 from aecf_ros.training.run.run_folder import version
+from aecf_ros.training.run.stages import HeadArtifact
 
 Writer = Callable[[Path], object]
 """Writes a file of a bundle; raises ExportError where it does not compute what was trained."""
@@ -41,39 +42,38 @@ Writer = Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run made: ``settled`` is None without an evidence gate."""
+    """The artifacts of a run."""
 
     encoders: Mapping[str, Encoder]
-    head: CalibratedHead
-    calibration: Calibration | LabelCalibration
-    settled: Settled | None
+    head: HeadArtifact
     evaluation: Evaluation
 
 
-def assemble(out: Path, corpus: Corpus, parts: Mapping[str, Part], trained: Trained, config: TrainConfig) -> Manifest:
-    """Write a verified bundle; files of others in ``out`` stay.
+def assemble(run: Run, out: Path, parts: Mapping[str, Part], trained: Trained) -> Manifest:
+    """Write a verified bundle; other files in ``out`` stay.
 
     Raises:
         ExportError: a graph does not compute what was trained.
     """
+    corpus, config, head = run.corpus, run.config, trained.head
     names = corpus.names
     files: dict[str, Writer] = {
         f"{name}_encoder.onnx": _encoder_writer(corpus, trained.encoders[name]) for name in names
     }
-    files["head.onnx"] = head_writer(trained.head, names, parts["test"].embeddings)
+    files["head.onnx"] = head_writer(head.module, names, parts["test"].embeddings)
     if not corpus.multilabel:
         files[HEAD_WEIGHTS] = lambda path: save_head(
-            path, trained.head.fusion, trained.calibration, config.head.options.model_dump()
+            path, head.module.fusion, head.calibration, config.head.options.model_dump()
         )
     if config.programs:
         files |= {f"{name}_encoder.pt2": _program_writer(corpus, encoder) for name, encoder in trained.encoders.items()}
-    fields = _fields(out.name, corpus, parts, trained, config)
+    fields = _fields(run, out.name, parts, trained)
     placeholder = dict.fromkeys([*files, "MODEL_CARD.md"], "0" * 64)
     manifest = Manifest.model_validate(fields | {"files": placeholder})
-    if isinstance(trained.calibration, LabelCalibration):
-        card = label_card(manifest, trained.calibration, trained.evaluation, corpus, parts)
+    if isinstance(head.calibration, LabelCalibration):
+        card = label_card(manifest, head.calibration, trained.evaluation, corpus, parts)
     else:
-        card = model_card(manifest, trained.calibration, trained.evaluation, trained.settled, corpus, parts)
+        card = model_card(manifest, head.calibration, trained.evaluation, head.settled, corpus, parts)
     return write_bundle(out, files, card, lambda hashes: Manifest.model_validate(fields | {"files": hashes}))
 
 
@@ -122,8 +122,10 @@ def head_writer(head: CalibratedHead, names: Sequence[str], embeddings: Sequence
     return write
 
 
-def _fields(name: str, corpus: Corpus, parts: Mapping[str, Part], trained: Trained, config: TrainConfig) -> dict:
-    calibration, encoders = trained.calibration, trained.encoders
+def _fields(run: Run, name: str, parts: Mapping[str, Part], trained: Trained) -> dict:
+    """The fields of the manifest, without the hashes of the files."""
+    corpus, config = run.corpus, run.config
+    calibration, encoders = trained.head.calibration, trained.encoders
     pairs = parts["calibration"].calibration_pairs(config.pairs, config.seed)
     live = [of[pairs.rows[:, m]] for m, of in enumerate(parts["calibration"].embeddings)]
     credits = [
@@ -144,11 +146,11 @@ def _fields(name: str, corpus: Corpus, parts: Mapping[str, Part], trained: Train
         ],
         "head": "head.onnx",
         "head_weights": None if corpus.multilabel else HEAD_WEIGHTS,
-        "drift": drift_reference(trained.head, corpus.names, live, pairs.present).model_dump(),
+        "drift": drift_reference(trained.head.module, corpus.names, live, pairs.present).model_dump(),
         "calibration": {
             "method": _label_method()
             if corpus.multilabel
-            else f"{_method(trained.settled)}; set_threshold is the least probability in a set",
+            else f"{_method(trained.head.settled)}; set_threshold is the least probability in a set",
             "coverage": calibration.coverage,
             "subsets": {
                 fit.name: {

@@ -28,19 +28,19 @@ class _Options(_Record):
 class OptimizerConfig(_Record):
     """AdamW under a one-cycle learning rate: linear warm-up over the first tenth, then a cosine to zero."""
 
-    epochs: int = Field(10, ge=1)
-    batch_size: int = Field(64, ge=2)
-    learning_rate: float = Field(3e-3, gt=0)
-    weight_decay: float = Field(0.02, ge=0)
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    learning_rate: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
 
 
 class HeadOptimizerConfig(OptimizerConfig):
     """The same for a head, which is trained longer and in larger batches."""
 
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(256, ge=2)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=256, ge=2)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
 
 
 class EncoderConfig(_Record):
@@ -48,11 +48,11 @@ class EncoderConfig(_Record):
 
     onnx: Path | None = None
     """A frozen encoder: what `aecf wrap-encoder` wrote, or an encoder of a bundle. The fields below are then of no use."""
-    vector: int | None = Field(None, gt=0, le=65_536)
+    vector: int | None = Field(default=None, gt=0, le=65_536)
     """The modality is vectors of so many numbers that somebody else computed; they are standardized, and the fields below are of no use."""
-    embedding_dim: int = Field(64, ge=2)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    embedding_dim: int = Field(default=64, ge=2)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     augment: bool = True
     optimizer: OptimizerConfig = OptimizerConfig()
 
@@ -64,8 +64,8 @@ class DataConfig(_Record):
     """By modality, by modality and `_info`, and for `label`: topics where their types alone do not tell."""
     audio_format: str | None = None
     """Sample format (S16LE, ...) of recorded sound that no `AudioInfo` describes; the next two go with it."""
-    audio_rate_hz: int = Field(16_000, gt=0, le=384_000)
-    audio_channels: int = Field(1, ge=1, le=64)
+    audio_rate_hz: int = Field(default=16_000, gt=0, le=384_000)
+    audio_channels: int = Field(default=1, ge=1, le=64)
     task: Literal["multiclass", "multilabel"] = "multiclass"
     """Whether a moment has one label, or any number of them, written `dog|siren`."""
     columns: dict[str, str] = {}
@@ -76,16 +76,16 @@ class DataConfig(_Record):
     """Class names in order; those found, sorted, where empty."""
     nothing: list[str] = []
     """Labels that mean that there is nothing to recognize."""
-    stride_s: float = Field(0.5, gt=0)
+    stride_s: float = Field(default=0.5, gt=0)
     """Time between two moments of a recording."""
-    settle_s: float | None = Field(None, ge=0)
+    settle_s: float | None = Field(default=None, ge=0)
     """After a change of label no moment is taken for so long; the longest audio window and 0.25 s where not given."""
-    max_age_s: float = Field(0.35, gt=0)
+    max_age_s: float = Field(default=0.35, gt=0)
     """A modality whose newest sample is older is missing at that moment."""
-    calibration_share: float = Field(0.2, gt=0, lt=1)
+    calibration_share: float = Field(default=0.2, gt=0, lt=1)
     """Share of the recordings for the calibration part, where neither a column nor `parts` says."""
-    test_share: float = Field(0.2, gt=0, lt=1)
-    split_seed: int = Field(0, ge=0)
+    test_share: float = Field(default=0.2, gt=0, lt=1)
+    split_seed: int = Field(default=0, ge=0)
     """Of the division; another one gives other recordings to the parts."""
     parts: dict[str, str] = {}
     """Recording -> part (fusion, calibration, test), for those that are to be decided by hand."""
@@ -94,25 +94,25 @@ class DataConfig(_Record):
 class PairsConfig(_Record):
     """The fixed pairs of the calibration and test parts: what the model is expected to meet."""
 
-    nothing_share: float = Field(0.1, ge=0, lt=1)
+    nothing_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of pairs in which one modality shows nothing (an empty card, silence) while the others show the label."""
-    calibration: int = Field(6000, ge=1)
+    calibration: int = Field(default=6000, ge=1)
     """Pairs drawn from the calibration part."""
-    test: int = Field(6000, ge=1)
+    test: int = Field(default=6000, ge=1)
     """Pairs drawn from the test part."""
 
 
 class CrossFitOptions(_Options):
     """Fields of :class:`aecf_ros.fusion.CrossFitConfig`, which documents them."""
 
-    unseen_share: float = Field(0.1, ge=0, le=1)
+    unseen_share: float = Field(default=0.1, ge=0, le=1)
     quality: bool = True
-    folds: int = Field(6, ge=2)
-    expert_steps: int = Field(300, ge=1)
-    steps: int = Field(400, ge=1)
-    batch: int = Field(256, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
+    folds: int = Field(default=6, ge=2)
+    expert_steps: int = Field(default=300, ge=1)
+    steps: int = Field(default=400, ge=1)
+    batch: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=1e-3, ge=0)
 
 
 class ReliabilityConfig(_Record):
@@ -120,14 +120,14 @@ class ReliabilityConfig(_Record):
 
     cross_fit: CrossFitOptions = CrossFitOptions()
     """Options that are left out take the defaults of :class:`aecf_ros.fusion.CrossFitConfig`."""
-    deviation: float = Field(0.03, gt=0)
+    deviation: float = Field(default=0.03, gt=0)
     """Of the prior of the shift to the calibration part: small keeps the doubt about what was never seen."""
-    price: float = Field(0.01, ge=0)
+    price: float = Field(default=0.01, ge=0)
     """Nats that a modality's cross-fit may cost on the calibration part; where it costs more, as with few recordings, that
     modality does without."""
-    violation: float = Field(0.025, ge=0, le=1)
+    violation: float = Field(default=0.025, ge=0, le=1)
     """Share of samples whose confidence may fall when a modality is added, which ``monotone: soft`` aims at."""
-    lift_cost: float = Field(0.01, ge=0)
+    lift_cost: float = Field(default=0.01, ge=0)
     """Nats that this may cost on the calibration part with all modalities."""
 
 
@@ -137,11 +137,11 @@ class EarlyStoppingConfig(_Record):
     The held-out clusters are of the part ``fusion``: the calibration part stays unseen by what it calibrates.
     """
 
-    share: float = Field(0.15, gt=0, lt=1)
+    share: float = Field(default=0.15, gt=0, lt=1)
     """Of the clusters of each class (labelled spans, in recordings); the experts are not trained on them."""
-    patience: int = Field(5, ge=1)
+    patience: int = Field(default=5, ge=1)
     """Epochs without a new least."""
-    pairs: int = Field(2000, ge=1)
+    pairs: int = Field(default=2000, ge=1)
     """Drawn once, from the held-out clusters as training pairs are from the others."""
 
 
@@ -151,10 +151,10 @@ class LayerOptions(_Options):
     gate: Literal["evidence", "additive", "convex", "scheduler"] = "evidence"
     expert_hidden: tuple[Annotated[int, Field(ge=1)], ...] = (512, 256)
     expert_direction: bool = True
-    gate_hidden: int = Field(32, ge=1)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    gate_hidden: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
     monotone: Literal["off", "soft", "hard"] = "off"
-    monotone_reach: float = Field(0.05, ge=0)
+    monotone_reach: float = Field(default=0.05, ge=0)
 
     @field_validator("monotone", mode="before")
     @classmethod
@@ -167,17 +167,17 @@ class HeadConfig(_Record):
 
     options: LayerOptions = LayerOptions(gate="evidence", monotone="soft")
     """A file that gives options replaces all of them: options that it leaves out take the defaults of the layer."""
-    samples_per_epoch: int = Field(12_000, ge=1)
-    nothing_share: float = Field(0.2, ge=0, lt=1)
+    samples_per_epoch: int = Field(default=12_000, ge=1)
+    nothing_share: float = Field(default=0.2, ge=0, lt=1)
     """As in ``pairs``, for training: more than is expected, because a head must learn it from few kinds of nothing."""
-    all_nothing_share: float = Field(0.05, ge=0, lt=1)
+    all_nothing_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of training samples in which all modalities show nothing; their target is the uniform distribution."""
-    field_copies: int = Field(1, ge=0)
+    field_copies: int = Field(default=1, ge=0)
     """Corrupted copies of each sample of the head's part, each of a kind and severity of its own (field.py)."""
     balanced: bool = True
     """Recorded moments of each class are drawn equally often, and their frequencies are put back as the prior. Weights of
     classes would do the same with steps of very different sizes. False draws moments as they come."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Experts that are taught to be less sure; what they then lack in confidence the calibration part puts back."""
     early_stopping: EarlyStoppingConfig | None = None
     """Off: the learning rate falls to zero over ``optimizer.epochs``, and the shipped model was made so."""
@@ -194,16 +194,16 @@ class HeadConfig(_Record):
 class CalibrationConfig(_Record):
     """What is fitted on the calibration part."""
 
-    coverage: float = Field(0.95, gt=0, lt=1)
+    coverage: float = Field(default=0.95, gt=0, lt=1)
     """Share of samples whose prediction set is to hold the label."""
-    minimum_samples: int = Field(100, ge=1)
+    minimum_samples: int = Field(default=100, ge=1)
     """Distinct samples of each modality under which a fit is refused: with 100 the coverage reached at 0.9 has a
     standard deviation of 3 points (it follows a Beta distribution, Vovk 2012), and a threshold for 0.99 exists at all."""
-    abstain_below: float = Field(0.5, ge=0, le=1)
+    abstain_below: float = Field(default=0.5, ge=0, le=1)
     """Confidence under which the head abstains; 0.5 is where a calibrated answer is as often wrong as right."""
-    conflict_rate: float = Field(0.01, ge=0, lt=1)
+    conflict_rate: float = Field(default=0.01, ge=0, lt=1)
     """Share of the matching calibration pairs that may be called a conflict."""
-    outlier_rate: float = Field(0.005, ge=0, lt=1)
+    outlier_rate: float = Field(default=0.005, ge=0, lt=1)
     """Share of the calibration samples of each modality that may be called out of distribution."""
 
 
@@ -213,8 +213,8 @@ class TrainConfig(_Record):
     description: str = ""
     intended_use: str = ""
     """What the model is for, and what not, for its card."""
-    seed: int = Field(0, ge=0)
-    threads: int = Field(1, ge=1)
+    seed: int = Field(default=0, ge=0)
+    threads: int = Field(default=1, ge=1)
     data: DataConfig = DataConfig()
     encoders: dict[str, EncoderConfig] = {}
     """By modality name, or by kind (`image`, `audio`) for all modalities of that kind that are not named themselves. What an entry

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aecf_ros.core.labeled_samples import Unit
 from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.features.encoder_training import samples_of
 from aecf_ros.training.features.onnx_encoder import FrozenEncoder, open_encoder
-from aecf_ros.training.head.train_head import new_head
 from aecf_ros.training.run.config import ConfigError, TrainConfig
-from aecf_ros.training.run.stages import HEAD_SEED, units_of
 
 
 def frozen_encoders(config: TrainConfig) -> dict[str, FrozenEncoder]:
@@ -61,7 +60,6 @@ def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
             f"programs: {next(iter(frozen))} has a frozen encoder, of which no program can be made; set programs=false"
         )
     _check_vectors(corpus, frozen, config)
-    new_head(_widths(corpus, frozen, config), corpus.classes, config.head, config.seed + HEAD_SEED, corpus.multilabel)
     for m in corpus.modalities:
         if m.name not in frozen and not isinstance(m, VectorSpec):
             samples_of(units_of(corpus, "encoders", m.name))
@@ -82,12 +80,6 @@ def _check_vectors(corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: 
         raise ConfigError(f"programs: {vectors[0]} is vectors, of which no program is made; set programs=false")
 
 
-def _widths(corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig) -> list[int]:
-    return [
-        frozen[m.name].embedding_dim
-        if m.name in frozen
-        else m.dim
-        if isinstance(m, VectorSpec)
-        else config.encoder(m.name, m.kind).embedding_dim
-        for m in corpus.modalities
-    ]
+def units_of(corpus: Corpus, part: str, modality: str) -> list[Unit]:
+    """The units of one modality in a part; none where units hold moments of several modalities."""
+    return [] if corpus.paired else [unit for unit in corpus.parts.get(part, ()) if unit.modality == modality]

@@ -1,171 +1,122 @@
-"""The stages of a run: encoders and features, the head, its gate, its calibration. Each is kept in the run folder under a hash of what
-determines it.
+"""The stages of a run: encoders, features, the head, its calibration.
+
+What a stage fits is kept in the run folder under a fingerprint of everything that determines it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from dataclasses import dataclass
 
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.calibration.calibrate import Calibration, calibrate
-from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_units import FolderUnit
 from aecf_ros.training.export.head_graph import CalibratedHead, ExportedHead
 from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.encoder_training import TrainedEncoder, fit_encoder, samples_of
-from aecf_ros.training.features.onnx_encoder import Encoder, FrozenEncoder
+from aecf_ros.training.features.onnx_encoder import Encoder
 from aecf_ros.training.features.ray_extraction import extract_on_ray
 from aecf_ros.training.features.standardizer import standardizing_encoder
-from aecf_ros.training.head.batch_sampler import draws_of
-from aecf_ros.training.head.distributed import ALONE, Ranks
+from aecf_ros.training.head.batch_sampler import pair_sampler
 from aecf_ros.training.head.feature_tables import Part, gather
 from aecf_ros.training.head.fit_gate import Settled, fit_gate, settle_gate
-from aecf_ros.training.head.fit_loop import Advance
 from aecf_ros.training.head.multilabel_head import LabelCalibration, LabelHead, calibrate_labels
-from aecf_ros.training.head.train_head import fit_experts, new_head, put_prior
-from aecf_ros.training.run.config import TrainConfig
-from aecf_ros.training.run.run_folder import RunFolder
-
-HEAD_SEED = 11
-"""Added to the seed of a run for its head."""
+from aecf_ros.training.head.train_head import fit_experts, new_head, set_prior
+from aecf_ros.training.run.preflight import units_of
+from aecf_ros.training.run.run import Run
 
 
-def progress_bars(show: bool) -> Progress:
-    """Bars on standard error, each with a note."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), disable=not show)
+@dataclass(frozen=True)
+class HeadArtifact:
+    """The head of a run as it is exported.
 
-
-def _advance(progress: Progress, task: int) -> Advance:
-    def advance(epochs: float, loss: float) -> None:
-        progress.update(task, completed=epochs, note=f"loss {loss:.3f}")
-
-    return advance
-
-
-def prepare(
-    corpus: Corpus,
-    frozen: Mapping[str, FrozenEncoder],
-    config: TrainConfig,
-    folder: RunFolder,
-    progress: Progress,
-    ranks: Ranks = ALONE,
-    ray: str | None = None,
-) -> tuple[dict[str, Encoder], dict[str, Part]]:
-    """Encoders, trained here where they are not ``frozen``, and what they say of every part but the encoders' own.
-
-    The first process trains encoders, the others take up its checkpoints; each computes the features of its share of the units.
+    Attributes:
+        module: the fusion layer with its calibration.
+        settled: what the calibration part decided of an evidence gate; ``None`` for other gates.
     """
-    if not ranks.first:
-        ranks.wait()
-    encoders: dict[str, Encoder] = {}
-    for index, spec in enumerate(corpus.modalities):
-        encoders[spec.name] = frozen.get(spec.name) or _fit_encoder(corpus, index, config, folder, progress)
-    if ranks.first:
-        ranks.wait()
-    task = progress.add_task("features", total=None, note="")
 
-    def advance(done: int, total: int, rate: float) -> None:
-        progress.update(task, completed=done, total=total, note=f"{rate:.0f} samples/s" if rate else "")
-
-    copies = {"fusion": config.head.field_copies, "calibration": 0, "test": 1}
-    extraction = Extraction(corpus, encoders, copies, config.seed, folder.features)
-    if ray is not None:
-        extract_on_ray(extraction, ray or None, advance)
-    if ranks.size > 1:
-        extract(extraction, ranks.share, advance)
-        ranks.wait()
-    features = extract(extraction, progress=advance)
-    return encoders, gather(corpus, features)
+    module: CalibratedHead
+    calibration: Calibration | LabelCalibration
+    settled: Settled | None
 
 
-def _fit_encoder(corpus: Corpus, index: int, config: TrainConfig, folder: RunFolder, progress: Progress) -> Encoder:
-    spec = corpus.modalities[index]
+def train_encoders(run: Run) -> dict[str, Encoder]:
+    """The encoder of each modality. The first process trains them; the others load its checkpoints."""
+    if not run.processes.is_first:
+        run.processes.wait()
+    encoders = {m.name: run.frozen.get(m.name) or _fit_encoder(run, i) for i, m in enumerate(run.corpus.modalities)}
+    if run.processes.is_first:
+        run.processes.wait()
+    return encoders
+
+
+def _fit_encoder(run: Run, index: int) -> Encoder:
+    corpus, config, spec = run.corpus, run.config, run.corpus.modalities[index]
     if isinstance(spec, VectorSpec):
         units = corpus.parts["fusion"] if corpus.paired else units_of(corpus, "fusion", spec.name)
-        return standardizing_encoder(spec, units, folder.checkpoints, config.threads)
+        return standardizing_encoder(spec, units, run.folder.checkpoints, config.threads)
     settings, stage = config.encoder(spec.name, spec.kind), f"{spec.name} encoder"
-    task = progress.add_task(stage, total=settings.optimizer.epochs, note="")
     samples = samples_of(units_of(corpus, "encoders", spec.name))
-    module, history = fit_encoder(
-        spec,
-        samples,
-        corpus.classes,
-        settings,
-        config.seed * 31 + index,
-        folder.checkpoints,
-        _advance(progress, task),
-        config.mixed_precision,
-    )
-    folder.log(stage, history)
+    context = run.fit_context(stage, settings.optimizer.epochs, run.encoder_seed(index))
+    module, history = fit_encoder(spec, samples, corpus.classes, settings, context)
+    run.folder.log(stage, history)
     return TrainedEncoder(module, spec)
 
 
-def fit_head(
-    corpus: Corpus,
-    part: Part,
-    encoders: Mapping[str, Encoder],
-    config: TrainConfig,
-    folder: RunFolder,
-    progress: Progress,
-    ranks: Ranks = ALONE,
-) -> AECF:
-    """The head as the part ``fusion`` makes it; its experts' losses go to the log."""
-    seed, settings = config.seed + HEAD_SEED, config.head
-    head = new_head(
-        [encoders[name].embedding_dim for name in corpus.names], corpus.classes, settings, seed, corpus.multilabel
-    )
+def extract_features(run: Run, encoders: Mapping[str, Encoder]) -> dict[str, Part]:
+    """Features of every part but that of the encoders. Each process computes those of its share of the units."""
+    task = run.progress.add_task("features", total=None, note="")
+
+    def show(done: int, total: int, rate_hz: float) -> None:
+        note = f"{rate_hz:.0f} samples/s" if rate_hz else ""
+        run.progress.update(task, completed=done, total=total, note=note)
+
+    copies = {"fusion": run.config.head.field_copies, "calibration": 0, "test": 1}
+    extraction = Extraction(run.corpus, encoders, copies, run.config.seed, run.folder.features)
+    if run.workers.ray is not None:
+        extract_on_ray(extraction, run.workers.ray or None, show)
+    if run.processes.size > 1:
+        extract(extraction, run.processes.share, show)
+        run.processes.wait()
+    return gather(run.corpus, extract(extraction, progress=show))
+
+
+def fit_head(run: Run, part: Part) -> AECF:
+    """Train the head on the part ``fusion``, its gate included."""
+    corpus, config = run.corpus, run.config.head
+    widths = [embeddings.shape[1] for embeddings in part.embeddings]
+    head = new_head(widths, corpus.classes, config, run.head_seed, corpus.multilabel)
     frequencies = None if part.moments is None else part.moments.labels
-    if frequencies is not None and (corpus.multilabel or not settings.balanced):
-        put_prior(head, frequencies, corpus.sets)
-    task = progress.add_task("head", total=settings.optimizer.epochs, note="")
-    tables = part.tables(settings.field_copies)
-    advance = _advance(progress, task)
-    draws, mixed = draws_of(part, settings), config.mixed_precision
-    folder.log(
-        "head", fit_experts(head, tables, draws, settings, seed, folder.checkpoints, advance, mixed, ranks, corpus.sets)
-    )
+    if frequencies is not None and (corpus.multilabel or not config.balanced):
+        set_prior(head, frequencies, corpus.sets)
+    tables = part.tables(config.field_copies)
+    context = run.fit_context("head", config.optimizer.epochs, run.head_seed, run.processes)
+    run.folder.log("head", fit_experts(head, tables, pair_sampler(part, config), config, context, corpus.sets))
     if frequencies is not None:
-        put_prior(head, frequencies, corpus.sets)
+        set_prior(head, frequencies, corpus.sets)
     if corpus.multilabel or not isinstance(head.gate, EvidenceGate):
         return head
-    task = progress.add_task("reliability", total=len(tables), note="")
-    return fit_gate(head, tables, settings.reliability, seed, folder.checkpoints, lambda: progress.advance(task), ranks)
+    context = run.fit_context("reliability", len(tables), run.head_seed, run.processes)
+    return fit_gate(head, tables, config.reliability, context)
 
 
-def settle_head(head: AECF, part: Part, config: TrainConfig) -> tuple[AECF, Settled | None]:
-    """The head as the part ``calibration`` wants it and, for an evidence gate, what that part decided."""
+def settle_head(run: Run, head: AECF, part: Part) -> tuple[AECF, Settled | None]:
+    """Settle an evidence gate on the part ``calibration``; other heads stay as they are."""
     if head.multilabel or not isinstance(head.gate, EvidenceGate):
         return head, None
-    return settle_gate(head, part.clean, part.calibration_pairs(config.pairs, config.seed), config.head.reliability)
+    pairs = part.calibration_pairs(run.config.pairs, run.config.seed)
+    return settle_gate(head, part.clean, pairs, run.config.head.reliability)
 
 
-def calibrated(
-    head: AECF, corpus: Corpus, parts: Mapping[str, Part], config: TrainConfig
-) -> tuple[Calibration | LabelCalibration, CalibratedHead]:
-    """What the exported head adds to the fusion layer, and that head."""
-    part = parts["calibration"]
+def calibrate_head(run: Run, head: AECF, parts: Mapping[str, Part]) -> HeadArtifact:
+    """Settle the head on the part ``calibration`` and fit its calibration there."""
+    corpus, config, part = run.corpus, run.config, parts["calibration"]
     if corpus.multilabel:
-        fitted = calibrate_labels(head, corpus.names, part, parts["fusion"].embeddings, config.calibration)
-        return fitted, LabelHead(head, fitted).eval()
-    reference = [(of.embeddings, of.labels) for of in parts["fusion"].clean]
+        tables = calibrate_labels(head, corpus.names, part, parts["fusion"].embeddings, config.calibration)
+        return HeadArtifact(LabelHead(head, tables).eval(), tables, None)
+    head, settled = settle_head(run, head, part)
+    reference = [(table.embeddings, table.labels) for table in parts["fusion"].clean]
     pairs = part.calibration_pairs(config.pairs, config.seed)
     calibration = calibrate(head, corpus.names, part.embeddings, pairs, config.calibration, reference)
-    return calibration, ExportedHead(head, calibration).eval()
-
-
-def units_of(corpus: Corpus, part: str, modality: str) -> list[FolderUnit]:
-    """The units of one modality in a part; none where units hold moments of several."""
-    return [] if corpus.paired else [unit for unit in corpus.parts.get(part, ()) if unit.modality == modality]
+    return HeadArtifact(ExportedHead(head, calibration).eval(), calibration, settled)

@@ -10,21 +10,18 @@ from typing import Any
 
 import numpy as np
 import optuna
-import torch
 import yaml
-from rich.progress import Progress
 
 from aecf_ros.training.calibration.calibrate import subset_nll
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
-from aecf_ros.training.features.onnx_encoder import Encoder
 from aecf_ros.training.head.feature_tables import Part, Table
 from aecf_ros.training.head.fit_loop import fingerprint
 from aecf_ros.training.head.pairing import same_moments
 from aecf_ros.training.run.config import TrainConfig
-from aecf_ros.training.run.preflight import check
+from aecf_ros.training.run.run import Run, progress_bars, start_run
 from aecf_ros.training.run.run_folder import RunFolder, folder_of
-from aecf_ros.training.run.stages import fit_head, prepare, progress_bars, settle_head
+from aecf_ros.training.run.stages import extract_features, fit_head, settle_head, train_encoders
 
 AS_GIVEN = "as given"
 WIDTHS = (AS_GIVEN, 64, 128, 256, 512)
@@ -58,46 +55,45 @@ def tune(
         ConfigError, DatasetError, EncoderError: as :func:`aecf_ros.training.run.train.train`; a class of the calibration part has
             too few clusters for two halves.
     """
-    folder = RunFolder(folder_of(Path(out), run))
-    torch.set_num_threads(config.threads)
-    frozen = check(corpus, config)
-    folder.begin(config)
+    given = start_run(corpus, config, RunFolder(folder_of(Path(out), run)), show_progress=show_progress)
     most = max(MOST_COPIES, config.head.field_copies)
-    with progress_bars(show_progress) as progress:
-        encoders, parts = prepare(corpus, frozen, with_settings(config, {"field_copies": most}), folder, progress)
+    with given.progress as progress:
+        widest = replace(given, config=with_settings(config, {"field_copies": most}))
+        parts = extract_features(widest, train_encoders(widest))
         halves = halves_of(parts["calibration"], np.random.default_rng([config.seed, _DRAW]))
-        study = _study(folder, corpus, config)
+        study = _study(given)
         task = progress.add_task("trials", total=trials, note="")
 
-        def told(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-            progress.update(
-                task, completed=len(_done(study)), note=f"NLL {trial.value:.4f}, least {study.best_value:.4f}"
-            )
+        def show(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            note = f"NLL {trial.value:.4f}, least {study.best_value:.4f}"
+            progress.update(task, completed=len(_done(study)), note=note)
+
+        def objective(trial: optuna.Trial) -> float:
+            settings = with_settings(config, _suggest(trial, most))
+            return _nll(replace(given, config=settings, progress=progress_bars(False)), parts["fusion"], halves)
 
         progress.update(task, completed=len(_done(study)))
-        quiet = progress_bars(False)
         study.optimize(
-            lambda trial: _nll(
-                with_settings(config, _suggest(trial, most)), corpus, parts["fusion"], encoders, halves, folder, quiet
-            ),
+            objective,
             n_trials=max(trials - len(_done(study)), 0),
-            callbacks=[told],
-            catch=(FloatingPointError,),  # a learning rate too high fails its own trial
+            callbacks=[show],
+            catch=(FloatingPointError,),  # a learning rate that is too high fails its own trial only
         )
     best = with_settings(config, study.best_params)
-    folder.write("tuned.yaml", yaml.safe_dump(best.model_dump(mode="json"), sort_keys=False))
+    given.folder.write("tuned.yaml", yaml.safe_dump(best.model_dump(mode="json"), sort_keys=False))
     return best, study.best_value, study.trials[0].value or float("nan")
 
 
-def _study(folder: RunFolder, corpus: Corpus, config: TrainConfig) -> optuna.Study:
-    """The search of this data and configuration, begun or taken up."""
+def _study(run: Run) -> optuna.Study:
+    """The search over this data and configuration, new or resumed."""
+    config = run.config
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     key = fingerprint(
         config.model_dump(mode="json"),
-        [unit.digest for part in ("fusion", "calibration") for unit in corpus.parts[part]],
+        [unit.digest for part in ("fusion", "calibration") for unit in run.corpus.parts[part]],
     )
-    storage = f"sqlite:///{folder.path / 'tune.db'}"
+    storage = f"sqlite:///{run.folder.path / 'tune.db'}"
     known = optuna.get_all_study_names(storage)
     study = optuna.create_study(storage=storage, study_name=key, load_if_exists=True, direction="minimize")
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
@@ -146,22 +142,15 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
     return TrainConfig.model_validate(fields)
 
 
-def _nll(
-    config: TrainConfig,
-    corpus: Corpus,
-    fusion: Part,
-    encoders: Mapping[str, Encoder],
-    halves: tuple[Part, Part],
-    folder: RunFolder,
-    quiet: Progress,
-) -> float:
-    head = fit_head(corpus, fusion, encoders, config, folder, quiet)
-    losses = []
+def _nll(run: Run, fusion: Part, halves: tuple[Part, Part]) -> float:
+    """Train a head; the mean NLL on each half of the calibration part after settling it on the other half."""
+    head = fit_head(run, fusion)
+    nll = []
     for fitted, measured in (halves, halves[::-1]):
-        settled, _ = settle_head(head, fitted, config)
-        pairs = measured.calibration_pairs(config.pairs, config.seed)
-        losses.append(subset_nll(settled.eval(), measured.embeddings, pairs, measured.sets))
-    return float(np.mean(losses))
+        settled, _ = settle_head(run, head, fitted)
+        pairs = measured.calibration_pairs(run.config.pairs, run.config.seed)
+        nll.append(subset_nll(settled.eval(), measured.embeddings, pairs, measured.sets))
+    return float(np.mean(nll))
 
 
 def halves_of(part: Part, generator: np.random.Generator) -> tuple[Part, Part]:
