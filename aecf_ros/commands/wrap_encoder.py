@@ -58,15 +58,18 @@ def wrap_command(encoder: Path, out: Path, reference: Path | None, tolerance: fl
     click.echo(f"takes      {takes}\ngives      embedding float32 [{size}, {done.dim}]")
     rates = [f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" for rate in (done.rate_hz, done.bare_rate_hz)]
     click.echo(
-        f"rate       {rates[0]} samples/s, {done.rate_hz / done.bare_rate_hz:.0%} of the bare encoder's {rates[1]} (one thread, one at a time)"
+        f"rate       {rates[0]} samples/s, {done.rate_hz / done.bare_rate_hz:.0%} of the bare encoder's {rates[1]} "
+        "(one thread, one at a time)"
     )
     click.echo(
         "reference  none: nothing was checked; give --reference with what your own pipeline made"
         if done.deviation is None
-        else f"reference  {done.checked} sample{'s' if done.checked > 1 else ''} agree{'' if done.checked > 1 else 's'} to {done.deviation:.0e} (relative)"
+        else f"reference  {'1 sample agrees' if done.checked == 1 else f'{done.checked} samples agree'} "
+        f"to {done.deviation:.0e} (relative)"
     )
     if size == 1:
         click.echo(
-            "note       takes one sample at a time, as the node does; training is quicker with an encoder exported with a free batch axis"
+            "note       takes one sample at a time, as the node does; "
+            "training is quicker with an encoder exported with a free batch axis"
         )
     click.echo(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")

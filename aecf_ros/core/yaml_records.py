@@ -143,7 +143,7 @@ def _field_path(location: tuple[int | str, ...], record: Any) -> tuple[list[str]
         elif tagged := [kind for kind in records if _has_tag(kind, str(step))]:
             records = tagged
             continue
-        elif isinstance(step, str) and (step in ("float", "int", "str") or "[" in step):
+        elif isinstance(step, str) and ("[" in step or step.removeprefix("constrained-") in ("float", "int", "str")):
             continue  # a member of a union of plain types
         else:
             parents = records

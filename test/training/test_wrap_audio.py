@@ -1,4 +1,4 @@
-"""The log-mel spectrograms that `aecf wrap-encoder` puts into a graph, against NumPy, and numbers of librosa and torchaudio."""
+"""The log-mel spectrograms of `aecf wrap-encoder`, against NumPy and numbers of librosa and torchaudio."""
 
 import tempfile
 from pathlib import Path
@@ -112,16 +112,29 @@ def spectrograms(draw: st.DrawFn) -> tuple[dict, int]:
     size = draw(st.sampled_from([64, 100, 127, 256, 512]))
     frame = draw(st.sampled_from(["n_fft", "window"]))
     mel = {
-        "n_fft": size, "window": draw(st.one_of(st.none(), st.integers(20, size))), "hop": draw(st.integers(8, 300)),
-        "window_function": draw(st.sampled_from(["hann", "hamming", "blackman", "rectangular"])), "periodic": draw(st.booleans()), "frame": frame,
-        "center": draw(st.booleans()) if frame == "n_fft" else False, "padding": draw(st.sampled_from(["reflect", "constant"])),
-        "preemphasis": draw(st.sampled_from([0.0, 0.97])), "power": draw(st.sampled_from([1, 2])), "mels": draw(st.integers(1, 24)),
-        "fmin": draw(st.sampled_from([0.0, 50.0, 125.0])), "fmax": draw(st.sampled_from([None, 6800.0])),
-        "mel_scale": draw(st.sampled_from(["htk", "slaney"])), "mel_norm": draw(st.sampled_from(["none", "slaney"])),
-        "triangles": draw(st.sampled_from(["hz", "mel"])), "log": draw(st.sampled_from(["ln", "log10", "db"])), "floor": draw(st.sampled_from([1e-3, 1e-5])),
-        "floor_by": draw(st.sampled_from(["clamp", "add"])), "top_db": draw(st.sampled_from([None, 30.0])),
-        "mean": draw(st.sampled_from([0.0, -4.5])), "std": draw(st.sampled_from([1.0, 5.0])),
-    }  # fmt: skip
+        "n_fft": size,
+        "window": draw(st.one_of(st.none(), st.integers(20, size))),
+        "hop": draw(st.integers(8, 300)),
+        "window_function": draw(st.sampled_from(["hann", "hamming", "blackman", "rectangular"])),
+        "periodic": draw(st.booleans()),
+        "frame": frame,
+        "center": draw(st.booleans()) if frame == "n_fft" else False,
+        "padding": draw(st.sampled_from(["reflect", "constant"])),
+        "preemphasis": draw(st.sampled_from([0.0, 0.97])),
+        "power": draw(st.sampled_from([1, 2])),
+        "mels": draw(st.integers(1, 24)),
+        "fmin": draw(st.sampled_from([0.0, 50.0, 125.0])),
+        "fmax": draw(st.sampled_from([None, 6800.0])),
+        "mel_scale": draw(st.sampled_from(["htk", "slaney"])),
+        "mel_norm": draw(st.sampled_from(["none", "slaney"])),
+        "triangles": draw(st.sampled_from(["hz", "mel"])),
+        "log": draw(st.sampled_from(["ln", "log10", "db"])),
+        "floor": draw(st.sampled_from([1e-3, 1e-5])),
+        "floor_by": draw(st.sampled_from(["clamp", "add"])),
+        "top_db": draw(st.sampled_from([None, 30.0])),
+        "mean": draw(st.sampled_from([0.0, -4.5])),
+        "std": draw(st.sampled_from([1.0, 5.0])),
+    }
     return mel, draw(st.integers(600, 1500))
 
 
@@ -141,22 +154,56 @@ def test_the_spectrogram_in_the_graph_is_the_one_that_was_described(drawn: tuple
 LIBROSA = {
     "power_to_db of htk=False, norm='slaney'": (
         PLAIN | {"fmin": 50, "fmax": 7500, "top_db": 80},
-        [(0, 0, 10.7625), (3, 1, -0.84128), (9, 5, -48.96858), (17, 10, -65.06102), (23, 20, -65.06102), (31, 40, -32.17445)],
+        [
+            (0, 0, 10.7625),
+            (3, 1, -0.84128),
+            (9, 5, -48.96858),
+            (17, 10, -65.06102),
+            (23, 20, -65.06102),
+            (31, 40, -32.17445),
+        ],
     ),
     "log of magnitudes, htk=True, norm=None, a shorter Hamming window, center=False": (
-        PLAIN | {"window": 400, "window_function": "hamming", "hop": 160, "mel_scale": "htk", "mel_norm": "none", "power": 1, "center": False, "log": "ln",
-                 "floor": 1e-3, "floor_by": "add"},
+        PLAIN
+        | {
+            "window": 400,
+            "window_function": "hamming",
+            "hop": 160,
+            "mel_scale": "htk",
+            "mel_norm": "none",
+            "power": 1,
+            "center": False,
+            "log": "ln",
+            "floor": 1e-3,
+            "floor_by": "add",
+        },
         [(0, 0, -1.31108), (3, 1, 2.47383), (9, 5, 0.29166), (17, 10, -0.9225), (23, 20, -1.00853), (31, 46, -1.43269)],
     ),
     "log10 with an odd window and zeros around": (
-        PLAIN | {"n_fft": 640, "window": 501, "hop": 160, "mel_scale": "htk", "padding": "constant", "log": "log10", "floor": 1e-6},
+        PLAIN
+        | {
+            "n_fft": 640,
+            "window": 501,
+            "hop": 160,
+            "mel_scale": "htk",
+            "padding": "constant",
+            "log": "log10",
+            "floor": 1e-6,
+        },
         [(0, 0, 0.12379), (3, 1, 1.6365), (9, 5, -3.98161), (17, 10, -6.0), (23, 20, -6.0), (31, 50, -3.33359)],
     ),
     "amplitude_to_db": (
         PLAIN | {"power": 1, "floor": 1e-5, "top_db": 40},
-        [(0, 0, -6.87734), (3, 1, -10.02307), (9, 5, -40.46814), (17, 10, -40.46814), (23, 20, -40.46814), (31, 40, -40.46814)],
+        [
+            (0, 0, -6.87734),
+            (3, 1, -10.02307),
+            (9, 5, -40.46814),
+            (17, 10, -40.46814),
+            (23, 20, -40.46814),
+            (31, 40, -40.46814),
+        ],
     ),
-}  # fmt: skip
+}
 """Settings, and cells (band, frame, value) that librosa 0.11.0 gives for the chirp."""
 
 
@@ -211,8 +258,25 @@ def test_patches_are_encoded_each_and_averaged(tmp_path: Path) -> None:
 
 
 def test_yamnets_frames_begin_at_the_first_sample_and_one_patch_takes_15600(tmp_path: Path) -> None:
-    mel = {"n_fft": 512, "window": 400, "hop": 160, "frame": "window", "center": False, "power": 1, "mels": 64, "fmin": 125, "fmax": 7500, "mel_scale": "htk",
-           "mel_norm": "none", "triangles": "mel", "log": "ln", "floor": 1e-3, "floor_by": "add", "patch": {"frames": 96, "hop": 48}, "layout": "bfm"}  # fmt: skip
+    mel = {
+        "n_fft": 512,
+        "window": 400,
+        "hop": 160,
+        "frame": "window",
+        "center": False,
+        "power": 1,
+        "mels": 64,
+        "fmin": 125,
+        "fmax": 7500,
+        "mel_scale": "htk",
+        "mel_norm": "none",
+        "triangles": "mel",
+        "log": "ln",
+        "floor": 1e-3,
+        "floor_by": "add",
+        "patch": {"frames": 96, "hop": 48},
+        "layout": "bfm",
+    }
     found = through_the_graph(tmp_path, chirp(15_600)[None], mel, ("n", 96, 64))
     np.testing.assert_allclose(found[0], by_hand(chirp(15_600), mel).T.ravel(), atol=2e-3)
 
@@ -245,11 +309,14 @@ def test_embeddings_of_the_pieces_of_one_waveform_are_averaged(tmp_path: Path) -
     )
 
 
-@pytest.mark.parametrize(("dims", "says"), [
-    ((1, 3, 8000), "is no waveform [N], [B, N] or [B, 1, N]; describe its spectrogram as log_mel"),
-    (("n", 1, 64, 96), "is no waveform"),
-    (("n", 15_600), "which is 0.975 s at 16000 Hz where the YAML has 0.5 s; set window_s: 0.975"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dims", "says"),
+    [
+        ((1, 3, 8000), "expected a waveform [N], [B, N] or [B, 1, N]; describe its spectrogram as log_mel"),
+        (("n", 1, 64, 96), "expected a waveform"),
+        (("n", 15_600), "which is 0.975 s at 16000 Hz, where the YAML has 0.5 s; set window_s: 0.975"),
+    ],
+)
 def test_an_encoder_of_no_such_waveform_is_refused(tmp_path: Path, dims: tuple, says: str) -> None:
     passing_encoder(tmp_path / "encoder.onnx", dims)
     with pytest.raises(WrapError) as error:
@@ -257,13 +324,21 @@ def test_an_encoder_of_no_such_waveform_is_refused(tmp_path: Path, dims: tuple, 
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("dims", "changes", "says"), [
-    (("n", 1, 32, 101), {}, "holds no spectrogram of 32 mels and 41 frames; correct log_mel.mels, hop or window_s (a window_s of 1.25 has 101 frames)"),
-    (("n", 1, 41, 32), {"layout": "b1mf"}, "where the YAML makes [batch, 1, 32, 41]; set log_mel.layout: b1fm"),
-    (("n", None, None), {}, "fits the layouts bmf, bfm; set log_mel.layout"),
-    ((1, 16, 32), {"patch": {"frames": 16, "hop": 8}}, "takes one patch where a window has 4"),
-    ((4, 32, 41), {}, "batches of 4; export it with a batch of 1, or of any size"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("dims", "changes", "says"),
+    [
+        (
+            ("n", 1, 32, 101),
+            {},
+            "holds no spectrogram of 32 mels and 41 frames; "
+            "correct log_mel.mels, hop or window_s (a window_s of 1.25 has 101 frames)",
+        ),
+        (("n", 1, 41, 32), {"layout": "b1mf"}, "where the YAML describes [batch, 1, 32, 41]; set log_mel.layout: b1fm"),
+        (("n", None, None), {}, "fits the layouts bmf, bfm; set log_mel.layout"),
+        ((1, 16, 32), {"patch": {"frames": 16, "hop": 8}}, "takes one patch where a window has 4"),
+        ((4, 32, 41), {}, "batches of 4; export it with a batch of 1, or of any size"),
+    ],
+)
 def test_an_encoder_of_no_such_spectrogram_is_refused(tmp_path: Path, dims: tuple, changes: dict, says: str) -> None:
     passing_encoder(tmp_path / "encoder.onnx", dims)
     with pytest.raises(WrapError) as error:

@@ -16,9 +16,12 @@ def save(
 ) -> Path:
     """Write a graph; ``given`` and ``made`` are (name, type, dims)."""
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info(*v) for v in given], [helper.make_tensor_value_info(*v) for v in made],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(*v) for v in given],
+        [helper.make_tensor_value_info(*v) for v in made],
         [numpy_helper.from_array(w, name) for name, w in weights.items()],
-    )  # fmt: skip
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir), path)
     return path
 
@@ -56,9 +59,12 @@ def picture_reference(
     x = ((x / scale - mean) / std).transpose(0, 3, 1, 2)
     rows, columns = (x.shape[2] - 3) // 2 + 1, (x.shape[3] - 3) // 2 + 1
     places = [
-        np.maximum(np.einsum("kchw,ochw->ko", x[:, :, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3], weights["w"]) + weights["b"], 0)
-        for r in range(rows) for c in range(columns)
-    ]  # fmt: skip
+        np.maximum(
+            np.einsum("kchw,ochw->ko", x[:, :, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3], weights["w"]) + weights["b"], 0
+        )
+        for r in range(rows)
+        for c in range(columns)
+    ]
     return np.mean(places, axis=0)
 
 

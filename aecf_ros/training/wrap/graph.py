@@ -1,8 +1,7 @@
-"""Somebody's ONNX graph: opened with one line for each thing that is wrong with it, and joined with what comes before and
-behind.
+"""Open an encoder's ONNX graph, and join it with its pre- and postprocessing.
 
-What is added is written at the encoder's own opset, out of operators that are the same from opset 11 on, so that the
-encoder's nodes stay as they are.
+Added nodes use the encoder's opset, and only operators that are the same from opset 11 on, so that the encoder's own
+nodes stay as they are.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from aecf_ros.training.wrap.spec import WrapError
 
 OLDEST_OPSET = 11
 LARGEST_BYTES = 2**31 - 2**20
-"""A protobuf, and so an ONNX file without a second one, ends at 2 GiB."""
+"""Limit of a protobuf message, and so of an ONNX file with its weights inside: 2 GiB."""
 Dims = tuple[int | None, ...]
 """Sizes of the axes, ``None`` where the graph leaves one open."""
 
@@ -41,7 +40,7 @@ def spell(dims: Iterable[int | None], open_axis: str = "?") -> str:
 
 
 class Chain:
-    """Nodes on their way to a model of their own; arrays among the inputs become initializers."""
+    """Builds a model node by node; arrays among the inputs become initializers."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -49,7 +48,7 @@ class Chain:
         self.initializers: list[TensorProto] = []
 
     def __call__(self, op: str, *inputs: str | np.ndarray, **attributes: object) -> str:
-        """Append a node with one output; its name comes back."""
+        """Append a node with one output; returns the output's name."""
         name = f"{self.prefix}/{len(self.nodes)}_{op.lower()}"
         taken = [x if isinstance(x, str) else self._constant(x) for x in inputs]
         self.nodes.append(helper.make_node(op, taken, [name], name=name, **attributes))
@@ -61,12 +60,12 @@ class Chain:
         return name
 
     def reshape(self, x: str, *shape: int) -> str:
-        """``x`` in another shape, of which one axis may be -1."""
+        """``x`` in another shape; one axis may be -1."""
         return self("Reshape", x, np.array(shape, np.int64))
 
-    def model(self, given: ValueInfoProto, made: ValueInfoProto, like: ModelProto) -> ModelProto:
-        """The nodes from ``given`` to ``made``, whose name is that of the last node's output, at the opset of ``like``."""
-        graph = helper.make_graph(self.nodes, self.prefix, [given], [made], self.initializers)
+    def model(self, source: ValueInfoProto, result: ValueInfoProto, like: ModelProto) -> ModelProto:
+        """The nodes as a model from ``source`` to ``result``, the last node's output, at the opset of ``like``."""
+        graph = helper.make_graph(self.nodes, self.prefix, [source], [result], self.initializers)
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", opset(like))], ir_version=like.ir_version
         )
@@ -74,12 +73,12 @@ class Chain:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Somebody's encoder as it lies on the disk.
+    """An encoder as read from its file.
 
     Attributes:
         model: with its weights.
-        dims: of its input.
-        dtype: ``TensorProto`` type of its input.
+        dims: sizes of the input's axes.
+        dtype, output_dtype: ``TensorProto`` types of input and output.
     """
 
     path: Path
@@ -96,7 +95,7 @@ class Encoder:
 
 
 def opset(model: ModelProto) -> int:
-    """Version of the operators that all know; 0 where the model names none."""
+    """Version of the standard operators; 0 where the model names none."""
     return next((i.version for i in model.opset_import if i.domain in ("", "ai.onnx")), 0)
 
 
@@ -104,29 +103,36 @@ def open_encoder(path: Path, input_name: str | None, output_name: str | None) ->
     """Read an ONNX file with its weights.
 
     Raises:
-        WrapError: missing, not ONNX, weights missing, too old, too new or too large, several inputs or outputs without
-            a name, an input that holds no numbers.
+        WrapError: the file or its weights are missing, it is not ONNX, its opset is not supported, it is too large, it
+            has several inputs or outputs and none is named, or its input is not a tensor.
     """
     model = _read(path)
     if not OLDEST_OPSET <= opset(model) <= onnx.defs.onnx_opset_version():
         raise WrapError(
-            f"{path}: is of opset {opset(model)}, where {OLDEST_OPSET} to {onnx.defs.onnx_opset_version()} can be joined; "
+            f"{path}: opset {opset(model)} is not supported, {OLDEST_OPSET} to {onnx.defs.onnx_opset_version()} are; "
             "export it again with opset_version=18"
         )
     _strip_initializers(model)
     graph = model.graph
-    given = _choose(path, "input", list(graph.input), input_name)
+    source = _choose(path, "input", list(graph.input), input_name)
     if len(graph.input) > 1:
-        others = ", ".join(i.name for i in graph.input if i.name != given.name)
+        others = ", ".join(i.name for i in graph.input if i.name != source.name)
         raise WrapError(
-            f"{path}: takes {others} besides '{given.name}'; export the part that takes one input, for example the image tower alone"
+            f"{path}: takes {others} besides '{source.name}'; "
+            "export the part that takes one input, for example the image tower alone"
         )
-    made = _choose(path, "output", list(graph.output), output_name)
-    if not given.type.HasField("tensor_type") or not given.type.tensor_type.HasField("shape"):
-        raise WrapError(f"{path}: input '{given.name}' is no tensor of known rank; export the encoder again")
-    dims = tuple(d.dim_value or None for d in given.type.tensor_type.shape.dim)
+    result = _choose(path, "output", list(graph.output), output_name)
+    if not source.type.HasField("tensor_type") or not source.type.tensor_type.HasField("shape"):
+        raise WrapError(f"{path}: input '{source.name}' is not a tensor of known rank; export the encoder again")
+    dims = tuple(d.dim_value or None for d in source.type.tensor_type.shape.dim)
     return Encoder(
-        path, model, given.name, made.name, dims, given.type.tensor_type.elem_type, made.type.tensor_type.elem_type
+        path,
+        model,
+        source.name,
+        result.name,
+        dims,
+        source.type.tensor_type.elem_type,
+        result.type.tensor_type.elem_type,
     )
 
 
@@ -135,7 +141,7 @@ def _read(path: Path) -> ModelProto:
         raise WrapError(f"{path}: no such file; give the path of the ONNX file, beside the YAML where it is relative")
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception:  # protobuf's DecodeError, of a package that only onnx knows
+    except Exception:  # protobuf's DecodeError; protobuf is not imported here
         raise WrapError(
             f"{path}: is not an ONNX file; export the encoder with torch.onnx.export, tf2onnx or optimum"
         ) from None
@@ -145,7 +151,7 @@ def _read(path: Path) -> ModelProto:
     files = sorted({entry.value for t in weights for entry in t.external_data if entry.key == "location"})
     for file in files:
         if not (path.parent / file).is_file():
-            raise WrapError(f"{path}: its weights lie in '{file}', which is missing; put it beside the ONNX file")
+            raise WrapError(f"{path}: its weights are in '{file}', which is missing; put it beside the ONNX file")
     if sum((path.parent / file).stat().st_size for file in files) + path.stat().st_size > LARGEST_BYTES:
         raise WrapError(f"{path}: has more than 2 GiB of weights, which one file cannot hold; export it in float16")
     try:
@@ -156,7 +162,7 @@ def _read(path: Path) -> ModelProto:
 
 
 def _strip_initializers(model: ModelProto) -> None:
-    """Before IR 4 weights had to be inputs too; they are none."""
+    """Remove weights from the inputs, among which they had to be before IR 4."""
     weights = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in weights]
     del model.graph.input[:]
@@ -173,26 +179,30 @@ def _choose(path: Path, what: str, values: list[ValueInfoProto], name: str | Non
     return values[0] if name is None else values[names.index(name)]
 
 
-def join(before: ModelProto, encoder: Encoder, behind: ModelProto) -> ModelProto:
-    """One model out of three: only its input and the embedding are left outside, and nodes that lead elsewhere go.
+def join(preprocessing: ModelProto, encoder: Encoder, postprocessing: ModelProto) -> ModelProto:
+    """Join three models into one with one input and the embedding as output; unused nodes are removed.
 
     Raises:
-        WrapError: the encoder is against the rules of ONNX.
+        WrapError: the encoder is not valid ONNX.
     """
     middle = ModelProto()
     middle.CopyFrom(encoder.model)
     del middle.graph.value_info[:]  # they may give the batch another name
-    # A graph may leave the shape of an output unsaid; what comes behind knows its rank.
-    output = ValueInfoProto(name=encoder.output, type=behind.graph.input[0].type)
+    # A graph may leave the shape of an output open; the postprocessing has its rank.
+    output = ValueInfoProto(name=encoder.output, type=postprocessing.graph.input[0].type)
     del middle.graph.output[:]
     middle.graph.output.append(output)
     prefix = "encoder/"
-    # Named beforehand, or subgraphs that read weights of the outer graph would go on reading the old names (onnx 1.23).
+    # With a name map, or subgraphs would keep the old names of weights of the outer graph (onnx 1.23).
     weights = {t.name: prefix + t.name for t in middle.graph.initializer}
     compose.add_prefix_graph(middle.graph, prefix, inplace=True, name_map=weights)
     try:
-        joined = compose.merge_models(before, middle, [(before.graph.output[0].name, prefix + encoder.input)])
-        joined = compose.merge_models(joined, behind, [(prefix + encoder.output, behind.graph.input[0].name)])
+        joined = compose.merge_models(
+            preprocessing, middle, [(preprocessing.graph.output[0].name, prefix + encoder.input)]
+        )
+        joined = compose.merge_models(
+            joined, postprocessing, [(prefix + encoder.output, postprocessing.graph.input[0].name)]
+        )
     except (checker.ValidationError, ValueError) as error:
         raise WrapError(f"{encoder.path}: {one_line(error)}; export the encoder again") from None
     _prune(joined)
@@ -209,7 +219,7 @@ def _prune(model: ModelProto) -> None:
         if needed.intersection(node.output):
             kept.append(node)
             needed |= _read_by(node)
-            node.ClearField("metadata_props")  # torch notes the paths of the machine that exported
+            node.ClearField("metadata_props")  # torch records paths of the exporting machine
             node.doc_string = ""
     del graph.node[:]
     graph.node.extend(reversed(kept))
@@ -219,7 +229,7 @@ def _prune(model: ModelProto) -> None:
 
 
 def _read_by(node: onnx.NodeProto) -> set[str]:
-    """Names that a node reads, and those that its subgraphs read from outside."""
+    """Names that a node and its subgraphs read."""
     names = set(node.input)
     for attribute in node.attribute:
         graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs

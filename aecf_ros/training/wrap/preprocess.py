@@ -1,8 +1,9 @@
-"""What comes before an encoder: from the pixels or the samples of a robot to what the encoder was trained on."""
+"""The preprocessing of an encoder: from a robot's pixels or samples to the input that the encoder was trained on."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,9 +12,9 @@ from onnx import ModelProto, TensorProto, helper
 from aecf_ros.training.features.encoders import mel_filters
 from aecf_ros.training.wrap.graph import Chain, Encoder
 from aecf_ros.training.wrap.infer_spec import batch
-from aecf_ros.training.wrap.spec import AudioEncoder, ImageEncoder, LogMel
+from aecf_ros.training.wrap.spec import AudioEncoder, ImageEncoder, LogMel, Patch
 
-WINDOWS = {
+WINDOWS: dict[str, Callable[..., torch.Tensor]] = {
     "hann": torch.hann_window,
     "hamming": torch.hamming_window,
     "blackman": torch.blackman_window,
@@ -21,35 +22,35 @@ WINDOWS = {
 }
 
 
-def before(encoder: Encoder, spec: ImageEncoder | AudioEncoder) -> ModelProto:
-    """The preprocessing as a model of its own.
+def preprocessing(encoder: Encoder, spec: ImageEncoder | AudioEncoder) -> ModelProto:
+    """The preprocessing as a model, to the encoder's input.
 
-    Takes ``image`` uint8 (B, height, width, 3) RGB or ``samples`` float32 (B, N) in [-1, 1]; gives what the encoder takes.
+    It takes ``image`` uint8 (B, height, width, 3) RGB or ``samples`` float32 (B, N) in [-1, 1].
 
     Args:
-        spec: fitted to the encoder.
+        spec: complete, from :func:`infer_spec`.
     """
     chain = Chain("before")
     dims = ["batch" if batch(encoder, spec) is None else 1]
     if isinstance(spec, ImageEncoder):
-        given = helper.make_tensor_value_info("image", TensorProto.UINT8, [*dims, spec.height, spec.width, 3])
+        source = helper.make_tensor_value_info("image", TensorProto.UINT8, [*dims, spec.height, spec.width, 3])
         made = pixels(chain, "image", spec)
     else:
-        given = helper.make_tensor_value_info("samples", TensorProto.FLOAT, [*dims, spec.samples])
+        source = helper.make_tensor_value_info("samples", TensorProto.FLOAT, [*dims, spec.samples])
         made = (
             waveform(chain, "samples", spec, len(encoder.dims))
             if spec.log_mel is None
             else log_mel(chain, "samples", spec, spec.log_mel)
         )
     made = chain("Cast", made, to=encoder.dtype)
-    # The axes are the encoder's to name: a patch is a sample of its own, and a batch may be called otherwise.
+    # Axes stay unnamed: the encoder may name its batch axis, and a patch is a sample of its own.
     return chain.model(
-        given, helper.make_tensor_value_info(made, encoder.dtype, [None] * len(encoder.dims)), encoder.model
+        source, helper.make_tensor_value_info(made, encoder.dtype, [None] * len(encoder.dims)), encoder.model
     )
 
 
 def pixels(chain: Chain, image: str, spec: ImageEncoder) -> str:
-    """(pixel / scale - mean) / std, float32, or uint8 as they are where that changes nothing."""
+    """(pixel / scale - mean) / std as float32; the uint8 pixels where that changes nothing."""
     axis = 3
     if spec.layout == "nchw":
         image, axis = chain("Transpose", image, perm=[0, 3, 1, 2]), 1
@@ -73,6 +74,7 @@ def waveform(chain: Chain, samples: str, spec: AudioEncoder, rank: int) -> str:
 
 def log_mel(chain: Chain, samples: str, spec: AudioEncoder, mel: LogMel) -> str:
     """The log-mel spectrogram of ``spec``, in its layout; each patch a sample."""
+    assert mel.layout is not None
     frames = mel.frames(spec.samples)
     filters = mel_filters(
         spec.rate_hz,
@@ -84,12 +86,12 @@ def log_mel(chain: Chain, samples: str, spec: AudioEncoder, mel: LogMel) -> str:
         mel.mel_norm,
         mel.triangles,
     ).numpy()
-    used = filters.any(axis=0)
+    used = np.asarray(filters.any(axis=0))
     used[0] |= not used.any()
     spectrum = _spectrum(chain, samples, spec, mel, frames, np.flatnonzero(used))
     x = _logarithm(chain, chain("MatMul", spectrum, filters[:, used].T), mel, frames)  # (B, frames, mels)
     if mel.patch:
-        x, frames = _patches(chain, x, mel, frames), mel.patch.frames
+        x, frames = _patches(chain, x, mel.mels, mel.patch, frames), mel.patch.frames
     axes = "bfm"
     if mel.layout.replace("1", "") == "bmf":
         x, axes = chain("Transpose", x, perm=[0, 2, 1]), "bmf"
@@ -101,8 +103,8 @@ def log_mel(chain: Chain, samples: str, spec: AudioEncoder, mel: LogMel) -> str:
 def _spectrum(chain: Chain, samples: str, spec: AudioEncoder, mel: LogMel, frames: int, bins: np.ndarray) -> str:
     """Magnitudes or powers of some bins: (B, frames, bins).
 
-    A window is even about its middle, and power does not depend on where time is counted from. So the samples before the
-    middle are folded onto those behind it: cosines take the sums and sines the differences, half as many of each.
+    A window is even about its middle, and power does not depend on the origin of time. Therefore the first half of each
+    frame is folded onto the second: cosines take the sums and sines the differences, half as many of each.
     """
     x, length = samples, spec.samples
     if mel.preemphasis:
@@ -115,25 +117,27 @@ def _spectrum(chain: Chain, samples: str, spec: AudioEncoder, mel: LogMel, frame
     window = mel.window_samples
     taper = WINDOWS[mel.window_function](window, periodic=mel.periodic, dtype=torch.float64).numpy() * spec.full_scale
     mirror = window if mel.periodic else window - 1
-    behind = np.array([n for n in range(window) if 2 * n >= mirror or mirror - n >= window])
-    ahead = mirror - behind
-    # The window starts so far into its frame, and the first frame so far before the sound.
+    later_half = np.array([n for n in range(window) if 2 * n >= mirror or mirror - n >= window])
+    earlier_half = mirror - later_half
+    # Offset of the window in its frame, and of the first frame before the sound.
     first = (mel.frame_samples - window) // 2 - (mel.frame_samples // 2 if mel.center else 0)
     starts = first + mel.hop * np.arange(frames)[:, None]
-    alone = (ahead == behind) | (ahead >= window)
-    at_later = _position(starts + behind, length, mel.padding)
-    at_sooner = np.where(alone, length, _position(starts + ahead, length, mel.padding))
+    unpaired = (earlier_half == later_half) | (earlier_half >= window)
+    at_later = _position(starts + later_half, length, mel.padding)
+    at_earlier = np.where(unpaired, length, _position(starts + earlier_half, length, mel.padding))
     later = chain("Gather", x, at_later.astype(np.int32), axis=1)  # (B, frames, half a window)
-    sooner = chain("Gather", x, at_sooner.astype(np.int32), axis=1)
-    phase = 2 * np.pi / mel.n_fft * (behind - mirror / 2)[:, None] * bins
-    cosines = chain("MatMul", chain("Add", later, sooner), (taper[behind, None] * np.cos(phase)).astype(np.float32))
-    sines = chain("MatMul", chain("Sub", later, sooner), (taper[behind, None] * np.sin(phase)).astype(np.float32))
+    earlier = chain("Gather", x, at_earlier.astype(np.int32), axis=1)
+    phase = 2 * np.pi / mel.n_fft * (later_half - mirror / 2)[:, None] * bins
+    cosines = chain(
+        "MatMul", chain("Add", later, earlier), (taper[later_half, None] * np.cos(phase)).astype(np.float32)
+    )
+    sines = chain("MatMul", chain("Sub", later, earlier), (taper[later_half, None] * np.sin(phase)).astype(np.float32))
     power = chain("Add", chain("Mul", cosines, cosines), chain("Mul", sines, sines))
     return power if mel.power == 2 else chain("Sqrt", power)
 
 
 def _position(at: np.ndarray, length: int, padding: str) -> np.ndarray:
-    """Which sample to take for one that may be outside the sound; ``length`` stands for zero."""
+    """Index of the sample to take for one that may be outside the sound; ``length`` is that of a zero."""
     if padding == "constant":
         return np.where((at < 0) | (at >= length), length, at)
     return np.where(at >= length, 2 * (length - 1) - at, np.abs(at))
@@ -160,8 +164,8 @@ def _logarithm(chain: Chain, x: str, mel: LogMel, frames: int) -> str:
     return x if (added == 0).all() else chain("Add", x, added.astype(np.float32))
 
 
-def _patches(chain: Chain, x: str, mel: LogMel, frames: int) -> str:
+def _patches(chain: Chain, x: str, mels: int, patch: Patch, frames: int) -> str:
     """(B, frames, mels) -> (B * patches, patch.frames, mels), the patches of a window in a row."""
-    starts = range(0, frames - mel.patch.frames + 1, mel.patch.hop)
-    rows = np.concatenate([np.arange(start, start + mel.patch.frames) for start in starts])
-    return chain.reshape(chain("Gather", x, rows.astype(np.int64), axis=1), -1, mel.patch.frames, mel.mels)
+    starts = range(0, frames - patch.frames + 1, patch.hop)
+    rows = np.concatenate([np.arange(start, start + patch.frames) for start in starts])
+    return chain.reshape(chain("Gather", x, rows.astype(np.int64), axis=1), -1, patch.frames, mels)

@@ -1,8 +1,9 @@
-"""Whether a wrapped encoder does what its owner's own pipeline did, and if not, which line of the YAML is to blame."""
+"""Compare a wrapped encoder with the pipeline it was trained with, and find the line of the YAML that is wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ NORMALIZATIONS = (
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 )
-"""Mean and std that encoders of pictures use: ImageNet's, CLIP's, [-1, 1], none."""
+"""Mean and std that image encoders use: those of ImageNet, of CLIP, [-1, 1], none."""
 RELATED = (
     {"log_mel.mel_scale", "log_mel.mel_norm"},
     {"log_mel.mel_scale", "log_mel.triangles"},
@@ -31,95 +32,115 @@ RELATED = (
     {"log_mel.center", "log_mel.frame"},
     {"log_mel.window_function", "log_mel.periodic"},
 )
-"""Settings of sound that go wrong together; of pictures all are tried together."""
+"""Settings of audio encoders that are often wrong together; those of images are all tried together."""
 
 
-def load_reference(path: Path, spec: Spec, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs as the wrapped encoder takes them, and float64 (K, D) what the owner's pipeline made of them.
+@dataclass(frozen=True)
+class Reference:
+    """Samples of the pipeline that an encoder was trained with: inputs (K, ...), embeddings float64 (K, D)."""
+
+    path: Path
+    inputs: np.ndarray
+    outputs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Search:
+    """How other settings are tried.
+
+    Attributes:
+        embed: gives (1, D) for the first sample under other settings; raises ValueError where they are impossible.
+        tick: called with each setting that is tried.
+    """
+
+    embed: Callable[[Spec], np.ndarray]
+    tick: Callable[[str], None]
+
+
+def load_reference(path: Path, spec: Spec, dim: int) -> Reference:
+    """Read a reference, its inputs as the wrapped encoder takes them.
 
     Raises:
-        WrapError: not an .npz with `input` and `output`, another size, type or number of samples, no finite numbers.
+        WrapError: not an .npz with `input` and `output`; another size, type or number of samples; not finite.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            given, due = (arrays[name] for name in ("input", "output"))
+            inputs, outputs = (arrays[name] for name in ("input", "output"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise WrapError(
-            f"{path}: is no .npz with the arrays input and output; write it with numpy.savez(path, input=..., output=...)"
+            f"{path}: not an .npz with the arrays input and output; "
+            "write it with numpy.savez(path, input=..., output=...)"
         ) from None
-    if isinstance(spec, ImageEncoder):
-        shape, dtype, word = (spec.height, spec.width, 3), np.uint8, "uint8 RGB"
-    else:
-        shape, dtype, word = (spec.samples,), np.float32, "float"
-        if given.dtype == np.int16:
-            given = given / np.float32(32768)
-        if given.dtype.kind == "f" and np.abs(given).max(initial=0.0) > 1:
-            raise WrapError(f"{path}: input goes up to {np.abs(given).max():g}; give samples in [-1, 1], or int16")
-    given = given[None] if given.ndim == len(shape) else given
-    if given.shape[1:] != shape or given.dtype.kind != np.dtype(dtype).kind or not len(given):
+    inputs = _checked_inputs(path, spec, inputs)
+    if outputs.size != len(inputs) * dim or outputs.dtype.kind != "f":
         raise WrapError(
-            f"{path}: input is {given.dtype} {list(given.shape)} where the encoder takes {word} [K, {', '.join(map(str, shape))}]; give it as it goes in"
+            f"{path}: expected {len(inputs)} embeddings of {dim} numbers as output, "
+            f"got {outputs.dtype} {list(outputs.shape)}; give one for each input"
         )
-    if due.size != len(given) * dim or due.dtype.kind != "f":
-        raise WrapError(
-            f"{path}: output is {due.dtype} {list(due.shape)} where {len(given)} embeddings of {dim} numbers are due; give one for each input"
-        )
-    if not np.isfinite(due).all() or not due.any():
+    if not np.isfinite(outputs).all() or not outputs.any():
         raise WrapError(f"{path}: output is not finite, or all zero; run your pipeline again")
-    return given.astype(dtype), due.reshape(len(given), dim).astype(np.float64)
+    return Reference(path, inputs, outputs.reshape(len(inputs), dim).astype(np.float64))
 
 
-def deviation(found: np.ndarray, due: np.ndarray) -> float:
-    """Largest relative Euclidean distance of a sample, ``(K, D)`` both; infinite where shapes differ or a number is none."""
-    if found.shape != due.shape:
+def _checked_inputs(path: Path, spec: Spec, inputs: np.ndarray) -> np.ndarray:
+    """Inputs (K, ...) in the type of the wrapped encoder."""
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+    if isinstance(spec, ImageEncoder):
+        shape, dtype, word = (spec.height, spec.width, 3), np.dtype(np.uint8), "uint8 RGB"
+    else:
+        shape, dtype, word = (spec.samples,), np.dtype(np.float32), "float"
+        if inputs.dtype == np.int16:
+            inputs = inputs / np.float32(32768)
+        if inputs.dtype.kind == "f" and np.abs(inputs).max(initial=0.0) > 1:
+            raise WrapError(f"{path}: input goes up to {np.abs(inputs).max():g}; give samples in [-1, 1], or int16")
+    inputs = inputs[None] if inputs.ndim == len(shape) else inputs
+    if inputs.shape[1:] != shape or inputs.dtype.kind != dtype.kind or not len(inputs):
+        raise WrapError(
+            f"{path}: expected {word} [K, {', '.join(map(str, shape))}] as input, "
+            f"got {inputs.dtype} {list(inputs.shape)}; save it as the encoder takes it"
+        )
+    return inputs.astype(dtype)
+
+
+def deviation(embeddings: np.ndarray, expected: np.ndarray) -> float:
+    """Largest relative Euclidean distance of a sample, both ``(K, D)``; infinite for NaN or other shapes."""
+    if embeddings.shape != expected.shape:
         return np.inf
-    gap = np.linalg.norm(found.astype(np.float64) - due, axis=1) / np.maximum(
-        np.linalg.norm(due, axis=1), np.finfo(np.float64).tiny
-    )
+    size = np.maximum(np.linalg.norm(expected, axis=1), np.finfo(np.float64).tiny)
+    gap = np.linalg.norm(embeddings.astype(np.float64) - expected, axis=1) / size
     return float(np.nan_to_num(gap, nan=np.inf).max())
 
 
-def compare(
-    reference: Path, spec: Spec, found: np.ndarray, x: np.ndarray, due: np.ndarray, limit: float, again: Callable[[Spec], np.ndarray],
-    tick: Callable[[str], None],
-) -> float:  # fmt: skip
-    """Deviation of what a wrapped encoder gave from what its owner's pipeline did.
+def mismatch(reference: Reference, spec: Spec, gap: float, limit: float, search: Search) -> WrapError:
+    """The error of an encoder that deviates by ``gap``: it names the settings under which it would not.
+
+    Settings are tried on the first sample, those with the fewest changes first.
 
     Args:
-        reference: the file that ``x`` and ``due`` are of, for errors.
-        found, due: (K, D).
-        x: (K, ...), what went in.
-        limit: relative deviation that is accepted.
-        again: gives (1, D) for the first sample with other settings, or raises ValueError where they cannot be.
-        tick: told of each setting that is tried.
-
-    Raises:
-        WrapError: it is over ``limit``; names the settings under which it is not, the fewest first.
+        limit: accepted relative deviation.
     """
-    gap = deviation(found, due)
-    if gap <= limit:
-        return gap
     best: tuple[float, Changes] = (np.inf, {})
     tried = 0
     for changes in alternatives(spec):
         if best[0] <= limit and len(changes) > len(best[1]):
             break
-        tick(spell_changes(changes))
+        search.tick(spell_changes(changes))
         try:
-            other = again(changed(spec, changes))
+            embedding = search.embed(changed(spec, changes))
         except ValueError:
             continue
         tried += 1
-        best = min(best, (deviation(other, due[:1]), changes), key=lambda b: b[0])
-    says = f"{reference}: the wrapped encoder is {gap:.2g} off (relative; up to {limit:g} is rounding)"
+        best = min(best, (deviation(embedding, reference.outputs[:1]), changes), key=lambda b: b[0])
+    text = f"{reference.path}: the wrapped encoder is {gap:.2g} off (relative; up to {limit:g} is rounding)"
     if best[0] <= limit:
-        raise WrapError(f"{says}; with {spell_changes(best[1])} it agrees to {best[0]:.0e}: correct the YAML")
+        return WrapError(f"{text}; with {spell_changes(best[1])} it agrees to {best[0]:.0e}: correct the YAML")
     near = f", nearest is {spell_changes(best[1])} with {best[0]:.2g}" if tried else ""
-    raise WrapError(f"{says}; none of {tried} other settings agrees{near}: compare the preprocessing step by step")
+    return WrapError(f"{text}; none of {tried} other settings agrees{near}: compare the preprocessing step by step")
 
 
 def alternatives(spec: Spec) -> Iterator[Changes]:
-    """Settings that are commonly mistaken, other than they are: one at a time, then several."""
+    """Other values of settings that are commonly mistaken: one at a time, then several."""
     single = list(_image_changes(spec) if isinstance(spec, ImageEncoder) else _audio_changes(spec))
     yield from single
     for count in range(2, 4 if isinstance(spec, ImageEncoder) else 3):
@@ -176,7 +197,7 @@ def _audio_changes(spec: AudioEncoder) -> Iterator[Changes]:
 
 
 def changed(spec: Spec, changes: Changes) -> Spec:
-    """The YAML with other settings, validated like any.
+    """The spec with other settings, validated.
 
     Raises:
         ValueError: they contradict each other.
@@ -192,7 +213,7 @@ def changed(spec: Spec, changes: Changes) -> Spec:
 
 
 def spell_changes(changes: Changes) -> str:
-    """As the YAML would have them."""
+    """Changes as lines of the YAML, joined by commas."""
     return ", ".join(f"{key}: {_spell(value)}" for key, value in changes.items())
 
 
