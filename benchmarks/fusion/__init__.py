@@ -1,1 +1,1 @@
-"""The fusion benchmark: one set of frozen features, one budget, many heads. See docs/benchmarks.md."""
+"""The fusion benchmark: one set of frozen features, one budget, many heads. See docs/research/benchmarks.md."""

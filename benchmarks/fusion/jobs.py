@@ -24,7 +24,7 @@ from benchmarks.fusion.training import Budget, Samples, Training
 VARIANTS = ("clean", "hard", "xhard", "field", "field-linked", "scenes", "speaker-out")
 ABLATED = ("hard", "xhard", "field", "field-linked")
 WITH_KINDS = ("field", "field-linked")
-UNSEEN_SHARE = 0.15  # where quality is measured; see docs/experiments.md
+UNSEEN_SHARE = 0.15  # where quality is measured; see docs/research/experiments.md
 MISMATCHED_SHARE = 0.25
 
 

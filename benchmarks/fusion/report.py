@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its pictures, from out/bench/fusion.json and nothing else."""
+"""docs/research/benchmarks.md and its pictures, from out/bench/fusion.json and nothing else."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks node`: floor, usual design and fusion_node as processes over DDS; out/bench/node.json, and the node's tables of docs/benchmarks.md."""
+"""`python -m benchmarks node`: floor, usual design and fusion_node as processes over DDS; out/bench/node.json, and the node's tables of docs/research/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     if options.docs:
         if "streams" in results:
             draw(results["streams"], REPOSITORY / "docs" / "images" / "node-streams.png")
-        report.write_tables(results, REPOSITORY / "docs" / "benchmarks.md")
+        report.write_tables(results, REPOSITORY / "docs" / "research" / "benchmarks.md")
     return 0
 
 
@@ -184,6 +184,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--docs",
         action="store_true",
-        help="write the node's tables of docs/benchmarks.md and docs/images/node-streams.png",
+        help="write the node's tables of docs/research/benchmarks.md and docs/images/node-streams.png",
     )
     return parser

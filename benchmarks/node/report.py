@@ -1,4 +1,4 @@
-"""The node's part of docs/benchmarks.md, from out/bench/node.json and nothing else."""
+"""The node's part of docs/research/benchmarks.md, from out/bench/node.json and nothing else."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _streams(streams: dict) -> list[str]:
         f"320x240 raw at {streams['rate_hz']:g} Hz, MobileNetV3-small on each. Each further camera: {100 * streams['cpu']['per_stream']:.1f} % of a core "
         f"(R² {streams['cpu']['r2']:.3f}), {streams['total_ms']['per_stream']:.2f} ms a prediction (R² {streams['total_ms']['r2']:.3f}).",
         "",
-        "![Cost against the number of cameras](images/node-streams.png)",
+        "![Cost against the number of cameras](../images/node-streams.png)",
         "",
         "| cameras | CPU % of a core | a prediction, ms | RSS MB |",
         "|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""docs/comparison.md names a test for whatever it says that we have, and that test is there."""
+"""docs/research/comparison.md names a test for whatever it says that we have, and that test is there."""
 
 import ast
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def rows():
     """The cells of each feature's row."""
-    lines = (ROOT / "docs" / "comparison.md").read_text().splitlines()
+    lines = (ROOT / "docs" / "research" / "comparison.md").read_text().splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert table[0][-2:] == ["aecf_ros", "test here"] and all(len(row) == len(table[0]) for row in table)
     return table[2:]

@@ -1,7 +1,7 @@
 """What one modality's own output says about how far to trust it: entropy, energy, norm, distance to training.
 
 Only a modality's own statistics enter its reliability. The other modality's, and the agreement of the two, were tried
-and add nothing where corruption is independent given the label (docs/benchmarks.md).
+and add nothing where corruption is independent given the label (docs/research/benchmarks.md).
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 The paper (arXiv 2505.15417, section 3) subtracts lambda_t H(p) from a loss that is minimized, which rewards entropy,
 while its figure says the entropy is penalized; it takes lambda(x) from Monte-Carlo dropout variance in one place and
-from a schedule of the epoch in another. Each reading is an option here. See docs/method.md.
+from a schedule of the epoch in another. Each reading is an option here. See docs/research/method.md.
 """
 
 import torch
