@@ -1,8 +1,8 @@
-"""Sensor fusion over embeddings, with torch and nothing else: `from aecf_ros.fusion import AECF`."""
+"""Sensor fusion over embeddings; needs only torch: `from aecf_ros.fusion import AECF`."""
 
-from aecf_ros.fusion.crossfit import CrossFitConfig, fit_reliability, recalibrate, settle
+from aecf_ros.fusion.crossfit import CrossFitConfig, ModalitySamples, fit_reliability, recalibrate, settle
 from aecf_ros.fusion.layer import AECF, GATES
-from aecf_ros.fusion.objective import EXPERTS_ONLY, PUBLISHED, FusionObjective, ObjectiveConfig
+from aecf_ros.fusion.objective import EXPERTS_ONLY, PUBLISHED, FusionBatch, FusionObjective, ObjectiveConfig
 from aecf_ros.fusion.output import FusionOutput
 
 __all__ = [
@@ -11,8 +11,10 @@ __all__ = [
     "GATES",
     "PUBLISHED",
     "CrossFitConfig",
+    "FusionBatch",
     "FusionObjective",
     "FusionOutput",
+    "ModalitySamples",
     "ObjectiveConfig",
     "fit_reliability",
     "recalibrate",

@@ -1,34 +1,36 @@
-"""Fitting the evidence gate: reliability learned on corruption that the experts never saw.
+"""Fit the evidence gate out of fold: learn reliability on corruption that the experts never saw.
 
-An expert's own training data tells it that it is always right. So for each kind of corruption (or group of kinds) a
-stand-in expert is trained without that kind and without a random share of the rest; its logits on both, and their
-statistics, are what reliability is fitted on: the first shows what being out of one's depth looks like, the second what
-ordinary data looks like. The layer's own experts, trained on everything, then use the fitted reliability.
+An expert is nearly always right on its own training data, which therefore teaches no doubt. So for each kind of
+corruption a stand-in expert is trained without that kind and without a random share of the rest. Reliability is fitted
+on its logits and statistics on both: the held-out kind shows unknown data, the held-out share shows ordinary data. The
+experts of the layer, trained on everything, then use the fitted reliability.
 """
 
 import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from aecf_ros.fusion.gates.reliability import EvidenceGate, Reliability, contaminated_log_probabilities
 from aecf_ros.fusion.gates.statistics import STATISTICS, ClassMoments
 from aecf_ros.fusion.layer import AECF
 
-FREE = 3.0  # deviation of a prior that leaves the shift to the data
-IGNORED = 1e12  # scale of a statistic of which nothing can be learned: what an unusual quality means shows on held-out kinds alone
-ENOUGH_CLUSTERS = 200  # recordings from which stand-ins, without a share of them, still learn what the expert learns
+FREE = 3.0  # deviation of an uninformative prior of the shift
+IGNORED = 1e12  # scale of a statistic that cannot be learned: only held-out kinds show what unusual quality means
+ENOUGH_CLUSTERS = 200  # recordings of which a share can be left out without a worse expert
 
 
 @dataclass(frozen=True)
 class CrossFitConfig:
-    """How stand-in experts and reliability are trained.
+    """Training of the stand-in experts and of the reliability.
 
     unseen_share: weight of held-out kinds against held-out samples of kinds that were seen, in [0, 1].
-    quality: the gate may use measured quality, where the layer has it and kinds are known.
-    folds: how many where fewer than two kinds are known. Few folds make stand-ins that saw too little, and so too much doubt.
+    quality: use measured quality in the gate, if the layer has it and kinds are known.
+    folds: number of folds if fewer than two kinds are known. With few folds stand-ins see too little, which gives too
+    much doubt.
     """
 
     unseen_share: float = 0.1
@@ -43,10 +45,10 @@ class CrossFitConfig:
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What stand-in experts said of samples they were not trained on: a row for each.
+    """Outputs of stand-in experts for samples that they were not trained on.
 
-    statistics: [N, K] unstandardized; logits: [N, C]; targets: int64 [N]; unseen: bool [N], the whole kind was held
-    out.
+    statistics: [N, K] unstandardized; logits: [N, C]; targets: int64 [N]; unseen: bool [N], whether the
+    whole kind was held out.
     """
 
     statistics: Tensor
@@ -55,54 +57,67 @@ class OutOfFold:
     unseen: Tensor
 
 
+class ModalitySamples(NamedTuple):
+    """Samples of one modality.
+
+    embeddings: [N, D], with the quality columns if the layer has them.
+    targets: int64 [N]; below 0 for "nothing there".
+    clusters: int64 [N]; samples made from one recording or image share a number.
+    groups: int64 [N], the kind of corruption of each sample, -1 for none or unknown; only `fit_reliability` needs it.
+    """
+
+    embeddings: Tensor
+    targets: Tensor
+    clusters: Tensor
+    groups: Tensor | None = None
+
+
 def fit_reliability(
     layer: AECF,
     modality: int,
-    embeddings: Tensor,
-    targets: Tensor,
-    groups: Tensor,
-    clusters: Tensor,
-    config: CrossFitConfig = CrossFitConfig(),
+    samples: ModalitySamples,
+    config: CrossFitConfig | None = None,
     generator: torch.Generator | None = None,
 ) -> OutOfFold:
     """Fit the reliability of one modality of an evidence-gate layer in place, after its experts have been trained.
 
-    embeddings: [N, D], with quality where the layer has it; targets: int64 [N], rows below 0 ("nothing there") have every
-    class wrong and teach doubt; groups: int64 [N], the kind of corruption of each sample, -1 for none or unknown;
-    clusters: int64 [N], samples made from one recording or image share a number, and a fold: otherwise a stand-in has heard
-    the word it is asked about.
-    Returns what it was fitted on.
+    Samples without a target ("nothing there") count every class as wrong and so teach doubt. The samples of a cluster
+    share a fold; otherwise a stand-in would be tested on a word that it was trained on.
+    Returns the data of the fit.
     """
     if not isinstance(layer.gate, EvidenceGate):
         raise ValueError(
             f"reliability belongs to the evidence gate and this layer has a {type(layer.gate).__name__}; "
             "use gate='evidence'"
         )
-    reliability = layer.gate.reliability[modality]
+    config = config or CrossFitConfig()
+    reliability = layer.reliability(modality)
+    embeddings, targets, clusters, groups = samples
+    if groups is None:
+        groups = torch.full_like(targets, -1)
     fold = assign_folds(groups, clusters, config.folds, generator)
     known = targets >= 0
     embedded = embeddings[known, : reliability.leading]
-    everything = ClassMoments.of(embedded, targets[known], len(layer.log_prior), embedded.double().mean(0))
+    moments = ClassMoments.of(embedded, targets[known], len(layer.log_prior), embedded.double().mean(0))
     dropout = None if generator is None else torch.Generator().manual_seed(generator.initial_seed())
+    stand_ins = _StandIns(layer.experts[modality], reliability, layer.log_prior, moments, config, (generator, dropout))
     parts = []
     for k in range(int(fold.max()) + 1):
         held_kind = groups == k
         held = held_kind | (fold == k)
-        parts.append(
-            _stand_in(layer, modality, embeddings, targets, held, held_kind, everything, config, generator, dropout)
-        )
-    collected = OutOfFold(*(torch.cat(column) for column in zip(*parts)))
-    reliability.fit_distances(everything, embeddings[known])
+        parts.append((*stand_ins.test(embeddings, targets, held), targets[held], held_kind[held]))
+    collected = OutOfFold(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    reliability.fit_distances(moments, embeddings[known])
     fit_to(reliability, collected, layer.log_prior, config, generator)
-    reliability.clusters.fill_(len(clusters[known].unique()))
+    reliability.clusters.fill_(len(torch.unique(clusters[known])))
     return collected
 
 
 def assign_folds(groups: Tensor, clusters: Tensor, folds: int, generator: torch.Generator | None) -> Tensor:
-    """A random fold for every cluster: int64 [N]; as many folds as kinds, or `folds` where fewer than two are known."""
+    """A random fold for every cluster: int64 [N]; one for each kind, or `folds` if fewer than two kinds are known."""
     kinds = int(groups.max()) + 1
     count = kinds if kinds > 1 else folds
-    names, index = clusters.unique(return_inverse=True)
+    names, index = torch.unique(clusters, return_inverse=True)
     return torch.randint(count, names.shape, generator=generator)[index]
 
 
@@ -113,7 +128,7 @@ def fit_to(
     config: CrossFitConfig,
     generator: torch.Generator | None,
 ) -> None:
-    """Fit (a, eps) by the likelihood of each modality alone; kinds held out weigh `unseen_share` of the whole."""
+    """Fit (a, eps) by the likelihood of the modality alone; held-out kinds have the weight `unseen_share`."""
     reliability.mean.copy_(data.statistics.mean(0))
     reliability.scale.copy_(data.statistics.std(0).clamp(min=1e-6))
     if not (config.quality and data.unseen.any()):
@@ -121,7 +136,7 @@ def fit_to(
     standard = ((data.statistics - reliability.mean) / reliability.scale).clamp(-6.0, 6.0)
     weight = _balance(data.unseen, config.unseen_share)
     parameters = [*reliability.body.parameters(), *reliability.head.parameters()]
-    reliability.head.bias.data[1] = -4.0  # from where eps can move; at its floor it has no gradient
+    reliability.head.bias.data[1] = -4.0  # eps has no gradient at its floor
     optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     size = min(8 * config.batch, len(standard))
@@ -131,43 +146,56 @@ def fit_to(
         log_p = contaminated_log_probabilities(data.logits[rows], a, doubt, log_prior)
         loss = (weight[rows] * _loss(log_p, data.targets[rows], log_prior)).mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
 
 
-def _stand_in(layer, modality, embeddings, targets, held, held_kind, everything, config, generator, dropout):
-    """Train a copy of the expert without `held`, and collect what it says there: the fields of OutOfFold.
+@dataclass(frozen=True)
+class _StandIns:
+    """Trains copies of an expert without the samples of a fold.
 
-    everything: moments of all rows that have a label; dropout: the generator that dropout draws from.
+    moments: of all samples with a target; generators: one for weights and batches, one for dropout.
     """
-    stand_in = _fresh(layer.experts[modality], generator, dropout)
-    train = torch.nonzero(~held & (targets >= 0)).squeeze(1)
-    optimizer = torch.optim.AdamW(
-        stand_in.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    steps = config.expert_steps
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3 * config.learning_rate, total_steps=steps)
-    stand_in.train()
-    for _ in range(steps):
-        rows = train[torch.randint(len(train), (min(config.batch, len(train)),), generator=generator)]
-        loss = F.cross_entropy(layer.log_prior + stand_in(embeddings[rows]), targets[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    seen = copy.deepcopy(layer.gate.reliability[modality])
-    out = torch.nonzero(held & (targets >= 0)).squeeze(1)
-    held_out = ClassMoments.of(embeddings[out, : seen.leading], targets[out], len(layer.log_prior), everything.origin)
-    seen.fit_distances(everything.without(held_out), embeddings[train])
-    with torch.no_grad():
-        logits = stand_in.eval()(embeddings[held])
-        statistics = seen.raw_statistics(embeddings[held], logits)
-    return statistics, logits, targets[held], held_kind[held]
+
+    expert: nn.Module
+    reliability: Reliability
+    log_prior: Tensor
+    moments: ClassMoments
+    config: CrossFitConfig
+    generators: tuple[torch.Generator | None, torch.Generator | None]
+
+    def test(self, embeddings: Tensor, targets: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
+        """Train a copy without the samples `held`, bool [N]: their statistics [n, K] and its logits on them [n, C]."""
+        config, generator = self.config, self.generators[0]
+        stand_in = _fresh(self.expert, *self.generators)
+        train = torch.nonzero(~held & (targets >= 0)).squeeze(1)
+        optimizer = torch.optim.AdamW(
+            stand_in.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        steps = config.expert_steps
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3 * config.learning_rate, total_steps=steps)
+        stand_in.train()
+        for _ in range(steps):
+            rows = train[torch.randint(len(train), (min(config.batch, len(train)),), generator=generator)]
+            loss = F.cross_entropy(self.log_prior + stand_in(embeddings[rows]), targets[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+        seen = copy.deepcopy(self.reliability)
+        out = torch.nonzero(held & (targets >= 0)).squeeze(1)
+        held_out = ClassMoments.of(
+            embeddings[out, : seen.leading], targets[out], len(self.log_prior), self.moments.origin
+        )
+        seen.fit_distances(self.moments.without(held_out), embeddings[train])
+        with torch.no_grad():
+            logits = stand_in.eval()(embeddings[held])
+            return seen.raw_statistics(embeddings[held], logits), logits
 
 
-def _fresh(expert: nn.Sequential, generator: torch.Generator | None, dropout: torch.Generator | None) -> nn.Sequential:
-    """A copy with new random weights; all that it draws comes from these generators rather than from torch's global state."""
+def _fresh(expert: nn.Module, generator: torch.Generator | None, dropout: torch.Generator | None) -> nn.Module:
+    """A copy with new random weights. It draws from these generators, not from torch's global state."""
     stand_in = copy.deepcopy(expert)
     for name, module in stand_in.named_children():
         if isinstance(module, nn.Linear):
@@ -180,9 +208,9 @@ def _fresh(expert: nn.Sequential, generator: torch.Generator | None, dropout: to
 
 
 class _DrawnDropout(nn.Module):
-    """Dropout that draws from a generator of its own: stand-ins of several modalities may be trained at a time."""
+    """Dropout with its own generator, so that stand-ins of several modalities can be trained at a time."""
 
-    def __init__(self, p: float, generator: torch.Generator | None):
+    def __init__(self, p: float, generator: torch.Generator | None) -> None:
         super().__init__()
         self.keep, self.generator = 1.0 - p, generator
 
@@ -194,7 +222,7 @@ class _DrawnDropout(nn.Module):
 
 
 def _balance(unseen: Tensor, share: float) -> Tensor:
-    """Weights [N] with mean 1 in which the unseen rows have `share` of the total; all 1 where one of the two is empty."""
+    """Weights [N] of mean 1 that give the unseen rows `share` of the total; all 1 if there are none, or only those."""
     fraction = unseen.float().mean()
     if fraction == 0 or fraction == 1:
         return torch.ones_like(unseen, dtype=torch.float32)
@@ -208,20 +236,17 @@ def _loss(log_p: Tensor, targets: Tensor, log_prior: Tensor) -> Tensor:
     return torch.where(targets >= 0, named, nothing)
 
 
-def recalibrate(
-    layer: AECF, modality: int, embeddings: Tensor, targets: Tensor, clusters: Tensor, deviation: float = 0.03
-) -> float:
-    """Shift one modality's log a and log-odds of eps, two numbers, to held-out data, in place; its loss there, in nats.
+def recalibrate(layer: AECF, modality: int, samples: ModalitySamples, deviation: float = 0.03) -> float:
+    """Shift log a and the log-odds of eps of one modality to held-out data, in place. Returns the loss there, in nats.
 
-    Reliability is fitted to stand-ins, which saw less than the layer's own experts; this closes the gap. The shift has
-    a normal prior of the given deviation and the data counts by its clusters, so that 5,000 rows of 250 recordings move
-    it as 250 rows would.
-    embeddings: [N, D], targets and clusters: int64 [N] of data neither the experts nor the cross-fit saw; targets below
-    0 are left out.
+    Reliability is fitted to stand-ins, which saw less than the layer's own experts; the shift closes that gap. It has a
+    normal prior with the given deviation, and the data counts by clusters: 5,000 rows of 250 recordings weigh as much
+    as 250 rows.
+    samples: data that neither the experts nor the cross-fit saw; those without a target are left out.
     """
-    reliability, known = layer.gate.reliability[modality], targets >= 0
-    embeddings, targets = embeddings[known], targets[known]
-    penalty = 0.5 / (deviation**2 * len(clusters[known].unique()))
+    reliability, known = layer.reliability(modality), samples.targets >= 0
+    embeddings, targets = samples.embeddings[known], samples.targets[known]
+    penalty = 0.5 / (deviation**2 * len(torch.unique(samples.clusters[known])))
     with torch.no_grad():
         logits = layer.experts[modality].eval()(embeddings)
         a, doubt = reliability(embeddings, logits)
@@ -232,38 +257,31 @@ def recalibrate(
         log_p = contaminated_log_probabilities(logits, a * shift[0].exp(), doubt + shift[1], layer.log_prior)
         return F.nll_loss(log_p, targets)
 
-    def closure():
+    def closure() -> Tensor:
         optimizer.zero_grad()
         loss = loss_of(shift) + penalty * shift.square().sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     reliability.head.bias.data += shift.detach()
     return loss_of(shift.detach()).item()
 
 
-def settle(
-    layer: AECF,
-    modality: int,
-    embeddings: Tensor,
-    targets: Tensor,
-    clusters: Tensor,
-    deviation: float = 0.03,
-    price: float = 0.01,
-) -> bool:
-    """Recalibrate a modality's fitted reliability on held-out data, or drop the fit; whether it stayed, in place.
+def settle(layer: AECF, modality: int, samples: ModalitySamples, deviation: float = 0.03, price: float = 0.01) -> bool:
+    """Recalibrate the fitted reliability of a modality on held-out data, or drop it, in place. Returns whether it is kept.
 
-    With few recordings the stand-ins see too little and doubt too much. Where the fit has seen fewer than ENOUGH_CLUSTERS
-    and costs this modality more than `price` nats against the plain expert with a temperature, both on the held-out
-    data, the plain expert it is. The arguments are those of `recalibrate`.
+    With few recordings the stand-ins see too little and doubt too much. The fit is dropped if it saw fewer than
+    ENOUGH_CLUSTERS and its loss on the held-out data is more than `price` nats above that of the plain expert with a
+    temperature. samples and deviation: see `recalibrate`.
     """
-    cost = recalibrate(layer, modality, embeddings, targets, clusters, deviation)
-    if layer.gate.reliability[modality].clusters >= ENOUGH_CLUSTERS:
+    cost = recalibrate(layer, modality, samples, deviation)
+    if layer.reliability(modality).clusters >= ENOUGH_CLUSTERS:
         return True
     plain = copy.deepcopy(layer)
-    plain.gate.reliability[modality].forget()
-    if cost <= recalibrate(plain, modality, embeddings, targets, clusters, FREE) + price:
+    plain.reliability(modality).forget()
+    if cost <= recalibrate(plain, modality, samples, FREE) + price:
         return True
-    layer.gate.reliability[modality] = plain.gate.reliability[modality]
+    assert isinstance(layer.gate, EvidenceGate)
+    layer.gate.reliability[modality] = plain.reliability(modality)
     return False

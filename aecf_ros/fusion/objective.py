@@ -1,11 +1,12 @@
-"""The training loss of the layer, each mechanism with its own switch. It depends on nothing but its arguments."""
+"""Training loss of the layer; each mechanism has its own switch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F
 
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.gates.softmax import gate_samples
@@ -18,7 +19,7 @@ from aecf_ros.fusion.presence.masking import all_subsets, random_subsets
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is added to cross-entropy. Zero or "off" switches a mechanism off.
+    """Terms of the loss beside cross-entropy. Zero or "off" switches a mechanism off.
 
     joint_weight: cross-entropy of the fused prediction. 0 trains the experts alone, each by its own likelihood.
     expert_weight: cross-entropy of each present modality alone.
@@ -44,7 +45,7 @@ class ObjectiveConfig:
     curriculum: str = "off"
     curriculum_rate: float = 0.3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.entropy not in ("off", "adaptive", "schedule"):
             raise ValueError(f"entropy {self.entropy!r} is not known; use 'off', 'adaptive' or 'schedule'")
 
@@ -53,53 +54,73 @@ EXPERTS_ONLY = ObjectiveConfig(joint_weight=0.0, expert_weight=1.0, subset_floor
 PUBLISHED = ObjectiveConfig(entropy="adaptive", cec_weight=5.0, curriculum="low-entropy")
 
 
-class FusionObjective:
-    """`FusionObjective(config)(layer, embeddings, present, targets, generator)` -> loss, terms."""
+class FusionBatch(NamedTuple):
+    """A training batch.
 
-    def __init__(self, config: ObjectiveConfig):
+    embeddings: M tensors [B, D_m]. present: bool [B, M].
+    targets: int64 [B], or float [B, C]: a distribution for "nothing there", or the labels in {0, 1} of a multi-label
+    layer.
+    modality_weights: [M], weights of the experts' losses (MWAM); all 1 if left out.
+    """
+
+    embeddings: Sequence[Tensor]
+    present: Tensor
+    targets: Tensor
+    modality_weights: Tensor | None = None
+
+
+class FusionObjective:
+    """The training loss, a function of its arguments alone: `FusionObjective(config)(layer, batch)` -> loss, terms."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
         self.config = config
 
     def __call__(
         self,
         layer: AECF,
-        embeddings: Sequence[Tensor],
-        present: Tensor,
-        targets: Tensor,
+        batch: FusionBatch,
         generator: torch.Generator | None = None,
         *,
         progress: float = 1.0,
-        modality_weights: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimize (scalar) and its terms, already weighted.
+        """The loss to minimize (scalar) and its weighted terms.
 
-        embeddings: M tensors [B, D_m]; present: bool [B, M]; targets: int64 [B], or float [B, C] (a distribution for
-        "nothing there" samples, or labels in {0, 1} of a multi-label layer); progress: share of training done, for the
-        schedule;
-        modality_weights: [M], weights of the experts' losses (MWAM).
+        progress: share of the training that is done, for the schedule.
         """
-        config = self.config
-        clean, logits = layer.expert_logits(embeddings, present)
+        config, present, targets = self.config, batch.present, batch.targets
+        clean, logits = layer.expert_logits(batch.embeddings, present)
         terms: dict[str, Tensor] = {}
         if config.expert_weight:
-            weights = torch.ones(len(clean)).to(logits) if modality_weights is None else modality_weights
-            terms["experts"] = config.expert_weight * self._experts(layer, logits, present, targets, weights)
+            terms["experts"] = config.expert_weight * self._experts(layer, logits, batch)
         if config.joint_weight:
             shown = self._mask(layer, clean, logits, present, generator)
             evidence, shares = layer.evidence(clean, logits, shown)
             fused = layer.log_prior + evidence.sum(1)
             terms["joint"] = config.joint_weight * label_loss(layer, fused, targets).mean()
             if config.entropy != "off" and not isinstance(layer.gate, EvidenceGate):
-                terms["entropy"] = self._entropy(layer, clean, logits, shown, shares, progress)
+                strength = self._entropy_strength(layer, clean, logits, shown, progress)
+                entropy, sign = gate_entropy(shares), config.entropy_sign
+                terms["entropy"] = entropy_term(entropy, shown, strength, sign=sign, target=config.entropy_target)
         if config.cec_weight:
-            terms |= self._cec(layer, clean, logits, present, targets, generator)
+            terms |= self._cec(layer, clean, logits, batch, generator)
         return torch.stack(list(terms.values())).sum(), terms
 
-    def _experts(self, layer, logits, present, targets, weights) -> Tensor:
-        alone = label_loss(layer, (layer.log_prior + logits).flatten(0, 1), _repeat(targets, logits.shape[1]))
+    def _experts(self, layer: AECF, logits: Tensor, batch: FusionBatch) -> Tensor:
+        present, weights = batch.present, batch.modality_weights
+        if weights is None:
+            weights = torch.ones(present.shape[1]).to(logits)
+        alone = label_loss(layer, (layer.log_prior + logits).flatten(0, 1), _repeat(batch.targets, logits.shape[1]))
         alone = alone.view(present.shape) * present * weights
         return alone.sum() / present.sum().clamp(min=1)
 
-    def _mask(self, layer, clean, logits, present, generator) -> Tensor:
+    def _mask(
+        self,
+        layer: AECF,
+        clean: Sequence[Tensor],
+        logits: Tensor,
+        present: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
         config = self.config
         shown = present
         if config.curriculum != "off":
@@ -113,26 +134,31 @@ class FusionObjective:
             shown = torch.where(row, drawn, shown)
         return shown
 
-    def _entropy(self, layer, clean, logits, shown, shares, progress) -> Tensor:
-        config = self.config
-        if config.entropy == "schedule":
-            strength: Tensor | float = scheduled_lambda(progress, config.entropy_cap)
-        else:
-            with torch.no_grad():
-                samples = gate_samples(layer.gate, clean, logits, shown, config.entropy_passes)
-            strength = dropout_lambda(samples, config.entropy_scale, config.entropy_cap)
-        return entropy_term(
-            gate_entropy(shares), shown, strength, sign=config.entropy_sign, target=config.entropy_target
-        )
+    def _entropy_strength(
+        self, layer: AECF, clean: Sequence[Tensor], logits: Tensor, shown: Tensor, progress: float
+    ) -> Tensor | float:
+        config, gate = self.config, layer.gate
+        if config.entropy == "schedule" or isinstance(gate, EvidenceGate):
+            return scheduled_lambda(progress, config.entropy_cap)
+        with torch.no_grad():
+            samples = gate_samples(gate, clean, logits, shown, config.entropy_passes)
+        return dropout_lambda(samples, config.entropy_scale, config.entropy_cap)
 
-    def _cec(self, layer, clean, logits, present, targets, generator) -> dict[str, Tensor]:
-        config = self.config
+    def _cec(
+        self,
+        layer: AECF,
+        clean: Sequence[Tensor],
+        logits: Tensor,
+        batch: FusionBatch,
+        generator: torch.Generator | None,
+    ) -> dict[str, Tensor]:
+        config, present = self.config, batch.present
         subsets = [torch.tensor(s, device=present.device) for s in all_subsets(present.shape[1])]
         fused = [layer.log_prior + layer.evidence(clean, logits, present & s)[0].sum(1) for s in subsets]
         confidence = torch.stack([layer.confidence(f) for f in fused], dim=1)  # [B, S]
         valid = torch.stack([(present | ~s).all(-1) for s in subsets], dim=1)
         pairs = sampled_pairs(present.shape[1], generator).to(present.device)
-        losses = torch.stack([label_loss(layer, f, targets) for f in fused], dim=1)
+        losses = torch.stack([label_loss(layer, f, batch.targets) for f in fused], dim=1)
         return {
             "cec": config.cec_weight * cec_term(confidence, pairs, valid),
             "subsets": config.cec_subset_weight * (losses * valid).sum() / valid.sum().clamp(min=1),
@@ -140,7 +166,7 @@ class FusionObjective:
 
 
 def label_loss(layer: AECF, logits: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood of each row, [B]: softmax cross-entropy, or the mean over labels of the binary one."""
+    """Negative log-likelihood of each row, [B]: softmax cross-entropy, or binary cross-entropy averaged over labels."""
     if layer.multilabel:
         return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction="none").mean(-1)
     return F.cross_entropy(logits, targets, reduction="none")

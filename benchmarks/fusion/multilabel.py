@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from aecf_ros.fusion import AECF, EXPERTS_ONLY, PUBLISHED, FusionObjective
+from aecf_ros.fusion import AECF, EXPERTS_ONLY, PUBLISHED, FusionBatch, FusionObjective
 from aecf_ros.fusion import baselines as base
 from aecf_ros.fusion.presence.masking import random_subsets
 from benchmarks.fusion.evaluate import SUBSETS, drop50
@@ -92,7 +92,7 @@ def _fit(model, objective, mask, embeddings, truth, seed) -> None:
             shown = random_subsets(present, generator) if mask else present
             loss = F.binary_cross_entropy_with_logits(model(batch, shown).logits, truth[rows])
         else:
-            loss, _ = objective(model, batch, present, truth[rows], generator, progress=step / STEPS)
+            loss, _ = objective(model, FusionBatch(batch, present, truth[rows]), generator, progress=step / STEPS)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -16,7 +16,9 @@ from aecf_ros.fusion import (
     EXPERTS_ONLY,
     PUBLISHED,
     CrossFitConfig,
+    FusionBatch,
     FusionObjective,
+    ModalitySamples,
     ObjectiveConfig,
     fit_reliability,
     recalibrate,
@@ -130,7 +132,7 @@ class Context:
         loss = FusionObjective(objective)
 
         def loss_of(embeddings, present, label, progress, generator):
-            return loss(layer, embeddings, present, label, generator, progress=progress, modality_weights=weights)[0]
+            return loss(layer, FusionBatch(embeddings, present, label, weights), generator, progress=progress)[0]
 
         return self.training.fit(layer, loss_of, self.budget, self.seed)
 
@@ -149,21 +151,21 @@ class Context:
         for m, (embeddings, label, kind, cluster) in enumerate(self.training.sides()):
             generator = torch.Generator().manual_seed(self.seed)
             groups = kind if with_kinds else torch.full_like(kind, -1)
-            fit_reliability(layer, m, embeddings, label, groups, cluster, config, generator)
+            fit_reliability(layer, m, ModalitySamples(embeddings, label, cluster, groups), config, generator)
         return layer.eval()
 
     def settled(self, layer: AECF) -> AECF:
         """A copy settled on the calibration part, each modality with its cross-fit or without."""
         layer = copy.deepcopy(layer)
         for m, sample in enumerate(self.held_out()):
-            settle(layer, m, *sample)
+            settle(layer, m, ModalitySamples(*sample))
         return layer.eval()
 
     def recalibrated(self, layer: AECF, deviation: float) -> AECF:
         """A copy whose reliabilities are shifted to the calibration part, two numbers for each modality."""
         layer = copy.deepcopy(layer)
         for m, sample in enumerate(self.held_out()):
-            recalibrate(layer, m, *sample, deviation)
+            recalibrate(layer, m, ModalitySamples(*sample), deviation)
         return layer.eval()
 
     def held_out(self) -> list[tuple[Tensor, Tensor, Tensor]]:

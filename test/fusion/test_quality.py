@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aecf_ros.fusion import AECF, CrossFitConfig, fit_reliability
+from aecf_ros.fusion import AECF, CrossFitConfig, ModalitySamples, fit_reliability
 from aecf_ros.fusion.gates.quality import Novelty
 
 CLASSES, WIDTH, MEASURED = 4, 8, 3
@@ -31,7 +31,11 @@ def fitted(kinds_are_known=True, config=CONFIG):
     layer = AECF([WIDTH + MEASURED, WIDTH], CLASSES, quality=(MEASURED, 0), expert_hidden=(16,))
     groups = kind if kinds_are_known else torch.full_like(kind, -1)
     fit_reliability(
-        layer, 0, embeddings, label, groups, torch.arange(len(label)), config, torch.Generator().manual_seed(0)
+        layer,
+        0,
+        ModalitySamples(embeddings, label, torch.arange(len(label)), groups),
+        config,
+        torch.Generator().manual_seed(0),
     )
     return layer.eval(), embeddings[kind < 0]
 

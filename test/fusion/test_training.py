@@ -11,7 +11,9 @@ from aecf_ros.fusion import (
     EXPERTS_ONLY,
     PUBLISHED,
     CrossFitConfig,
+    FusionBatch,
     FusionObjective,
+    ModalitySamples,
     ObjectiveConfig,
     fit_reliability,
 )
@@ -35,7 +37,7 @@ def fit_experts(layer, embeddings, targets, steps, learning_rate):
     present = torch.ones(len(targets), len(embeddings), dtype=torch.bool)
     optimizer = torch.optim.Adam(layer.parameters(), lr=learning_rate)
     for _ in range(steps):
-        loss, _ = FusionObjective(EXPERTS_ONLY)(layer, embeddings, present, targets)
+        loss, _ = FusionObjective(EXPERTS_ONLY)(layer, FusionBatch(embeddings, present, targets))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -49,7 +51,7 @@ def train(layer, objective, steps=80, count=600):
     generator = torch.Generator().manual_seed(0)
     layer.train()
     for step in range(steps):
-        loss, _ = objective(layer, embeddings, present, label, generator, progress=step / steps)
+        loss, _ = objective(layer, FusionBatch(embeddings, present, label), generator, progress=step / steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -76,7 +78,7 @@ def test_each_switch_adds_its_term_and_off_adds_none():
     present = torch.ones(64, 2, dtype=torch.bool)
 
     def terms(**options):
-        return set(FusionObjective(ObjectiveConfig(**options))(layer, embeddings, present, label)[1])
+        return set(FusionObjective(ObjectiveConfig(**options))(layer, FusionBatch(embeddings, present, label))[1])
 
     assert terms() == {"joint"}
     assert terms(entropy="adaptive") == {"joint", "entropy"}
@@ -90,7 +92,7 @@ def test_the_loss_is_a_function_of_its_arguments_and_generator_alone():
     present = torch.ones(64, 2, dtype=torch.bool)
     objective = FusionObjective(PUBLISHED)
     first, second = (
-        objective(layer, embeddings, present, label, torch.Generator().manual_seed(3))[0] for _ in range(2)
+        objective(layer, FusionBatch(embeddings, present, label), torch.Generator().manual_seed(3))[0] for _ in range(2)
     )
     assert torch.equal(first, second)
 
@@ -133,7 +135,7 @@ def test_reliability_fitted_on_held_out_kinds_doubts_a_kind_never_seen():
     optimizer = torch.optim.Adam(layer.parameters(), lr=5e-3)
     for _ in range(120):
         loss, _ = FusionObjective(EXPERTS_ONLY)(
-            layer, [scrambled, second], torch.ones(3000, 2, dtype=torch.bool), label
+            layer, FusionBatch([scrambled, second], torch.ones(3000, 2, dtype=torch.bool), label)
         )
         optimizer.zero_grad()
         loss.backward()
@@ -143,7 +145,9 @@ def test_reliability_fitted_on_held_out_kinds_doubts_a_kind_never_seen():
     both = torch.ones(3000, 2, dtype=torch.bool)
     before = layer([unseen, second], both)
     config = CrossFitConfig(expert_steps=80, steps=150, unseen_share=0.3)
-    fit_reliability(layer, 0, scrambled, label, kind, torch.arange(3000), config, torch.Generator().manual_seed(0))
+    fit_reliability(
+        layer, 0, ModalitySamples(scrambled, label, torch.arange(3000), kind), config, torch.Generator().manual_seed(0)
+    )
     after = layer.eval()([unseen, second], both)
     assert F.cross_entropy(after.logits, label) < F.cross_entropy(before.logits, label)
     assert after.gate_weights[:, 0].mean() < before.gate_weights[:, 0].mean()
@@ -152,14 +156,16 @@ def test_reliability_fitted_on_held_out_kinds_doubts_a_kind_never_seen():
 def test_only_an_evidence_gate_has_a_reliability_to_fit():
     (first, _), label = samples(50)
     with pytest.raises(ValueError, match="use gate='evidence'"):
-        fit_reliability(AECF([8, 8], 4, gate="additive"), 0, first, label, torch.full((50,), -1), torch.arange(50))
+        fit_reliability(AECF([8, 8], 4, gate="additive"), 0, ModalitySamples(first, label, torch.arange(50)))
 
 
 def test_a_single_known_kind_still_leaves_something_to_train_on():
     (first, _), label = samples(300)
     layer = AECF([8, 8], 4, expert_hidden=(16,))
     config = CrossFitConfig(expert_steps=20, steps=20)
-    collected = fit_reliability(layer, 0, first, label, torch.arange(300) % 2 - 1, torch.arange(300), config)
+    collected = fit_reliability(
+        layer, 0, ModalitySamples(first, label, torch.arange(300), torch.arange(300) % 2 - 1), config
+    )
     assert torch.isfinite(collected.logits).all()
     assert 0 < collected.unseen.sum() < len(collected.unseen)
 
@@ -176,9 +182,11 @@ def test_recalibration_lowers_the_loss_of_an_overconfident_expert():
     (first, _), label = samples(2000, seed=2)
     before = loss_of(layer, (True, False))
     few = copy.deepcopy(layer)
-    recalibrate(layer, 0, first, label, torch.arange(2000))
+    recalibrate(layer, 0, ModalitySamples(first, label, torch.arange(2000)))
     assert loss_of(layer, (True, False)) < before
-    recalibrate(few, 0, first, label, torch.arange(2000) % 2)  # two recordings move it less than two thousand would
+    recalibrate(
+        few, 0, ModalitySamples(first, label, torch.arange(2000) % 2)
+    )  # two recordings move it less than two thousand would
     moved = [(m.gate.reliability[0].head.bias - torch.tensor([0.0, -9.0])).abs().max().item() for m in (few, layer)]
     assert moved[0] < 0.2 * moved[1]
 
@@ -188,14 +196,14 @@ def test_a_fit_that_costs_too_much_on_held_out_data_is_dropped():
     (first, _), label = samples(2000, seed=2)
     clusters = torch.arange(2000)
     plain = copy.deepcopy(layer)
-    recalibrate(plain, 0, first, label, clusters, 3.0)
+    recalibrate(plain, 0, ModalitySamples(first, label, clusters), 3.0)
     sensible = copy.deepcopy(layer)
-    assert settle(sensible, 0, first, label, clusters)
+    assert settle(sensible, 0, ModalitySamples(first, label, clusters))
     layer.gate.reliability[0].head.bias.data[1] = 1.0  # doubts three samples in four
     trusted = copy.deepcopy(layer)
     trusted.gate.reliability[0].clusters.fill_(400)
-    assert settle(trusted, 0, first, label, clusters)
-    assert not settle(layer, 0, first, label, clusters)
+    assert settle(trusted, 0, ModalitySamples(first, label, clusters))
+    assert not settle(layer, 0, ModalitySamples(first, label, clusters))
     assert loss_of(layer, (True, False)) == pytest.approx(loss_of(plain, (True, False)), abs=1e-4)
 
 

@@ -14,7 +14,7 @@ from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.core.metrics.bootstrap import Interval, paired_differences
 from aecf_ros.core.metrics.classification import subset_metrics
 from aecf_ros.core.types import subset_name
-from aecf_ros.fusion.crossfit import recalibrate
+from aecf_ros.fusion.crossfit import ModalitySamples, recalibrate
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.presence.agreement import agreement
@@ -137,7 +137,7 @@ def _fit(
         for m, embeddings in enumerate(moments.embeddings):
             here = moments.present[:, m]
             columns = (torch.from_numpy(of[here]) for of in (embeddings, moments.labels, moments.spans))
-            recalibrate(head, m, *columns, DEVIATION)
+            recalibrate(head, m, ModalitySamples(*columns), DEVIATION)
     temperatures, thresholds, fits = (
         np.ones_like(calibration.temperatures),
         np.zeros_like(calibration.set_thresholds),

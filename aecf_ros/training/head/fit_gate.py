@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from aecf_ros.fusion.calibration.monotone import choose_reach
-from aecf_ros.fusion.crossfit import CrossFitConfig, fit_reliability, settle
+from aecf_ros.fusion.crossfit import CrossFitConfig, ModalitySamples, fit_reliability, settle
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import subset_logits
 from aecf_ros.training.data.npy_dataset import NOTHING
@@ -85,8 +85,9 @@ def _fit_modality(head: AECF, m: int, table: Table, settings: CrossFitConfig, co
     stored = load_arrays(path)
     if stored is None:
         rows = _cross_fit_rows(table)
-        columns = [torch.from_numpy(column[rows]) for column in vars(table).values()]
-        fit_reliability(head, m, *columns, settings, torch.Generator().manual_seed(context.seed + m))
+        embeddings, labels, groups, clusters = (torch.from_numpy(column[rows]) for column in vars(table).values())
+        samples = ModalitySamples(embeddings, labels, clusters, groups)
+        fit_reliability(head, m, samples, settings, torch.Generator().manual_seed(context.seed + m))
         stored = {name: value.numpy() for name, value in reliability.state_dict().items()}
         save_arrays(path, stored)
     reliability.load_state_dict({name: torch.from_numpy(value) for name, value in stored.items()})
@@ -111,7 +112,7 @@ def settle_gate(head: AECF, tables: Sequence[Table], pairs: Pairs, config: Relia
     kept = []
     for m, table in enumerate(tables):
         columns = (torch.from_numpy(of) for of in (table.embeddings, table.labels, table.clusters))
-        kept.append(settle(head, m, *columns, config.deviation, config.price))
+        kept.append(settle(head, m, ModalitySamples(*columns), config.deviation, config.price))
     if head.monotone != "soft" or len(tables) == 1:
         return head, Settled(kept, 0.0)
     labeled = np.flatnonzero((pairs.labels != NOTHING) & pairs.present.all(1))
