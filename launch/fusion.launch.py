@@ -27,7 +27,10 @@ ARGUMENTS = {
     "camera_topic": ("camera/image", "image topic"),
     "camera_transport": (
         "",
-        "raw for sensor_msgs/Image, compressed for CompressedImage, auto for what is published; empty leaves it to params_file",
+        (
+            "raw for sensor_msgs/Image, compressed for CompressedImage, auto for what is published; empty leaves it to"
+            " params_file"
+        ),
     ),
     "audio_topic": ("audio", "sound topic"),
     "audio_info_topic": ("audio_info", "latched audio_common_msgs/AudioInfo topic"),
@@ -37,7 +40,10 @@ ARGUMENTS = {
     ),
     "remap": (
         "",
-        "topics of a bundle's other streams, blanks between them: text:=/sentence/embedding rear/image:=/rear/image_raw",
+        (
+            "topics of a bundle's other streams, blanks between them: text:=/sentence/embedding"
+            " rear/image:=/rear/image_raw"
+        ),
     ),
     "params_file": (
         os.path.join(CONFIG, "fusion_node.yaml"),
@@ -87,7 +93,9 @@ def truth(name: str) -> ParameterValue:
 
 
 def parameters(context: LaunchContext, file: str, arguments: dict[str, str]) -> list:
-    """Those of the file that the argument ``file`` names, then each of ``arguments`` (by the parameter that it sets) that is not empty."""
+    """Those of the file that the argument ``file`` names, then each of ``arguments`` (by the parameter that it sets)
+    that is not empty.
+    """
     values = {name: LaunchConfiguration(argument).perform(context) for name, argument in arguments.items()}
     given = [{name: ParameterValue(value, value_type=str)} for name, value in values.items() if value]
     return [ParameterFile(LaunchConfiguration(file), allow_substs=True), *given]
@@ -106,7 +114,8 @@ def nodes(context: LaunchContext) -> list[Node]:
     namespace = LaunchConfiguration("namespace")
     image = ("camera/image", LaunchConfiguration("camera_topic"))
     sound = [("audio", LaunchConfiguration("audio_topic")), ("audio_info", LaunchConfiguration("audio_info_topic"))]
-    # The node configures and activates itself: launch's own autostart acts once, and would leave a respawned node unconfigured.
+    # The node configures and activates itself: launch's own autostart acts once, and would leave a respawned node
+    # unconfigured.
     fusion = LifecycleNode(
         package="aecf_ros",
         executable="fusion_node",
@@ -170,7 +179,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=what, choices=CHOICES.get(name))
         for name, (default, what) in ARGUMENTS.items()
     ]
-    # Large frames need a larger shared-memory segment than Fast DDS has by default; a profile of the user's own wins, under either name.
+    # Large frames need a larger shared-memory segment than Fast DDS has by default; a profile of the user's own wins,
+    # under either name.
     file = next(
         (own for v in PROFILE_VARIABLES if (own := os.environ.get(v))),
         os.path.join(CONFIG, "fastdds_shared_memory.xml"),

@@ -42,7 +42,10 @@ ARGUMENTS = {
     "camera_topic": ("camera/image", "image topic of the recording"),
     "camera_transport": (
         "",
-        "raw, compressed, or auto for what the recording has; empty leaves it to params_file, where auto is the default",
+        (
+            "raw, compressed, or auto for what the recording has; empty leaves it to params_file, where auto is the"
+            " default"
+        ),
     ),
     "audio_topic": ("audio", "sound topic of the recording"),
     "audio_info_topic": ("audio_info", "latched AudioInfo topic of the recording"),
@@ -63,7 +66,9 @@ PASSED_ON = (
 )
 READY = b"ready to score"
 DELAY_S = "2.0"
-"""From the player's announcing its topics to its first message: the node looks once a second at what type they are published as."""
+"""From the player's announcing its topics to its first message: the node looks once a second at what type they are
+published as.
+"""
 
 
 def generate_launch_description() -> LaunchDescription:

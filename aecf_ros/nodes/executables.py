@@ -1,4 +1,4 @@
-"""Entry points of ``ros2 run aecf_ros NAME``: a package that is missing is named in one line, before anything is imported."""
+"""Entry points of ``ros2 run aecf_ros NAME``, which name a missing package in one line."""
 
 from __future__ import annotations
 

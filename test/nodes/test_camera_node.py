@@ -17,7 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 from aecf_ros.modalities.messages import stamp_to_ns  # noqa: E402
-from aecf_ros.nodes.drivers.camera import Camera, CameraSettings, asked_of_a_device  # noqa: E402
+from aecf_ros.nodes.drivers.camera import Camera, CameraSettings, device_properties  # noqa: E402
 from aecf_ros.nodes.drivers.camera_node import CAMERA  # noqa: E402
 from aecf_ros.nodes.ros.shared_memory import orphans  # noqa: E402
 
@@ -307,14 +307,14 @@ def test_one_who_takes_slowly_gets_the_newest_frame_and_the_rest_is_counted(vide
 
 
 def test_a_device_is_asked_for_its_pixel_format_before_size_and_rate(video: Path) -> None:
-    asked = asked_of_a_device(settings(video, fourcc="MJPG", width=1280, height=720, rate_hz=30.0))
+    asked = device_properties(settings(video, fourcc="MJPG", width=1280, height=720, rate_hz=30.0))
     assert asked == [
         (cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG")),
         (cv2.CAP_PROP_FRAME_WIDTH, 1280),
         (cv2.CAP_PROP_FRAME_HEIGHT, 720),
         (cv2.CAP_PROP_FPS, 30.0),
     ]
-    assert asked_of_a_device(settings(video, rate_hz=0.0)) == []
+    assert device_properties(settings(video, rate_hz=0.0)) == []
 
 
 def test_the_shipped_parameter_file_holds_the_declared_defaults() -> None:

@@ -210,7 +210,7 @@ def test_device_that_never_returns_from_closing_ends_the_node_with_1(
     listener.wait_for_chunks(3)
     microphone.stalled = True  # ALSA's file device now blocks in read() for ever
     assert node.process.wait(WAIT_S) == 1
-    assert "has sent nothing for 0.5 s" in node.output() and "does not let go" in node.output()
+    assert "has sent nothing for 0.5 s" in node.output() and "does not release it" in node.output()
     assert "Traceback" not in node.output()
 
 

@@ -1,4 +1,4 @@
-"""Publishing sound in the ``audio_common_msgs`` that is installed: the package that apt ships, or the other one of that name."""
+"""Publish sound in the installed dialect of ``audio_common_msgs``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def sound_publisher(node: Node, rate_hz: int, channels: int, block_frames: int, 
     if load_type("audio_common_msgs/msg/AudioStamped") is not None:
         return _of_the_other(node, rate_hz, channels, block_frames, frame_id)
     raise DeviceError(
-        "audio_common_msgs has neither AudioDataStamped nor AudioStamped, or is not installed; apt install ros-$ROS_DISTRO-audio-common-msgs"
+        "audio_common_msgs has neither AudioDataStamped nor AudioStamped, or is not installed; apt install"
+        " ros-$ROS_DISTRO-audio-common-msgs"
     )
 
 

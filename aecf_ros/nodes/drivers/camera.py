@@ -1,4 +1,4 @@
-"""A camera, video file or stream through OpenCV that survives being unplugged. No ROS: the newest frame with its time comes out."""
+"""A camera, video file or network stream through OpenCV that survives being unplugged. No ROS."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ DEFAULT_FILE_RATE_HZ = 30.0
 
 @dataclass(frozen=True, slots=True)
 class CameraSettings:
-    """What to grab. ``source``: an index, a device path, a file or a URL; 0 for ``width``, ``height``, ``rate_hz`` and an empty ``fourcc`` take what
-    the source offers."""
+    """What to grab.
+
+    ``source`` is an index, a device path, a file or a URL. ``width``, ``height`` and ``rate_hz`` of 0 and an empty
+    ``fourcc`` leave the choice to the source.
+    """
 
     source: str
     fourcc: str
@@ -41,7 +44,7 @@ class CameraSettings:
 
     @property
     def is_file(self) -> bool:
-        """Whether the source is a recording, which has its own pace and an end."""
+        """Whether the source is a video file, which has its own rate and an end."""
         return not self.is_device and "://" not in self.source
 
 
@@ -55,7 +58,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class CameraHealth:
-    """How a camera does. ``trouble`` is empty while frames come; ``ended`` after the last frame of a file that is not looped."""
+    """State of a camera. ``trouble`` is empty while frames arrive; ``ended`` is set after the last frame of a file."""
 
     trouble: str
     ended: bool
@@ -67,13 +70,13 @@ class CameraHealth:
 
 
 class Camera:
-    """Grabs until stopped, in a thread of its own; opens the source again whenever it fails.
+    """Grabs frames in a thread until stopped; opens the source again whenever it fails.
 
-    Only the newest frame is kept: one that nobody took before the next is counted as dropped, so that a slow network never shows old frames.
+    Only the newest frame is kept. A frame that was not taken before the next one is counted as dropped.
 
     Args:
-        now_ns: node time; called from the thread here.
-        on_news: called from the thread here when ``take`` or ``health`` has something new.
+        now_ns: node time; called from the grabbing thread.
+        on_news: called from the grabbing thread when ``take`` or ``health`` has something new.
     """
 
     def __init__(self, settings: CameraSettings, now_ns: Callable[[], int], on_news: Callable[[], None]) -> None:
@@ -90,7 +93,7 @@ class Camera:
         self._ended = False
         self._grabbed = self._dropped = self._openings = self._width = self._height = 0
 
-    # --- any thread ------------------------------------------------------------------------------------------------------------
+    # --- any thread ---
 
     def start(self) -> None:
         """Open the source and grab.
@@ -105,30 +108,31 @@ class Camera:
         self._thread.start()
         if not self._opened.wait(OPEN_S):
             raise DeviceError(
-                f"camera '{self._settings.source}' has not opened within {OPEN_S:.0f} s; see that nothing else holds it"
+                f"camera '{self._settings.source}' has not opened within {OPEN_S:.0f} s; check that no other program"
+                " uses it"
             )
         if self._first_error is not None:
             raise self._first_error
 
     def stop(self) -> None:
-        """Release the source; a driver that blocks in a read is left to the end of the process."""
+        """Release the source. A driver that blocks in a read is left until the process ends."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
 
     def take(self) -> Shot | None:
-        """The newest frame, once; None when there is no new one."""
+        """Return the newest frame once; ``None`` if there is no new one."""
         with self._lock:
             shot, self._shot = self._shot, None
         return shot
 
     def health(self) -> CameraHealth:
-        """How the camera does now."""
+        """Return the current state."""
         return CameraHealth(
             self._trouble, self._ended, self._grabbed, self._dropped, self._openings, self._width, self._height
         )
 
-    # --- its own thread --------------------------------------------------------------------------------------------------------
+    # --- grabbing thread ---
 
     def _run(self) -> None:
         backoff = Backoff(self._settings.reopen_after_s, self._settings.reopen_at_most_s)
@@ -180,10 +184,11 @@ class Camera:
         if not capture.isOpened():
             capture.release()
             raise DeviceError(
-                f"camera '{settings.source}' does not open; see that it is plugged in, readable and not in use by another program"
+                f"camera '{settings.source}' does not open; check that it is plugged in, readable "
+                "and not in use by another program"
             )
         if settings.is_device:
-            for name, value in asked_of_a_device(settings):
+            for name, value in device_properties(settings):
                 capture.set(name, value)
         self._openings += 1
         return capture
@@ -229,11 +234,11 @@ class Camera:
         self._on_news()
 
 
-def asked_of_a_device(settings: CameraSettings) -> list[tuple[int, float]]:
-    """Properties of OpenCV and their values, in the order that V4L2 wants: the pixel format first, because it decides which sizes and rates there are.
+def device_properties(settings: CameraSettings) -> list[tuple[int, float]]:
+    """OpenCV properties and values, the pixel format first, because in V4L2 it decides which sizes and rates exist.
 
-    The number of buffers stays as it is. With one, the driver has none to fill between two grabs and loses frames; with several,
-    the newest frame is still the one that is kept here, because the thread takes every one.
+    The number of buffers is left alone. With one, the driver has none to fill between two grabs and loses frames. With
+    several, the newest frame is still the one that is kept, because the grabbing thread takes every frame.
     """
     code = cv2.VideoWriter_fourcc(*settings.fourcc) if settings.fourcc else 0
     wanted = (
@@ -246,21 +251,24 @@ def asked_of_a_device(settings: CameraSettings) -> list[tuple[int, float]]:
 
 
 class _Pace:
-    """When the next frame of a recording is due; a reader that falls behind by more than a frame starts counting anew."""
+    """Times of the frames of a video file; a reader that falls behind by more than one frame starts over."""
 
     def __init__(self, period_s: float) -> None:
         self._period_s = period_s
-        self._due_s: float | None = None
+        self._next_s: float | None = None
 
     def wait_s(self, now_s: float) -> float:
-        if self._due_s is None or now_s - self._due_s > self._period_s:
-            self._due_s = now_s
-        wait_s = max(0.0, self._due_s - now_s)
-        self._due_s += self._period_s
+        if self._next_s is None or now_s - self._next_s > self._period_s:
+            self._next_s = now_s
+        wait_s = max(0.0, self._next_s - now_s)
+        self._next_s += self._period_s
         return wait_s
 
 
 def silence_libraries() -> None:
-    """Keep OpenCV and FFmpeg from writing to the terminal what the errors here say; before the first capture, and only in a process of its own."""
+    """Keep OpenCV and FFmpeg from writing to the terminal.
+
+    Call it before the first capture, in a process that does nothing else with them.
+    """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

@@ -20,7 +20,7 @@ from aecf_ros.nodes.drivers.driver import CANNOT_START, declare
 from aecf_ros.nodes.fusion.diagnostics import key_values
 from aecf_ros.nodes.fusion.parameters import Parameter
 from aecf_ros.nodes.ros.convert import ns_to_stamp
-from aecf_ros.nodes.ros.process import Ended, run_node
+from aecf_ros.nodes.ros.process import NodeEnd, run_node
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
 
 IMAGE_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -31,7 +31,8 @@ CAMERA = (
     Parameter(
         "fourcc",
         "",
-        "Pixel format asked of a camera; USB cameras reach their rate at 1280x720 and above with MJPG only; empty takes its own",
+        "Pixel format asked of a camera; USB cameras reach their rate at 1280x720 and above with MJPG only; empty takes"
+        " its own",
         choices=("", "MJPG", "YUYV"),
     ),
     Parameter("width", 0, "Width asked of a camera; 0 takes its own", "pixels", (0, 16384)),
@@ -76,7 +77,8 @@ CAMERA = (
 class CameraNode(Node):
     """Publishes ``camera/image`` and ``/diagnostics``.
 
-    A thread grabs into a slot for one frame and triggers a guard condition; the executor takes the newest frame and publishes it.
+    A thread grabs into a slot for one frame and triggers a guard condition; the executor takes the newest frame and
+    publishes it.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -127,7 +129,7 @@ class CameraNode(Node):
             self.get_logger().info(
                 f"the file {self._settings.source} has ended after {health.grabbed} frames; set loop to start it again"
             )
-            raise Ended(0)
+            raise NodeEnd(0)
 
     def _publish(self, shot: Shot) -> None:
         self._images.publish(self._compress(shot) if self._compressed else self._raw(shot))

@@ -1,4 +1,4 @@
-"""What a camera and a microphone have in common: they are named, they vanish, they come back. No ROS."""
+"""Shared parts of the drivers: choice of a device, waits between attempts, stamps from a sample count. No ROS."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from aecf_ros.core.types import NANOSECONDS
 
 
 class DeviceError(RuntimeError):
-    """A device that cannot be opened; says which, why and what to do."""
+    """A device cannot be opened; the message says which, why and what to do."""
 
 
 @dataclass(slots=True)
 class Backoff:
-    """Waiting times between attempts: the first, then doubled each time up to the longest."""
+    """Exponential backoff: the first wait, doubled after each attempt up to the longest."""
 
     first_s: float
     longest_s: float
@@ -43,10 +43,10 @@ class InputDevice:
 
 
 def choose_device(devices: Sequence[InputDevice], wanted: str) -> InputDevice:
-    """The device that ``wanted`` names: its index, its whole name, or a part of the name that only one has.
+    """Find a device by index, by full name, or by a part of the name that is unique.
 
     Raises:
-        DeviceError: none or several do; lists what there is.
+        DeviceError: no device or several devices match; the message lists all.
     """
     if not devices:
         raise DeviceError("no microphone: the system lists no input device; plug one in, and see `aecf doctor`")
@@ -62,18 +62,18 @@ def choose_device(devices: Sequence[InputDevice], wanted: str) -> InputDevice:
         raise DeviceError(f"no microphone named '{wanted}'; {hint}input devices: {listed}")
     if len(matches) > 1:
         raise DeviceError(
-            f"microphone '{wanted}' is {' or '.join(repr(d.name) for d in matches)}; give more of the name, or the index; "
-            f"input devices: {listed}"
+            f"microphone '{wanted}' is {' or '.join(repr(d.name) for d in matches)}; give more of the name, or the"
+            f" index; input devices: {listed}"
         )
     return matches[0]
 
 
 class SampleClock:
-    """Time of a sample: advances with the sample count, and is steered slowly towards the measured times.
+    """Time of a sample from the sample count, corrected slowly towards the measured times.
 
-    A measured time is late by whatever delayed the measurement, so that using it as it is would put that jitter into the stamps. The
-    steering (``gain`` of the error for each block, more during the first ones) follows the drift between the device's crystal and the
-    clock. An error beyond ``jump_s`` is no jitter: samples were lost or the clock was set, and the count starts anew.
+    Measured times carry the jitter of the measurement, so they are not used directly. A correction of ``gain`` times
+    the error for each block (more during the first blocks) follows the drift between the device's crystal and the
+    clock. An error beyond ``jump_s`` means that samples were lost or the clock was set, and the count starts over.
     """
 
     def __init__(self, rate_hz: int, gain: float = 0.02, jump_s: float = 0.2) -> None:
@@ -85,11 +85,11 @@ class SampleClock:
         self._blocks = 0
 
     def reset(self) -> None:
-        """Forget: the next block is stamped as measured."""
+        """Stamp the next block as measured."""
         self._sample = None
 
     def stamp_ns(self, first_sample: int, measured_ns: int) -> int:
-        """Time of sample number ``first_sample``, which was measured to be taken at ``measured_ns``."""
+        """Return the time of sample ``first_sample``, measured at ``measured_ns``."""
         predicted_ns = (
             measured_ns
             if self._sample is None

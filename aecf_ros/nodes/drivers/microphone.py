@@ -1,6 +1,6 @@
-"""A microphone through PortAudio that survives being unplugged. No ROS: blocks of sound with their times come out.
+"""A microphone through PortAudio that survives being unplugged. No ROS.
 
-One thread of its own makes every call to PortAudio but the callback, which PortAudio calls from its thread and which only queues.
+One thread makes all calls to PortAudio. The callback, which runs in PortAudio's thread, only queues blocks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ LONGEST_LAG_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class MicrophoneSettings:
-    """What to record, and when to give a device up. ``device``: index, name, part of a name, or empty for the system's default."""
+    """What to record, and when to give up on a device.
+
+    ``device`` is an index, a name, a part of a name, or empty for the system's default.
+    """
 
     device: str
     rate_hz: int
@@ -54,7 +57,7 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a microphone does. ``trouble`` is empty while sound comes; ``fatal`` where only a new process can help."""
+    """State of a microphone. ``trouble`` is empty while sound arrives; ``fatal`` if only a new process can help."""
 
     device: str
     trouble: str
@@ -89,7 +92,7 @@ def portaudio() -> ModuleType:
         raise DeviceError(f"no sound input: {error}; apt install libportaudio2") from None
     except Exception as error:  # PortAudioError, which cannot be named before the import
         raise DeviceError(
-            f"no sound input: {error}; see whether `arecord -l` lists a device and the sound server runs"
+            f"no sound input: {error}; check whether `arecord -l` lists a device and the sound server runs"
         ) from None
     return sounddevice
 
@@ -104,11 +107,11 @@ def input_devices(sounddevice: ModuleType) -> list[InputDevice]:
 
 
 class Microphone:
-    """Records until stopped; opens the device again whenever it fails.
+    """Records in a thread until stopped; opens the device again whenever it fails.
 
     Args:
         now_ns: node time; called from PortAudio's thread.
-        on_news: called from PortAudio's thread or the one here when ``take`` or ``health`` has something new.
+        on_news: called from either thread when ``take`` or ``health`` has something new.
     """
 
     def __init__(self, settings: MicrophoneSettings, now_ns: Callable[[], int], on_news: Callable[[], None]) -> None:
@@ -133,7 +136,7 @@ class Microphone:
         self._heard_s = self._opened_s = 0.0
         self._fault = ""
 
-    # --- any thread ------------------------------------------------------------------------------------------------------------
+    # --- any thread ---
 
     def start(self) -> None:
         """Open the device and record.
@@ -148,7 +151,8 @@ class Microphone:
                 os.dup2(stderr, 2)  # sounddevice mutes it while PortAudio looks at the devices
                 self._forget_portaudio()
                 raise DeviceError(
-                    f"microphone '{self._device}' has not opened within {self._settings.open_within_s:g} s; unplug it and plug it in again"
+                    f"microphone '{self._device}' has not opened within {self._settings.open_within_s:g} s; "
+                    "unplug it and plug it in again"
                 )
         finally:
             os.close(stderr)
@@ -156,14 +160,14 @@ class Microphone:
             raise self._first_error
 
     def stop(self) -> None:
-        """Close the device; nothing is called afterwards, unless PortAudio hangs."""
+        """Close the device; no callback runs afterwards, unless PortAudio hangs."""
         self._stopping.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(2 * CLOSE_S)
 
     def take(self) -> list[Sound]:
-        """Blocks since the last call, oldest first. Call from one thread."""
+        """Return the blocks since the last call, oldest first. Call it from one thread only."""
         sounds = []
         while self._queue:
             queued = self._queue.popleft()
@@ -174,16 +178,17 @@ class Microphone:
         return sounds
 
     def health(self) -> Health:
-        """How the device does now."""
+        """Return the current state."""
         return Health(self._device, self._trouble, self._fatal, self._overflows, self._dropped, self._openings)
 
-    # --- PortAudio's thread ----------------------------------------------------------------------------------------------------
+    # --- PortAudio's thread ---
 
     def _on_block(self, stream: Any, data: Any, frames: int, time_info: Any, status: Any) -> None:
         now_ns, now_s = self._now_ns(), time.monotonic()
         allowed = (now_s - self._opened_s + AHEAD_S) * self._settings.rate_hz
         if self._samples > allowed:
-            # An ALSA device whose source has gone may deliver zeros as fast as they are asked for, which would starve this process.
+            # An ALSA device without a source may deliver zeros as fast as they are read, which would starve this
+            # process.
             self._fault = f"it delivers more samples than {self._settings.rate_hz} Hz allows"
             self._queue.clear()
             self._wake.set()
@@ -204,14 +209,13 @@ class Microphone:
             self._trouble = ""
         self._on_news()
 
-    # --- its own thread --------------------------------------------------------------------------------------------------------
+    # --- recording thread ---
 
     def _run(self) -> None:
         try:
             self._sounddevice = portaudio()  # here, because looking at the devices can block
         except DeviceError as error:
-            self._first_error = error
-            self._opened.set()
+            self._refuse(error)
             return
         backoff = Backoff(self._settings.reopen_after_s, self._settings.reopen_at_most_s)
         while not self._stopping.is_set():
@@ -222,28 +226,35 @@ class Microphone:
             except (DeviceError, self._sounddevice.PortAudioError) as error:
                 problem = str(error)
                 if not self._opened.is_set():
-                    self._first_error = (
-                        error
-                        if isinstance(error, DeviceError)
-                        else DeviceError(f"microphone '{self._device}': {problem}")
-                    )
-                    self._opened.set()
+                    known = isinstance(error, DeviceError)
+                    self._refuse(error if known else DeviceError(f"microphone '{self._device}': {problem}"))
                     return
             else:
                 self._opened.set()
                 problem = self._watch()
                 if self._samples:
                     backoff.succeeded()
-                if problem:
-                    self._say(problem)
-                if not self._close():
-                    self._forget_portaudio()
-                    self._say(f"{problem}; PortAudio does not let go of it", fatal=True)
+                if not self._released(problem):
                     return
             if self._stopping.is_set():
                 return
             self._say(problem)
             self._stopping.wait(backoff.next_s())
+
+    def _refuse(self, error: Exception) -> None:
+        """The first opening failed."""
+        self._first_error = error
+        self._opened.set()
+
+    def _released(self, problem: str) -> bool:
+        """Report a problem and close the stream; return whether PortAudio released it."""
+        if problem:
+            self._say(problem)
+        if self._close():
+            return True
+        self._forget_portaudio()
+        self._say(f"{problem}; PortAudio does not release it", fatal=True)
+        return False
 
     def _open(self) -> None:
         settings, sounddevice = self._settings, self._sounddevice
@@ -281,12 +292,12 @@ class Microphone:
             stream.start()
         except sounddevice.PortAudioError as error:
             raise DeviceError(
-                f"microphone '{device.name}' does not open at {settings.rate_hz} Hz, {settings.channels} channels: {error}; "
-                f"its own rate is {device.rate_hz:.0f} Hz"
+                f"microphone '{device.name}' does not open at {settings.rate_hz} Hz, {settings.channels} channels:"
+                f" {error}; its own rate is {device.rate_hz:.0f} Hz"
             ) from None
 
     def _watch(self) -> str:
-        """Wait until the stream fails or the microphone is stopped; says what failed."""
+        """Wait until the stream fails or the microphone is stopped; return what failed."""
         while not self._stopping.is_set():
             limit_s = (
                 self._settings.silent_after_s if self._samples else max(FIRST_SOUND_S, self._settings.silent_after_s)
@@ -300,7 +311,7 @@ class Microphone:
         return ""
 
     def _close(self) -> bool:
-        """Whether PortAudio let go of the stream in time; a driver that blocks in a read does not."""
+        """Close the stream; return whether PortAudio did so in time (a driver may block in a read)."""
 
         def close() -> None:
             self._stream.abort(ignore_errors=True)
@@ -312,15 +323,15 @@ class Microphone:
         return not closer.is_alive()
 
     def _forget_portaudio(self) -> None:
-        """PortAudio hangs in a call, and would hang in being terminated at the end of the process."""
+        """Do not terminate PortAudio at the end of the process, because it would hang."""
         if self._sounddevice is not None:
-            atexit.unregister(self._sounddevice._exit_handler)  # noqa: SLF001
+            atexit.unregister(self._sounddevice._exit_handler)
 
     def _look_again(self) -> None:
-        """PortAudio lists devices only when it is initialized; its maker's way, spatialaudio/python-sounddevice issue 125."""
-        while self._sounddevice._initialized:  # noqa: SLF001
-            self._sounddevice._terminate()  # noqa: SLF001
-        self._sounddevice._initialize()  # noqa: SLF001
+        """Initialize PortAudio again, which alone updates its list (spatialaudio/python-sounddevice issue 125)."""
+        while self._sounddevice._initialized:
+            self._sounddevice._terminate()
+        self._sounddevice._initialize()
 
     def _say(self, trouble: str, fatal: bool = False) -> None:
         self._trouble, self._fatal = trouble, fatal

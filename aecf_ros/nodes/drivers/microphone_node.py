@@ -17,7 +17,7 @@ from aecf_ros.nodes.drivers.driver import CANNOT_START, declare
 from aecf_ros.nodes.drivers.microphone import Health, Microphone, MicrophoneSettings, Sound
 from aecf_ros.nodes.fusion.diagnostics import key_values
 from aecf_ros.nodes.fusion.parameters import Parameter
-from aecf_ros.nodes.ros.process import Ended, run_node
+from aecf_ros.nodes.ros.process import NodeEnd, run_node
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
 
 FULL_SCALE = 32768.0
@@ -54,7 +54,8 @@ MICROPHONE = (
 
 
 class MicrophoneNode(Node):
-    """Publishes ``audio`` (S16LE; a latched ``audio_info`` beside it, unless each message says its format) and ``/diagnostics``.
+    """Publishes ``audio`` (S16LE; a latched ``audio_info`` beside it, unless each message says its format) and
+    ``/diagnostics``.
 
     PortAudio's thread only queues and triggers a guard condition; the executor publishes.
     """
@@ -78,7 +79,8 @@ class MicrophoneNode(Node):
         self._microphone = Microphone(self._settings, lambda: self.get_clock().now().nanoseconds, self._news.trigger)
         self._microphone.start()
         self.get_logger().info(
-            f"microphone '{self._microphone.health().device}' at {s.rate_hz} Hz, {s.channels} channels, {s.chunk_ms} ms in a message"
+            f"microphone '{self._microphone.health().device}' at {s.rate_hz} Hz, {s.channels} channels, {s.chunk_ms} ms"
+            " in a message"
         )
         self.create_timer(period_s, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -96,7 +98,7 @@ class MicrophoneNode(Node):
         self._trouble = health.trouble
         if health.fatal:
             self.get_logger().fatal(f"{health.trouble}; only a new process can open it again")
-            raise Ended(1)
+            raise NodeEnd(1)
 
     def _publish(self, sound: Sound) -> None:
         self._publish_sound(sound.stamp_ns, sound.data)

@@ -1,4 +1,4 @@
-"""What the nodes say of their health on ``/diagnostics``, and of rejected messages in the log."""
+"""Node health on ``/diagnostics``, and rejected messages in the log."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def key_values(values: Mapping[str, object]) -> list[KeyValue]:
 
 
 class LostShare:
-    """Which share of each stream's messages was not served of late, counted over at least ``LOST_OF`` of them."""
+    """Recent share of each stream's messages that were not served, over at least ``LOST_OF`` messages."""
 
     def __init__(self) -> None:
         self._counted: dict[str, tuple[int, int]] = {}
         self._shares: dict[str, float] = {}
 
     def update(self, stream: str, served: int, not_served: int) -> float:
-        """Take the two counts since the start, and give the share."""
+        """Take both counts since the start and return the share."""
         served_before, lost_before = self._counted.setdefault(stream, (served, not_served))
         lost, total = not_served - lost_before, not_served - lost_before + served - served_before
-        if total < 0:  # counted anew, with another model
+        if total < 0:  # the counts restarted with another model
             self._counted[stream] = served, not_served
         elif total >= LOST_OF:
             self._counted[stream] = served, not_served
@@ -54,25 +54,24 @@ class LostShare:
 
 
 class Complaints:
-    """Logs rejected messages: each kind of reason at once, then at most one line in five seconds for each stream and kind."""
+    """Logs rejected messages: a new kind of reason at once, then one line in five seconds for each stream and kind."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._said_ns: dict[tuple[str, str], int] = {}
-        self._unsaid: Counter[tuple[str, str]] = Counter()
+        self._logged_ns: dict[tuple[str, str], int] = {}
+        self._suppressed: Counter[tuple[str, str]] = Counter()
 
     def say(self, stream: str, reason: str, now_ns: int) -> None:
         kind = (stream, re.sub(r"\d+", "#", reason))
-        if now_ns - self._said_ns.get(kind, -LOG_PERIOD_NS) < LOG_PERIOD_NS:
-            self._unsaid[kind] += 1
+        if now_ns - self._logged_ns.get(kind, -LOG_PERIOD_NS) < LOG_PERIOD_NS:
+            self._suppressed[kind] += 1
             return
-        if (
-            len(self._said_ns) >= MAX_KINDS
-        ):  # reasons quote what was found, so a hostile publisher could make any number
-            self._said_ns.clear()
-            self._unsaid.clear()
-        more = self._unsaid.pop(kind, 0)
-        self._said_ns[kind] = now_ns
+        # Reasons quote the message, so a hostile publisher can make any number of them.
+        if len(self._logged_ns) >= MAX_KINDS:
+            self._logged_ns.clear()
+            self._suppressed.clear()
+        more = self._suppressed.pop(kind, 0)
+        self._logged_ns[kind] = now_ns
         self._node.get_logger().warning(
             f"{stream}: {reason}" + (f" ({more} more like it since the last line)" if more else "")
         )

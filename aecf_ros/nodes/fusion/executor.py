@@ -1,10 +1,11 @@
-"""rclpy's executor, made to survive what a service is asked for, and with a short way for the messages that come often.
+"""Executors: one that survives service requests that raise, and one with a short path for frequent messages.
 
-rclpy looks through every entity of a node, in Python, before each message. A lifecycle node has some thirty, so between two frames that takes as long
-as the head. Here they are looked through when something other than a message was served; until then the same set is waited for again, and while
-messages come all of it only ten times a second. A timer set anew after each message would wake the wait set once for nothing each time, since rcl
-triggers a guard condition; here the wait itself is limited. rclpy's own EventsExecutor does not serve callbacks that ask for a message's number
-(7.1.6), and Humble has none.
+rclpy looks through every entity of a node, in Python, before each message. A lifecycle node has some thirty, which
+takes as long between two frames as the fusion head. :class:`DirectExecutor` looks through them only after it served
+something other than a message. Until then it waits for the same set again, and while messages arrive it waits for the
+whole set only ten times a second. A timer that is set anew after each message would wake the wait set once for nothing
+each time, because rcl triggers a guard condition; here the wait itself is limited instead. rclpy's EventsExecutor
+(7.1.6) does not serve callbacks that ask for a message's sequence number, and Humble has no such executor.
 """
 
 from __future__ import annotations
@@ -27,24 +28,27 @@ from aecf_ros.runtime.scheduling import Deadline
 
 NANOSECONDS = 1_000_000_000
 OTHERS_EVERY_NS = NANOSECONDS // 10
-"""How long a timer, a service or an event may wait while messages come: to wait for all thirty entities took 0.36 ms of CPU a message."""
+"""Longest wait of a timer, a service or an event while messages arrive: waiting for all thirty costs 0.36 ms of CPU."""
 Take = Callable[[Any, Mapping[str, Any]], None]
-"""Given a message (its bytes, where the subscription is raw) and what the middleware says of it."""
+"""Takes a message (its bytes if the subscription is raw) and its message info."""
 
 
 NO_DEADLINE = Deadline(remaining_s=lambda: None, run=lambda: None)
 
 
 class SteadyExecutor(SingleThreadedExecutor):
-    """rclpy's executor in which a request of a service does not end the node, whatever it makes the service do: rclpy's own parameter services raise at a
-    type that does not exist. Such a request is not answered, and named in the log. What any other callback raises is raised by :meth:`spin_once`."""
+    """rclpy's executor, in which no service request can end the node.
+
+    rclpy's own parameter services raise at a parameter type that does not exist. Such a request is logged and not
+    answered. An exception in any other callback is raised by :meth:`spin_once`.
+    """
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Serve one callback, or wait for it at most ``timeout_sec`` (``None``: for ever)."""
+        """Serve one callback; wait for it at most ``timeout_sec`` (``None``: without limit)."""
         self._serve(timeout_sec)
 
     def _serve(self, timeout_sec: float | None) -> bool:
-        """Whether there was a callback to serve."""
+        """Serve one callback; return whether there was one."""
         try:
             handler, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
         except (ShutdownException, TimeoutException):
@@ -56,20 +60,20 @@ class SteadyExecutor(SingleThreadedExecutor):
             if not isinstance(entity, Service):
                 raise
             get_logger("executor").error(
-                f"{entity.srv_name}: a request that cannot be served ({type(error).__name__}: {first_line(error)}); the node goes on"
+                f"{entity.srv_name}: a request failed ({type(error).__name__}: {first_line(error)}); the node goes on"
             )
         return True
 
 
 class DirectExecutor(SteadyExecutor):
-    """Serves some subscriptions directly while nothing else is to be done, and everything as rclpy does when it is, in one thread.
+    """Serves some subscriptions directly while nothing else is ready, and everything else as rclpy does, in one thread.
 
-    Only :meth:`spin_once` is shorter. An exception in a callback is raised there. With an rclpy whose wait set is made in another way it says so once
-    and does as rclpy does.
+    Only :meth:`spin_once` differs. An exception in a callback is raised there. With an rclpy whose wait set has
+    another interface it warns once and behaves as :class:`SteadyExecutor`.
 
     Args:
-        direct: asked whenever the entities are looked through: the subscriptions to serve directly, and with what.
-        deadline: looked at before each wait, and run when it expires, whatever else is to be done.
+        direct: returns the subscriptions to serve directly, each with its callback.
+        deadline: looked at before each wait, and run when it expires, before anything else.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class DirectExecutor(SteadyExecutor):
         self._others_due_ns = 0
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """Serve what is there, or wait for it at most ``timeout_sec`` (``None``: for ever), and no longer than until something is due."""
+        """Serve what is ready; wait at most ``timeout_sec`` (``None``: no limit) and at most until the deadline."""
         timeout_sec = self._until_due(timeout_sec)
         if self._short_way and self._waiting is None:
             direct = self._direct()
@@ -96,7 +100,8 @@ class DirectExecutor(SteadyExecutor):
             except (AttributeError, TypeError) as error:
                 self._short_way = False
                 get_logger("executor").warning(
-                    f"this rclpy's wait sets are new to us ({first_line(error)}); messages take its own way, with more CPU"
+                    f"the wait set of this rclpy is not supported ({first_line(error)}); "
+                    "messages are served by rclpy's own loop, which takes more CPU"
                 )
         if self._waiting is None:
             super().spin_once(timeout_sec)
@@ -109,37 +114,36 @@ class DirectExecutor(SteadyExecutor):
         messages, others = self._waiting.wait(
             timeout_ns if everything or 0 <= timeout_ns < left_ns else left_ns, everything
         )
-        if others:  # events before messages: who answers a message may be gone, and the event of its coming with it
+        if others:  # events come before messages: they tell who is there to answer
             self._forget()
-            while self._serve(
-                0
-            ):  # until there is nothing, since rclpy's own wait takes the triggers of what it does not come to at once
+            # Until nothing is left, because rclpy's own wait consumes the triggers of everything that is ready.
+            while self._serve(0):
                 pass
             return
         if everything and messages:
             self._others_due_ns = monotonic_ns() + OTHERS_EVERY_NS
         for subscription, take in messages:
-            found = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-            if found is not None:
-                take(*found)
+            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+            if taken is not None:
+                take(*taken)
 
     def rearm(self) -> None:
         """Nothing to do: the deadline is looked at before each wait."""
 
     def create_task(self, *args: Any, **kwargs: Any) -> Any:
-        """As rclpy's."""
+        """See rclpy."""
         task = super().create_task(*args, **kwargs)
         self._changed.trigger()
         return task
 
     def wake(self) -> None:
-        """As rclpy's: entities came or went, or work is to be done."""
+        """See rclpy: entities were added or removed, or a task is ready."""
         super().wake()
         if self._changed is not None:
             self._changed.trigger()
 
     def shutdown(self, timeout_sec: float | None = None) -> bool:
-        """As rclpy's."""
+        """See rclpy."""
         self._forget()
         if self._changed is not None:
             self._changed.destroy()
@@ -147,7 +151,7 @@ class DirectExecutor(SteadyExecutor):
         return super().shutdown(timeout_sec)
 
     def _until_due(self, timeout_sec: float | None) -> float | None:
-        """Do what is due; ``timeout_sec``, or how long until something is due again where that is less."""
+        """Run the deadline if it has expired; return the lesser of ``timeout_sec`` and the time until the next one."""
         remaining_s = self._deadline.remaining_s()
         if remaining_s is not None and remaining_s <= 0:
             self._deadline.run()
@@ -162,23 +166,23 @@ class DirectExecutor(SteadyExecutor):
 
 
 class _WaitingFor:
-    """The entities of an executor's nodes in a wait set of rcl's, held until :meth:`close` so that none is destroyed meanwhile."""
+    """A wait set of all entities of an executor's nodes, which are kept from being destroyed until :meth:`close`."""
 
     def __init__(
         self, executor: DirectExecutor, changed: GuardCondition, direct: Iterable[tuple[Subscription, Take]]
     ) -> None:
         nodes = executor.get_nodes()
 
-        def of(kind: str) -> list[Any]:
+        def entities(kind: str) -> list[Any]:
             return [entity for node in nodes for entity in getattr(node, kind) if executor.can_execute(entity)]
 
         subscriptions, self._timers, services, clients = (
-            of("subscriptions"),
-            of("timers"),
-            of("services"),
-            of("clients"),
+            entities("subscriptions"),
+            entities("timers"),
+            entities("services"),
+            entities("clients"),
         )
-        self._waitables, self._guards = of("waitables"), of("guards")
+        self._waitables, self._guards = entities("waitables"), entities("guards")
         guards = [*self._guards, changed]
         count = NumberOfEntities(len(subscriptions), len(guards), len(self._timers), len(clients), len(services))
         with ExitStack() as held:
@@ -220,9 +224,13 @@ class _WaitingFor:
         ]
 
     def wait(self, timeout_ns: int, everything: bool) -> tuple[list[tuple[Subscription, Take]], bool]:
-        """The messages that can be taken directly, and whether anything else is to be done, within ``timeout_ns`` (negative: for ever).
+        """Wait at most ``timeout_ns`` (negative: without limit).
 
-        Without ``everything`` only messages are looked for (``/clock`` is one), and whether the executor was woken.
+        Args:
+            everything: wait for all entities; otherwise only for messages, ``/clock`` included, and for a wake-up.
+
+        Returns:
+            The subscriptions that can be taken directly, and whether anything else is ready.
         """
         entities = self._set
         entities.clear_entities()
@@ -236,7 +244,7 @@ class _WaitingFor:
         urgent = len(messages) < len(ready) or bool(triggered)
         if not everything:
             return messages, urgent
-        # The wait has taken the triggers of events and guard conditions: an event remembers that it was asked, a guard condition is triggered again.
+        # The wait has consumed the triggers: events remember that they are ready, guard conditions are triggered again.
         events = [waitable for waitable in self._waitables if waitable.is_ready(entities)]
         for guard in self._guards:
             if guard.handle.pointer in triggered:
@@ -250,5 +258,5 @@ class _WaitingFor:
         return messages, others
 
     def close(self) -> None:
-        """Let the entities go."""
+        """Release the entities."""
         self._held.close()

@@ -45,16 +45,19 @@ VECTOR_TYPES = {"stamped": "aecf_msgs/msg/EmbeddingStamped"}
 UNNAMED = "_NODE_NAME_UNKNOWN_"
 
 _STORE = get_typestore(Stores.ROS2_HUMBLE)
-"""Reads serialized compressed images where they lie, as core/serialized.py does raw ones: rclpy takes 1 ms for 640x480. Their layout is one for all
-distributions."""
+"""Reads serialized compressed images where they lie, as core/serialized.py does raw ones: rclpy takes 1 ms for 640x480.
+Their layout is one for all distributions.
+"""
 
 Read = Callable[[Any, int], RawImage | RawAudio | RawVector]
-"""From a message (serialized, for images) and the node time of its arrival to a record; may raise FormatUnknown or Unreadable."""
+"""From a message (serialized, for images) and the node time of its arrival to a record; may raise FormatUnknown or
+UnreadableError.
+"""
 OnMessage = Callable[[str, Read, Any], None]
 OnPublishers = Callable[[str, int], None]
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """A serialized message that is not what its type says."""
 
 
@@ -80,11 +83,13 @@ class Inputs:
     """The subscriptions of all modalities, made and destroyed together. Call from the executor's thread.
 
     Args:
-        on_message: told the modality, how to read the message, and the message, which is not even deserialized yet where it is an image.
+        on_message: told the modality, how to read the message, and the message, which is not even deserialized yet
+            where it is an image.
         on_publishers: told the modality and how many publishers it has, where the middleware says so.
 
     Attributes:
-        missed: messages by modality that its publisher sent and that never came: a newer one took their place in the queue while the loop
+        missed: messages by modality that its publisher sent and that never came: a newer one took their place in the
+            queue while the loop
             was busy, or the transport lost them.
     """
 
@@ -116,7 +121,8 @@ class Inputs:
         elif modality.kind == "vector":
             if load_type(VECTOR_TYPES["stamped"]) is None:
                 raise ParameterError(
-                    f"'{name}' takes {VECTOR_TYPES['stamped']}, which is not installed; build aecf_msgs again and source its workspace"
+                    f"'{name}' takes {VECTOR_TYPES['stamped']}, which is not installed; build aecf_msgs again and"
+                    " source its workspace"
                 )
             self._streams[name] = self._make(
                 name, VECTOR_TYPES, (f"{name}.message", {"message": "stamped"}), lambda _: read_vector, AUDIO_QOS
@@ -203,7 +209,7 @@ class Inputs:
         return stream
 
     def _published(self, stream: _Stream) -> str | None:
-        """Which of the stream's types somebody publishes on its topic, ``None`` if nobody does."""
+        """The published type of the stream's topic, ``None`` if it has no publisher."""
         published = {
             info.topic_type
             for info in self._node.get_publishers_info_by_topic(self._node.resolve_topic_name(stream.topic))
@@ -282,8 +288,8 @@ class Inputs:
             or "unknown"
         )
         self._node.get_logger().error(
-            f"{resolved}: the publisher's QoS does not fit and nothing will arrive; we ask for {ours}, it offers {theirs}; "
-            f"set qos_overrides.{resolved}.subscription.*"
+            f"{resolved}: the publisher's QoS does not fit and nothing will arrive; we ask for {ours}, it offers"
+            f" {theirs}; set qos_overrides.{resolved}.subscription.*"
         )
 
 
@@ -291,13 +297,14 @@ def _read_serialized(data: bytes, received_ns: int, name: str, read: Callable[[b
     """The record of a serialized image, which goes on lying in ``data``.
 
     Raises:
-        Unreadable: ``data`` is no such message.
+        UnreadableError: ``data`` is no such message.
     """
     try:
         return read(data, received_ns)
     except Exception as error:  # whatever the bytes make the reading code do
-        raise Unreadable(
-            f"{len(data)} bytes are no {name} ({type(error).__name__}); check that the publisher's message package is the same"
+        raise UnreadableError(
+            f"{len(data)} bytes are no {name} ({type(error).__name__}); check that the publisher's message package is"
+            " the same"
         ) from None
 
 
@@ -314,7 +321,9 @@ _READ_IMAGE: dict[str, Read] = {
 
 
 def _is_readable(name: str) -> bool:
-    """Whether a type is installed, in the form that is read here: the other package's ``AudioData`` does not say its rate."""
+    """Whether a type is installed, in the form that is read here: the other package's ``AudioData`` does not say its
+    rate.
+    """
     found = load_type(name)
     return found is not None and (name != AUDIO_TYPES["plain"] or "data" in found.get_fields_and_field_types())
 

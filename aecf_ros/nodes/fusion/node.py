@@ -1,4 +1,4 @@
-"""The fusion node: reads a message, calls the pipeline, publishes."""
+"""The fusion node: reads messages, calls the pipeline, publishes predictions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState, 
 from aecf_ros.modalities.messages import FormatUnknown
 from aecf_ros.nodes.fusion.diagnostics import Complaints, LostShare, to_message
 from aecf_ros.nodes.fusion.executor import DirectExecutor
-from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, Inputs, Read, Unreadable
+from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, Inputs, Read, UnreadableError
 from aecf_ros.nodes.fusion.parameters import (
     AUTOSTART,
     ENABLED,
@@ -79,7 +79,7 @@ class _DeadlineTimer:
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What a configured node holds."""
+    """The model of a configured node."""
 
     bundle: Bundle
     backend: Backend
@@ -92,10 +92,11 @@ class _Model:
 class FusionNode(LifecycleNode):
     """Subscribes to every modality of a bundle and publishes ``~/prediction`` and ``/diagnostics``.
 
-    Configuring loads and warms the model, activating subscribes, deactivating stops inference and keeps the model, cleaning up
-    frees it. One executor thread calls everything but the loading of ``~/reload_model`` and, with the worker, what touches the pipeline:
-    that is always submitted to ``_schedule``. The pipeline's next deadline covers the time when no message comes: the worker, the
-    :class:`DirectExecutor` or, under any other executor, a timer keeps it.
+    Configuring loads and warms up the model, activating subscribes, deactivating stops inference and keeps the model,
+    cleaning up frees it. One executor thread calls everything except the loading of ``~/reload_model`` and, with a
+    worker, what touches the pipeline, which is always submitted to ``_schedule``. While no message arrives, the
+    pipeline's deadline makes predictions; it is kept by the worker, by the :class:`DirectExecutor` or, under any other
+    executor, by a timer.
     """
 
     _complete = False
@@ -104,7 +105,7 @@ class FusionNode(LifecycleNode):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("fusion_node", **kwargs)
         self.failure = ""
-        """Why the last configuration or activation failed; empty if it did not."""
+        """Why the last configuration or activation failed; empty if it succeeded."""
         self._settings = declare_node_parameters(self)
         self._model: _Model | None = None
         self._active = False
@@ -143,30 +144,30 @@ class FusionNode(LifecycleNode):
         self._diagnostics_timer = self.create_timer(
             self._settings.diagnostics_period_s, self._on_diagnostics_timer, clock=self._steady
         )
-        # A group of its own: while the answer is awaited, a shared one would hold up every message.
+        # In a callback group of its own: in a shared one, waiting for the model would hold up every message.
         self.create_service(Trigger, "~/reload_model", self._on_reload, callback_group=MutuallyExclusiveCallbackGroup())
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         self._complete = True
 
-    # --- lifecycle -------------------------------------------------------------------------------------------------------------
+    # --- lifecycle ---
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load and warm the model; a bad one leaves the node unconfigured, with the reason in the log and in ``failure``."""
+        """Load and warm up the model; if that fails, the node stays unconfigured and ``failure`` says why."""
         try:
             self._settings = declare_node_parameters(self)
             self._model = self._load(self._settings)
             self._diagnostics_timer.timer_period_ns = int(self._settings.diagnostics_period_s * NANOSECONDS)
         except CANNOT_START as error:
             return self._failed(str(error), TransitionCallbackReturn.FAILURE)
-        except Exception as error:  # noqa: BLE001 (rclpy drops what a transition raises, and the reason with it)
+        except Exception as error:  # rclpy would drop it, and the reason with it
             return self._failed(_unforeseen(error), TransitionCallbackReturn.ERROR)
         self.failure = ""
         self._announce(self._model)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and begin to predict."""
+        """Subscribe and start predicting."""
         assert self._model is not None  # the state machine has configured
         try:
             self._model.streams.update(declare_stream_parameters(self, self._model.bundle.manifest))
@@ -175,7 +176,7 @@ class FusionNode(LifecycleNode):
         except ParameterError as error:
             self._inputs.close()
             return self._failed(str(error), TransitionCallbackReturn.FAILURE)
-        except Exception as error:  # noqa: BLE001 (as in on_configure)
+        except Exception as error:  # as in on_configure
             return self._failed(_unforeseen(error), TransitionCallbackReturn.ERROR)
         self.failure = ""
         result = super().on_activate(state)
@@ -184,12 +185,12 @@ class FusionNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and fall silent; the model stays."""
+        """Unsubscribe and stop predicting; keep the model."""
         self._stop()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let the model go, and with it the memory of the device."""
+        """Free the model and its memory on the device."""
         self._model = self._frame = None
         self._states = ()
         return super().on_cleanup(state)
@@ -201,27 +202,28 @@ class FusionNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Back to unconfigured, with nothing half done."""
+        """Return to unconfigured."""
         self._stop()
         self._model = None
         self.get_logger().error(f"a transition from '{state.label}' failed; the node is unconfigured again")
         return TransitionCallbackReturn.SUCCESS
 
-    def _LifecycleNodeMixin__on_change_state(
+    def _LifecycleNodeMixin__on_change_state(  # noqa: N802, the name in rclpy
         self, request: ChangeState.Request, response: ChangeState.Response
-    ) -> ChangeState.Response:  # noqa: N802
-        """As rclpy's, in which a transition that is not possible now ends the node (ros2/rclpy issue 1209, mended after Jazzy)."""
+    ) -> ChangeState.Response:
+        """Refuse an impossible transition, which in rclpy of Jazzy ends the node (ros2/rclpy issue 1209)."""
         try:
             return super()._LifecycleNodeMixin__on_change_state(request, response)
         except RCLError as error:
             self.get_logger().error(
-                f"transition {request.transition.id} was asked for: {first_line(error).partition(', at ')[0]} The node goes on as it was"
+                f"transition {request.transition.id} is not possible: {first_line(error).partition(', at ')[0]} "
+                "The node continues as it was"
             )
             response.success = False
             return response
 
     def direct_executor(self) -> DirectExecutor:
-        """What serves this node with the least work between two frames."""
+        """An executor that serves this node with the least work between two frames."""
         executor = DirectExecutor(
             self._inputs.direct,
             Deadline(lambda: self._remaining_s() if self._keeper is executor else None, self._on_deadline),
@@ -235,13 +237,13 @@ class FusionNode(LifecycleNode):
         return outcome
 
     def destroy_node(self) -> None:
-        """Stop inference first: a worker must not publish through what is being destroyed."""
+        """Stop inference first, because a worker must not publish through a destroyed publisher."""
         if self._complete:
             self._stop()
         super().destroy_node()
 
     def _begin(self) -> None:
-        """Predict from now on, as the model in use is to be scheduled."""
+        """Start predicting with the scheduling of the model in use."""
         assert self._model is not None  # loaded
         self._active = True
         self._look_at_clock()
@@ -251,7 +253,7 @@ class FusionNode(LifecycleNode):
         self._schedule.submit(self._predict)
 
     def _pause(self) -> None:
-        """No more inference; what is under way is finished, and the pipeline belongs to this thread again."""
+        """Finish the inference under way and stop; the pipeline belongs to this thread again."""
         self._active = False
         self._keeper.rearm()
         self._schedule.stop()
@@ -262,7 +264,7 @@ class FusionNode(LifecycleNode):
         self._pause()
         self._inputs.close()
 
-    # --- the model -------------------------------------------------------------------------------------------------------------
+    # --- model ---
 
     def _load(self, settings: NodeParameters) -> _Model:
         bundle = load_bundle(settings.model)
@@ -302,25 +304,25 @@ class FusionNode(LifecycleNode):
         )
 
     async def _on_reload(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        """Load what the parameter ``model`` names in a thread of its own, and swap between two messages."""
+        """Load the model that the parameter ``model`` names in a thread, and swap it in between two messages."""
         if self._model is None:
             response.success, response.message = False, "not configured; configure the node instead"
             return response
         loaded: Future = Future(executor=self.executor)
-        loaded.add_done_callback(lambda _: None)  # having one wakes the executor, which then goes on below
+        loaded.add_done_callback(lambda _: None)  # a callback wakes the executor, which then continues below
 
         def load() -> None:
             try:
                 loaded.set_result(self._load(declare_node_parameters(self)))
             except CANNOT_START as error:
                 loaded.set_result(str(error))
-            except Exception as error:  # noqa: BLE001 (whoever called would wait forever)
+            except Exception as error:  # the caller would wait forever
                 loaded.set_result(_unforeseen(error))
 
         threading.Thread(target=load, name="reload_model", daemon=True).start()
         result = await loaded
         if isinstance(result, str):
-            self.get_logger().error(f"reload: {result}; the model in use stays")
+            self.get_logger().error(f"reload: {result}; the model in use is kept")
             response.success, response.message = False, result
             return response
         self._swap(result)
@@ -344,25 +346,25 @@ class FusionNode(LifecycleNode):
         if was_active:
             self._begin()
 
-    # --- the loop --------------------------------------------------------------------------------------------------------------
+    # --- messages and predictions ---
 
     def _now_ns(self) -> int:
-        """Steady time; under ``use_sim_time`` it is ``/clock``, so that a paused clock suspends silence."""
+        """Steady time; under ``use_sim_time`` it is ``/clock``, so that a paused clock causes no silence."""
         if not self._simulated:
             return time.monotonic_ns()
         now_ns = self.get_clock().now().nanoseconds
         if now_ns < self._last_ns and self._model is not None:
-            self.get_logger().info("/clock went back; streams start anew")
+            self.get_logger().info("/clock went back; all streams are reset")
             self._model.pipeline.reset()
         self._last_ns = now_ns
         return now_ns
 
     def _node_ns(self) -> int:
-        """What stamps are written in: ``/clock`` under ``use_sim_time``, else the time of the system, without rclpy's records of it."""
+        """Time of header stamps: ``/clock`` under ``use_sim_time``, otherwise system time, read without slow rclpy."""
         return self.get_clock().now().nanoseconds if self._simulated else time.time_ns()
 
     def _look_at_clock(self) -> None:
-        """Whose time it is: asked when the node begins, at each deadline and with each diagnosis, because it takes a lock of rcl's."""
+        """Note whether ``/clock`` is in use; called seldom, because rcl takes a lock for it."""
         self._simulated = self.get_clock().ros_time_is_active
 
     def _on_message(self, name: str, read: Read, message: Any) -> None:
@@ -370,9 +372,8 @@ class FusionNode(LifecycleNode):
         if self._active and model is not None:
             arrived_ns = time.perf_counter_ns()
             received_ns = self._node_ns()
-            slot = (
-                name if name in model.cameras else None
-            )  # sound must not be cut; of a camera's frames only the newest counts
+            # Only the newest frame of a camera is kept in the queue; every chunk of sound is.
+            slot = name if name in model.cameras else None
             self._schedule.submit(partial(self._take, name, read, message, arrived_ns, received_ns), slot)
 
     def _take(self, name: str, read: Read, message: Any, arrived_ns: int, received_ns: int) -> None:
@@ -381,7 +382,7 @@ class FusionNode(LifecycleNode):
         now_ns = self._now_ns()
         try:
             record = read(message, received_ns)
-        except (FormatUnknown, Unreadable) as error:
+        except (FormatUnknown, UnreadableError) as error:
             seen = model.pipeline.reject(name, str(error), now_ns)
         else:
             seen = model.pipeline.observe(name, record, now_ns)
@@ -396,30 +397,30 @@ class FusionNode(LifecycleNode):
         model.pipeline.settle()
 
     def _on_publishers(self, name: str, count: int) -> None:
-        def tell() -> None:
+        def note() -> None:
             if self._model is not None:
                 self._model.pipeline.publishers(name, count, self._now_ns())
 
-        self._schedule.submit(tell)
+        self._schedule.submit(note)
 
     def _on_deadline(self) -> None:
         if self._model is None or not self._active:
             return
         self._look_at_clock()
-        if self._remaining_s():  # a paused or slowed /clock has not come that far
+        if self._remaining_s():  # /clock is paused or slow
             self._keeper.rearm()
         else:
             self._predict()
 
     def _remaining_s(self) -> float | None:
-        """Seconds until a prediction is due although no message arrives, 0 if it is due now; ``None`` while inactive."""
+        """Seconds until a prediction is due without a message, 0 if it is due now; ``None`` while inactive."""
         if self._model is None or not self._active:
             return None
         due_ns = self._model.pipeline.next_due_ns()
         return 0.0 if due_ns is None else max(0.0, (due_ns - self._now_ns()) / NANOSECONDS)
 
     def _predict(self) -> int:
-        """Make a prediction and publish it; when that was done, by ``perf_counter_ns``."""
+        """Make a prediction and publish it; return ``perf_counter_ns`` after that."""
         assert self._model is not None  # only an active node predicts
         pipeline = self._model.pipeline
         started_ns = time.perf_counter_ns()
@@ -445,10 +446,10 @@ class FusionNode(LifecycleNode):
         if self._frame is not None and camera is not None and self._debug_image.get_subscription_count():
             self._debug_image.publish(overlay_to_message(self._frame, prediction, camera))
 
-    # --- what it says of itself ------------------------------------------------------------------------------------------------
+    # --- parameters and diagnostics ---
 
     def _on_set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        """Publish predictions or hold them back; streams are watched either way."""
+        """Publish predictions or withhold them; streams are monitored either way."""
         self._enabled = request.data
         response.success, response.message = True, "enabled" if request.data else "disabled"
         return response
@@ -510,7 +511,7 @@ class FusionNode(LifecycleNode):
         return to_message(diagnose_stream(status, waited_long, lost, share), self.get_name())
 
     def _not_served(self, stream: str) -> int:
-        """Messages of a stream that nobody decoded: newer ones came while the node was busy, or the transport lost them."""
+        """Count messages that were never decoded: lost in transport or replaced while the node was busy."""
         return self._inputs.missed[stream] + self._dropped[stream] + self._schedule.dropped[stream]
 
     def _diagnose_inference(self, model: _Model) -> DiagnosticStatus:
@@ -539,14 +540,14 @@ def _unforeseen(error: Exception) -> str:
 
 
 def start(node: FusionNode) -> bool:
-    """Configure and activate, unless the parameter ``autostart`` leaves that to a launch file or a lifecycle manager."""
+    """Configure and activate the node, unless the parameter ``autostart`` is false."""
     if not AUTOSTART.declare(node):
         return True
     started = (
         node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     )
-    gc.freeze()  # what was loaded stays: looking through it for garbage would hold up a prediction now and then
+    gc.freeze()  # searching the loaded model for garbage would delay predictions
     return started
 
 

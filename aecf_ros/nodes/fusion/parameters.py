@@ -41,7 +41,7 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One declaration. ``choices`` or ``bounds`` (inclusive) limit the value; ``life`` says when a change takes effect."""
+    """Declaration of a parameter. ``choices`` or ``bounds`` (inclusive) limit it; ``life`` says when a change acts."""
 
     name: str
     default: Value
@@ -114,8 +114,9 @@ NODE = (
     Parameter(
         "scheduling",
         "auto",
-        "Inference in the callback (inline) or in a thread of its own that takes the newest frame (worker); auto measures "
-        "the graphs when they are loaded and takes the worker if they need more than 60 % of the time between frames at 30 Hz",
+        "Inference in the callback (inline) or in a thread of its own that takes the newest frame (worker); auto"
+        " measures the graphs when they are loaded and takes the worker if they need more than 60 % of the time between"
+        " frames at 30 Hz",
         choices=SCHEDULINGS,
         life="load",
     ),
@@ -133,8 +134,8 @@ NODE = (
     Parameter(
         "drift_window_s",
         120.0,
-        "How long embeddings and confidence must be unlike training, by a test that leaves no doubt, before diagnostics say so; "
-        "0 switches it off",
+        "How long embeddings and confidence must be unlike training, by a test that leaves no doubt, before diagnostics"
+        " say so; 0 switches it off",
         "s",
         (0.0, 3600.0),
         life="live",
@@ -219,7 +220,8 @@ STREAM = (
     Parameter(
         "max_lost",
         0.25,
-        "Share of messages lost that makes the stream DEGRADED within some 40, half of it within hundreds; 0 switches it off",
+        "Share of messages lost that makes the stream DEGRADED within some 40, half of it within hundreds; 0 switches"
+        " it off",
         "",
         (0.0, 1.0),
         life="live",
@@ -337,8 +339,8 @@ AUDIO = (
     Parameter(
         "message",
         "auto",
-        "Message type of the audio topic: audio_common_msgs/AudioDataStamped (stamped), AudioData (plain), AudioStamped of "
-        "the other package of that name (dialect), foxglove_msgs/RawAudio (foxglove); auto takes what is published",
+        "Message type of the audio topic: audio_common_msgs/AudioDataStamped (stamped), AudioData (plain), AudioStamped"
+        " of the other package of that name (dialect), foxglove_msgs/RawAudio (foxglove); auto takes what is published",
         choices=("auto", "stamped", "plain", "dialect", "foxglove"),
         life="activate",
     ),

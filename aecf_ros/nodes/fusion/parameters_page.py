@@ -1,4 +1,7 @@
-"""docs/parameters.md, from the declarations: ``python -m aecf_ros.nodes.fusion.parameters_page > docs/parameters.md``."""
+"""The page docs/parameters.md, made from the declarations.
+
+``python -m aecf_ros.nodes.fusion.parameters_page > docs/parameters.md``
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,24 @@ GROUPS: dict[str, tuple[Parameter, ...]] = {
 }
 HEAD = """# Parameters
 
-Every parameter of every node: its default, what it may be, what it does, and when a change takes effect. Most robots need few of them; [tuning.md](tuning.md) says which one for what you see.
-`camera`, `audio` and `text` stand for the names that the modalities have in your model: `camera.stale_after_s` is `rear.stale_after_s` for a modality `rear`. To set one:
+Every parameter of every node. Most robots need few of them; [tuning.md](tuning.md) says which one to change.
+`camera`, `audio` and `text` stand for the modalities of your model: `camera.stale_after_s` is
+`rear.stale_after_s` for a modality `rear`. Ways to set one:
 
-| where | how | it holds |
+| where | how | holds |
 |---|---|---|
-| a file, for a robot | copy [config/fusion_node.yaml](../config/fusion_node.yaml), keep the lines that you change, `ros2 launch aecf_ros fusion.launch.py params_file:=robot.yaml` | at each start |
-| a launch argument, for the few that have one | `ros2 launch aecf_ros fusion.launch.py device:=cpu camera_transport:=raw`; `--show-args` lists them | for that launch; it wins over the file |
-| the command line | `ros2 run aecf_ros fusion_node --ros-args -p camera.stale_after_s:=0.8` | for that start |
-| live | `ros2 param set /fusion_node camera.stale_after_s 0.8` | until the node ends; the last column below says from when on |
+| parameter file | copy [fusion_node.yaml](../config/fusion_node.yaml); `params_file:=robot.yaml` | each start |
+| launch argument | `ros2 launch aecf_ros fusion.launch.py device:=cpu`; see `--show-args` | that launch |
+| command line | `ros2 run ... --ros-args -p camera.stale_after_s:=0.8` | that start |
+| live | `ros2 param set /fusion_node camera.stale_after_s 0.8` | until the node ends; see the last column |
 
-The drivers have files of their own: `camera_params_file`, `microphone_params_file`. Write `1.0`, not `1`, where the default has a point. A value that is out of range is refused, with the reason.
-On the robot `ros2 param describe /fusion_node NAME` says the same as this page. Each topic has its QoS overrides besides: `qos_overrides./camera/image.subscription.depth` and so on.
+The drivers have files of their own: `camera_params_file` and `microphone_params_file`. Write `1.0`, not `1`, where
+the default has a decimal point. A value out of range is refused with the reason. `ros2 param describe /fusion_node
+NAME` prints the same descriptions. Each topic also has QoS overrides:
+`qos_overrides./camera/image.subscription.depth` and so on.
 
-Made by `python -m aecf_ros.nodes.fusion.parameters_page` from the declarations in `aecf_ros/nodes/`; a test keeps it current."""
+Made by `python -m aecf_ros.nodes.fusion.parameters_page` from the declarations in `aecf_ros/nodes/`; a test keeps it
+current."""
 
 
 def page() -> str:

@@ -1,4 +1,4 @@
-"""The same answer in ``vision_msgs``, for consumers that know those, where the package is installed."""
+"""Predictions as ``vision_msgs/Classification``, where that package is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INSTALLED = find_spec("vision_msgs") is not None
 
 
 class ClassificationPublisher:
-    """Publishes ``~/classification`` (every class with its probability) and a latched ``~/label_info``; nothing without vision_msgs."""
+    """Publishes ``~/classification`` (the probability of every class) and a latched ``~/label_info``."""
 
     def __init__(self, node: LifecycleNode) -> None:
         self._labels: list[str] = []
@@ -32,7 +32,7 @@ class ClassificationPublisher:
         )
 
     def announce(self, manifest: Manifest) -> None:
-        """Tell the labels of a model."""
+        """Publish the labels of a model."""
         self._labels = manifest.labels
         if not INSTALLED:
             return
@@ -43,7 +43,7 @@ class ClassificationPublisher:
         )
 
     def publish(self, prediction: Prediction, frame_id: str) -> None:
-        """Publish one prediction, if anybody listens."""
+        """Publish one prediction, if the topic has subscribers."""
         if not INSTALLED or not self._classification.get_subscription_count():
             return
         from vision_msgs.msg import Classification, ObjectHypothesis

@@ -1,4 +1,4 @@
-"""How a node's process starts and ends: ROS is shut down between two callbacks, never inside one."""
+"""Start and stop of a node's process: ROS is shut down between two callbacks, never inside one."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from rclpy.signals import SignalHandlerOptions
 from aecf_ros.nodes.fusion.executor import SteadyExecutor
 
 LONGEST_WAIT_S = 0.5
-"""A signal that comes while nothing happens is noticed after at most so long."""
+"""Longest wait before a signal is noticed."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 1 << 25
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what was freed, up to 32 MB, for the next message.
+    """Let glibc keep up to 32 MB of freed memory for the next message.
 
-    Else it may give the memory of a large frame back to the system and take it anew, page by page, with the next one. Whether it does depends on what
-    happens to lie behind the frame; where it does, a raw frame of 1920x1080 is 9 ms under way in place of 4.
+    By default it may return the memory of a large frame to the system and take it anew, page by page, for the next
+    one. A raw frame of 1920x1080 then takes 9 ms to arrive instead of 4.
     """
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # other C libraries have none
+    if hasattr(libc, "mallopt"):  # other C libraries lack it
         for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             libc.mallopt(option, _KEPT_BYTES)
 
 
 @contextmanager
 def ros_process(args: list[str] | None = None) -> Iterator[threading.Event]:
-    """Initialize ROS, and give an event that SIGINT or SIGTERM sets; ROS is shut down at the end, and freed memory kept.
+    """Initialize ROS and yield an event that SIGINT or SIGTERM sets; shut ROS down at the end.
 
-    rclpy's own handlers invalidate the context at once, so that a callback that is just publishing fails. Call from the main
-    thread. A second signal has its default effect.
+    rclpy's own handlers invalidate the context at once, so that a callback that is publishing fails. Call from the
+    main thread. A second signal has its default effect. Freed memory is kept (:func:`keep_freed_memory`).
     """
     keep_freed_memory()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -66,8 +66,8 @@ def spin(executor: Executor, stopping: threading.Event) -> None:
         executor.spin_once(timeout_sec=LONGEST_WAIT_S)
 
 
-class Ended(Exception):
-    """Raised in a callback of a node that has nothing left to do; its process ends with ``code``."""
+class NodeEnd(Exception):  # noqa: N818, it is not an error
+    """Raised in a callback of a node that is done; its process exits with ``code``."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -82,14 +82,14 @@ def run_node(
     start: Callable[[Node], bool] = lambda node: True,
     make_executor: Callable[[Node], Executor] = lambda node: SteadyExecutor(),
 ) -> NoReturn:
-    """Make a node and spin it until SIGINT or SIGTERM, or until it says :class:`Ended`.
+    """Make a node and spin it until SIGINT, SIGTERM or :class:`NodeEnd`.
 
-    The process ends with 0 then, and with 1 when the node cannot start. A node with threads stops them in ``destroy_node``.
+    The process exits with 0 then, and with 1 if the node cannot start. A node stops its threads in ``destroy_node``.
 
     Args:
-        refusals: exceptions that say in one line why the node cannot start; they are logged as fatal.
-        start: called before spinning; false ends the process with 1.
-        make_executor: what serves the node.
+        refusals: exceptions whose line says why the node cannot start; they are logged as fatal.
+        start: called before spinning; the process exits with 1 if it returns false.
+        make_executor: makes the executor of the node.
     """
     code = 0
     with ros_process(args) as stopping:
@@ -105,7 +105,7 @@ def run_node(
             finally:
                 executor.shutdown()
                 node.destroy_node()
-        except Ended as end:
+        except NodeEnd as end:
             code = end.code
         except refusals as error:
             rclpy.logging.get_logger(name).fatal(str(error))
@@ -114,7 +114,11 @@ def run_node(
 
 
 def stop_process(process: subprocess.Popen, patience_s: float) -> int:
-    """End a process as Ctrl-C does, so that it leaves nothing in shared memory, and kill it after ``patience_s``; its exit code."""
+    """Interrupt a process as Ctrl-C does, so that it cleans up shared memory; kill it after ``patience_s``.
+
+    Returns:
+        Its exit code.
+    """
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:

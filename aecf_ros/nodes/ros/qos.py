@@ -1,4 +1,7 @@
-"""Quality of service that users may override, for every topic of every node: ``qos_overrides.TOPIC.publisher|subscription.POLICY``."""
+"""QoS policies that users may override on every topic of every node.
+
+The parameters are ``qos_overrides.TOPIC.publisher|subscription.POLICY``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 OVERRIDABLE = QoSOverridingOptions(
     (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 )
-"""rclpy's defaults, and durability: without it a publisher of ``audio_info`` that is not latched could never be heard."""
+"""rclpy's defaults and durability, which a subscriber to an ``audio_info`` that is not latched has to lower."""
 
 UNWATCHED = PublisherEventCallbacks(use_default_callbacks=False)
-"""For publishers beside the main ones: each event that rclpy watches is looked at before and after every message that a node takes."""
+"""No event callbacks, for the secondary publishers: rclpy checks each event before and after every message."""

@@ -10,9 +10,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import rclpy
@@ -22,18 +22,19 @@ from rich.console import Console
 from rich.live import Live
 
 from aecf_msgs.msg import FusedPrediction
-from aecf_ros.core.bundle import load_bundle
+from aecf_ros.core.bundle import Manifest, load_bundle
 from aecf_ros.core.types import Prediction
 from aecf_ros.nodes.fusion.node import PREDICTION_QOS
 from aecf_ros.nodes.ros.convert import prediction_from_message
 from aecf_ros.nodes.ros.process import stop_process
 from aecf_ros.nodes.ros.shared_memory import SHARED_MEMORY, files_of, orphans
 from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.schedule import load_faults
 from aecf_ros.replay.report.html import write_reports
 from aecf_ros.replay.report.tables import Scene, draw_live, summary_tables
 from aecf_ros.replay.scoring.driver import read_ground_truth, stream_kinds
-from aecf_ros.replay.scoring.score import lead_image, published_predictions, summarize
+from aecf_ros.replay.scoring.score import lead_image, summarize
 
 NODE_MODULE = "aecf_ros.nodes.fusion.node"
 NODE_START_S = 30.0
@@ -41,7 +42,7 @@ NODE_STOP_S = 10.0
 
 
 class DemoError(RuntimeError):
-    """The demo could not run to its end; says what failed and where to look."""
+    """The demo did not finish; the message says what failed and where to look."""
 
 
 @dataclass
@@ -80,28 +81,49 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         duration_s = bag.duration_s
     played_path = out / "played.json"
     played_path.unlink(missing_ok=True)
-    node_command = [sys.executable, "-m", NODE_MODULE, "--ros-args", "-p", f"model:={model.resolve()}"]
-    for modality in manifest.modalities:
-        if modality.kind == "image":
-            node_command += ["-r", f"{modality.name}/image:={topics.streams[modality.name]}"]
-        else:
-            node_command += ["-r", f"{modality.name}:={topics.streams[modality.name]}"]
-            if modality.name in topics.infos:
-                node_command += ["-r", f"{modality.name}_info:={topics.infos[modality.name]}"]
-    player_command = [
-        sys.executable,
-        "-m",
-        "aecf_ros.nodes.tools.player_node",
-        "--bag",
-        str(bag_path),
-        "--model",
-        str(model),
-        "--faults",
-        str(faults_path),
-        "--log",
-        str(played_path),
-    ]
+    player_command = [sys.executable, "-m", "aecf_ros.nodes.tools.player_node"]
+    for option, path in (("bag", bag_path), ("model", model), ("faults", faults_path), ("log", played_path)):
+        player_command += [f"--{option}", str(path)]
+    scene = Scene(manifest, faults, truth, duration_s)
+    listener, start_ns, node_exit, left = _run_processes(
+        [_node_command(model, manifest, topics), player_command], out, console, scene
+    )
+    published = json.loads(played_path.read_text(encoding="utf-8"))["published"]
+    answers = answers_of(listener.received, start_ns, duration_s, manifest)
+    summary = summarize(answers, truth, faults, manifest, duration_s, realtime_factor=1.0)
+    summary["frames"] = _frames_answered(listener.received, published, lead_image(manifest))
+    summary["node_exit_code"] = node_exit
+    summary["shared_memory_left"] = left
+    paths = write_reports(out, summary, answers, truth, faults, manifest, duration_s, f"aecf demo: {manifest.name}")
+    for table in summary_tables(summary):
+        console.print(table)
+    console.print("wrote " + " and ".join(str(path) for path in paths))
+    if node_exit != 0:
+        raise DemoError(f"the fusion node ended with exit code {node_exit}; see {out / 'node.log'}")
+    return summary
 
+
+def _node_command(model: Path, manifest: Manifest, topics: Topics) -> list[str]:
+    """Command of the fusion node, with its inputs remapped to the recording's topics."""
+    command = [sys.executable, "-m", NODE_MODULE, "--ros-args", "-p", f"model:={model.resolve()}"]
+    for modality in manifest.modalities:
+        name = modality.name
+        command += ["-r", f"{name}{'/image' if modality.kind == 'image' else ''}:={topics.streams[name]}"]
+        if name in topics.infos:
+            command += ["-r", f"{name}_info:={topics.infos[name]}"]
+    return command
+
+
+def _run_processes(
+    commands: Sequence[Sequence[str]], out: Path, console: Console, scene: Scene
+) -> tuple[_Listener, int, int, list[str]]:
+    """Run node and player to the end of the recording.
+
+    Returns:
+        The predictions, the node time at which the recording started, the node's exit code, and the files that it left
+        in shared memory.
+    """
+    node_command, player_command = commands
     listener = _Listener()
     rclpy.init()
     try:
@@ -113,9 +135,8 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         with _process(node_command, out / "node.log") as node:
             _await_first(executor, listener, node, out / "node.log")
             with _process(player_command, out / "player.log") as player:
-                start_ns = _await_start(executor, player, played_path)
-                scene = Scene(manifest, faults, truth, duration_s, start_ns)
-                _watch(executor, listener, node, player, console, scene)
+                start_ns = _await_start(executor, player, out / "played.json")
+                _watch(executor, listener, (node, player), console, replace(scene, start_ns=start_ns))
                 if player.wait() != 0:
                     raise DemoError(f"the player failed with exit code {player.returncode}; see {out / 'player.log'}")
             _drain(executor, 0.5)
@@ -125,32 +146,19 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         watcher.destroy_node()
     finally:
         rclpy.try_shutdown()
-
-    published = json.loads(played_path.read_text(encoding="utf-8"))["published"]
-    answers = published_predictions(listener.received, start_ns, duration_s, manifest)
-    summary = summarize(answers, truth, faults, manifest, duration_s, realtime_factor=1.0)
-    summary["frames"] = _frames_answered(listener.received, published, lead_image(manifest))
-    summary["node_exit_code"] = node_exit
-    summary["shared_memory_left"] = sorted(path.name for path in orphans(node_files - files_before))
-    paths = write_reports(out, summary, answers, truth, faults, manifest, duration_s, f"aecf demo: {manifest.name}")
-    for table in summary_tables(summary):
-        console.print(table)
-    console.print("wrote " + " and ".join(str(path) for path in paths))
-    if node_exit != 0:
-        raise DemoError(f"the fusion node ended with exit code {node_exit}; see {out / 'node.log'}")
-    return summary
+    return listener, start_ns, node_exit, sorted(path.name for path in orphans(node_files - files_before))
 
 
 def _private_domain() -> str:
-    """Keep the demo away from a robot on the same network, and from another demo on the same host."""
+    """Choose a ROS domain on this host alone, apart from a robot's and from another demo's."""
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     return os.environ["ROS_DOMAIN_ID"]
 
 
 @contextmanager
-def _process(command: Sequence[str], log: Path):
-    """A child process whose output goes to a file, and which never outlives the block."""
+def _process(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a child process with its output in a file; stop it at the end of the block."""
     with (
         log.open("w", encoding="utf-8") as sink,
         subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT) as process,
@@ -187,12 +195,12 @@ def _await_start(executor: SingleThreadedExecutor, player: subprocess.Popen, pla
 def _watch(
     executor: SingleThreadedExecutor,
     listener: _Listener,
-    node: subprocess.Popen,
-    player: subprocess.Popen,
+    processes: tuple[subprocess.Popen, subprocess.Popen],
     console: Console,
     scene: Scene,
 ) -> None:
     """Show the latest prediction until the player ends or the node dies."""
+    node, player = processes
     next_draw_s = 0.0
     period_s = 0.125 if console.is_terminal else 5.0
     with Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else _Lines(console) as live:
@@ -206,7 +214,7 @@ def _watch(
 
 
 class _Lines:
-    """Where there is no terminal: the same picture, printed now and then."""
+    """Prints the live view every few seconds, where there is no terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

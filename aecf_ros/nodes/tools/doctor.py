@@ -1,7 +1,7 @@
 """`aecf doctor`: what this machine has, what is wrong with it, and what to do.
 
-Every check takes what it judges as arguments with real defaults, and gives findings; none of them imports what may be missing before it
-knows that it is there, and none of them raises.
+Every check takes what it judges as arguments with real defaults, and gives findings; none of them imports what may be
+missing before it knows that it is there, and none of them raises.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def examine(checks: Sequence[Callable[[], list[Finding]]] | None = None) -> list
                 Finding(
                     name,
                     "FAIL",
-                    f"the check broke: {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}",
+                    f"the check broke: {type(error).__name__}:"
+                    f" {str(error).strip().splitlines()[0] if str(error) else ''}",
                     f"reinstall what concerns {name}",
                 )
             )
@@ -97,16 +98,18 @@ def findings_json(findings: Sequence[Finding]) -> str:
     )
 
 
-# --- ROS -------------------------------------------------------------------------------------------------------------------------
+# --- ROS ---
 
 
 def check_python(running: tuple[int, int] = sys.version_info[:2]) -> list[Finding]:
     """Python is one that the package supports."""
     found = f"{running[0]}.{running[1]} at {sys.executable}, {platform.platform()}"
     return [
-        Finding("python", "OK", found)
-        if running >= (3, 10)
-        else Finding("python", "FAIL", found, "use Python 3.10 or later")
+        (
+            Finding("python", "OK", found)
+            if running >= (3, 10)
+            else Finding("python", "FAIL", found, "use Python 3.10 or later")
+        )
     ]
 
 
@@ -179,7 +182,8 @@ def check_messages(load: Callable[[str], object] = importlib.import_module) -> l
                 "messages",
                 "WARN",
                 f"missing: {', '.join(optional)}; ~/classification is not published",
-                f"apt install {' '.join('ros-$ROS_DISTRO-' + name.replace('_', '-') for name in optional)}, if you want it",
+                f"apt install {' '.join('ros-$ROS_DISTRO-' + name.replace('_', '-') for name in optional)}, if you"
+                " want it",
             )
         )
     if "audio_common_msgs" not in missing:
@@ -197,9 +201,10 @@ def audio_dialect(names: set[str]) -> Finding:
         return Finding(
             "audio messages",
             "WARN",
-            "audio_common_msgs of the other origin: microphone_node publishes its AudioStamped and fusion_node hears it; "
-            "AudioDataStamped, as apt ships it, is not understood here",
-            "for machines, drivers or recordings with AudioDataStamped: apt install ros-$ROS_DISTRO-audio-common-msgs, and source it last",
+            "audio_common_msgs of the other origin: microphone_node publishes its AudioStamped and fusion_node hears"
+            " it; AudioDataStamped, as apt ships it, is not understood here",
+            "for machines, drivers or recordings with AudioDataStamped: apt install ros-$ROS_DISTRO-audio-common-msgs,"
+            " and source it last",
         )
     return Finding(
         "audio messages",
@@ -209,11 +214,13 @@ def audio_dialect(names: set[str]) -> Finding:
     )
 
 
-# --- shared memory ---------------------------------------------------------------------------------------------------------------
+# --- shared memory ---
 
 
 def check_profile(environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """A Fast DDS profile with a larger segment is set under the name that this distribution reads, and its file is there."""
+    """A Fast DDS profile with a larger segment is set under the name that this distribution reads, and its file is
+    there.
+    """
     from aecf_ros.nodes.fusion.parameters import shipped
 
     set_to = {name: environment[name] for name in PROFILE_VARIABLES if environment.get(name)}
@@ -232,8 +239,10 @@ def check_profile(environment: Mapping[str, str] = os.environ) -> list[Finding]:
         Finding(
             "fast dds profile",
             "WARN",
-            f"not set: {', '.join(lacking)}{by}{f'; set: {found}' if found else ''}: the segment is 512 KB, and raw images of 640x480 and above get lost",
-            f"for every node: export {' '.join(f'{name}={path}' for name in PROFILE_VARIABLES)}; fusion.launch.py sets both for what it starts",
+            f"not set: {', '.join(lacking)}{by}{f'; set: {found}' if found else ''}: the segment is 512 KB, and raw"
+            " images of 640x480 and above get lost",
+            f"for every node: export {' '.join(f'{name}={path}' for name in PROFILE_VARIABLES)}; fusion.launch.py sets"
+            " both for what it starts",
         )
     ]
 
@@ -253,13 +262,15 @@ def check_shared_memory(folder: Path = SHARED_MEMORY) -> list[Finding]:
     total_mib, free_mib = usage.total // 2**20, usage.free // 2**20
     found = f"{folder}: {free_mib} of {total_mib} MiB free"
     findings = [
-        Finding("shared memory", "OK", found)
-        if free_mib >= LEAST_SHARED_MEMORY_MIB
-        else Finding(
-            "shared memory",
-            "WARN",
-            f"{found}; each participant takes 32 MiB with the shipped profile",
-            "in Docker: --shm-size=1g or --ipc=host",
+        (
+            Finding("shared memory", "OK", found)
+            if free_mib >= LEAST_SHARED_MEMORY_MIB
+            else Finding(
+                "shared memory",
+                "WARN",
+                f"{found}; each participant takes 32 MiB with the shipped profile",
+                "in Docker: --shm-size=1g or --ipc=host",
+            )
         )
     ]
     return [*findings, leaked_segments(folder)]
@@ -280,7 +291,7 @@ def leaked_segments(folder: Path = SHARED_MEMORY) -> Finding:
     return Finding("leaked segments", "OK", f"none; {len(segments)} in use" if segments else "none")
 
 
-# --- inference -------------------------------------------------------------------------------------------------------------------
+# --- inference ---
 
 
 def check_bundle(model: Path | None = None) -> list[Finding]:
@@ -346,7 +357,7 @@ def check_torch() -> list[Finding]:
     ]
 
 
-# --- sensors ---------------------------------------------------------------------------------------------------------------------
+# --- sensors ---
 
 LIST_MICROPHONES = """
 from aecf_ros.nodes.drivers.devices import DeviceError
@@ -378,7 +389,8 @@ def check_microphones(program: str = LIST_MICROPHONES) -> list[Finding]:
                 "microphones",
                 "WARN",
                 f"listing them ended with {listed.returncode}: {said or 'ALSA or PortAudio broke'}",
-                "see `arecord -l`, the ALSA configuration (~/.asoundrc, /etc/asound.conf) and `apt install libasound2-data`",
+                "see `arecord -l`, the ALSA configuration (~/.asoundrc, /etc/asound.conf) and `apt install"
+                " libasound2-data`",
             )
         ]
     if not listed.stdout.strip():

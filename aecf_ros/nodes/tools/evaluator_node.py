@@ -1,7 +1,9 @@
-"""Scores a running fusion node against a label topic, and writes the summary.json of `aecf evaluate` when it is stopped.
+"""Scores a running fusion node against a label topic, and writes the summary.json of `aecf evaluate` when it is
+stopped.
 
-For `ros2 bag play` beside the node itself (launch/replay.launch.py); `aecf evaluate` needs neither and is exact. It says "ready to score"
-on its standard output once the fusion node has a model; what is played after that is heard from its beginning.
+For `ros2 bag play` beside the node itself (launch/replay.launch.py); `aecf evaluate` needs neither and is exact. It
+says "ready to score" on its standard output once the fusion node has a model; what is played after that is heard from
+its beginning.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from aecf_ros.nodes.fusion.inputs import LATCHED_QOS
 from aecf_ros.nodes.fusion.node import PREDICTION_QOS
 from aecf_ros.nodes.fusion.parameters import Parameter, ParameterError, shipped_model
 from aecf_ros.nodes.ros.convert import prediction_from_message
-from aecf_ros.nodes.ros.process import Ended, ros_process, spin
+from aecf_ros.nodes.ros.process import NodeEnd, ros_process, spin
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
 from aecf_ros.replay.faults.schedule import FaultError, load_faults
 from aecf_ros.replay.report.html import write_reports
@@ -80,11 +82,12 @@ class EvaluatorNode(Node):
 
     def _give_up(self) -> None:
         print(
-            f"evaluator_node: no fusion node had a model within {self._wait_s:g} s; see its log, and the parameter prediction_topic",
+            f"evaluator_node: no fusion node had a model within {self._wait_s:g} s; see its log, and the parameter"
+            " prediction_topic",
             file=sys.stderr,
             flush=True,
         )
-        raise Ended(1)
+        raise NodeEnd(1)
 
     def _on_prediction(self, message: FusedPrediction) -> None:
         received = prediction_from_message(message)
@@ -135,12 +138,12 @@ def main(args: list[str] | None = None) -> None:
                 print(node.write(), flush=True)
             else:
                 print(
-                    "evaluator_node: no prediction was received; is the fusion node active, and its prediction topic that of the parameter "
-                    "prediction_topic?",
+                    "evaluator_node: no prediction was received; is the fusion node active, and its prediction topic"
+                    " that of the parameter prediction_topic?",
                     file=sys.stderr,
                 )
                 code = 1
-        except Ended as end:
+        except NodeEnd as end:
             code = end.code
         executor.shutdown()
         node.destroy_node()

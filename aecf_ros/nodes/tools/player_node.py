@@ -1,7 +1,8 @@
-"""Plays a recording over DDS in real time, with its sensors failing on a schedule.
+"""Play a recording over DDS in real time, with its sensors failing on a schedule.
 
-What `ros2 bag play` does, where that is not installed, and two things more: it injects faults, and it moves header stamps to
-the present. Run it as its own process: ``python -m aecf_ros.nodes.tools.player_node --bag B --model M --log OUT.json [--faults F]``.
+What `ros2 bag play` does, where that is not installed, and two things more: it injects faults, and it moves header
+stamps to the present. Run it as its own process: ``python -m aecf_ros.nodes.tools.player_node --bag B --model M --log
+OUT.json [--faults F]``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, load_type
 from aecf_ros.nodes.ros.convert import ns_to_stamp
 from aecf_ros.nodes.ros.process import ros_process
 from aecf_ros.replay.bag.reader import Bag, BagError, RecordedMessage, Topics, open_bag
-from aecf_ros.replay.faults.schedule import Fault, FaultError, FaultInjector, load_faults
+from aecf_ros.replay.faults.schedule import FaultError, FaultInjector, load_faults
 from aecf_ros.replay.scoring.driver import arrivals, stream_kinds
 
 SENSOR_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -35,23 +36,22 @@ MATCH_TIMEOUT_S = 20.0
 
 
 class PlayError(RuntimeError):
-    """It cannot be played: nobody listens, or a message type is missing; says which."""
+    """The recording cannot be played: a topic has no subscriber, or a message type is not installed."""
 
 
 def play(
     node: Node,
     bag: Bag,
     topics: Topics,
-    faults: Sequence[Fault],
-    kinds: Mapping[str, str],
+    injector: FaultInjector,
     on_start: Callable[[int], None],
     stopping: threading.Event,
 ) -> dict[str, list[int]]:
     """Publish the recording once, in its own time.
 
     Args:
-        kinds: ``image`` or ``audio`` for each modality.
-        on_start: told the node time at which the recording starts, in ns, before any sample is published.
+        injector: applies the faults.
+        on_start: called with the node time in ns at which the recording starts, before any sample is published.
         stopping: ends the play when set.
 
     Returns:
@@ -77,7 +77,6 @@ def play(
             message.header.stamp = ns_to_stamp(stamp_to_ns(message.header.stamp) + offset_ns)
         return message
 
-    injector = FaultInjector(faults, kinds)
     for arrival in arrivals(bag.messages(list(publishers)), bag.start_ns, topics, injector, read):
         name = arrival.stream
         wait_ns = arrival.at_ns + offset_ns - node.get_clock().now().nanoseconds
@@ -96,7 +95,8 @@ def _installed(name: str) -> Any:
     message_type = load_type(name)
     if message_type is None:
         raise PlayError(
-            f"the recording holds {name}, which is not installed here; install its package, or see `aecf doctor` for a mismatched one"
+            f"the recording holds {name}, which is not installed here; install its package, or see `aecf doctor` for a"
+            " mismatched one"
         )
     return message_type
 
@@ -104,7 +104,9 @@ def _installed(name: str) -> Any:
 def _describe_sound(
     bag: Bag, topics: Topics, publishers: Mapping[str, Publisher], types: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Publish the first AudioInfo of each stream before any sound, as a latched topic would have it; gives them by modality."""
+    """Publish the first AudioInfo of each stream before any sound, as a latched topic would have it; gives them by
+    modality.
+    """
     described = {}
     for name, topic in topics.infos.items():
         recorded = next(bag.messages([topic]), None)
@@ -119,10 +121,11 @@ def _wait_for_subscribers(publishers: Mapping[str, Publisher], stopping: threadi
     while missing := [topic for topic, publisher in publishers.items() if publisher.get_subscription_count() == 0]:
         if time.monotonic() > give_up:
             raise PlayError(
-                f"nobody subscribes to {', '.join(missing)} after {MATCH_TIMEOUT_S:.0f} s; start the fusion node first, in the same ROS_DOMAIN_ID"
+                f"no node subscribes to {', '.join(missing)} after {MATCH_TIMEOUT_S:.0f} s; "
+                "start the fusion node first, in the same ROS_DOMAIN_ID"
             )
         if stopping.wait(0.02):
-            raise PlayError("stopped before anybody listened")
+            raise PlayError("stopped before a node subscribed")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -150,8 +153,7 @@ def main(argv: list[str] | None = None) -> int:
                     node,
                     bag,
                     bag.choose_topics(manifest),
-                    faults,
-                    kinds,
+                    FaultInjector(faults, kinds),
                     lambda start_ns: note(start_ns=start_ns),
                     stopping,
                 )

@@ -189,14 +189,20 @@ def _await_first(executor: SingleThreadedExecutor, watcher: Node, scope: Scope, 
 
 
 def nothing_on(topic: str, topics: Iterable[tuple[str, list[str]]], is_published: Callable[[str], bool]) -> str:
-    """What to say when nothing arrives: the topics of the right type that somebody publishes, or that there are none."""
+    """Say why nothing arrives: list the published topics of the right type, or that there are none."""
     others = sorted(name for name, types in topics if PREDICTION_TYPE in types and is_published(name))
     if topic in others:
-        return f"nothing on {topic} within {FIRST_S:.0f} s though somebody publishes it; is the node active? `ros2 lifecycle get {topic.removesuffix('/prediction')}`"
+        return (
+            f"nothing on {topic} within {FIRST_S:.0f} s though somebody publishes it; is the node active? `ros2"
+            f" lifecycle get {topic.removesuffix('/prediction')}`"
+        )
     if others:
         nodes = ", ".join(f"--node {name.removesuffix('/prediction')}" for name in others)
         return f"nobody publishes {topic}; topics of type {PREDICTION_TYPE}: {', '.join(others)}; try {nodes}"
-    return f"nobody publishes {topic}, nor any other topic of type {PREDICTION_TYPE}; is the fusion node running, with the same ROS_DOMAIN_ID?"
+    return (
+        f"nobody publishes {topic}, nor any other topic of type {PREDICTION_TYPE}; is the fusion node running, with the"
+        " same ROS_DOMAIN_ID?"
+    )
 
 
 def _show(executor: SingleThreadedExecutor, scope: Scope, console: Console) -> None:

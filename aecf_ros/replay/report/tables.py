@@ -40,7 +40,7 @@ class Scene:
     faults: Sequence[Fault]
     truth: GroundTruth | None
     duration_s: float
-    start_ns: int
+    start_ns: int = 0
 
 
 def headline(prediction: Prediction) -> Table:
