@@ -34,7 +34,7 @@ from aecf_ros.replay.faults.schedule import load_faults
 from aecf_ros.replay.report.html import write_reports
 from aecf_ros.replay.report.tables import Scene, draw_live, summary_tables
 from aecf_ros.replay.scoring.driver import read_ground_truth, stream_kinds
-from aecf_ros.replay.scoring.score import lead_image, summarize
+from aecf_ros.replay.scoring.score import lead_image, published_predictions, summarize
 
 NODE_MODULE = "aecf_ros.nodes.fusion.node"
 NODE_START_S = 30.0
@@ -89,7 +89,7 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         [_node_command(model, manifest, topics), player_command], out, console, scene
     )
     published = json.loads(played_path.read_text(encoding="utf-8"))["published"]
-    answers = answers_of(listener.received, start_ns, duration_s, manifest)
+    answers = published_predictions(listener.received, start_ns, duration_s, manifest)
     summary = summarize(answers, truth, faults, manifest, duration_s, realtime_factor=1.0)
     summary["frames"] = _frames_answered(listener.received, published, lead_image(manifest))
     summary["node_exit_code"] = node_exit
