@@ -22,8 +22,8 @@ from aecf_ros.replay.samples import BagUnit, scan_recording
 from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.replay.scoring.label_spans import read_spans
 from aecf_ros.training.calibration.calibrate import CalibrationError
-from aecf_ros.training.calibration.recalibrate import Moments, RefitConfig
-from aecf_ros.training.calibration.recalibrate_bundle import refit_bundle, table
+from aecf_ros.training.calibration.recalibrate import EmbeddedMoments, RecalibrationConfig
+from aecf_ros.training.calibration.recalibrate_bundle import recalibrate_bundle, table
 from aecf_ros.training.evaluation.measure import specs_of, training_config
 from aecf_ros.training.export.head_graph import ExportError
 from aecf_ros.training.features.onnx_encoder import EncoderError, open_encoder
@@ -32,7 +32,7 @@ from aecf_ros.training.run.config import CalibrationConfig, DataConfig
 BATCH = 32
 
 
-class NoMoments(ValueError):
+class NoLabeledMomentsError(ValueError):
     """Recordings in which nothing is labeled that a bundle knows; one line with what was found and what to do."""
 
 
@@ -50,7 +50,7 @@ def field_units(
 
     Raises:
         BagError, LabelError: a recording or its labels cannot be read.
-        NoMoments: nothing in it is labeled.
+        NoLabeledMomentsError: nothing in it is labeled.
     """
     manifest, data, trained = bundle.manifest, DataConfig(), training_config(bundle).data
     reading = Reading(reading.topics, reading.audio_format or reading_of(trained).audio_format)
@@ -75,18 +75,21 @@ def field_units(
             units.append(unit)
     if unknown:
         warnings.append(
-            f"labels {', '.join(sorted(unknown)[:5])} are none of the model's ({', '.join(manifest.labels)}); their spans are left out"
+            f"labels {', '.join(sorted(unknown)[:5])} are none of the model's ({', '.join(manifest.labels)}); "
+            "their spans are left out"
         )
     if not units:
-        raise NoMoments(
+        raise NoLabeledMomentsError(
             f"{path}: no labeled span that outlasts the settling after a change of label; label it by a topic or by --labels start_s,end_s,label"
             + "".join(f"; {line}" for line in warnings[-1:])
         )
     return units, warnings
 
 
-def encode(bundle: Bundle, units: Sequence[BagUnit], advance: Callable[[int], None] = lambda moments: None) -> Moments:
-    """What the bundle's encoders say of every moment.
+def encode(
+    bundle: Bundle, units: Sequence[BagUnit], advance: Callable[[int], None] = lambda moments: None
+) -> EmbeddedMoments:
+    """Encode every moment with the encoders of a bundle.
 
     Raises:
         EncoderError: an encoder cannot be used.
@@ -106,21 +109,21 @@ def encode(bundle: Bundle, units: Sequence[BagUnit], advance: Callable[[int], No
             advance(len(batch.present))
         spans.append(first + unit.clusters)
         first = int(spans[-1].max()) + 1
-    return Moments(
-        [np.concatenate(of) for of in embeddings],
+    return EmbeddedMoments(
+        [np.concatenate(batches) for batches in embeddings],
         np.concatenate(present),
         np.concatenate([u.labels for u in units]),
         np.concatenate(spans),
     )
 
 
-def _asked(bundle: Bundle, coverage: float | None) -> RefitConfig:
-    """What the trainer asked of the calibration part, with another coverage where one is given."""
+def _settings(bundle: Bundle, coverage: float | None) -> RecalibrationConfig:
+    """The settings of the training, with the coverage of the command line if there is one."""
     fields = bundle.manifest.training.config.get("calibration", {})
     known = CalibrationConfig.model_validate(
         {key: value for key, value in fields.items() if key in CalibrationConfig.model_fields}
     )
-    return RefitConfig(
+    return RecalibrationConfig(
         coverage or bundle.manifest.calibration.coverage, known.minimum_samples, known.conflict_rate, known.outlier_rate
     )
 
@@ -160,15 +163,24 @@ def calibrate_command(
         bundle = load_bundle(model)
         if bundle.manifest.task == "multilabel":
             raise BundleError(
-                f"{model}: its task is multilabel, and calibration is fitted again where a moment has one label; train it again with the new data"
+                f"{model}: its task is multilabel, and calibration is fitted again where a moment has one label; "
+                "train it again with the new data"
             )
         units, warnings = field_units(bundle, bag, labels, reading)
         with bars_on_stderr() as bar:
             task = bar.add_task("encoding", total=sum(len(unit.labels) for unit in units))
             moments = encode(bundle, units, lambda done: bar.advance(task, done))
             bar.add_task("fitting and exporting", total=None)
-            gain = refit_bundle(bundle, out, moments, [unit.name for unit in units], _asked(bundle, coverage))
-    except (BundleError, BagError, LabelError, NoMoments, EncoderError, CalibrationError, ExportError) as error:
+            gain = recalibrate_bundle(bundle, out, moments, [unit.name for unit in units], _settings(bundle, coverage))
+    except (
+        BundleError,
+        BagError,
+        LabelError,
+        NoLabeledMomentsError,
+        EncoderError,
+        CalibrationError,
+        ExportError,
+    ) as error:
         raise click.ClickException(str(error)) from None
     header, *rows = table(gain)
     shown = Table(*header, header_style="dim", title="held-out spans", title_justify="left")

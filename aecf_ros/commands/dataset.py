@@ -79,10 +79,10 @@ def _specs(config: TrainConfig) -> list[ModalitySpec]:
     if all(of.onnx is None and of.vector is None for of in config.encoders.values()):
         return []
     from aecf_ros.training.features.onnx_encoder import EncoderError
-    from aecf_ros.training.run.preflight import given_specs  # brings torch
+    from aecf_ros.training.run.preflight import configured_specs  # brings torch
 
     try:
-        return given_specs(config)
+        return configured_specs(config)
     except EncoderError as error:
         raise click.ClickException(str(error)) from None
 

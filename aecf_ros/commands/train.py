@@ -15,7 +15,7 @@ from aecf_ros.training.export.quantize import PRECISIONS, quantize
 from aecf_ros.training.head.distributed import process_group
 from aecf_ros.training.run.config import ConfigError, TrainConfig
 from aecf_ros.training.run.config_loader import load_config
-from aecf_ros.training.run.preflight import given_specs
+from aecf_ros.training.run.preflight import configured_specs
 from aecf_ros.training.run.run import Workers
 from aecf_ros.training.run.train import train
 
@@ -75,7 +75,7 @@ def train_command(
     """
     with training_errors():
         config = load_config(config_path, overrides)
-        specs = given_specs(config)
+        specs = configured_specs(config)
         corpus = open_corpus_watched(data, specs or None, config.data)
         with process_group() as processes:
             for line in corpus.warnings if processes.is_first else ():

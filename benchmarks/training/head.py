@@ -12,10 +12,10 @@ import torch
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import calibrate
 from aecf_ros.training.head.batch_sampler import pair_sampler
-from aecf_ros.training.head.feature_tables import Part, Table
+from aecf_ros.training.head.feature_tables import FeatureTable, PartFeatures
 from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
 from aecf_ros.training.head.fit_loop import FitContext
-from aecf_ros.training.head.pairing import same_moments
+from aecf_ros.training.head.pairing import pair_by_moment
 from aecf_ros.training.head.train_head import fit_experts, new_head
 from aecf_ros.training.run.config import TrainConfig
 
@@ -54,17 +54,17 @@ def measure_head(moments: int, width: int, modalities: int, threads: int) -> dic
     return seconds | {"all": sum(seconds.values()), "processor time": time.process_time() - began}
 
 
-def _part(moments: int, centers: np.ndarray, rng: np.random.Generator, copies: int) -> Part:
+def _part(moments: int, centers: np.ndarray, rng: np.random.Generator, copies: int) -> PartFeatures:
     """Labelled spans; a corrupted copy is the same with more noise."""
     spans = np.arange(moments) // SPAN
     labels = (spans * 7) % CLASSES
 
-    def table(m: int, noise: float, kinds: np.ndarray) -> Table:
+    def table(m: int, noise: float, kinds: np.ndarray) -> FeatureTable:
         embeddings = centers[m][labels] + noise * rng.normal(size=(moments, centers.shape[2])).astype(np.float32)
-        return Table(embeddings.astype(np.float32), labels, kinds, spans)
+        return FeatureTable(embeddings.astype(np.float32), labels, kinds, spans)
 
     modalities = range(len(centers))
     clean = [table(m, 4.0, np.full(moments, -1)) for m in modalities]
     worse = [[table(m, 8.0, rng.integers(0, 8, moments)) for _ in range(copies)] for m in modalities]
-    pairs = same_moments(np.ones((moments, len(centers)), bool), labels)
-    return Part(clean, worse, pairs, [np.zeros(moments, np.int64)] * len(centers), [["drawn"]] * len(centers))
+    pairs = pair_by_moment(np.ones((moments, len(centers)), bool), labels)
+    return PartFeatures(clean, worse, pairs, [np.zeros(moments, np.int64)] * len(centers), [["drawn"]] * len(centers))

@@ -26,7 +26,7 @@ from aecf_ros.replay.scoring.driver import evaluate
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 from aecf_ros.training.run.config_loader import load_config
-from aecf_ros.training.run.preflight import given_specs
+from aecf_ros.training.run.preflight import configured_specs
 from aecf_ros.training.run.train import train
 from test.conftest import LABELS, SIDE, write_image_encoder
 from test.replay.conftest import Recording
@@ -236,7 +236,7 @@ def trained(folder: Path) -> Path:
         None,
         [*QUICK, f"encoders.camera.onnx={folder}/camera.onnx", f"encoders.lidar.onnx={folder}/scan.onnx"],
     )
-    corpus = open_corpus(folder / "bags", given_specs(config), config.data)
+    corpus = open_corpus(folder / "bags", configured_specs(config), config.data)
     train(corpus, folder / "robot", config, run=folder / "run", show_progress=False)
     return folder / "robot"
 

@@ -60,7 +60,7 @@ def test_a_model_that_is_too_sure_here_is_less_so_after_and_all_else_stays(
         assert manifest.files[file] == before.manifest.files[file]
     assert manifest.files["head.onnx"] != before.manifest.files["head.onnx"]
     card = (out / "MODEL_CARD.md").read_text()
-    assert "calibration fitted again" in card and f"{SPANS} labelled spans" in card and "The original card." in card
+    assert "calibration fitted again" in card and f"{SPANS} labeled spans" in card and "The original card." in card
 
 
 def test_what_was_fitted_again_can_be_fitted_again(
@@ -72,7 +72,7 @@ def test_what_was_fitted_again_can_be_fitted_again(
 
 def test_too_little_data_is_refused_in_one_line(drawn_bundle: Path, red_then_blue: Path, tmp_path: Path) -> None:
     line = refusal("calibrate", "--model", drawn_bundle, "--bag", red_then_blue, "--out", tmp_path / "m")
-    assert "50 labelled spans of each subset are needed" in line and "camera has 2 (" in line
+    assert "50 labeled spans of each subset are needed" in line and "camera has 2 (" in line
     assert not (tmp_path / "m").exists()
 
 
@@ -95,7 +95,7 @@ def test_a_recording_without_labels_or_with_others_is_refused(
     drawn_bundle: Path, new_recording: Callable, tmp_path: Path
 ) -> None:
     plain = new_recording().info(0).image(0.1, "red").sound(0.2, "red").write(tmp_path / "plain")
-    assert "no labelled span" in refusal("calibrate", "--model", drawn_bundle, "--bag", plain, "--out", tmp_path / "m")
+    assert "no labeled span" in refusal("calibrate", "--model", drawn_bundle, "--bag", plain, "--out", tmp_path / "m")
     recording = new_recording().info(0)
     for i in range(40):
         recording.image(i / 10, "red").sound(i / 10 + 0.05, "red")

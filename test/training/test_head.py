@@ -14,7 +14,7 @@ from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.head import fit_gate as gate_module
 from aecf_ros.training.head import fit_loop as loop
 from aecf_ros.training.head.batch_sampler import LabelSampler
-from aecf_ros.training.head.feature_tables import Table
+from aecf_ros.training.head.feature_tables import FeatureTable
 from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
 from aecf_ros.training.head.fit_loop import FitContext
 from aecf_ros.training.head.pairing import pair_by_label
@@ -28,7 +28,7 @@ CENTERS = 1.2 * np.random.default_rng(5).normal(size=(CLASSES, WIDTH))
 FAST = ReliabilityConfig(cross_fit={"expert_steps": 100, "steps": 100})
 
 
-def _table(count: int, seed: int, kinds: tuple[int, ...]) -> Table:
+def _table(count: int, seed: int, kinds: tuple[int, ...]) -> FeatureTable:
     """Clean samples and some of each kind: kind k wipes out two dimensions and puts an offset there."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(-1, CLASSES, count)
@@ -38,28 +38,28 @@ def _table(count: int, seed: int, kinds: tuple[int, ...]) -> Table:
     for k in kinds:
         rows = np.flatnonzero(kind == k)
         embeddings[np.ix_(rows, [2 * k % WIDTH, (2 * k + 1) % WIDTH])] = rng.normal(3.0, 1.0, (len(rows), 2))
-    return Table(embeddings.astype(np.float32), labels, kind, np.arange(count))
+    return FeatureTable(embeddings.astype(np.float32), labels, kind, np.arange(count))
 
 
-def _sampler(tables: list[Table], config: HeadConfig) -> LabelSampler:
+def _sampler(tables: list[FeatureTable], config: HeadConfig) -> LabelSampler:
     rows = [np.arange(len(of)) for of in tables]
     labels, clusters = [of.labels for of in tables], [of.clusters for of in tables]
     return LabelSampler(labels, clusters, rows, config.nothing_share, config.all_nothing_share)
 
 
-def _nll(head: AECF, table: Table) -> float:
+def _nll(head: AECF, table: FeatureTable) -> float:
     shown = table.labels >= 0
     logits = subset_logits(head, [torch.from_numpy(table.embeddings[shown])], (True,))
     return F.cross_entropy(logits, torch.from_numpy(table.labels[shown])).item()
 
 
-def _confidence(head: AECF, table: Table) -> np.ndarray:
+def _confidence(head: AECF, table: FeatureTable) -> np.ndarray:
     logits = subset_logits(head, [torch.from_numpy(table.embeddings)], (True,))
     return torch.softmax(logits, 1).amax(1).numpy()
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory) -> tuple[AECF, AECF, Path, Table]:
+def fitted(tmp_path_factory) -> tuple[AECF, AECF, Path, FeatureTable]:
     """Experts, the same with reliability out of fold, the folder of both, and what they were trained on."""
     torch.set_num_threads(1)  # as `aecf train` does; small matrices gain nothing from more
     folder, table = tmp_path_factory.mktemp("head"), _table(1500, 0, (0, 1, 2))

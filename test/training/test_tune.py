@@ -10,7 +10,7 @@ import yaml
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
-from aecf_ros.training.head.feature_tables import Part, Table, gather
+from aecf_ros.training.head.feature_tables import FeatureTable, PartFeatures, gather
 from aecf_ros.training.run import tune as tune_module
 from aecf_ros.training.run.config import LayerOptions, TrainConfig
 from aecf_ros.training.run.config_loader import load_config
@@ -93,8 +93,8 @@ def test_halves_share_no_span_and_lose_no_moment(tiny_bundle, tmp_path):
 
 def test_halves_of_a_dataset_folder_are_by_cluster_of_each_modality():
     labels, clusters = np.tile(np.arange(3), 20), np.repeat(np.arange(10), 6)
-    table = Table(np.zeros((60, 2), np.float32), labels, np.full(60, -1), clusters)
-    part = Part([table, table], [[], []], None, [np.zeros(60)] * 2, [[], []])
+    table = FeatureTable(np.zeros((60, 2), np.float32), labels, np.full(60, -1), clusters)
+    part = PartFeatures([table, table], [[], []], None, [np.zeros(60)] * 2, [[], []])
     for half in halves_of(part, np.random.default_rng(0)):
         assert half.moments is None and all(set(of.labels) == {0, 1, 2} for of in half.clean)
 

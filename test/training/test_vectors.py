@@ -29,7 +29,7 @@ from aecf_ros.training.inspection.page import write_page
 from aecf_ros.training.inspection.summary import inspect_corpus
 from aecf_ros.training.run.config import ConfigError, DataConfig
 from aecf_ros.training.run.config_loader import load_config
-from aecf_ros.training.run.preflight import given_specs
+from aecf_ros.training.run.preflight import configured_specs
 from aecf_ros.training.run.train import train
 from test.conftest import LABELS, SIDE, write_image_encoder
 from test.training.files import write_rows
@@ -108,7 +108,7 @@ def trained(folder, corpus, tmp_path_factory) -> Path:
     config = load_config(
         None, [*QUICK, f"encoders.camera.onnx={folder / 'camera.onnx'}", f"encoders.text.vector={DIM}"]
     )
-    assert given_specs(config) == [CAMERA, TEXT]
+    assert configured_specs(config) == [CAMERA, TEXT]
     train(corpus, out, config, run=out.parent / "run", show_progress=False)
     return out
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.calibration.conformal import conformal_threshold
 from aecf_ros.fusion.calibration.temperature import fit_temperature
@@ -19,7 +20,6 @@ from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.objective import label_loss
 from aecf_ros.fusion.presence.agreement import agreement
 from aecf_ros.fusion.presence.masking import all_subsets, subset_index
-from aecf_ros.training.data.npy_dataset import NOTHING
 from aecf_ros.training.head.pairing import Pairs
 from aecf_ros.training.run.config import CalibrationConfig
 

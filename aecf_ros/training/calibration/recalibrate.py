@@ -1,4 +1,4 @@
-"""Calibration fitted again to labelled moments of another robot, all weights kept, and an honest estimate of what that gains."""
+"""Recalibration of a head to labeled moments of another robot, with all weights kept, and an estimate of the gain."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from aecf_ros.training.evaluation.evaluate import Metrics
 from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, ExportedHead
 
 FOLDS = 5
-"""Of labelled spans: each is answered by a fit to the others."""
+"""Folds of labeled spans: each span is predicted by a fit to the other folds."""
 DEVIATION = 0.5
-"""Of the prior of a modality's shift. Training has 0.03, because its calibration part is of the same make; another robot's log a and
-log-odds of doubt may be elsewhere, and each of its spans counts as one observation."""
+"""Deviation of the prior of a modality's shift. Training uses 0.03, because its calibration part comes from the same
+sensors; log a and the log-odds of doubt of another robot may differ more, and each span is one observation."""
 
 
 @dataclass(frozen=True)
-class Moments:
-    """N labelled moments of recordings.
+class EmbeddedMoments:
+    """N labeled moments of recordings, encoded.
 
     Attributes:
         embeddings: float32 ``(N, D_m)`` of each modality, zeros where it is absent.
         present: bool ``(N, M)``.
         labels: int64 ``(N,)``, -1 for nothing.
-        spans: int64 ``(N,)``; moments of one labelled span share a number.
+        spans: int64 ``(N,)``; moments of one labeled span share a number.
     """
 
     embeddings: Sequence[np.ndarray]
@@ -54,21 +54,26 @@ class Moments:
     labels: np.ndarray
     spans: np.ndarray
 
-    def at(self, rows: np.ndarray) -> Moments:
-        """Some of them, by number or by a mask."""
-        return Moments([of[rows] for of in self.embeddings], self.present[rows], self.labels[rows], self.spans[rows])
+    def at(self, rows: np.ndarray) -> EmbeddedMoments:
+        """The moments at ``rows``: numbers or a mask."""
+        return EmbeddedMoments(
+            [column[rows] for column in self.embeddings], self.present[rows], self.labels[rows], self.spans[rows]
+        )
 
-    def shown(self, pattern: Sequence[bool]) -> Moments:
-        """Those at which something is to be recognized and all of ``pattern`` (M flags) is present."""
+    def shown(self, pattern: Sequence[bool]) -> EmbeddedMoments:
+        """The moments with a label at which all modalities of ``pattern`` (M flags) are present."""
         return self.at((self.labels != NOTHING) & self.present[:, np.array(pattern)].all(1))
 
 
 @dataclass(frozen=True)
-class RefitConfig:
-    """What is asked of a fit.
+class RecalibrationConfig:
+    """Settings of a recalibration.
 
-    ``coverage`` of prediction sets; ``minimum_spans`` distinct labelled spans of each subset; ``conflict_rate`` and ``outlier_rate`` the shares
-    of moments that may be called a conflict, and out of distribution.
+    Attributes:
+        coverage: of prediction sets.
+        minimum_spans: distinct labeled spans that each subset must have.
+        conflict_rate: share of moments that may be called a conflict.
+        outlier_rate: share of moments that may be called out of distribution.
     """
 
     coverage: float
@@ -78,13 +83,13 @@ class RefitConfig:
 
     @property
     def needed(self) -> int:
-        """Spans of each subset: so many that a fit to all folds but one has the coverage, too."""
+        """Spans that each subset must have, so that a fit without one fold reaches the coverage too."""
         return max(self.minimum_spans, math.ceil(round(FOLDS / (FOLDS - 1) / (1.0 - self.coverage), 6)))
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What held-out spans say, by subset: METRICS of the calibration as it was and as it is fitted, and the differences."""
+    """Metrics on held-out spans by subset: with the old calibration, with the new one, and the differences."""
 
     before: Metrics
     after: Metrics
@@ -92,31 +97,37 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """One sentence on the likelihood, which is what calibration is fitted to."""
-        nll = {name: of["nll"] for name, of in self.differences.items()}
-        better = [name for name, of in nll.items() if of.high < 0]
-        worse = [name for name, of in nll.items() if of.low > 0]
+        """One sentence on the likelihood, which calibration is fitted to."""
+        nll = {name: metrics["nll"] for name, metrics in self.differences.items()}
+        better = [name for name, interval in nll.items() if interval.high < 0]
+        worse = [name for name, interval in nll.items() if interval.low > 0]
         if worse:
-            return f"It does harm with {', '.join(worse)}: on held-out spans NLL is higher than with the calibration there was. Keep that one"
+            return (
+                f"It does harm with {', '.join(worse)}: on held-out spans NLL is higher than with the calibration there was. "
+                "Keep that one"
+            )
         if better:
             return f"It helps with {', '.join(better)}: on held-out spans NLL is lower"
-        return "No gain shown: every interval of the difference in NLL on held-out spans holds zero. The calibration there was will do"
+        return (
+            "No gain shown: every interval of the difference in NLL on held-out spans holds zero. "
+            "The calibration there was will do"
+        )
 
 
-def refit(
-    head: AECF, calibration: Calibration, names: Sequence[str], moments: Moments, config: RefitConfig
+def recalibrate_head(
+    head: AECF, calibration: Calibration, names: Sequence[str], moments: EmbeddedMoments, config: RecalibrationConfig
 ) -> tuple[AECF, Calibration, Gain]:
-    """A head shifted and tables fitted to ``moments``, and the gain on spans that a fit has not seen.
+    """A copy of a head and its calibration, fitted to ``moments``, and the gain on held-out spans.
 
     Raises:
-        CalibrationError: a subset has too few labelled spans.
+        CalibrationError: a subset has too few labeled spans.
     """
     _require(names, moments, config)
     gain = _gain(head, calibration, names, moments, config)
     return *_fit(head, calibration, names, moments, config), gain
 
 
-def _require(names: Sequence[str], moments: Moments, config: RefitConfig) -> None:
+def _require(names: Sequence[str], moments: EmbeddedMoments, config: RecalibrationConfig) -> None:
     short = []
     for pattern in reversed(all_subsets(len(names))):
         shown = moments.shown(pattern)
@@ -124,13 +135,14 @@ def _require(names: Sequence[str], moments: Moments, config: RefitConfig) -> Non
             short.append(f"{subset_name(names, pattern)} has {spans} ({len(shown.labels)} moments)")
     if short:
         raise CalibrationError(
-            f"too little data: {config.needed} labelled spans of each subset are needed for a coverage of {config.coverage:g}, and {', '.join(short)}; "
+            f"too little data: {config.needed} labeled spans of each subset are needed for a coverage of "
+            f"{config.coverage:g}, and {', '.join(short)}; "
             f"record more, or ask for a lower coverage ({config.minimum_spans} are needed in any case)"
         )
 
 
 def _fit(
-    head: AECF, calibration: Calibration, names: Sequence[str], moments: Moments, config: RefitConfig
+    head: AECF, calibration: Calibration, names: Sequence[str], moments: EmbeddedMoments, config: RecalibrationConfig
 ) -> tuple[AECF, Calibration]:
     head, shifts = copy.deepcopy(head).eval(), isinstance(head.gate, EvidenceGate)
     if shifts:
@@ -171,8 +183,10 @@ def _fit(
 
 
 def span_threshold(scores: np.ndarray, spans: np.ndarray, coverage: float) -> float:
-    """The least probability in a set, where moments of one span are not independent: each of the S spans weighs the same, and the threshold
-    lies at rank floor((S + 1)(1 - coverage)) of S, at least 1 (Dunn, Wasserman and Ramdas 2022, pooled distributions).
+    """The conformal threshold of prediction sets where moments of one span are not independent.
+
+    Each of the S spans has the same weight, and the threshold is at rank floor((S + 1)(1 - coverage)) of S, at least 1
+    (Dunn, Wasserman and Ramdas 2022, pooled distributions).
 
     Args:
         scores: float ``(N,)``, probabilities of the true labels.
@@ -190,7 +204,7 @@ def span_threshold(scores: np.ndarray, spans: np.ndarray, coverage: float) -> fl
 
 
 @torch.inference_mode()
-def _conflict_below(head: AECF, moments: Moments, temperatures: np.ndarray, rate: float) -> float:
+def _conflict_below(head: AECF, moments: EmbeddedMoments, temperatures: np.ndarray, rate: float) -> float:
     """Agreement that is lower in ``rate`` of the moments at which several modalities show the label; -1 for never."""
     several = moments.at((moments.labels != NOTHING) & (moments.present.sum(1) > 1))
     if rate == 0 or not len(several.labels):
@@ -202,8 +216,8 @@ def _conflict_below(head: AECF, moments: Moments, temperatures: np.ndarray, rate
     )
 
 
-def _outlier_above(calibration: Calibration, moments: Moments, rate: float) -> np.ndarray:
-    """The limits there were, or further out where this robot's own embeddings lie further out."""
+def _outlier_above(calibration: Calibration, moments: EmbeddedMoments, rate: float) -> np.ndarray:
+    """The limits of the old calibration, or higher ones where the embeddings of this robot are further out."""
     limits = calibration.outlier_above.copy()
     for m, embeddings in enumerate(moments.embeddings):
         model = (torch.from_numpy(of[m]) for of in (calibration.centers, calibration.whiteners))
@@ -212,8 +226,10 @@ def _outlier_above(calibration: Calibration, moments: Moments, rate: float) -> n
     return limits
 
 
-def _gain(head: AECF, calibration: Calibration, names: Sequence[str], moments: Moments, config: RefitConfig) -> Gain:
-    """Every span answered by a fit to the spans of other folds."""
+def _gain(
+    head: AECF, calibration: Calibration, names: Sequence[str], moments: EmbeddedMoments, config: RecalibrationConfig
+) -> Gain:
+    """Predict every span by a fit to the spans of the other folds."""
     spans = np.unique(moments.spans)
     fold_of = dict(
         zip(np.random.default_rng(0).permutation(spans).tolist(), np.arange(len(spans)) % FOLDS, strict=True)
@@ -240,9 +256,9 @@ def _gain(head: AECF, calibration: Calibration, names: Sequence[str], moments: M
 
 @torch.inference_mode()
 def _answers(
-    head: ExportedHead, moments: Moments, patterns: Sequence[Sequence[bool]]
+    head: ExportedHead, moments: EmbeddedMoments, patterns: Sequence[Sequence[bool]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Probabilities and prediction sets (N, C) of every moment for each pattern, whatever is present."""
+    """Probabilities and prediction sets (N, C) of every moment for each pattern, whether or not it is present."""
     inputs, found = [torch.from_numpy(of) for of in moments.embeddings], []
     for pattern in patterns:
         said = dict(

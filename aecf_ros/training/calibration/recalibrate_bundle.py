@@ -1,4 +1,4 @@
-"""A bundle again with calibration fitted to another robot: its graphs, weights and test figures as they were, its head exported anew."""
+"""A copy of a bundle recalibrated to another robot: encoders, weights and test metrics stay, the head is exported again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import numpy as np
 
 from aecf_ros.core.bundle import Bundle, CalibrationSummary, Manifest, RefitSummary, SubsetCalibration
 from aecf_ros.training.calibration.drift_reference import drift_reference
-from aecf_ros.training.calibration.recalibrate import FOLDS, Gain, Moments, RefitConfig, refit
+from aecf_ros.training.calibration.recalibrate import (
+    FOLDS,
+    EmbeddedMoments,
+    Gain,
+    RecalibrationConfig,
+    recalibrate_head,
+)
 from aecf_ros.training.evaluation.evaluate import rounded
 from aecf_ros.training.export.head_graph import ExportedHead, ExportError, write_bundle
 from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, load_parts, save_head
@@ -30,11 +36,13 @@ _COLUMNS = (
 )
 
 
-def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[str], config: RefitConfig) -> Gain:
-    """Fit a bundle's calibration to ``moments`` and write it to ``out``.
+def recalibrate_bundle(
+    bundle: Bundle, out: Path, moments: EmbeddedMoments, sources: Sequence[str], config: RecalibrationConfig
+) -> Gain:
+    """Recalibrate a bundle to ``moments`` and write it to ``out``.
 
     Args:
-        sources: where the moments come from, a line each, for the card.
+        sources: of the moments, a line each, for the card.
 
     Raises:
         BundleError: it has no ``head.safetensors``, or one that cannot be used.
@@ -45,7 +53,7 @@ def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[
         raise ExportError(f"{out}: is the bundle itself; write to another folder, so that there is a way back")
     manifest, names = bundle.manifest, bundle.manifest.names
     head, calibration, options = load_parts(bundle)
-    fitted, tables, gain = refit(head, calibration, names, moments, config)
+    fitted, tables, gain = recalibrate_head(head, calibration, names, moments, config)
     exported = ExportedHead(fitted, tables).eval()
 
     write_head = head_writer(exported, names, [of[moments.present.all(1)] for of in moments.embeddings])
@@ -57,7 +65,8 @@ def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[
         "name": out.name,
         "head_weights": HEAD_WEIGHTS,
         "calibration": CalibrationSummary(
-            method=f"fitted again by aecf calibrate to {spans} labelled spans of {', '.join(sources)}; before: {manifest.calibration.method}",
+            method=f"fitted again by aecf calibrate to {spans} labeled spans of {', '.join(sources)}; "
+            f"before: {manifest.calibration.method}",
             coverage=tables.coverage,
             subsets={
                 fit.name: SubsetCalibration(
@@ -73,7 +82,8 @@ def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[
             data=list(sources), spans=spans, created=today, before=rounded(gain.before), after=rounded(gain.after)
         ),
     }
-    card = _card(bundle, out.name, sources, spans, len(moments.labels), today, gain)
+    fit = f"on {today}, on {spans} labeled spans ({len(moments.labels)} moments) of {', '.join(sources)}"
+    card = _card(bundle, out.name, fit, gain)
     write_bundle(
         out,
         files,
@@ -84,13 +94,13 @@ def refit_bundle(bundle: Bundle, out: Path, moments: Moments, sources: Sequence[
 
 
 def table(gain: Gain) -> list[list[str]]:
-    """Header and rows: metrics of each subset on held-out spans, before and after, and the interval of the difference in NLL."""
+    """Header and rows: metrics of each subset on held-out spans, before and after, and the difference in NLL."""
     rows = [["subset", "calibration", "n", *(title for _, title in _COLUMNS), "NLL difference, 95 %"]]
     for name in gain.before:
-        of = gain.differences[name]["nll"]
+        nll = gain.differences[name]["nll"]
         for when, metrics, last in (
             ("as it was", gain.before, ""),
-            ("fitted", gain.after, f"{of.estimate:+.4f} [{of.low:+.4f}, {of.high:+.4f}]"),
+            ("fitted", gain.after, f"{nll.estimate:+.4f} [{nll.low:+.4f}, {nll.high:+.4f}]"),
         ):
             rows.append(
                 [name, when, str(metrics[name]["n"]), *(f"{metrics[name][key]:.4f}" for key, _ in _COLUMNS), last]
@@ -98,19 +108,24 @@ def table(gain: Gain) -> list[list[str]]:
     return rows
 
 
-def _card(bundle: Bundle, name: str, sources: Sequence[str], spans: int, moments: int, today: str, gain: Gain) -> str:
+def _card(bundle: Bundle, name: str, fit: str, gain: Gain) -> str:
+    """The card; ``fit`` says when, and on what data, the calibration was fitted."""
     header, *rows = table(gain)
-    was = bundle.path(CARD).read_text(encoding="utf-8") if CARD in bundle.manifest.files else ""
-    return f"""# {name}: {bundle.manifest.name}, calibration fitted again
+    original = bundle.manifest.name
+    original_card = bundle.path(CARD).read_text(encoding="utf-8") if CARD in bundle.manifest.files else ""
+    return f"""# {name}: {original}, calibration fitted again
 
-By `aecf calibrate` on {today}, on {spans} labelled spans ({moments} moments) of {", ".join(sources)}. All weights are those of
-{bundle.manifest.name}. Fitted again were how far each modality is trusted (two numbers each; temperatures where the gate has none),
-the thresholds of prediction sets and of conflict, and what drift is measured against. Limits of out of distribution were only ever moved outward.
+By `aecf calibrate` {fit}. All weights are those of
+{original}. Fitted again were how far each modality is trusted (two numbers each; temperatures where the gate has none),
+the thresholds of prediction sets and of conflict, and what drift is measured against. \
+Limits of out of distribution were only ever moved outward.
 
 {markdown_table(header, rows)}
 
-Each span was answered by a fit to the other spans, in {FOLDS} folds; what is in this bundle is fitted to all of them. {gain.verdict}.
+Each span was answered by a fit to the other spans, in {FOLDS} folds; what is in this bundle is fitted to all of them. \
+{gain.verdict}.
 
-Everything below is the card of {bundle.manifest.name}: its test figures were measured before this fit, on other data, and were not touched.
+Everything below is the card of {original}: its test figures were measured before this fit, on other data, \
+and were not touched.
 
-{was}"""
+{original_card}"""

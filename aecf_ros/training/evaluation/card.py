@@ -10,7 +10,7 @@ from aecf_ros.training.calibration.calibrate import Calibration
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.evaluation.evaluate import Evaluation, Metrics
 from aecf_ros.training.features.corruption import corruptions_of
-from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.head.feature_tables import PartFeatures
 from aecf_ros.training.head.fit_gate import Settled
 from aecf_ros.training.head.multilabel_head import LabelCalibration
 from aecf_ros.training.templates import markdown_table, render
@@ -45,7 +45,7 @@ def model_card(
     evaluation: Evaluation,
     settled: Settled | None,
     corpus: Corpus,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, PartFeatures],
 ) -> str:
     """The card of a model for samples with one label. ``settled`` is None without an evidence gate."""
     names = manifest.names
@@ -70,7 +70,11 @@ def model_card(
 
 
 def label_card(
-    manifest: Manifest, calibration: LabelCalibration, evaluation: Evaluation, corpus: Corpus, parts: Mapping[str, Part]
+    manifest: Manifest,
+    calibration: LabelCalibration,
+    evaluation: Evaluation,
+    corpus: Corpus,
+    parts: Mapping[str, PartFeatures],
 ) -> str:
     """The card of a model for samples that may have several labels."""
     thresholds = dict(zip(manifest.labels, calibration.set_thresholds[-1], strict=True))
@@ -90,7 +94,7 @@ def _shared(
     calibration: Calibration | LabelCalibration,
     evaluation: Evaluation,
     corpus: Corpus,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, PartFeatures],
 ) -> dict[str, object]:
     """Values that both cards use."""
     limits = zip(manifest.names, calibration.outlier_above, strict=True)

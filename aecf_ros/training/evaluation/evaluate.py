@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.core.metrics.classification import subset_metrics
 from aecf_ros.core.metrics.multilabel import label_scores, multilabel_metrics
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.presence.masking import all_subsets
 from aecf_ros.training.calibration.calibrate import shown_rows
-from aecf_ros.training.data.npy_dataset import NOTHING
 from aecf_ros.training.export.head_graph import CONFLICT, HEAD_OUTPUTS, CalibratedHead
-from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.head.feature_tables import PartFeatures
 from aecf_ros.training.head.pairing import Pairs
 from aecf_ros.training.run.config import TrainConfig
 
@@ -69,7 +69,7 @@ def answers_of(head: CalibratedHead) -> Answer:
     return answer
 
 
-def evaluate(part: Part, names: Sequence[str], answer: Answer, config: TrainConfig) -> Evaluation:
+def evaluate(part: PartFeatures, names: Sequence[str], answer: Answer, config: TrainConfig) -> Evaluation:
     """Measure a head on a test part and on its first corrupted copy."""
     pairs = part.test_pairs(config.pairs, config.seed)
     if part.sets is not None:
@@ -96,7 +96,7 @@ def evaluate(part: Part, names: Sequence[str], answer: Answer, config: TrainConf
     )
 
 
-def _of_labels(part: Part, names: Sequence[str], answer: Answer, pairs: Pairs) -> Evaluation:
+def _of_labels(part: PartFeatures, names: Sequence[str], answer: Answer, pairs: Pairs) -> Evaluation:
     metrics, reliability = by_subset(names, answer, part.embeddings, pairs, part.sets)
     corrupted = by_subset(names, answer, [of[0].embeddings for of in part.copies], pairs, part.sets)[0]
     by_label = {}
@@ -154,7 +154,7 @@ def _mismatch(pairs: Pairs, generator: np.random.Generator) -> Pairs:
     return mismatched
 
 
-def _by_source(part: Part, names: Sequence[str], answer: Answer) -> list[SourceMetrics]:
+def _by_source(part: PartFeatures, names: Sequence[str], answer: Answer) -> list[SourceMetrics]:
     found = []
     for m, name in enumerate(names):
         alone, labels = np.arange(len(names)) == m, part.labels[m]
@@ -170,7 +170,9 @@ def _by_source(part: Part, names: Sequence[str], answer: Answer) -> list[SourceM
     return found
 
 
-def _alone(part: Part, answer: Answer, modality: int, at: np.ndarray, pattern: np.ndarray) -> dict[str, np.ndarray]:
+def _alone(
+    part: PartFeatures, answer: Answer, modality: int, at: np.ndarray, pattern: np.ndarray
+) -> dict[str, np.ndarray]:
     embeddings = [
         of[at] if m == modality else np.zeros((len(at), of.shape[1]), np.float32)
         for m, of in enumerate(part.embeddings)

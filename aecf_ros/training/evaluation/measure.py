@@ -17,7 +17,7 @@ from aecf_ros.training.evaluation.evaluate import Answer, Metrics, by_subset
 from aecf_ros.training.export.head_graph import HEAD_OUTPUTS
 from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
-from aecf_ros.training.head.feature_tables import Part, gather
+from aecf_ros.training.head.feature_tables import PartFeatures, gather
 from aecf_ros.training.onnx_session import open_session
 from aecf_ros.training.run.config import TrainConfig
 
@@ -34,7 +34,7 @@ def measure(bundle: Bundle, corpus: Corpus) -> Metrics:
     return by_subset(manifest.names, graph_answers(bundle), part.embeddings, pairs, part.sets)[0]
 
 
-def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> Part:
+def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> PartFeatures:
     """What a bundle's encoders say of one part of a corpus.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Training samples of a head, drawn anew every epoch: by label, or moments as they were recorded."""
+"""Samplers of the pairs that a head is trained on, redrawn every epoch: by label, or by recorded moment."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Protocol
 import numpy as np
 
 from aecf_ros.training.data.npy_dataset import DatasetError
-from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.head.feature_tables import PartFeatures
 from aecf_ros.training.head.fit_loop import fingerprint
-from aecf_ros.training.head.pairing import MISSING, Pairs, pair_by_label, spread
+from aecf_ros.training.head.pairing import MISSING, Pairs, draw_evenly, pair_by_label
 from aecf_ros.training.run.config import HeadConfig
 
 
 class PairSampler(Protocol):
-    """Where training pairs come from. Rows count in :meth:`aecf_ros.training.head.feature_tables.Part.tables`."""
+    """Draws training pairs. Rows are those of :meth:`aecf_ros.training.head.feature_tables.PartFeatures.tables`."""
 
     def draw(self, count: int, generator: np.random.Generator) -> Pairs:
         """``count`` pairs."""
         ...
 
     def digest(self) -> str:
-        """Changes when what is drawn does, from the same tables."""
+        """Changes when the same tables and seed would give other pairs."""
         ...
 
     def split(self, share: float, generator: np.random.Generator) -> tuple[PairSampler, PairSampler]:
-        """Two sources that share no cluster, the second of about ``share`` of them.
+        """Two samplers that share no cluster; the second has about ``share`` of the clusters.
 
         Raises:
             DatasetError: there are too few clusters.
@@ -37,7 +37,13 @@ class PairSampler(Protocol):
 
 @dataclass(frozen=True)
 class LabelSampler:
-    """Modalities of one label. ``labels`` and ``clusters`` int64 ``(N_m,)`` of each modality, ``rows`` those to draw from."""
+    """Pairs modalities by label.
+
+    Attributes:
+        labels, clusters: int64 ``(N_m,)`` of each modality.
+        rows: of each modality, the rows to draw from.
+        nothing_share, all_nothing_share: see :func:`aecf_ros.training.head.pairing.pair_by_label`.
+    """
 
     labels: Sequence[np.ndarray]
     clusters: Sequence[np.ndarray]
@@ -47,14 +53,14 @@ class LabelSampler:
 
     def draw(self, count: int, generator: np.random.Generator) -> Pairs:
         """See :class:`PairSampler`; classes are drawn evenly."""
-        labels = [of[rows] for of, rows in zip(self.labels, self.rows, strict=True)]
+        labels = [column[rows] for column, rows in zip(self.labels, self.rows, strict=True)]
         pairs = pair_by_label(labels, count, self.nothing_share, self.all_nothing_share, generator)
         chosen = [rows[pairs.rows[:, m]] for m, rows in enumerate(self.rows)]
         return replace(pairs, rows=np.stack(chosen, axis=1))
 
     def digest(self) -> str:
         """See :class:`PairSampler`."""
-        return fingerprint([self.nothing_share, self.all_nothing_share], *(of.tobytes() for of in self.rows))
+        return fingerprint([self.nothing_share, self.all_nothing_share], *(rows.tobytes() for rows in self.rows))
 
     def split(self, share: float, generator: np.random.Generator) -> tuple[LabelSampler, LabelSampler]:
         """See :class:`PairSampler`; each class of a modality gives about ``share`` of its clusters."""
@@ -64,21 +70,21 @@ class LabelSampler:
             for value in np.unique(labels):
                 out.append(_some(np.unique(clusters[labels == value]), share, generator))
             held.append(np.isin(clusters, np.concatenate(out)))
-        sides = [[rows[of[rows] == side] for rows, of in zip(self.rows, held, strict=True)] for side in (False, True)]
+        sides = [[rows[out[rows] == side] for rows, out in zip(self.rows, held, strict=True)] for side in (False, True)]
         return replace(self, rows=sides[0]), replace(self, rows=sides[1])
 
 
 @dataclass(frozen=True)
 class MomentSampler:
-    """Moments of recordings, each modality as recorded or as one of its corrupted copies.
+    """Draws moments of recordings, each modality as recorded or as one of its corrupted copies.
 
     Attributes:
-        moments: those to draw from.
-        clusters: int64 ``(N,)`` of them.
+        moments: to draw from.
+        clusters: int64 ``(N,)``, of the moments.
         counts: samples of each modality as recorded; copy c of sample k is row ``k + c * counts[m]``.
         copies: corrupted copies of each sample.
-        balanced: draw each class, nothing to recognize among them, equally often; else as often as it comes.
-        by_class: split each class by itself; of moments with several labels there are too many kinds for that.
+        balanced: draw each class, and nothing, equally often; else as often as recorded.
+        by_class: split each class on its own; multilabel moments have too many combinations for that.
     """
 
     moments: Pairs
@@ -89,7 +95,7 @@ class MomentSampler:
     by_class: bool = True
 
     def draw(self, count: int, generator: np.random.Generator) -> Pairs:
-        """See :class:`PairSampler`; none is drawn twice before all of its class were drawn once."""
+        """See :class:`PairSampler`; no moment is drawn twice before all of its class were drawn once."""
         labels = self.moments.labels
         if self.balanced:
             classes = np.unique(labels)
@@ -98,28 +104,26 @@ class MomentSampler:
             drawn = np.empty(count, np.int64)
             for value in classes:
                 at = np.flatnonzero(target == value)
-                drawn[at] = spread(np.flatnonzero(labels == value), len(at), generator)
+                drawn[at] = draw_evenly(np.flatnonzero(labels == value), len(at), generator)
         else:
-            drawn = spread(np.arange(len(labels)), count, generator)
+            drawn = draw_evenly(np.arange(len(labels)), count, generator)
         rows = self.moments.rows[drawn]
         copy = generator.integers(self.copies + 1, size=rows.shape) * np.asarray(self.counts)
         return Pairs(np.where(rows == MISSING, MISSING, rows + copy), labels[drawn], self.moments.shows[drawn])
 
     def digest(self) -> str:
         """See :class:`PairSampler`."""
-        of = self.moments
-        return fingerprint(
-            [self.copies, self.balanced], *(a.tobytes() for a in (of.rows, of.labels, of.shows, self.clusters))
-        )
+        columns = (self.moments.rows, self.moments.labels, self.moments.shows, self.clusters)
+        return fingerprint([self.copies, self.balanced], *(column.tobytes() for column in columns))
 
     def split(self, share: float, generator: np.random.Generator) -> tuple[MomentSampler, MomentSampler]:
         """See :class:`PairSampler`; each class gives about ``share`` of its clusters."""
         labels = self.moments.labels if self.by_class else np.zeros(len(self.moments), np.int64)
         out = [_some(np.unique(self.clusters[labels == value]), share, generator) for value in np.unique(labels)]
         held = np.isin(self.clusters, np.concatenate(out))
-        return self._of(~held), self._of(held)
+        return self._at(~held), self._at(held)
 
-    def _of(self, rows: np.ndarray) -> MomentSampler:
+    def _at(self, rows: np.ndarray) -> MomentSampler:
         return replace(self, moments=self.moments.at(rows), clusters=self.clusters[rows])
 
 
@@ -133,29 +137,34 @@ def _some(clusters: np.ndarray, share: float, generator: np.random.Generator) ->
     return generator.permutation(clusters)[:count]
 
 
-def pair_sampler(part: Part, config: HeadConfig) -> PairSampler:
-    """What a head is trained on, of the part ``fusion``.
+def pair_sampler(part: PartFeatures, config: HeadConfig) -> PairSampler:
+    """The sampler of the part ``fusion``.
 
     Raises:
         DatasetError: no moment has any modality.
     """
     if part.moments is None:
         tables = part.tables(config.field_copies)
-        everything = [np.arange(len(of)) for of in tables]
+        everything = [np.arange(len(table)) for table in tables]
         return LabelSampler(
-            [of.labels for of in tables],
-            [of.clusters for of in tables],
+            [table.labels for table in tables],
+            [table.clusters for table in tables],
             everything,
             config.nothing_share,
             config.all_nothing_share,
         )
-    usable = part.moments.present.any(1)
+    usable = np.flatnonzero(part.moments.present.any(1))
     clusters = np.full(len(part.moments), MISSING)
-    for m, of in enumerate(part.clean):
+    for m, table in enumerate(part.clean):
         here = part.moments.present[:, m]
-        clusters[here] = of.clusters[part.moments.rows[here, m]]
-    counts = [len(of) for of in part.clean]
-    one = part.sets is None
+        clusters[here] = table.clusters[part.moments.rows[here, m]]
+    counts = [len(table) for table in part.clean]
+    single_label = part.sets is None
     return MomentSampler(
-        part.moments.at(usable), clusters[usable], counts, config.field_copies, config.balanced and one, by_class=one
+        part.moments.at(usable),
+        clusters[usable],
+        counts,
+        config.field_copies,
+        config.balanced and single_label,
+        by_class=single_label,
     )

@@ -58,7 +58,7 @@ class ProcessGroup:
         return slice(self.rank, count, self.size)
 
     def average_gradients(self, module: nn.Module) -> None:
-        """Average the gradients over the processes, in place. A parameter without a gradient in any process keeps none."""
+        """Average the gradients over the processes, in place; a parameter that no process has a gradient of keeps none."""
         if self.size == 1:
             return
         parameters = [p for p in module.parameters() if p.requires_grad]

@@ -1,4 +1,4 @@
-"""Features of a corpus as a head takes them: a table for each modality, and which of its rows belong together."""
+"""Features of a corpus as a head takes them: a table for each modality, and the pairs of their rows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.features.cache import UnitFeatures
 from aecf_ros.training.head.fit_loop import fingerprint
-from aecf_ros.training.head.pairing import Pairs, pair_by_label, same_moments
+from aecf_ros.training.head.pairing import Pairs, pair_by_label, pair_by_moment
 from aecf_ros.training.run.config import PairsConfig
 
 
 @dataclass(frozen=True)
-class Table:
-    """One modality's samples for a head, unpaired.
+class FeatureTable:
+    """Samples of one modality, unpaired.
 
     Attributes:
         embeddings: float32 ``(N, D)``.
@@ -35,30 +35,32 @@ class Table:
         return len(self.labels)
 
     def digest(self) -> str:
-        """Changes when anything in the table does."""
-        return fingerprint(*(np.ascontiguousarray(of).tobytes() for of in vars(self).values()))
+        """Changes when the table does."""
+        return fingerprint(*(np.ascontiguousarray(column).tobytes() for column in vars(self).values()))
 
 
-def stacked(tables: Sequence[Table]) -> Table:
-    """One table below the other."""
-    return Table(*(np.concatenate(columns) for columns in zip(*(vars(of).values() for of in tables), strict=True)))
+def stacked(tables: Sequence[FeatureTable]) -> FeatureTable:
+    """Concatenate tables."""
+    return FeatureTable(
+        *(np.concatenate(columns) for columns in zip(*(vars(table).values() for table in tables), strict=True))
+    )
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of a corpus.
+class PartFeatures:
+    """Features of one part of a corpus.
 
     Attributes:
-        clean: for each modality its samples as recorded.
-        copies: for each modality its corrupted copies, each as long as the table as recorded.
-        moments: which rows are of one moment; None where modalities are paired by label.
-        sources: for each modality int64 ``(N,)``, index into ``source_names``, or -1.
-        source_names: for each modality the corpora, or the recordings, that its samples are of.
+        clean: for each modality, its samples as recorded.
+        copies: for each modality, its corrupted copies, each as long as the recorded samples.
+        moments: rows of the same moment; ``None`` where modalities are paired by label.
+        sources: for each modality, int64 ``(N,)``, index into ``source_names``, or -1.
+        source_names: for each modality, the corpora or recordings of its samples.
         sets: see :class:`aecf_ros.training.data.corpus.Corpus`.
     """
 
-    clean: Sequence[Table]
-    copies: Sequence[Sequence[Table]]
+    clean: Sequence[FeatureTable]
+    copies: Sequence[Sequence[FeatureTable]]
     moments: Pairs | None
     sources: Sequence[np.ndarray]
     source_names: Sequence[Sequence[str]]
@@ -67,50 +69,50 @@ class Part:
     @property
     def embeddings(self) -> list[np.ndarray]:
         """As recorded: float32 ``(N_m, D_m)`` of each modality."""
-        return [of.embeddings for of in self.clean]
+        return [table.embeddings for table in self.clean]
 
     @property
     def labels(self) -> list[np.ndarray]:
         """int64 ``(N_m,)`` of each modality."""
-        return [of.labels for of in self.clean]
+        return [table.labels for table in self.clean]
 
     @property
     def spans(self) -> int:
-        """Independent samples of the modality that has the fewest: labelled spans of recordings, clusters of a dataset."""
-        return min(len(np.unique(of.clusters)) for of in self.clean)
+        """Labeled spans of recordings, or clusters of a dataset, of the modality that has the fewest."""
+        return min(len(np.unique(table.clusters)) for table in self.clean)
 
-    def tables(self, copies: int) -> list[Table]:
-        """For each modality its samples as recorded, and the first ``copies`` corrupted copies below."""
+    def tables(self, copies: int) -> list[FeatureTable]:
+        """For each modality, its samples as recorded and then the first ``copies`` corrupted copies."""
         return [stacked([clean, *others[:copies]]) for clean, others in zip(self.clean, self.copies, strict=True)]
 
     def pairs(self, count: int, nothing_share: float, seed: Sequence[int]) -> Pairs:
-        """The fixed pairs that a fit or a measurement works on: all moments, or ``count`` pairs drawn by label."""
+        """Fixed pairs to fit or measure on: all moments, or ``count`` pairs drawn by label."""
         if self.moments is not None:
             return self.moments
         return pair_by_label(self.labels, count, nothing_share, 0.0, np.random.default_rng(seed))
 
     def calibration_pairs(self, config: PairsConfig, seed: int) -> Pairs:
-        """The pairs of a calibration part in a run of that seed."""
+        """The pairs of a calibration part in a run with this seed."""
         return self.pairs(config.calibration, config.nothing_share, [seed, CALIBRATION_DRAW])
 
     def test_pairs(self, config: PairsConfig, seed: int) -> Pairs:
-        """The pairs of a test part in a run of that seed."""
+        """The pairs of a test part in a run with this seed."""
         return self.pairs(config.test, config.nothing_share, [seed, TEST_DRAW])
 
 
 CALIBRATION_DRAW, TEST_DRAW = 12, 13
 
 
-def gather(corpus: Corpus, features: Mapping[str, Sequence[UnitFeatures]]) -> dict[str, Part]:
-    """Parts from what :func:`aecf_ros.training.features.cache.extract` gives.
+def gather(corpus: Corpus, features: Mapping[str, Sequence[UnitFeatures]]) -> dict[str, PartFeatures]:
+    """The parts from the features that :func:`aecf_ros.training.features.cache.extract` gives.
 
     Raises:
         DatasetError: a part in which a modality is never present.
     """
-    return {part: _gather(corpus, part, of) for part, of in features.items()}
+    return {part: _gather(corpus, part, units) for part, units in features.items()}
 
 
-def _gather(corpus: Corpus, part: str, features: Sequence[UnitFeatures]) -> Part:
+def _gather(corpus: Corpus, part: str, features: Sequence[UnitFeatures]) -> PartFeatures:
     clean, copies, sources, names = [], [], [], []
     recordings = list(dict.fromkeys(of.unit.recording for of in features))
     for spec in corpus.modalities:
@@ -121,7 +123,8 @@ def _gather(corpus: Corpus, part: str, features: Sequence[UnitFeatures]) -> Part
         ]
         if not versions or not len(versions[0]):
             raise DatasetError(
-                f"{corpus.name}: {spec.name} is never present in the part '{part}'; add recordings that have it, or leave it out"
+                f"{corpus.name}: {spec.name} is never present in the part '{part}'; "
+                "add recordings that have it, or leave it out"
             )
         clean.append(versions[0])
         copies.append(versions[1:])
@@ -136,13 +139,13 @@ def _gather(corpus: Corpus, part: str, features: Sequence[UnitFeatures]) -> Part
         present = np.concatenate(
             [np.stack([of.shards[name][0].present for name in corpus.names], axis=1) for of in features]
         )
-        moments = same_moments(present, np.concatenate([of.unit.labels for of in features]))
-    return Part(clean, copies, moments, sources, names, corpus.sets)
+        moments = pair_by_moment(present, np.concatenate([of.unit.labels for of in features]))
+    return PartFeatures(clean, copies, moments, sources, names, corpus.sets)
 
 
-def _table(corpus: Corpus, features: UnitFeatures, name: str, version: int, recordings: Sequence[str]) -> Table:
+def _table(corpus: Corpus, features: UnitFeatures, name: str, version: int, recordings: Sequence[str]) -> FeatureTable:
     unit, shard = features.unit, features.shards[name][version]
     clusters = unit.clusters
     if corpus.paired:  # numbered within a recording
         clusters = recordings.index(unit.recording) * 2**32 + clusters
-    return Table(shard.embeddings, unit.labels[shard.present], shard.kind, clusters[shard.present])
+    return FeatureTable(shard.embeddings, unit.labels[shard.present], shard.kind, clusters[shard.present])

@@ -1,4 +1,4 @@
-"""The evidence gate of a head: how far each modality is trusted, fitted out of fold, and what the calibration part makes of it."""
+"""Fitting of the evidence gate: the reliability of each modality, out of fold, then settled on the calibration part."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.fusion.calibration.monotone import choose_reach
 from aecf_ros.fusion.crossfit import CrossFitConfig, ModalitySamples, fit_reliability, settle
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import subset_logits
-from aecf_ros.training.data.npy_dataset import NOTHING
-from aecf_ros.training.head.feature_tables import Table
+from aecf_ros.training.head.feature_tables import FeatureTable
 from aecf_ros.training.head.fit_loop import FitContext, fingerprint, load_arrays, module_digest, save_arrays
 from aecf_ros.training.head.pairing import Pairs
 from aecf_ros.training.run.config import ReliabilityConfig
 
 MOST_ROWS = 50_000
-"""Rows of a modality that its cross-fit works on: a stand-in draws some 77,000 samples whatever there is, and the distances of
-more rows cost time alone."""
+"""Most rows of a modality that its cross-fit uses: a stand-in draws some 77,000 samples in any case, and the distances
+of more rows only cost time."""
 
 
 @dataclass(frozen=True)
 class Settled:
-    """What the calibration part decided. ``kept``: for each modality, whether its cross-fitted reliability stayed.
+    """What the calibration part decided. ``kept``: for each modality, whether its cross-fitted reliability was kept.
 
-    ``reach`` is that of the soft monotone lift, 0 for none.
+    ``reach``: of the soft monotone lift, 0 for none.
     """
 
     kept: list[bool]
     reach: float
 
 
-def fit_gate(head: AECF, tables: Sequence[Table], config: ReliabilityConfig, context: FitContext) -> AECF:
-    """A copy of an evidence-gate head with the reliability of every modality fitted out of fold, over the kinds in its table.
+def fit_gate(head: AECF, tables: Sequence[FeatureTable], config: ReliabilityConfig, context: FitContext) -> AECF:
+    """A copy of an evidence-gate head with the reliability of every modality fitted out of fold.
 
-    Samples of nothing are left out: experts were trained on them and the stand-ins would not be, so that the doubt
+    Folds are over the kinds of corruption in each table. Samples of nothing are left out: experts were trained on them and the stand-ins would not be, so that the doubt
     learned from guessing stand-ins would be applied to experts that know. Each fitted reliability is kept in the run
     folder. Each process fits its own modalities, then loads the others; each thread fits one modality at a time, because
     the matrices are too small to share.
@@ -70,7 +70,7 @@ def fit_gate(head: AECF, tables: Sequence[Table], config: ReliabilityConfig, con
     return head.eval()
 
 
-def _fit_modality(head: AECF, m: int, table: Table, settings: CrossFitConfig, context: FitContext) -> None:
+def _fit_modality(head: AECF, m: int, table: FeatureTable, settings: CrossFitConfig, context: FitContext) -> None:
     """Fit the reliability of modality ``m``, or load it from the run folder, in place."""
     reliability = head.gate.reliability[m]
     key = fingerprint(
@@ -93,32 +93,36 @@ def _fit_modality(head: AECF, m: int, table: Table, settings: CrossFitConfig, co
     reliability.load_state_dict({name: torch.from_numpy(value) for name, value in stored.items()})
 
 
-def _cross_fit_rows(table: Table) -> np.ndarray:
-    """The labelled rows, or :data:`MOST_ROWS` of them spread evenly over kinds and clusters as they lie."""
+def _cross_fit_rows(table: FeatureTable) -> np.ndarray:
+    """The labeled rows, or :data:`MOST_ROWS` at equal distances, which keeps the shares of kinds and clusters."""
     rows = np.flatnonzero(table.labels != NOTHING)
     return rows if len(rows) <= MOST_ROWS else rows[np.arange(MOST_ROWS) * len(rows) // MOST_ROWS]
 
 
-def settle_gate(head: AECF, tables: Sequence[Table], pairs: Pairs, config: ReliabilityConfig) -> tuple[AECF, Settled]:
-    """A copy of a cross-fitted head as the calibration part wants it: each modality's reliability shifted to that part,
-    or dropped where it costs too much there; then the smallest lift of confidence that does its work.
+def settle_gate(
+    head: AECF, tables: Sequence[FeatureTable], pairs: Pairs, config: ReliabilityConfig
+) -> tuple[AECF, Settled]:
+    """A copy of a cross-fitted head, settled on the calibration part.
+
+    The reliability of each modality is shifted to that part, or dropped where it costs too much there. Then the smallest
+    lift of confidence is chosen that brings violations down to ``config.violation``.
 
     Args:
-        head: as :func:`fit_gate` gives it.
-        tables: the calibration part.
-        pairs: fixed pairs of it.
+        head: from :func:`fit_gate`.
+        tables: of the calibration part.
+        pairs: of the calibration part.
     """
     head = copy.deepcopy(head).eval()
     kept = []
     for m, table in enumerate(tables):
-        columns = (torch.from_numpy(of) for of in (table.embeddings, table.labels, table.clusters))
+        columns = (torch.from_numpy(column) for column in (table.embeddings, table.labels, table.clusters))
         kept.append(settle(head, m, ModalitySamples(*columns), config.deviation, config.price))
     if head.monotone != "soft" or len(tables) == 1:
         return head, Settled(kept, 0.0)
     labeled = np.flatnonzero((pairs.labels != NOTHING) & pairs.present.all(1))
     if not len(labeled):
         return head, Settled(kept, 0.0)
-    inputs = [torch.from_numpy(of.embeddings[pairs.rows[labeled, m]]) for m, of in enumerate(tables)]
+    inputs = [torch.from_numpy(table.embeddings[pairs.rows[labeled, m]]) for m, table in enumerate(tables)]
     targets = torch.from_numpy(pairs.labels[labeled])
     head.monotone = "off"
     own = F.cross_entropy(subset_logits(head, inputs, (True,) * len(tables)), targets).item()

@@ -24,7 +24,7 @@ from aecf_ros.training.calibration.calibrate import (
     subset_logits,
 )
 from aecf_ros.training.export.head_graph import CalibratedHead
-from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.head.feature_tables import PartFeatures
 from aecf_ros.training.run.config import CalibrationConfig
 
 STEEPEST = 3.0
@@ -127,7 +127,7 @@ def fit_scaling(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def calibrate_labels(
-    head: AECF, names: Sequence[str], part: Part, reference: Sequence[np.ndarray], config: CalibrationConfig
+    head: AECF, names: Sequence[str], part: PartFeatures, reference: Sequence[np.ndarray], config: CalibrationConfig
 ) -> LabelCalibration:
     """Fit the tables on a calibration part.
 

@@ -1,4 +1,4 @@
-"""Which samples of the modalities make one multimodal sample: those of one moment, or those of one label."""
+"""Pairing of the samples of several modalities: those of one moment, or those of one label."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.training.data.npy_dataset import DatasetError
 
 MISSING = -1
-"""Row of a modality that a multimodal sample lacks."""
+"""Row of a modality that a multimodal sample does not have."""
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which samples of each modality make one multimodal sample.
+    """Multimodal samples: which sample of each modality belongs to them.
 
     Attributes:
         rows: int64 ``(N, M)``, sample index in each modality, :data:`MISSING` where it has none.
@@ -34,10 +34,11 @@ class Pairs:
     @property
     def present(self) -> np.ndarray:
         """bool ``(N, M)``, whether the modality has a sample."""
-        return self.rows != MISSING
+        present: np.ndarray = self.rows != MISSING
+        return present
 
-    def at(self, rows: np.ndarray) -> Pairs:
-        """Some of them, by number or by a mask."""
+    def at(self, rows: np.ndarray | slice) -> Pairs:
+        """The pairs at ``rows``: numbers, a mask or a slice."""
         return Pairs(self.rows[rows], self.labels[rows], self.shows[rows])
 
 
@@ -50,8 +51,8 @@ def pair_by_label(
 ) -> Pairs:
     """Draw multimodal samples: modalities of one label, some of them showing nothing instead.
 
-    Classes are drawn evenly. Within a class every sample is used before any is used again, so that a corpus of few
-    recordings is spread evenly.
+    Classes are drawn evenly. Within a class no sample is drawn twice before every sample was drawn once, so that a
+    corpus of few recordings is used evenly.
 
     Args:
         labels: int64 ``(N_m,)`` of each modality, -1 for nothing.
@@ -63,14 +64,14 @@ def pair_by_label(
         DatasetError: a share above zero for a modality that has no sample of nothing.
     """
     modalities = len(labels)
-    nothing = [np.flatnonzero(of == NOTHING) for of in labels]
+    nothing = [np.flatnonzero(column == NOTHING) for column in labels]
     if (all_nothing_share > 0 or (nothing_share > 0 and modalities > 1)) and any(len(rows) == 0 for rows in nothing):
-        at = next(m for m, rows in enumerate(nothing) if len(rows) == 0)
+        lacking_nothing = next(m for m, rows in enumerate(nothing) if len(rows) == 0)
         raise DatasetError(
-            f"modality {at} has no sample of label -1 to pair with; add some, "
+            f"modality {lacking_nothing} has no sample of label -1 to pair with; add some, "
             "or set pairs.nothing_share=0 head.nothing_share=0 head.all_nothing_share=0"
         )
-    classes = int(max(of.max() for of in labels)) + 1
+    classes = int(max(column.max() for column in labels)) + 1
     target = np.arange(count) % classes
     generator.shuffle(target)
     shows = np.ones((count, modalities), bool)
@@ -82,29 +83,29 @@ def pair_by_label(
     shows[empty] = False
     target[empty] = NOTHING
     rows = np.empty((count, modalities), np.int64)
-    for m, of in enumerate(labels):
+    for m, column in enumerate(labels):
         wanted = np.where(shows[:, m], target, NOTHING)
         for value in range(NOTHING, classes):
             at = np.flatnonzero(wanted == value)
             if len(at):
-                rows[at, m] = spread(np.flatnonzero(of == value), len(at), generator)
+                rows[at, m] = draw_evenly(np.flatnonzero(column == value), len(at), generator)
     return Pairs(rows, target, shows)
 
 
-def spread(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+def draw_evenly(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     """``count`` of ``rows`` int64 ``(K,)``, K > 0, in random order, none twice before all were taken once."""
     rounds = -(-count // len(rows))
     return np.concatenate([generator.permutation(rows) for _ in range(rounds)])[:count]
 
 
-def same_moments(present: np.ndarray, labels: np.ndarray) -> Pairs:
-    """The moments of recordings as pairs: row k of a modality is its sample at the k-th moment at which it is present.
+def pair_by_moment(present: np.ndarray, labels: np.ndarray) -> Pairs:
+    """Pair the samples of each moment: row k of a modality is its sample at the k-th moment at which it is present.
 
     Args:
         present: bool ``(N, M)``.
         labels: int64 ``(N,)``, -1 for nothing to recognize.
 
-    >>> same_moments(np.array([[True, True], [False, True]]), np.array([0, 1])).rows.tolist()
+    >>> pair_by_moment(np.array([[True, True], [False, True]]), np.array([0, 1])).rows.tolist()
     [[0, 0], [-1, 1]]
     """
     rows = np.where(present, np.cumsum(present, axis=0) - 1, MISSING)

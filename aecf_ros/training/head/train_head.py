@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.presence.masking import random_subsets
 from aecf_ros.training.calibration.calibrate import subset_nll
-from aecf_ros.training.data.npy_dataset import NOTHING
 from aecf_ros.training.features.encoder_training import smoothed_targets
 from aecf_ros.training.head.batch_sampler import PairSampler
 from aecf_ros.training.head.distributed import ProcessGroup
-from aecf_ros.training.head.feature_tables import Table
+from aecf_ros.training.head.feature_tables import FeatureTable
 from aecf_ros.training.head.fit_loop import Batches, EarlyStopping, FitContext, History, fingerprint, fit, module_digest
 from aecf_ros.training.head.pairing import Pairs
 from aecf_ros.training.run.config import HeadConfig
@@ -49,8 +49,8 @@ class _Batch:
         labels: int64 ``(B,)``.
         shows: bool ``(B, M)``, whether the modality shows the label.
         present: bool ``(B, M)``.
-        even: float32 ``(M + 1,)``: samples of each modality, and of the batch, that each process would have if they were
-            shared evenly.
+        even: float32 ``(M + 1,)``: samples of each modality, and of the batch, that each process would have if they
+            were shared evenly.
     """
 
     embeddings: list[Tensor]
@@ -62,7 +62,7 @@ class _Batch:
 
 def fit_experts(
     head: AECF,
-    tables: Sequence[Table],
+    tables: Sequence[FeatureTable],
     sampler: PairSampler,
     config: HeadConfig,
     context: FitContext,
@@ -70,8 +70,8 @@ def fit_experts(
 ) -> History:
     """Fit the experts, and a softmax gate with them, in place, on pairs redrawn every epoch.
 
-    Under the evidence gate each expert is fitted by its own likelihood, on the samples in which its modality is present.
-    Under any other gate the layer is fitted by its likelihood, with a random subset of the present modalities in every
+    Under the evidence gate each expert is fitted by its own likelihood, on the samples in which its modality is
+    present. Under any other gate the layer is fitted by its likelihood, with a random subset of the present modalities in every
     sample.
 
     Args:
@@ -121,7 +121,8 @@ def _batch(embeddings: Sequence[Tensor], pairs: Pairs, processes: ProcessGroup) 
     even = torch.tensor([*pairs.present.sum(0), len(pairs)]) / processes.size
     own = pairs.at(processes.rows(len(pairs)))
     inputs = [table[own.rows[:, m]] for m, table in enumerate(embeddings)]
-    return _Batch(inputs, *(torch.from_numpy(column) for column in (own.labels, own.shows, own.present)), even)
+    labels, shows, present = (torch.from_numpy(column) for column in (own.labels, own.shows, own.present))
+    return _Batch(inputs, labels, shows, present, even)
 
 
 def _targets(head: AECF, smoothing: float, sets: np.ndarray | None) -> Targets:

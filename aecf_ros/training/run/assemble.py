@@ -28,7 +28,7 @@ from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, save_head
 from aecf_ros.training.export.torch_programs import export_program
 from aecf_ros.training.features.encoder_training import TrainedEncoder, to_tensor
 from aecf_ros.training.features.onnx_encoder import OUTPUT, Encoder, FrozenEncoder
-from aecf_ros.training.head.feature_tables import Part
+from aecf_ros.training.head.feature_tables import PartFeatures
 from aecf_ros.training.head.fit_gate import Settled
 from aecf_ros.training.head.multilabel_head import LabelCalibration
 from aecf_ros.training.run.config import TrainConfig
@@ -49,7 +49,7 @@ class Trained:
     evaluation: Evaluation
 
 
-def assemble(run: Run, out: Path, parts: Mapping[str, Part], trained: Trained) -> Manifest:
+def assemble(run: Run, out: Path, parts: Mapping[str, PartFeatures], trained: Trained) -> Manifest:
     """Write a verified bundle; other files in ``out`` stay.
 
     Raises:
@@ -122,7 +122,7 @@ def head_writer(head: CalibratedHead, names: Sequence[str], embeddings: Sequence
     return write
 
 
-def _fields(run: Run, name: str, parts: Mapping[str, Part], trained: Trained) -> dict:
+def _fields(run: Run, name: str, parts: Mapping[str, PartFeatures], trained: Trained) -> dict:
     """The fields of the manifest, without the hashes of the files."""
     corpus, config = run.corpus, run.config
     calibration, encoders = trained.head.calibration, trained.encoders
@@ -181,7 +181,7 @@ def _portable(config: TrainConfig) -> dict:
     return fields
 
 
-def _counts(corpus: Corpus, parts: Mapping[str, Part]) -> dict[str, int]:
+def _counts(corpus: Corpus, parts: Mapping[str, PartFeatures]) -> dict[str, int]:
     """Samples of each modality in each part, those that encoders were trained on first."""
     counts = {}
     if not corpus.paired and any(corpus.parts.get("encoders", ())):

@@ -25,7 +25,7 @@ def frozen_encoders(config: TrainConfig) -> dict[str, FrozenEncoder]:
     }
 
 
-def given_specs(config: TrainConfig) -> list[ModalitySpec]:
+def configured_specs(config: TrainConfig) -> list[ModalitySpec]:
     """What a configuration itself says of modalities, in its order: what its encoders take, and how long its vectors are.
 
     Raises:

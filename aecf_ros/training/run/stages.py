@@ -19,7 +19,7 @@ from aecf_ros.training.features.onnx_encoder import Encoder
 from aecf_ros.training.features.ray_extraction import extract_on_ray
 from aecf_ros.training.features.standardizer import standardizing_encoder
 from aecf_ros.training.head.batch_sampler import pair_sampler
-from aecf_ros.training.head.feature_tables import Part, gather
+from aecf_ros.training.head.feature_tables import PartFeatures, gather
 from aecf_ros.training.head.fit_gate import Settled, fit_gate, settle_gate
 from aecf_ros.training.head.multilabel_head import LabelCalibration, LabelHead, calibrate_labels
 from aecf_ros.training.head.train_head import fit_experts, new_head, set_prior
@@ -64,7 +64,7 @@ def _fit_encoder(run: Run, index: int) -> Encoder:
     return TrainedEncoder(module, spec)
 
 
-def extract_features(run: Run, encoders: Mapping[str, Encoder]) -> dict[str, Part]:
+def extract_features(run: Run, encoders: Mapping[str, Encoder]) -> dict[str, PartFeatures]:
     """Features of every part but that of the encoders. Each process computes those of its share of the units."""
     task = run.progress.add_task("features", total=None, note="")
 
@@ -82,7 +82,7 @@ def extract_features(run: Run, encoders: Mapping[str, Encoder]) -> dict[str, Par
     return gather(run.corpus, extract(extraction, progress=show))
 
 
-def fit_head(run: Run, part: Part) -> AECF:
+def fit_head(run: Run, part: PartFeatures) -> AECF:
     """Train the head on the part ``fusion``, its gate included."""
     corpus, config = run.corpus, run.config.head
     widths = [embeddings.shape[1] for embeddings in part.embeddings]
@@ -101,7 +101,7 @@ def fit_head(run: Run, part: Part) -> AECF:
     return fit_gate(head, tables, config.reliability, context)
 
 
-def settle_head(run: Run, head: AECF, part: Part) -> tuple[AECF, Settled | None]:
+def settle_head(run: Run, head: AECF, part: PartFeatures) -> tuple[AECF, Settled | None]:
     """Settle an evidence gate on the part ``calibration``; other heads stay as they are."""
     if head.multilabel or not isinstance(head.gate, EvidenceGate):
         return head, None
@@ -109,7 +109,7 @@ def settle_head(run: Run, head: AECF, part: Part) -> tuple[AECF, Settled | None]
     return settle_gate(head, part.clean, pairs, run.config.head.reliability)
 
 
-def calibrate_head(run: Run, head: AECF, parts: Mapping[str, Part]) -> HeadArtifact:
+def calibrate_head(run: Run, head: AECF, parts: Mapping[str, PartFeatures]) -> HeadArtifact:
     """Settle the head on the part ``calibration`` and fit its calibration there."""
     corpus, config, part = run.corpus, run.config, parts["calibration"]
     if corpus.multilabel:

@@ -37,8 +37,8 @@ def train(
 
     Raises:
         ClusterError: the Ray cluster cannot be used.
-        ConfigError, DatasetError, EncoderError, CalibrationError, ExportError, FloatingPointError: one line each. Errors
-            from reading recordings are passed on.
+        ConfigError, DatasetError, EncoderError, CalibrationError, ExportError, FloatingPointError: one line each.
+            Errors from reading recordings are passed on.
     """
     out = Path(out)
     folder = RunFolder(folder_of(out, run), writes=workers.processes.is_first)

@@ -15,9 +15,9 @@ import yaml
 from aecf_ros.training.calibration.calibrate import subset_nll
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
-from aecf_ros.training.head.feature_tables import Part, Table
+from aecf_ros.training.head.feature_tables import FeatureTable, PartFeatures
 from aecf_ros.training.head.fit_loop import fingerprint
-from aecf_ros.training.head.pairing import same_moments
+from aecf_ros.training.head.pairing import pair_by_moment
 from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.run.run import Run, progress_bars, start_run
 from aecf_ros.training.run.run_folder import RunFolder, folder_of
@@ -142,7 +142,7 @@ def with_settings(config: TrainConfig, settings: Mapping[str, Any]) -> TrainConf
     return TrainConfig.model_validate(fields)
 
 
-def _nll(run: Run, fusion: Part, halves: tuple[Part, Part]) -> float:
+def _nll(run: Run, fusion: PartFeatures, halves: tuple[PartFeatures, PartFeatures]) -> float:
     """Train a head; the mean NLL on each half of the calibration part after settling it on the other half."""
     head = fit_head(run, fusion)
     nll = []
@@ -153,7 +153,7 @@ def _nll(run: Run, fusion: Part, halves: tuple[Part, Part]) -> float:
     return float(np.mean(nll))
 
 
-def halves_of(part: Part, generator: np.random.Generator) -> tuple[Part, Part]:
+def halves_of(part: PartFeatures, generator: np.random.Generator) -> tuple[PartFeatures, PartFeatures]:
     """A part in two that share no cluster; each class has clusters in both, where a moment has one label.
 
     Raises:
@@ -185,10 +185,11 @@ def _half(labels: np.ndarray, clusters: np.ndarray, generator: np.random.Generat
     return np.concatenate(half)
 
 
-def _side(part: Part, chosen: list[np.ndarray], side: bool) -> Part:
+def _side(part: PartFeatures, chosen: list[np.ndarray], side: bool) -> PartFeatures:
     keep = [np.isin(table.clusters, of) == side for table, of in zip(part.clean, chosen, strict=True)]
     clean = [
-        Table(*(column[rows] for column in vars(table).values())) for table, rows in zip(part.clean, keep, strict=True)
+        FeatureTable(*(column[rows] for column in vars(table).values()))
+        for table, rows in zip(part.clean, keep, strict=True)
     ]
     moments = part.moments
     if moments is not None:
@@ -196,5 +197,5 @@ def _side(part: Part, chosen: list[np.ndarray], side: bool) -> Part:
         for m, rows in enumerate(keep):
             has = moments.present[:, m]
             here[has] |= rows[moments.rows[has, m]]
-        moments = same_moments(moments.present[here], moments.labels[here])
+        moments = pair_by_moment(moments.present[here], moments.labels[here])
     return replace(part, clean=clean, copies=[[] for _ in clean], moments=moments)

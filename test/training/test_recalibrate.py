@@ -6,16 +6,21 @@ import torch
 
 from aecf_ros.fusion.calibration.conformal import conformal_threshold
 from aecf_ros.training.calibration.calibrate import CalibrationError
-from aecf_ros.training.calibration.recalibrate import Moments, RefitConfig, refit, span_threshold
+from aecf_ros.training.calibration.recalibrate import (
+    EmbeddedMoments,
+    RecalibrationConfig,
+    recalibrate_head,
+    span_threshold,
+)
 from test.drawn_model import NAMES, Draw, fitted
 
 EVIDENCE, ADDITIVE = {"gate": "evidence", "monotone": "soft"}, {"gate": "additive", "expert_hidden": [8]}
-CONFIG = RefitConfig(coverage=0.9, minimum_spans=50)
+CONFIG = RecalibrationConfig(coverage=0.9, minimum_spans=50)
 
 
-def recorded(seed: int, noise: float = 0.35, spans: int = 200) -> Moments:
+def recorded(seed: int, noise: float = 0.35, spans: int = 200) -> EmbeddedMoments:
     draw = Draw(seed, noise, spans)
-    return Moments(draw.embeddings, draw.present, draw.labels, draw.clusters)
+    return EmbeddedMoments(draw.embeddings, draw.present, draw.labels, draw.clusters)
 
 
 @pytest.fixture(scope="module", params=[EVIDENCE, ADDITIVE], ids=["evidence", "additive"])
@@ -25,7 +30,7 @@ def model(request: pytest.FixtureRequest) -> tuple:
 
 def test_a_noisier_robot_gains_likelihood_and_calibration_on_spans_not_fitted(model: tuple) -> None:
     head, calibration = model
-    _, _, gain = refit(head, calibration, NAMES, recorded(10, noise=0.9), CONFIG)
+    _, _, gain = recalibrate_head(head, calibration, NAMES, recorded(10, noise=0.9), CONFIG)
     for name in ("camera+audio", "camera", "audio"):
         assert gain.differences[name]["nll"].high < 0
         assert gain.after[name]["ece"] < gain.before[name]["ece"]
@@ -35,8 +40,8 @@ def test_a_noisier_robot_gains_likelihood_and_calibration_on_spans_not_fitted(mo
 
 def test_what_was_estimated_is_what_a_new_recording_of_that_robot_shows(model: tuple) -> None:
     head, calibration = model
-    shifted, tables, gain = refit(head, calibration, NAMES, recorded(11, noise=0.9), CONFIG)
-    _, _, again = refit(shifted, tables, NAMES, recorded(12, noise=0.9, spans=800), CONFIG)
+    shifted, tables, gain = recalibrate_head(head, calibration, NAMES, recorded(11, noise=0.9), CONFIG)
+    _, _, again = recalibrate_head(shifted, tables, NAMES, recorded(12, noise=0.9, spans=800), CONFIG)
     for name, of in gain.after.items():
         assert of["nll"] == pytest.approx(again.before[name]["nll"], abs=0.12)
         assert again.before[name]["coverage"] == pytest.approx(0.9, abs=0.05)
@@ -44,7 +49,7 @@ def test_what_was_estimated_is_what_a_new_recording_of_that_robot_shows(model: t
 
 def test_a_robot_like_the_one_it_was_calibrated_on_gains_nothing_and_is_told_so(model: tuple) -> None:
     head, calibration = model
-    _, _, gain = refit(head, calibration, NAMES, recorded(20), CONFIG)
+    _, _, gain = recalibrate_head(head, calibration, NAMES, recorded(20), CONFIG)
     assert "No gain shown" in gain.verdict or "harm" in gain.verdict
     assert all(abs(of["nll"].estimate) < 0.05 for of in gain.differences.values())
 
@@ -52,7 +57,7 @@ def test_a_robot_like_the_one_it_was_calibrated_on_gains_nothing_and_is_told_so(
 def test_every_weight_stays(model: tuple) -> None:
     head, calibration = model
     before = {name: value.clone() for name, value in head.state_dict().items()}
-    shifted, tables, _ = refit(head, calibration, NAMES, recorded(13, noise=0.9), CONFIG)
+    shifted, tables, _ = recalibrate_head(head, calibration, NAMES, recorded(13, noise=0.9), CONFIG)
     changed = {name for name, value in shifted.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == (
         {f"gate.reliability.{m}.head.bias" for m in range(2)} if hasattr(head.gate, "reliability") else set()
@@ -71,11 +76,11 @@ def test_too_little_data_is_refused_with_what_was_found_and_what_is_needed(model
     moments = recorded(14, spans=60)
     moments.present[moments.spans >= 30, 1] = False
     with pytest.raises(CalibrationError) as refusal:
-        refit(head, calibration, NAMES, moments, CONFIG)
+        recalibrate_head(head, calibration, NAMES, moments, CONFIG)
     line = str(refusal.value)
-    assert "\n" not in line and "50 labelled spans" in line
+    assert "\n" not in line and "50 labeled spans" in line
     assert "camera+audio has 30 (120 moments), audio has 30 (120 moments)" in line and "camera has" not in line
-    assert RefitConfig(coverage=0.99).needed == 125 and RefitConfig(coverage=0.9).needed == 100
+    assert RecalibrationConfig(coverage=0.99).needed == 125 and RecalibrationConfig(coverage=0.9).needed == 100
 
 
 def test_a_threshold_of_spans_is_the_conformal_one_where_each_has_one_moment() -> None:
