@@ -2,7 +2,8 @@
 
     python dev/compare_live.py --out out/live
 
-Accuracy of each subset and the delays of every fault, live beside replay. A live delay has what the machine adds: run it where nothing else runs.
+Accuracy of each subset and the delays of every fault, live beside replay. Live delays include those of the machine:
+run it where nothing else runs.
 """
 
 import json
@@ -111,7 +112,8 @@ def main(model: Path, bag: Path, faults: Path | None, out: Path) -> None:
             delays.add_row(stream, one["kind"], *cells, " ".join(f"{a:.0f}" for a in apart))
     console.print(delays)
     console.print(
-        f"greatest difference of a delay: {worst:.0f} ms; {live['frames']['answered']} of {live['frames']['published']} frames answered live"
+        f"greatest difference of a delay: {worst:.0f} ms; "
+        f"{live['frames']['answered']} of {live['frames']['published']} frames answered live"
     )
 
 

@@ -226,12 +226,12 @@ def main(
     cv2.setNumThreads(1)
     try:
         draw, say = digit_drawer(digits), word_sayer(voices)
-    except (sources.SourceMissing, FileNotFoundError) as error:
+    except (sources.SourceMissingError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from None
     store = typestore()
     messages = Messages(store, seed)
     spans = recording.schedule(seconds, seed)
-    pictures = recording.frames(spans, recording.camera_times(seconds, rate_hz, seed), draw, seed, *size, variety)
+    pictures = recording.frames(spans, recording.camera_times(seconds, rate_hz, seed), draw, seed, size, variety)
     entries = heapq.merge(
         messages.labels(spans),
         messages.audio_info(),

@@ -166,7 +166,7 @@ def main(out: Path, cache: Path, seed: int, workers: int, scale: float, quick: b
         )
     try:
         sources.require_espeak()
-    except sources.SourceMissing as error:
+    except sources.SourceMissingError as error:
         raise click.ClickException(str(error)) from None
     sizes = QUICK_SIZES if quick else {part: {m: round(n * scale) for m, n in of.items()} for part, of in SIZES.items()}
     for index, part in enumerate(PARTS):

@@ -1,11 +1,12 @@
 """Calibration by presence pattern in the forms that the benchmark compares.
 
-One temperature for all patterns, a temperature for each, or a vector scaling (Guo et al. 2017) for each. `choose_method` takes the
-one with the lowest negative log-likelihood on held-out folds of the calibration part, "none" included.
+One temperature for all patterns, a temperature for each, or a vector scaling (Guo et al. 2017) for each.
+`choose_method` takes the one with the lowest negative log-likelihood on held-out folds of the calibration part, "none"
+included.
 """
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from torch import Tensor, nn
 
 from aecf_ros.fusion.calibration.temperature import fit_temperature, minimize

@@ -1,4 +1,4 @@
-"""`python -m benchmarks fusion`: train, evaluate, write out/bench/fusion.json and the tables of docs/research/benchmarks.md."""
+"""`python -m benchmarks fusion`: train, evaluate, write out/bench/fusion.json and tables of docs/research/benchmarks.md."""
 
 import argparse
 import json
@@ -93,5 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--collect", action="store_true", help="train nothing; report the results that lie there")
     parser.add_argument("--fresh", action="store_true", help="train again what an earlier run left results of")
-    parser.add_argument("--docs", action="store_true", help="write docs/research/benchmarks.md and docs/images from the result")
+    parser.add_argument(
+        "--docs", action="store_true", help="write docs/research/benchmarks.md and docs/images from the result"
+    )
     return parser

@@ -142,7 +142,7 @@ def _evaluate(model, test, reference, calibration, calibrators) -> tuple[dict, n
 
 
 def violations(confidence: dict[str, np.ndarray]) -> dict[str, float]:
-    """Share of (sample, single modality) pairs where adding the other lowers confidence: at all, and by more than 0.01."""
+    """Share of (sample, single modality) pairs where adding the other lowers confidence: by any amount, by 0.01."""
     falls = np.concatenate([confidence["image"] - confidence["both"], confidence["audio"] - confidence["both"]])
     return {"rate": float((falls > 1e-6).mean()), "rate_001": float((falls > 0.01).mean())}
 

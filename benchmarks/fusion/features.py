@@ -95,7 +95,7 @@ class Features:
         return Pairs(**arrays, image_row=image_row) if paired else Pool(**arrays, image_row=image_row)
 
     def pairs(self, variant: str, part: str) -> Pairs:
-        """Fixed pairs of `calibration` or `test`. The variant may carry other kinds: field+development, field+unseen."""
+        """Fixed pairs of `calibration` or `test`; a variant may have other kinds: field+development, field+unseen."""
         arrays = self._cached(f"{variant}-{part}", lambda: self._part(variant, part))
         return Pairs(**arrays, image_row=np.arange(len(arrays["image"])))
 
@@ -307,7 +307,7 @@ class Features:
 def shifted(sounds: np.ndarray, rng: np.random.Generator, reach: int = 400) -> np.ndarray:
     """Each sound rolled by up to `reach` samples (50 ms) either way: training only."""
     shift = rng.integers(-reach, reach + 1, size=len(sounds))
-    return np.stack([np.roll(sound, s) for sound, s in zip(sounds, shift)])
+    return np.stack([np.roll(sound, s) for sound, s in zip(sounds, shift, strict=True)])
 
 
 def _split(variant: str) -> tuple[str, int | None]:

@@ -30,7 +30,7 @@ def low_light(images, severity, rng):
 def occlusion(images, severity, rng):
     """A gray square of 8 to 20 pixels, anywhere over the middle."""
     out = images.copy()
-    for image, s in zip(out, severity):
+    for image, s in zip(out, severity, strict=True):
         size = 5 + 3 * s
         top, left = rng.integers(4, 26 - size + 4, size=2) - 2
         image[max(top, 0) : top + size, max(left, 0) : left + size] = 0.5
@@ -41,7 +41,7 @@ def motion(images, severity, rng):
     """A streak of 4 to 16 pixels in one of four directions."""
     direction = np.array([(0, 1), (1, 0), (1, 1), (1, -1)])[rng.integers(0, 4, size=len(images))]
     out = np.empty_like(images)
-    for i, (s, step) in enumerate(zip(severity, direction)):
+    for i, (s, step) in enumerate(zip(severity, direction, strict=True)):
         length = 1 + 3 * s
         shifts = np.arange(length) - length // 2
         out[i] = np.mean([np.roll(images[i], shift * step, axis=(0, 1)) for shift in shifts], axis=0)
@@ -52,7 +52,10 @@ def rotation(images, severity, rng):
     """12 to 60 degrees, either way."""
     sign = rng.choice([-1, 1], size=len(images))
     return np.stack(
-        [ndimage.rotate(image, 12.0 * s * g, reshape=False, order=1) for image, s, g in zip(images, severity, sign)]
+        [
+            ndimage.rotate(image, 12.0 * s * g, reshape=False, order=1)
+            for image, s, g in zip(images, severity, sign, strict=True)
+        ]
     )
 
 

@@ -21,7 +21,7 @@ EVENTS = (("motion", "pink"), ("low_light", "dropouts"), ("occlusion", "babble")
 
 @dataclass(frozen=True)
 class Scenes:
-    """One row a sample. Kinds index the seen kinds, -1 is none; severities 0..5; stale: bool, replays another sample."""
+    """One row a sample. Kinds index the seen kinds, -1 is none; severities 0..5; stale: replays another sample."""
 
     image_kind: np.ndarray
     image_severity: np.ndarray

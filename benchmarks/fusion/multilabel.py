@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 (PyTorch's own convention)
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
@@ -50,12 +50,12 @@ def measure(features: Features, seed: int) -> dict[str, dict[str, float]]:
 
 
 def collages(sides, moments, count: int, rng: np.random.Generator) -> tuple[list[Tensor], Tensor]:
-    """Embeddings (2 x float32 [count, D]) and labels float32 [count, 10] of collages of 1 to 3 digits, equally often."""
+    """Embeddings (2 x float32 [count, D]) and labels float32 [count, 10] of collages of 1 to 3 digits."""
     truth = np.zeros((count, 10), dtype=np.float32)
-    for row, size in zip(truth, rng.integers(1, 4, count)):
+    for row, size in zip(truth, rng.integers(1, 4, count), strict=True):
         row[rng.choice(10, size, replace=False)] = 1.0
     embeddings = []
-    for (embedding, label), (mean, deviation) in zip(sides, moments):
+    for (embedding, label), (mean, deviation) in zip(sides, moments, strict=True):
         standard = ((embedding - mean) / deviation).astype(np.float32)
         total = np.full((count, standard.shape[1]), -np.inf, dtype=np.float32)
         for digit in range(10):

@@ -69,7 +69,7 @@ def _median_ms(model: nn.Module, inputs: tuple[torch.Tensor, ...], repeats: int)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(buffer.getvalue(), options)
-    feed: dict[str, np.ndarray] = {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs)}
+    feed: dict[str, np.ndarray] = {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)}
     times = []
     for _ in range(repeats + 5):
         start = time.process_time()

@@ -13,7 +13,7 @@ MEASURED = 24
 
 
 class SoundQuality(Features):
-    """The same parts with the same draws; in place of embeddings nothing of the images and MEASURED columns of the sounds."""
+    """The same parts and draws; instead of embeddings, MEASURED columns of the sounds and none of the images."""
 
     def _part(self, variant: str, part: str) -> dict[str, np.ndarray]:
         return {"sound": super()._part(variant, part)["sound"]}
@@ -29,8 +29,9 @@ class SoundQuality(Features):
 
 
 def measure(sounds: np.ndarray) -> np.ndarray:
-    """float32 [n, MEASURED] from float32 [n, T]: level, peak and crest; levels of short frames and their spread; shares of energy by
-    band, flatness, strongest line and centroid of the spectrum; silent and clipped samples; zero crossings. Levels in dB.
+    """float32 [n, MEASURED] from float32 [n, T]: level, peak and crest; levels of short frames and their
+    spread; shares of energy by band, flatness, strongest line and centroid of the spectrum; silent and clipped samples;
+    zero crossings. Levels in dB.
     """
     frames = len(sounds[0]) // FRAME
     power = (sounds[:, : frames * FRAME].reshape(len(sounds), frames, FRAME) ** 2).mean(2)

@@ -119,7 +119,7 @@ def write_pictures(results: dict, directory: Path) -> None:
     ]
     variants = [v for v in ("hard", "xhard", "field", "field-unseen", "field-linked") if v in results["variants"]]
     figure, axes = plt.subplots(1, len(variants), figsize=(3.0 * len(variants), 3.4), squeeze=False)
-    for axis, variant in zip(axes[0], variants):
+    for axis, variant in zip(axes[0], variants, strict=True):
         by_row = results["variants"][variant]
         home = results["variants"][home_of(variant)]
         rows = [r for r in shown if r in by_row]

@@ -19,7 +19,9 @@ def load_images() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Images float32 [n, 3, 32, 32] in [0, 1] and labels int64 [n], by part."""
     with np.load(data_directory() / "scenes_image.npz", allow_pickle=False) as archive:
         jpeg, offsets, label, split = (archive[k] for k in ("jpeg", "offsets", "labels", "split"))
-    images = np.stack([cv2.imdecode(jpeg[a:b], cv2.IMREAD_COLOR_RGB) for a, b in zip(offsets[:-1], offsets[1:])])
+    images = np.stack(
+        [cv2.imdecode(jpeg[a:b], cv2.IMREAD_COLOR_RGB) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    )
     images = images.transpose(0, 3, 1, 2).astype(np.float32) / 255.0
     rows = {part: scene_rows(part, split) for part in PARTS}
     return {p: images[r] for p, r in rows.items()}, {p: label[r].astype(np.int64) for p, r in rows.items()}
@@ -37,7 +39,7 @@ def load_sounds() -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
             for w in windows(samples[offsets[c] : offsets[c + 1]])
         ]
         embedding = np.stack([sound_embedding(w) for w, _, _ in rows])
-        out[part] = (embedding, *(np.array(column, dtype=np.int64) for column in list(zip(*rows))[1:]))
+        out[part] = (embedding, *(np.array(column, dtype=np.int64) for column in list(zip(*rows, strict=True))[1:]))
     return out
 
 

@@ -56,7 +56,7 @@ def load_digits() -> Digits:
     with np.load(directory / "fsdd.npz", allow_pickle=False) as archive:
         samples, offsets = archive["samples"], archive["offsets"]
         label, speaker, take = archive["label"], archive["speaker"], archive["take"]
-    sounds = np.stack([place(samples[a:b]) for a, b in zip(offsets[:-1], offsets[1:])])
+    sounds = np.stack([place(samples[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)])
     return Digits(
         images=images,
         image_label=image_label,

@@ -49,7 +49,10 @@ class Scaler:
         self.moments = [(x.mean(0), x.std(0) + 1e-6) for x in (pool.image, pool.sound)]
 
     def __call__(self, pairs: Pairs) -> Samples:
-        arrays = [(x - mean) / deviation for x, (mean, deviation) in zip((pairs.image, pairs.sound), self.moments)]
+        arrays = [
+            (x - mean) / deviation
+            for x, (mean, deviation) in zip((pairs.image, pairs.sound), self.moments, strict=True)
+        ]
         return Samples(
             embeddings=[torch.from_numpy(a.astype(np.float32)) for a in arrays],
             label=torch.from_numpy(pairs.label.astype(np.int64)),
@@ -76,7 +79,7 @@ class Training:
         return self.scale(self.pool if isinstance(self.pool, Pairs) else self.pool.draw(rng))
 
     def digest(self, budget: Budget) -> str:
-        """A hash of everything a trained model of this pool depends on: the features, the budget, the code that trains."""
+        """A hash of what a trained model of this pool depends on: features, budget and code."""
         arrays = (self.pool.image, self.pool.sound)
         files = [Path(__file__), *sorted(Path(aecf_ros.fusion.__file__).parent.rglob("*.py"))]
         parts = [
@@ -96,7 +99,7 @@ class Training:
             image = (pool.image, pool.image_label, pool.image_kind, pool.image_row)
             sound = (pool.sound, pool.sound_label, pool.sound_kind, pool.recording)
         sides = []
-        for (embedding, *columns), (mean, deviation) in zip((image, sound), self.scale.moments):
+        for (embedding, *columns), (mean, deviation) in zip((image, sound), self.scale.moments, strict=True):
             standard = torch.from_numpy(((embedding - mean) / deviation).astype(np.float32))
             sides.append((standard, *(torch.from_numpy(c.astype(np.int64)) for c in columns)))
         return sides

@@ -33,6 +33,15 @@ class Case:
     side: int = 224
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How long is measured: each repetition plays ``warm_s`` that do not count, then ``window_s`` that do."""
+
+    repetitions: int
+    warm_s: float
+    window_s: float
+
+
 LARGE, FULL_HD = Traffic(1280, 720), Traffic(1920, 1080)
 NOMINAL = "mobilenet 640x480"
 OVERLOAD = "overload"

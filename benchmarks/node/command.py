@@ -1,4 +1,7 @@
-"""`python -m benchmarks node`: floor, usual design and fusion_node as processes over DDS; out/bench/node.json, and the node's tables of docs/research/benchmarks.md."""
+"""`python -m benchmarks node`: floor, usual design and fusion_node as processes over DDS.
+
+Writes out/bench/node.json and the node's tables of docs/research/benchmarks.md.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -14,7 +18,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.node import models, report
-from benchmarks.node.cases import CASES, QUICK, Case
+from benchmarks.node.cases import CASES, QUICK, Case, Effort
 from benchmarks.node.measure import SYSTEMS, run_case
 from benchmarks.node.naive import SOURCE
 from benchmarks.node.processes import REPOSITORY, BenchmarkError, environment
@@ -58,7 +62,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _measure(options: argparse.Namespace, results: dict, path: Path, console: Console) -> None:
-    repetitions, warm_s, window_s = (1, 0.6, 1.0) if options.quick else (options.repetitions, WARM_S, options.window)
+    effort = Effort(1, 0.6, 1.0) if options.quick else Effort(options.repetitions, WARM_S, options.window)
     cases = _chosen(options)
     counts = COUNTS if options.streams and not options.quick else ()
     logs = options.out / "logs"
@@ -67,7 +71,7 @@ def _measure(options: argparse.Namespace, results: dict, path: Path, console: Co
     ) as progress:  # a bar that refreshes by itself would be measured too
         task = progress.add_task(
             "starting",
-            total=len(cases) * len(SYSTEMS) * repetitions + len(counts) * STREAM_REPETITIONS + 60 * options.soak,
+            total=len(cases) * len(SYSTEMS) * effort.repetitions + len(counts) * STREAM_REPETITIONS + 60 * options.soak,
         )
 
         def advance(by: float = 1) -> None:
@@ -79,19 +83,19 @@ def _measure(options: argparse.Namespace, results: dict, path: Path, console: Co
             results.setdefault("runs", {})[case.name] = {
                 "date": date.today().isoformat(),
                 "machine": _machine(),
-                "repetitions": repetitions,
-                "window_s": window_s,
+                "repetitions": effort.repetitions,
+                "window_s": effort.window_s,
                 "synchronizer": SOURCE,
                 "load_before": os.getloadavg()[0],
             }
             results["cases"][case.name] = run_case(
-                case, _model(case, options.cache), SYSTEMS, repetitions, warm_s, window_s, logs / case.name, advance
+                case, _model(case, options.cache), SYSTEMS, effort, logs / case.name, advance
             )
             path.write_text(json.dumps(results, indent=1))  # what is measured stays if a later case fails
         if counts:
             progress.update(task, description="one to eight cameras", refresh=True)
             results["streams"] = measure_streams(
-                counts, options.cache, STREAM_REPETITIONS, warm_s, window_s, logs, advance
+                counts, options.cache, replace(effort, repetitions=STREAM_REPETITIONS), logs, advance
             )
         if options.soak:
             progress.update(task, description="memory", refresh=True)

@@ -1,7 +1,7 @@
-"""The floor: subscription, encoder, publish. What cannot be left out, and nothing else.
+"""The floor: subscription, encoder, publish. Only what cannot be left out.
 
-Frames are taken as serialized bytes and the pixels read where they lie, then resized bilinearly, because the encoder needs its size. No
-state of streams, no fusion, no checks of any kind.
+Frames are taken as serialized bytes, read in place and resized bilinearly to the encoder's size. No stream health, no
+fusion, no checks.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.node.cases import Case, Traffic
+from benchmarks.node.cases import Case, Effort, Traffic
 from benchmarks.node.processes import BenchmarkError, Sensors, Sink, System
 
 SYSTEMS = ("floor", "naive_default", "naive_1thread", "node")
@@ -62,7 +62,7 @@ def running(systems: Sequence[System], sensors: Sensors, traffic: Traffic) -> It
 
 
 def greet(system: System, traffic: Traffic, sensors: Sensors, sink: Sink) -> None:
-    """Play every sensor until the first answer: discovery is symmetric only in the end, so that it listens does not mean that it is heard.
+    """Play every sensor until the first answer: DDS discovery may end later in one direction than in the other.
 
     Raises:
         BenchmarkError: no answer within ``GIVE_UP_S``.
@@ -78,26 +78,19 @@ def greet(system: System, traffic: Traffic, sensors: Sensors, sink: Sink) -> Non
 
 
 def run_case(
-    case: Case,
-    model: Path,
-    names: Sequence[str],
-    repetitions: int,
-    warm_s: float,
-    window_s: float,
-    logs: Path,
-    advance: Callable[[], None],
+    case: Case, model: Path, names: Sequence[str], effort: Effort, logs: Path, advance: Callable[[], None]
 ) -> dict[str, dict]:
-    """Figures of every system, the median of its repetitions; systems take turns, so that a slow minute hits them all."""
+    """Figures of every system, the median of its repetitions; systems take turns, so that load hits all of them."""
     logs.mkdir(parents=True, exist_ok=True)
     systems = start(case, model, names, logs)
     sensors = Sensors(names, case.traffic.jpeg)
-    found: dict[str, list[dict]] = {name: [] for name in names}
+    figures: dict[str, list[dict]] = {name: [] for name in names}
     with running(systems, sensors, case.traffic) as sink:
-        for repetition in range(repetitions):
+        for repetition in range(effort.repetitions):
             for system in systems if repetition % 2 == 0 else systems[::-1]:
-                found[system.name].append(window(system, case.traffic, sensors, sink, warm_s, window_s))
+                figures[system.name].append(window(system, case.traffic, sensors, sink, effort.warm_s, effort.window_s))
                 advance()
-    return {name: _medians(of) for name, of in found.items()}
+    return {name: _medians(windows) for name, windows in figures.items()}
 
 
 def window(system: System, traffic: Traffic, sensors: Sensors, sink: Sink, warm_s: float, window_s: float) -> dict:
@@ -123,13 +116,13 @@ def window(system: System, traffic: Traffic, sensors: Sensors, sink: Sink, warm_
 
 
 def _latency(answers: Sequence[tuple[int, int]], stamps: Sequence[int], warm_s: float, window_s: float) -> dict:
-    """From stamp to reception, of the first answer to each frame of the window (each sound, where no frames are sent)."""
+    """From stamp to reception of the first answer to each frame of the window, or to each sound without frames."""
     first: dict[int, int] = {}
     for stamp_ns, received_ns in answers:
         first.setdefault(stamp_ns, received_ns)
-    due = [s for s in stamps if warm_s * 1e9 <= s - stamps[0] < (warm_s + window_s) * 1e9]
-    took_ms = np.array([(first[s] - s) / 1e6 for s in due if s in first])
-    answered = len(took_ms) / len(due)
+    counted = [s for s in stamps if warm_s * 1e9 <= s - stamps[0] < (warm_s + window_s) * 1e9]
+    took_ms = np.array([(first[s] - s) / 1e6 for s in counted if s in first])
+    answered = len(took_ms) / len(counted)
     if not len(took_ms):
         return {"p50_ms": None, "p99_ms": None, "max_ms": None, "answered": 0.0}
     return {

@@ -1,4 +1,4 @@
-"""Bundles to measure with: encoders of known size with random weights, the shipped audio encoder, and AECF's default head."""
+"""Bundles for measurements: encoders of known size with random weights, the shipped audio encoder, a default head."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from aecf_ros.fusion import AECF
 from aecf_ros.fusion.presence.masking import all_subsets
 from aecf_ros.training.calibration import calibrate
 from aecf_ros.training.calibration.calibrate import Calibration
-from aecf_ros.training.export import fast_head as lean
-from aecf_ros.training.export import fast_head_weights as lean_weights
-from aecf_ros.training.export import head_graph as export
+from aecf_ros.training.export import fast_head, fast_head_weights, head_graph
 from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, ExportedHead, export_onnx
 from benchmarks.fusion.overhead import resnet18
 
@@ -56,17 +54,10 @@ def _convolution(
 class InvertedResidual(nn.Module):
     """The bottleneck of Howard et al. 2019, figure 4."""
 
-    def __init__(
-        self,
-        width_in: int,
-        kernel: int,
-        expanded: int,
-        width: int,
-        attends: bool,
-        activation: type[nn.Module],
-        stride: int,
-    ) -> None:
+    def __init__(self, width_in: int, row: tuple[int, int, int, bool, type[nn.Module], int]) -> None:
+        """``row`` of :data:`MOBILENET_V3_SMALL`."""
         super().__init__()
+        kernel, expanded, width, attends, activation, stride = row
         layers = _convolution(width_in, expanded, 1, 1, 1, activation()) if expanded != width_in else []
         layers += _convolution(expanded, expanded, kernel, stride, expanded, activation())
         layers += [SqueezeExcite(expanded)] if attends else []
@@ -97,9 +88,9 @@ def mobilenet_v3_small() -> nn.Sequential:
     """float32 [B, 3, 224, 224] -> [B, 576], without the classifier."""
     layers: list[nn.Module] = _convolution(3, 16, 3, 2, 1, nn.Hardswish())
     width = 16
-    for kernel, expanded, width_out, attends, activation, stride in MOBILENET_V3_SMALL:
-        layers.append(InvertedResidual(width, kernel, expanded, width_out, attends, activation, stride))
-        width = width_out
+    for row in MOBILENET_V3_SMALL:
+        layers.append(InvertedResidual(width, row))
+        width = row[2]
     return nn.Sequential(
         *layers, *_convolution(width, 576, 1, 1, 1, nn.Hardswish()), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
@@ -125,7 +116,7 @@ BODIES = {"mobilenet": (mobilenet_v3_small, 576), "resnet18": (resnet18, 512)}
 
 
 def write_bundle(directory: Path, encoder: str, cameras: int = 1, microphones: int = 1, side: int = SIDE) -> Path:
-    """A bundle that verifies, beside ``directory`` and named after the code that writes it; kept from an earlier run where it is there.
+    """A bundle beside ``directory``, named after the code that writes it; one of an earlier run is kept.
 
     Args:
         encoder: a key of BODIES; random weights from a fixed seed, since only its time matters.
@@ -189,7 +180,7 @@ def write_bundle(directory: Path, encoder: str, cameras: int = 1, microphones: i
 
 def _code_digest() -> str:
     """Changes with what writes a head, so that none of an earlier code is measured."""
-    modules = [Path(module.__file__) for module in (calibrate, export, lean, lean_weights)]
+    modules = [Path(module.__file__) for module in (calibrate, head_graph, fast_head, fast_head_weights)]
     sources = sorted([*Path(fusion.__file__).parent.rglob("*.py"), *modules, Path(__file__)])
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:8]
 

@@ -1,8 +1,8 @@
-"""The usual design: approximate time synchronization of image and sound, conversion as cv_bridge does it, inference in the callback.
+"""The usual design: approximate time synchronization, cv_bridge's conversion, inference in the callback.
 
-``message_filters`` is used where it is installed (apt, with ROS 2). Where it is not, :class:`ApproximateTimeSynchronizer` below stands in, written
-from its public documentation: a queue of ``queue_size`` messages for each input, a set is passed on when all stamps lie within ``slop``, and the
-messages of a set are not used again.
+``message_filters`` is used where it is installed (apt, with ROS 2), otherwise :class:`ApproximateTimeSynchronizer`
+below, written from its public documentation: a queue of ``queue_size`` messages for each input; a set is passed on when
+all stamps lie within ``slop``; messages of a set are not used again.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class BenchmarkError(RuntimeError):
 
 
 def environment(domain: int) -> dict[str, str]:
-    """What every process has besides this one's: the shipped Fast DDS profile, a domain of its own on this host, this repository."""
+    """Additions to this environment for every process: Fast DDS profile, a domain of its own, this repository."""
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE),

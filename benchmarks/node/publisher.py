@@ -1,6 +1,7 @@
 """The sensors, as a process: reads one JSON command a line, publishes, answers with what it sent.
 
-A command is ``{"to": NAMESPACE, "seconds": s, "traffic": Traffic}``; the answer ``{"camera": [stamp_ns, ...], "audio": [...]}``. Frames are
+A command is ``{"to": NAMESPACE, "seconds": s, "traffic": Traffic}``; the answer
+``{"camera": [stamp_ns, ...], "audio": [...]}``. Frames are
 handed over serialized, with their stamp patched in, so that this process costs little.
 """
 
@@ -106,7 +107,7 @@ class Sensors:
                         sent["camera"].append(stamp_ns)
             else:
                 message = AudioDataStamped()
-                # Never the same twice, in no repetition: a microphone that repeats itself is frozen, and the node leaves it out.
+                # Never the same twice: the node counts a microphone that repeats itself as frozen.
                 message.audio.data = array("B", sound.normal(0, 3000, int(CHUNK_S * RATE_HZ)).astype("<i2").tobytes())
                 end_ns = time.time_ns() - int(traffic.audio_late_s * 1e9)
                 message.header.stamp = ns_to_stamp(end_ns - int(CHUNK_S * 1e9))

@@ -134,7 +134,8 @@ def tables(results: dict) -> str:
     """All tables as Markdown."""
     run = next(iter(results["runs"].values()))
     lines = [
-        f"Measured {run['date']} on {run['machine']}, medians of the repetitions. The usual design's synchronizer: {run['synchronizer']}.",
+        f"Measured {run['date']} on {run['machine']}, medians of the repetitions. "
+        f"The usual design's synchronizer: {run['synchronizer']}.",
         "",
         "| target | measured | met |",
         "|---|---|---|",
@@ -146,7 +147,8 @@ def tables(results: dict) -> str:
             "",
             f"### {name}",
             "",
-            f"{run['repetitions']} repetitions of {run['window_s']:g} s; {run['load_before']:.1f} processes were running before.",
+            f"{run['repetitions']} repetitions of {run['window_s']:g} s; "
+            f"{run['load_before']:.1f} processes were running before.",
             "",
             "| | p50 ms (range) | p99 ms | max ms | frames answered | predictions/s | CPU % of a core | RSS MB |",
             "|---|---|---|---|---|---|---|---|",
@@ -182,13 +184,18 @@ def _row(name: str, f: dict) -> str:
     else:
         low, high = f["p50_ms_spread"]
         latency = f"{f['p50_ms']:.2f} ({low:.2f}-{high:.2f}) | {f['p99_ms']:.2f} | {f['max_ms']:.1f}"
-    return f"| {name} | {latency} | {f['answered']:.1%} | {f['predictions_per_s']:.1f} | {100 * f['cpu']:.1f} | {f['rss_mb']:.0f} |"
+    return (
+        f"| {name} | {latency} | {f['answered']:.1%} | {f['predictions_per_s']:.1f} "
+        f"| {100 * f['cpu']:.1f} | {f['rss_mb']:.0f} |"
+    )
 
 
 def _streams(streams: dict) -> list[str]:
     lines = [
-        f"320x240 raw at {streams['rate_hz']:g} Hz, MobileNetV3-small on each. Each further camera: {100 * streams['cpu']['per_stream']:.1f} % of a core "
-        f"(R² {streams['cpu']['r2']:.3f}), {streams['total_ms']['per_stream']:.2f} ms a prediction (R² {streams['total_ms']['r2']:.3f}).",
+        f"320x240 raw at {streams['rate_hz']:g} Hz, MobileNetV3-small on each. "
+        f"Each further camera: {100 * streams['cpu']['per_stream']:.1f} % of a core "
+        f"(R² {streams['cpu']['r2']:.3f}), {streams['total_ms']['per_stream']:.2f} ms a prediction "
+        f"(R² {streams['total_ms']['r2']:.3f}).",
         "",
         "![Cost against the number of cameras](../images/node-streams.png)",
         "",

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 import numpy as np  # noqa: E402
 
 from benchmarks.node import models  # noqa: E402
-from benchmarks.node.cases import Traffic  # noqa: E402
+from benchmarks.node.cases import Effort, Traffic  # noqa: E402
 from benchmarks.node.measure import NODE, running, stages_of, window  # noqa: E402
 from benchmarks.node.processes import Sensors, System  # noqa: E402
 
@@ -21,16 +21,8 @@ COUNTS = (1, 2, 3, 4, 5, 6, 7, 8)
 TRAFFIC = Traffic(320, 240, camera_hz=10, audio_hz=0)
 
 
-def measure(
-    counts: tuple[int, ...],
-    cache: Path,
-    repetitions: int,
-    warm_s: float,
-    window_s: float,
-    logs: Path,
-    advance: Callable[[], None],
-) -> dict:
-    """CPU of the node's process and the time of a prediction by the number of cameras, MobileNetV3-small on each, 10 Hz."""
+def measure(counts: tuple[int, ...], cache: Path, effort: Effort, logs: Path, advance: Callable[[], None]) -> dict:
+    """CPU of the node and time of a prediction by the number of cameras, with MobileNetV3-small on each, at 10 Hz."""
     logs.mkdir(parents=True, exist_ok=True)
     found = []
     for count in counts:
@@ -47,8 +39,8 @@ def measure(
         sensors = Sensors([NODE], jpeg=False, cameras=cameras, microphones=())
         windows = []
         with running([system], sensors, TRAFFIC) as sink:
-            for _ in range(repetitions):
-                windows.append(window(system, TRAFFIC, sensors, sink, warm_s, window_s))
+            for _ in range(effort.repetitions):
+                windows.append(window(system, TRAFFIC, sensors, sink, effort.warm_s, effort.window_s))
                 advance()
         stages = [total for w in windows if (total := stages_of(w, "total")) is not None]
         found.append(
@@ -64,7 +56,7 @@ def measure(
 
 
 def fitted(found: list[dict], key: str) -> dict[str, float]:
-    """Least squares: what the first stream and each further one cost, and how much of the variance the line explains."""
+    """Least squares: the cost of the first stream and of each further one, and the variance explained."""
     x, y = (np.array([point[k] for point in found if np.isfinite(point[key])], float) for k in ("streams", key))
     slope, offset = np.polyfit(x, y, 1)
     rest = float(((y - (slope * x + offset)) ** 2).sum()) / max(float(((y - y.mean()) ** 2).sum()), 1e-12)

@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
     console = Console()
     extraction = measure_extraction(options.recording, MODEL / "audio_encoder.onnx", options.stride, options.repeats)
     console.print(
-        f"extraction: {extraction['extracted']:.1f} samples/s, the bare encoders {extraction['bare']:.1f}: {extraction['share']:.1%} "
+        f"extraction: {extraction['extracted']:.1f} samples/s, "
+        f"the bare encoders {extraction['bare']:.1f}: {extraction['share']:.1%} "
         f"({extraction['lowest']:.1%} to {extraction['highest']:.1%} in {options.repeats} neighboring pairs)"
     )
     head = measure_head(options.moments, 512, 2, options.threads)

@@ -21,7 +21,7 @@ SIDE = 224
 
 
 class StandIn(nn.Module):
-    """Convolutions with about the arithmetic of a ResNet-18 at 224x224, and random weights: an encoder from the shelf is not here."""
+    """An encoder with random weights and about the arithmetic of a ResNet-18 at 224x224."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,11 +38,11 @@ class StandIn(nn.Module):
 
 
 def measure_extraction(recording: Path, audio_encoder: Path, stride_s: float, repeats: int) -> dict[str, float]:
-    """Samples encoded each second by :func:`aecf_ros.training.features.cache.extract` and by the encoders alone, in turn.
+    """Samples per second of :func:`aecf_ros.training.features.cache.extract` and of the encoders alone, in turns.
 
     Returns:
-        ``samples``; the best of ``repeats`` of ``bare`` and of ``extracted``, samples each second; ``share`` of the best, and
-        ``lowest`` and ``highest`` of the shares of neighboring runs.
+        ``samples``; ``bare`` and ``extracted`` in samples per second, the best of ``repeats``; their ``share``; and the
+        ``lowest`` and ``highest`` share of neighboring runs.
     """
     with tempfile.TemporaryDirectory() as folder:
         export_onnx(

@@ -24,8 +24,10 @@ CLASSES, SPAN = 10, 20
 
 
 def measure_head(moments: int, width: int, modalities: int, threads: int) -> dict[str, float]:
-    """Seconds of each stage, with the default configuration: half of the ``moments`` cached for each modality are as recorded,
-    half a corrupted copy. ``processor time`` is what a machine that is shared does not change much."""
+    """Seconds of each stage with the default configuration, and the ``processor time``, which varies less.
+
+    Half of the ``moments`` of each modality are as recorded, half are corrupted copies.
+    """
     torch.set_num_threads(threads)
     config = TrainConfig(threads=threads)
     rng = np.random.default_rng(0)

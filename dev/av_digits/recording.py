@@ -136,14 +136,14 @@ def frames(
     times: Iterator[float],
     draw: Callable[[int, np.random.Generator], np.ndarray],
     seed: int,
-    width: int,
-    height: int,
+    size: tuple[int, int],
     variety: float,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """(stamp_s, uint8 (height, width, 3) RGB) at each of `times`: one room, a card for each span, drifting slowly.
 
     draw: (digit, rng) -> uint8 (n, n), a handwritten digit.
     """
+    width, height = size
     rng = np.random.default_rng([seed, 3])
     room = scenes.make_room(rng, width, height, variety)
     room = replace(room, blur=min(room.blur, 0.004), motion=(0.0, 0.0), noise=min(room.noise, 3.0))

@@ -45,7 +45,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Pose:
-    """Centre (x, y) and height in frame heights, rotation in radians, and how far the four corners are pulled (4, 2)."""
+    """Center (x, y) and height in frame heights, rotation in radians, and the shifts of the four corners (4, 2)."""
 
     x: float
     y: float
@@ -114,7 +114,7 @@ def glyph_ink(image: np.ndarray, rng: np.random.Generator, variety: float = 1.0)
 
 
 def _crisp(ink: np.ndarray, cell: float, strength: float) -> np.ndarray:
-    """Local contrast for 8x8 pixels: their strokes are a cell or two wide, and eights and nines would lose their holes."""
+    """Local contrast for 8x8 pixels, whose strokes are a cell or two wide: it keeps the holes of eights and nines."""
     around = cv2.GaussianBlur(ink, (0, 0), 1.3 * cell)
     return np.clip(ink + np.float32(strength) * (ink - around), 0.0, 1.0)
 

@@ -82,7 +82,7 @@ OTHER_WORDS = {
 TONES = ("", "", ".", "!", "?", ",")
 
 
-class SourceMissing(Exception):
+class SourceMissingError(Exception):
     """Something the data are made from is not on this machine; the message says what to do."""
 
 
@@ -95,9 +95,9 @@ def benchmark_folder() -> Path:
 
 
 def require_espeak() -> None:
-    """Raise SourceMissing unless espeak-ng can be run."""
+    """Raise SourceMissingError unless espeak-ng can be run."""
     if shutil.which("espeak-ng") is None:
-        raise SourceMissing("espeak-ng: no such program; install Debian's package espeak-ng")
+        raise SourceMissingError("espeak-ng: no such program; install Debian's package espeak-ng")
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def voices(part: str) -> list[Voice]:
 
 
 def speak(voice: Voice, text: str, pitch: int, speed_wpm: int) -> np.ndarray:
-    """`text` by espeak-ng: float32 (n,), mono, 16 kHz, trimmed. pitch: 0..99. Raises SourceMissing where the voice is
+    """`text` by espeak-ng: float32 (n,), mono, 16 kHz, trimmed. pitch: 0..99. SourceMissingError where the voice is
     unknown or mute.
     """
     done = subprocess.run(
@@ -228,7 +228,7 @@ def speak(voice: Voice, text: str, pitch: int, speed_wpm: int) -> np.ndarray:
     word = trim(soxr.resample(sound, ESPEAK_RATE_HZ, RATE_HZ))
     if len(word) < RATE_HZ // 20:
         said = done.stderr.decode(errors="replace").strip() or "nothing on stderr"
-        raise SourceMissing(
+        raise SourceMissingError(
             f"espeak-ng said nothing for {text!r} with {voice} ({said}); install espeak-ng 1.51 with its voice data"
         )
     return word

@@ -95,7 +95,7 @@ def build_messages(packages: list[Path], venv: Path, prefix: Path, build: Path, 
 
     trees = [build / package.name for package in packages]
     configure = []
-    for package, tree in zip(packages, trees):
+    for package, tree in zip(packages, trees, strict=True):
         shutil.rmtree(tree, ignore_errors=True)
         command = ["cmake", "-G", "Ninja", "-S", package, "-B", tree]
         definitions = {

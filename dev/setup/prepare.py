@@ -45,7 +45,7 @@ MESSAGE_PACKAGES = [
     ROOT / "dev" / "interfaces" / "audio_common_msgs",
     ROOT / "dev" / "interfaces" / "vision_msgs",
 ]
-# The other package named audio_common_msgs, and one that needs nothing of it: tests put this prefix before the environment's.
+# The other package named audio_common_msgs, and foxglove_msgs: tests put this prefix before the environment's.
 OTHER_DIALECT = [
     ROOT / "dev" / "interfaces" / "other_dialect" / "audio_common_msgs",
     ROOT / "dev" / "interfaces" / "other_dialect" / "foxglove_msgs",
@@ -276,7 +276,7 @@ def prepare(profile: str) -> int:
     Raises:
         SetupError: where that is not possible.
     """
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 (set-up runs under whatever python3 is)
         raise SetupError(f"Python {PYTHON_TAG} was found; 3.10 or newer is needed: make PYTHON=python3.12 {profile}")
     steps = Steps()
     distribution = distribution_in_use()
@@ -301,8 +301,10 @@ def prepare(profile: str) -> int:
                       f"Python packages of {file.name}{size}",
                       lambda file=file: install_requirements([file], distribution))  # fmt: skip
 
-    sources, other_sources = ([package / name for package in packages for name in ("msg", "CMakeLists.txt", "package.xml")]
-                              for packages in (MESSAGE_PACKAGES, OTHER_DIALECT))  # fmt: skip
+    sources, other_sources = (
+        [package / name for package in packages for name in ("msg", "CMakeLists.txt", "package.xml")]
+        for packages in (MESSAGE_PACKAGES, OTHER_DIALECT)
+    )
     if profile == "bench":
         steps.stamped("upstream", f"{UPSTREAM} {UPSTREAM_FOLDER}", f"The upstream package {UPSTREAM}, a baseline",
                       install_upstream)  # fmt: skip
@@ -312,7 +314,8 @@ def prepare(profile: str) -> int:
                   lambda: build_interfaces(distribution))  # fmt: skip
     if profile == "test" and not distribution:
         steps.stamped("other_dialect", file_digest(*other_sources, HERE / "messages.py", HERE / "ros.txt"),
-                      "Message packages for tests: the other audio_common_msgs, foxglove_msgs", build_other_dialect)  # fmt: skip
+                      "Message packages for tests: the other audio_common_msgs, foxglove_msgs",
+                      build_other_dialect)  # fmt: skip
     steps.stamped("project", file_digest(ROOT / "setup.py", ROOT / "setup.cfg"), "The package aecf_ros, editable",
                   install_project)  # fmt: skip
     return steps.done

@@ -28,7 +28,7 @@ needs_bench = pytest.mark.skipif(
 def espeak_ng() -> None:
     try:
         sources.require_espeak()
-    except sources.SourceMissing as error:
+    except sources.SourceMissingError as error:
         pytest.skip(str(error))
 
 
