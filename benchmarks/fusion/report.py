@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
 
 from benchmarks.fusion.rows import ABLATIONS, ABLATIONS_OF_OURS, BASELINES, OURS, STRONG, VARIANTS_OF_OURS  # noqa: E402
 from benchmarks.fusion.summary import calibration_of, home_of  # noqa: E402
+from benchmarks.text import wrapped  # noqa: E402
 
 DATE = "2026-11-21 and 22"
 SUBSETS = ("both", "image", "audio", "drop50")
@@ -24,7 +25,7 @@ def write_tables(results: dict, path: Path) -> None:
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n{END}{after}")
+    path.write_text(f"{before}{BEGIN}\n\n{wrapped(tables(results))}\n{END}{after}")
 
 
 def tables(results: dict) -> str:

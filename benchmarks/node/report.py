@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.node.cases import AUDIO_STOPPED, DELIVERY, NOMINAL, OVERLOAD
 from benchmarks.node.measure import stages_of
+from benchmarks.text import wrapped
 
 BEGIN, END = "<!-- node tables: written by `python -m benchmarks node --docs` -->", "<!-- end of node tables -->"
 NAMES = {
@@ -127,7 +128,7 @@ def write_tables(results: dict, path: Path) -> None:
     if BEGIN not in text:
         text = f"{text.rstrip()}\n\n{BEGIN}\n{END}\n"
     before, rest = text.split(BEGIN, 1)
-    path.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n{END}{rest.split(END, 1)[1]}")
+    path.write_text(f"{before}{BEGIN}\n\n{wrapped(tables(results))}\n{END}{rest.split(END, 1)[1]}")
 
 
 def tables(results: dict) -> str:

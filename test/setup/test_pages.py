@@ -1,4 +1,5 @@
-"""Pages lead where they say: every relative link and its heading are there, and so is every file that docs/contributing.md names."""
+"""Pages are short, and lead where they say: every relative link and its heading are there, and so is every file that
+docs/contributing.md names."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_and_its_heading_are_there(page: Path) -> None:
     targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if not target.startswith("http")]
     broken = []
@@ -55,3 +56,13 @@ def test_every_mapping_that_the_page_on_contributing_names_is_in_the_code() -> N
     named = set(re.findall(r"`(_?[A-Z][A-Z_]{3,})`", CONTRIBUTING.read_text()))
     assert len(named) > 8
     assert {name for name in named if not re.search(rf"\b{name}\b", code)} == set()
+
+
+def test_the_readme_has_at_most_1200_words() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 1200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_outside_tables_and_code_is_longer_than_120_characters(page: Path) -> None:
+    lines = [line for line in prose(page).splitlines() if not line.lstrip().startswith("|")]
+    assert [line for line in lines if len(line) > 120] == []
