@@ -16,6 +16,7 @@ from aecf_ros.core.bundle import ManifestEntry, ModalityRecord, of_its_kind
 from aecf_ros.health.monitor import SampleReceived
 from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.faults import ContentFault, Malform
+from aecf_ros.modalities.parameters import ParameterRecord
 
 
 class Raw(Protocol):
@@ -140,6 +141,24 @@ class Modality(ABC):
     """Type of the latched topic that says how to read messages; empty where there is none."""
     described_types: ClassVar[tuple[str, ...]] = ()
     """The message types that cannot be read without an ``info_type``."""
+
+    type_fields: ClassVar[Mapping[str, str]] = {}
+    """A field by which a message type is told from another package's of the same name, by type name."""
+    serialized: ClassVar[Mapping[str, Callable[[bytes, int], Raw]]] = {}
+    """(bytes, arrival in node time) -> record, by the name of the message type in parameters: for messages that are read
+    from their bytes because a library copies them."""
+    topic_suffix: ClassVar[str] = ""
+    """Behind the modality's name in the topic that the node subscribes to."""
+    queue_depth: ClassVar[int] = 20
+    """Messages that a subscription keeps."""
+    type_parameter: ClassVar[str] = ""
+    """The one of :attr:`parameters` that chooses the message type; empty where there is one type."""
+    parameters: ClassVar[tuple[ParameterRecord, ...]] = ()
+    """Node parameters of each stream: thresholds of its own by their name, and others."""
+
+    def default_info(self, options: Mapping[str, Any]) -> Any | None:
+        """What describes messages until an info arrives, from the node parameters of the stream."""
+        return None
 
     @abstractmethod
     def read(self, message: Any, info: Any | None, received_ns: int) -> Raw:

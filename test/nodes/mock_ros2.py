@@ -21,7 +21,8 @@ from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
 
 from aecf_msgs.msg import FusedPrediction
-from aecf_ros.nodes.fusion.inputs import IMAGE_TYPES, load_type
+from aecf_ros.modalities.registry import MODALITIES
+from aecf_ros.nodes.fusion.inputs import load_type
 
 PATIENCE_S = 5.0
 """For an answer; best-effort readers that have not been found yet give none."""
@@ -76,7 +77,7 @@ def main() -> None:
                 tick_ns += period_ns
             before = len(answers)
             publishers[connection.id].publish(bytes(data))
-            if connection.msgtype in IMAGE_TYPES.values():
+            if connection.msgtype in MODALITIES["image"].message_types.values():
                 wait_for(executor, lambda: len(answers) > before)  # noqa: B023
     executor.shutdown()
     node.destroy_node()

@@ -354,12 +354,12 @@ def test_a_node_that_cannot_start_says_why_in_one_line(
 
 
 def test_the_shipped_parameter_file_holds_the_declared_defaults() -> None:
-    from aecf_ros.nodes.fusion.parameters import AUDIO, IMAGE, NODE, STREAM
+    from aecf_ros.nodes.fusion.parameters import NODE, STREAM, options_of
 
     shipped = yaml.safe_load((ROOT / "config" / "fusion_node.yaml").read_text())["/**"]["ros__parameters"]
     declared = {p.name: p.default for p in NODE}
-    declared["camera"] = {p.name: p.default for p in (*STREAM, *IMAGE)}
-    declared["audio"] = {p.name: p.default for p in (*STREAM, *AUDIO)}
+    declared["camera"] = {p.name: p.default for p in (*STREAM, *options_of("image"))}
+    declared["audio"] = {p.name: p.default for p in (*STREAM, *options_of("audio"))}
     assert shipped == declared
 
 

@@ -26,7 +26,7 @@ from lifecycle_msgs.srv import GetState  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from aecf_msgs.msg import EmbeddingStamped, FusedPrediction  # noqa: E402
-from aecf_ros.nodes.fusion.parameters import AUDIO, IMAGE, NODE  # noqa: E402
+from aecf_ros.nodes.fusion.parameters import NODE, options_of  # noqa: E402
 from test.conftest import write_bundle  # noqa: E402
 
 from .alsa import NAME, RATE_HZ, AlsaMicrophone  # noqa: E402
@@ -242,7 +242,7 @@ def test_the_choices_of_the_launch_file_are_those_of_the_parameters(launch: Call
     from ament_index_python.packages import get_package_share_directory
 
     choices = runpy.run_path(get_package_share_directory("aecf_ros") + "/launch/fusion.launch.py")["CHOICES"]
-    declared = {p.name: p.choices for p in (*NODE, *IMAGE, *AUDIO)}
+    declared = {p.name: p.choices for p in (*NODE, *options_of("image"), *options_of("audio"))}
     expected = {
         "device": declared["device"],
         "camera_transport": declared["transport"],

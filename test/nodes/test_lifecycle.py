@@ -23,7 +23,7 @@ from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState, StreamStatus
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS
-from aecf_ros.nodes.fusion.parameters import AUDIO, IMAGE, NODE, STREAM
+from aecf_ros.nodes.fusion.parameters import NODE, STREAM, options_of
 from aecf_ros.nodes.fusion.parameters_page import page
 from aecf_ros.runtime.diagnostics import diagnose_stream
 
@@ -352,7 +352,7 @@ def test_the_page_of_parameters_begins_with_how_to_set_one_by_names_that_there_a
 
 
 def test_the_page_of_tuning_names_parameters_and_keys_that_there_are() -> None:
-    declared = {p.name for p in (*NODE, *STREAM, *IMAGE, *AUDIO)}
+    declared = {p.name for p in (*NODE, *STREAM, *options_of("image"), *options_of("audio"))}
     others = {"abstain_reason", "summary.json", "false_alarms", "ece", "ece_noise_floor"}
     text = (ROOT / "docs" / "tuning.md").read_text()
     named = set(re.findall(r"`(?:camera\.|audio\.)?([a-z]+[._][a-z._]+)(?:: 0)?`", text)) - others - {"report.html"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from aecf_ros.core.types import NANOSECONDS, RawAudio
@@ -37,6 +38,16 @@ OTHER_DEFINITIONS = {
     "foxglove_msgs/msg/RawAudio": _FOXGLOVE_DEFINITION,
 }
 """Of the other package called ``audio_common_msgs``, the one that has ``AudioStamped``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PcmInfo:
+    """How to read sound; it has the fields of an ``AudioInfo``."""
+
+    sample_format: str
+    sample_rate: int
+    channels: int
+    coding_format: str = "wave"
 
 
 def read_stamped_audio(message: Any, info: Any | None, received_ns: int) -> RawAudio:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from aecf_ros.core.types import RawAudio
-from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.audio.evidence import AudioEvidence
 from aecf_ros.modalities.audio.faults import CONTENT_FAULTS, MALFORMED, edit_audio
 from aecf_ros.modalities.audio.messages import (
@@ -19,8 +18,10 @@ from aecf_ros.modalities.audio.messages import (
     INFO_TYPE,
     MESSAGE_TYPES,
     OTHER_DEFINITIONS,
+    PcmInfo,
     read_audio,
 )
+from aecf_ros.modalities.audio.parameters import PARAMETERS, THRESHOLDS
 from aecf_ros.modalities.audio.pcm import decode_audio
 from aecf_ros.modalities.audio.spec import AudioEntry, AudioSpec
 from aecf_ros.modalities.base import Modality, Raw
@@ -37,13 +38,15 @@ class Audio(Modality):
     sensor: ClassVar = "audio"
     entry: ClassVar = AudioEntry
     spec: ClassVar = AudioSpec
-    thresholds: ClassVar = StreamThresholds(frozen_after_s=1.0)
-    """A microphone behind a noise gate sends zeros between words, for less than a second."""
+    thresholds: ClassVar = THRESHOLDS
     message_types: ClassVar = MESSAGE_TYPES
     definitions: ClassVar = (DEFINITIONS, OTHER_DEFINITIONS)
     info_type: ClassVar = INFO_TYPE
     described_types: ClassVar = DESCRIBED_TYPES
+    parameters: ClassVar = PARAMETERS
     evidence: ClassVar = AudioEvidence
+    type_fields: ClassVar = {INFO_TYPE: "sample_format", MESSAGE_TYPES["plain"]: "data"}
+    type_parameter: ClassVar = "message"
     content_faults: ClassVar = CONTENT_FAULTS
     malformed: ClassVar = MALFORMED
     column_names: ClassVar = ("sound", "audio")
@@ -51,6 +54,11 @@ class Audio(Modality):
 
     def read(self, message: Any, info: Any | None, received_ns: int) -> RawAudio:
         return read_audio(message, info, received_ns)
+
+    def default_info(self, options: Mapping[str, Any]) -> PcmInfo | None:
+        if not options["sample_format"]:
+            return None
+        return PcmInfo(str(options["sample_format"]), int(options["rate_hz"]), int(options["channels"]))
 
     def probe(self, raw: Raw) -> dict[str, Any]:
         assert isinstance(raw, RawAudio)

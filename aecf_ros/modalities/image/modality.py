@@ -11,10 +11,12 @@ import numpy as np
 
 from aecf_ros.core.types import RawImage
 from aecf_ros.modalities.base import Modality, Raw
+from aecf_ros.modalities.image.cdr import read_serialized_compressed_image, read_serialized_image
 from aecf_ros.modalities.image.decode import decode_image, resize_image
 from aecf_ros.modalities.image.evidence import ImageEvidence
 from aecf_ros.modalities.image.faults import CONTENT_FAULTS, MALFORMED, edit_image
 from aecf_ros.modalities.image.messages import read_any_image
+from aecf_ros.modalities.image.parameters import PARAMETERS, THRESHOLDS
 from aecf_ros.modalities.image.spec import ImageEntry, ImageSpec
 from aecf_ros.modalities.messages import DecodeError
 
@@ -27,7 +29,14 @@ class Image(Modality):
     entry: ClassVar = ImageEntry
     spec: ClassVar = ImageSpec
     message_types: ClassVar = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
+    thresholds: ClassVar = THRESHOLDS
+    parameters: ClassVar = PARAMETERS
     evidence: ClassVar = ImageEvidence
+    serialized: ClassVar = {"raw": read_serialized_image, "compressed": read_serialized_compressed_image}
+    topic_suffix: ClassVar = "/image"
+    queue_depth: ClassVar = 1
+    """Under overload an old frame is worth less than a new one."""
+    type_parameter: ClassVar = "transport"
     content_faults: ClassVar = CONTENT_FAULTS
     malformed: ClassVar = MALFORMED
     column_names: ClassVar = ("image",)

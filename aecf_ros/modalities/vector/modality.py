@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from aecf_ros.health.thresholds import StreamThresholds
 from aecf_ros.modalities.base import Modality, Raw
 from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.modalities.vector.evidence import VectorEvidence
 from aecf_ros.modalities.vector.faults import CONTENT_FAULTS, MALFORMED, edit_vector
 from aecf_ros.modalities.vector.messages import RawVector, decode_vector, read_vector
+from aecf_ros.modalities.vector.parameters import PARAMETERS, THRESHOLDS
 from aecf_ros.modalities.vector.spec import VectorEntry, VectorSpec
 
 
@@ -25,10 +25,10 @@ class Vector(Modality):
     sensor: ClassVar = "vector"
     entry: ClassVar = VectorEntry
     spec: ClassVar = VectorSpec
-    thresholds: ClassVar = StreamThresholds(frozen_after_s=1.0)
-    """What computes a vector may round it, so that a quiet moment looks the same."""
+    thresholds: ClassVar = THRESHOLDS
     message_types: ClassVar = {"stamped": "aecf_msgs/msg/EmbeddingStamped"}
     definitions: ClassVar = ({"aecf_msgs/msg/EmbeddingStamped": "std_msgs/Header header\nfloat32[] values"},)
+    parameters: ClassVar = PARAMETERS
     evidence: ClassVar = VectorEvidence
     content_faults: ClassVar = CONTENT_FAULTS
     malformed: ClassVar = MALFORMED

@@ -16,41 +16,20 @@ from rclpy.subscription import (  # from here, because its own module is another
     Subscription,
     SubscriptionEventCallbacks,
 )
-from rosbags.typesys import Stores, get_typestore
 
 from aecf_ros.core.bundle import ManifestEntry
-from aecf_ros.core.types import RawAudio, RawImage
-from aecf_ros.modalities.audio.messages import INFO_TYPE, read_audio
-from aecf_ros.modalities.image.cdr import read_serialized_image
-from aecf_ros.modalities.image.messages import read_compressed_image
-from aecf_ros.modalities.vector.messages import RawVector, read_vector
+from aecf_ros.modalities.base import Modality, Raw
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.nodes.fusion.executor import Take
 from aecf_ros.nodes.fusion.parameters import ParameterError, StreamParameters, Value
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
-from aecf_ros.replay.bag.topics import AudioFormat
 
-CAMERA_QOS = QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""Depth 1: under overload an old frame is worth less than a new one. Best effort matches every publisher."""
-AUDIO_QOS = QoSProfile(depth=20, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
 
-IMAGE_TYPES = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
-AUDIO_TYPES = {
-    "stamped": "audio_common_msgs/msg/AudioDataStamped",
-    "plain": "audio_common_msgs/msg/AudioData",
-    "dialect": "audio_common_msgs/msg/AudioStamped",
-    "foxglove": "foxglove_msgs/msg/RawAudio",
-}
-VECTOR_TYPES = {"stamped": "aecf_msgs/msg/EmbeddingStamped"}
 UNNAMED = "_NODE_NAME_UNKNOWN_"
 
-_STORE = get_typestore(Stores.ROS2_HUMBLE)
-"""Reads serialized compressed images where they lie, as core/serialized.py does raw ones: rclpy takes 1 ms for 640x480.
-Their layout is one for all distributions.
-"""
-
-Read = Callable[[Any, int], RawImage | RawAudio | RawVector]
-"""From a message (serialized, for images) and the node time of its arrival to a record; may raise FormatUnknown or
+Read = Callable[[Any, int], Raw]
+"""From a message, serialized or not, and its arrival in node time to a record; may raise FormatUnknown or
 UnreadableError.
 """
 OnMessage = Callable[[str, Read, Any], None]
@@ -108,47 +87,21 @@ class Inputs:
         Raises:
             ParameterError: the message type that was named is not installed.
         """
-        name, options = modality.name, parameters.options
-        if modality.kind == "image":
-            self._streams[name] = self._make(
-                f"{name}/image",
-                IMAGE_TYPES,
-                (f"{name}.transport", options),
-                _READ_IMAGE.__getitem__,
-                CAMERA_QOS,
-                serialized=True,
+        name, kind = modality.name, MODALITIES[modality.kind]
+        if (info := kind.default_info(parameters.options)) is not None:
+            self._infos[name] = info
+        if kind.info_type and _is_readable(kind, kind.info_type):
+            topic = f"{name}_info"
+            self._info_subscriptions.append(
+                self._subscribe(
+                    load_type(kind.info_type),
+                    topic,
+                    partial(self._infos.__setitem__, name),
+                    LATCHED_QOS,
+                    SubscriptionEventCallbacks(incompatible_qos=partial(self._complain, topic, LATCHED_QOS)),
+                )
             )
-        elif modality.kind == "vector":
-            if load_type(VECTOR_TYPES["stamped"]) is None:
-                raise ParameterError(
-                    f"'{name}' takes {VECTOR_TYPES['stamped']}, which is not installed; build aecf_msgs again and"
-                    " source its workspace"
-                )
-            self._streams[name] = self._make(
-                name, VECTOR_TYPES, (f"{name}.message", {"message": "stamped"}), lambda _: read_vector, AUDIO_QOS
-            )
-        else:
-            if options["sample_format"]:
-                self._infos[name] = AudioFormat(
-                    str(options["sample_format"]), int(options["rate_hz"]), int(options["channels"])
-                )
-            info_type = load_type(INFO_TYPE)
-            if info_type is not None and "sample_format" in info_type.get_fields_and_field_types():
-                topic = f"{name}_info"
-                self._info_subscriptions.append(
-                    self._subscribe(
-                        info_type,
-                        topic,
-                        partial(self._infos.__setitem__, name),
-                        LATCHED_QOS,
-                        SubscriptionEventCallbacks(incompatible_qos=partial(self._complain, topic, LATCHED_QOS)),
-                    )
-                )
-
-            def read(message: Any, received_ns: int) -> RawAudio:
-                return read_audio(message, self._infos.get(name), received_ns)
-
-            self._streams[name] = self._make(name, AUDIO_TYPES, (f"{name}.message", options), lambda _: read, AUDIO_QOS)
+        self._streams[name] = self._make(name, kind, parameters.options)
         self._listen(name)
 
     def direct(self) -> list[tuple[Subscription, Take]]:
@@ -182,29 +135,42 @@ class Inputs:
         self._streams.clear()
         self._infos.clear()
 
-    def _make(
-        self,
-        topic: str,
-        types: Mapping[str, str],
-        parameter: tuple[str, Mapping[str, Value]],
-        read: Callable[[str], Read],
-        qos: QoSProfile,
-        serialized: bool = False,
-    ) -> _Stream:
-        installed = {key: name for key, name in types.items() if _is_readable(name)}
-        full_name, options = parameter
-        wanted = str(options[full_name.rpartition(".")[2]])
+    def _make(self, name: str, kind: Modality, options: Mapping[str, Value]) -> _Stream:
+        types = kind.message_types
+        installed = {key: type_name for key, type_name in types.items() if _is_readable(kind, type_name)}
+        wanted = str(options[kind.type_parameter]) if kind.type_parameter else "auto"
         if not installed or wanted not in ("auto", *installed):
             lacking = ", ".join(types.values()) if wanted == "auto" else types[wanted]
-            raise ParameterError(
-                f"parameter {full_name} is '{wanted}', but {lacking} is not installed; install its package"
-                + (f" or use one of {', '.join(installed)}" if installed else "")
+            source = (
+                f"parameter {name}.{kind.type_parameter} is '{wanted}', but"
+                if kind.type_parameter
+                else f"'{name}' takes"
             )
-        automatic = wanted == "auto"
+            raise ParameterError(
+                f"{source} {lacking}{', which' if not kind.type_parameter else ''} is not installed; "
+                "install its package and source its workspace"
+                + (f", or use one of {', '.join(installed)}" if installed else "")
+            )
+
+        def read(chosen: str) -> Read:
+            if chosen in kind.serialized:
+                return partial(_read_serialized, name=types[chosen], read=kind.serialized[chosen])
+            return lambda message, received_ns: kind.read(message, self._infos.get(name), received_ns)
+
         stream = _Stream(
-            topic, installed, read, qos, next(iter(installed)) if automatic else wanted, automatic, serialized
+            name + kind.topic_suffix,
+            installed,
+            read,
+            QoSProfile(
+                depth=kind.queue_depth,
+                history=HistoryPolicy.KEEP_LAST,
+                reliability=ReliabilityPolicy.BEST_EFFORT,  # matches every publisher
+            ),
+            next(iter(installed)) if wanted == "auto" else wanted,
+            automatic=wanted == "auto" and len(types) > 1,
+            serialized=bool(kind.serialized),
         )
-        if automatic:
+        if stream.automatic:
             stream.chosen = self._published(stream) or stream.chosen
         return stream
 
@@ -293,8 +259,8 @@ class Inputs:
         )
 
 
-def _read_serialized(data: bytes, received_ns: int, name: str, read: Callable[[bytes, int], RawImage]) -> RawImage:
-    """The record of a serialized image, which goes on lying in ``data``.
+def _read_serialized(data: bytes, received_ns: int, name: str, read: Callable[[bytes, int], Raw]) -> Raw:
+    """The record of a serialized message; its payload is a view of ``data``.
 
     Raises:
         UnreadableError: ``data`` is no such message.
@@ -308,24 +274,11 @@ def _read_serialized(data: bytes, received_ns: int, name: str, read: Callable[[b
         ) from None
 
 
-def _read_serialized_compressed(data: bytes, received_ns: int) -> RawImage:
-    return read_compressed_image(
-        _STORE.deserialize_cdr(memoryview(data), IMAGE_TYPES["compressed"]), received_ns
-    )  # of bytes it would copy almost all
-
-
-_READ_IMAGE: dict[str, Read] = {
-    "raw": partial(_read_serialized, name=IMAGE_TYPES["raw"], read=read_serialized_image),
-    "compressed": partial(_read_serialized, name=IMAGE_TYPES["compressed"], read=_read_serialized_compressed),
-}
-
-
-def _is_readable(name: str) -> bool:
-    """Whether a type is installed, in the form that is read here: the other package's ``AudioData`` does not say its
-    rate.
-    """
+def _is_readable(kind: Modality, name: str) -> bool:
+    """Whether a message type is installed, and from the package whose form is read here."""
     found = load_type(name)
-    return found is not None and (name != AUDIO_TYPES["plain"] or "data" in found.get_fields_and_field_types())
+    field = kind.type_fields.get(name)
+    return found is not None and (field is None or field in found.get_fields_and_field_types())
 
 
 def load_type(name: str) -> Any | None:

@@ -6,26 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 
-from aecf_ros.core.bundle import Manifest
+from aecf_ros.core.bundle import Manifest, ManifestEntry
 from aecf_ros.health.thresholds import (
-    THRESHOLD_NAMES,
     StreamThresholds,
 )
-from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
+from aecf_ros.modalities.parameters import Life, ParameterRecord, Value
 from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.runtime.backends import BACKENDS, DEVICES
 from aecf_ros.runtime.scheduling import SCHEDULINGS
 
-Value = str | int | float | bool
-Life = Literal["live", "activate", "configure", "load", "start"]
 LIVES: dict[Life, str] = {
     "live": "takes effect at once",
     "activate": "takes effect at the next activation",
@@ -40,16 +36,8 @@ class ParameterError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
-    """Declaration of a parameter. ``choices`` or ``bounds`` (inclusive) limit it; ``life`` says when a change acts."""
-
-    name: str
-    default: Value
-    description: str
-    unit: str = ""
-    bounds: tuple[float, float] | None = None
-    choices: tuple[str, ...] = ()
-    life: Life = "configure"
+class Parameter(ParameterRecord):
+    """One declaration; ``life`` says when a change takes effect."""
 
     def declare(self, node: Node) -> Value:
         """Declare on ``node``, unless that was done before, and give the value in force.
@@ -236,138 +224,10 @@ STREAM = (
     ),
 )
 
-IMAGE = (
-    Parameter(
-        "frozen_after_s",
-        MODALITIES["image"].thresholds.frozen_after_s,
-        "How long one picture may repeat before the stream is FROZEN; 0 switches it off",
-        "s",
-        (0.0, 600.0),
-        life="live",
-    ),
-    Parameter(
-        "dark_below",
-        0.12,
-        "Share of full scale that the brightest 2 % must reach; 0 switches it off",
-        "",
-        (0.0, 1.0),
-        life="live",
-    ),
-    Parameter(
-        "overexposed_above",
-        0.6,
-        "Share of pixels at full scale that is too much; 0 switches it off",
-        "",
-        (0.0, 1.0),
-        life="live",
-    ),
-    Parameter(
-        "blur_below",
-        0.55,
-        "Share of the usual steepness of edges below which a picture is blurred; 0 switches it off",
-        "",
-        (0.0, 1.0),
-        life="live",
-    ),
-    Parameter(
-        "noisy_above",
-        0.012,
-        "Noise as a share of full scale that is too much, where it is also three times the usual; 0 switches it off",
-        "",
-        (0.0, 1.0),
-        life="live",
-    ),
-    Parameter(
-        "transport",
-        "auto",
-        "Message type of the image topic, sensor_msgs/Image (raw) or CompressedImage; auto takes what is published",
-        choices=("auto", "raw", "compressed"),
-        life="activate",
-    ),
-)
 
-AUDIO = (
-    Parameter(
-        "frozen_after_s",
-        MODALITIES["audio"].thresholds.frozen_after_s,
-        "How long one value or a loop may last before the stream is FROZEN; 0 switches it off, as behind a noise gate",
-        "s",
-        (0.0, 600.0),
-        life="live",
-    ),
-    Parameter(
-        "clipped_above",
-        0.02,
-        "Share of samples at the limit that is too much; 0 switches it off",
-        "",
-        (0.0, 1.0),
-        life="live",
-    ),
-    Parameter(
-        "silent_below_dbfs",
-        -75.0,
-        "Level of near-silence, as are pauses 18 dB quieter than usual; 0 switches both off",
-        "dBFS",
-        (-200.0, 0.0),
-        life="live",
-    ),
-    Parameter(
-        "dc_above",
-        0.05,
-        "Constant offset that is too much, as a share of full scale; 0 switches it off",
-        "",
-        (0.0, 1.0),
-        life="live",
-    ),
-    Parameter(
-        "hum_above",
-        0.5,
-        "Share of the energy at multiples of 50 or 60 Hz that is too much; 0 switches it off",
-        "",
-        (0.0, 1.0),
-        life="live",
-    ),
-    Parameter(
-        "noise_above_dbfs",
-        -40.0,
-        "Level of noise, never less for 0.8 s, that is too much where it is also 3 dB above the usual; "
-        "0 switches it off",
-        "dBFS",
-        (-200.0, 0.0),
-        life="live",
-    ),
-    Parameter(
-        "message",
-        "auto",
-        "Message type of the audio topic: audio_common_msgs/AudioDataStamped (stamped), AudioData (plain), AudioStamped"
-        " of the other package of that name (dialect), foxglove_msgs/RawAudio (foxglove); auto takes what is published",
-        choices=("auto", "stamped", "plain", "dialect", "foxglove"),
-        life="activate",
-    ),
-    Parameter(
-        "sample_format",
-        "",
-        "Sample format while no AudioInfo has arrived; empty waits for AudioInfo",
-        choices=("", *SAMPLE_BYTES),
-        life="activate",
-    ),
-    Parameter("rate_hz", 16000, "Sample rate that goes with sample_format", "Hz", (1000, 384000), life="activate"),
-    Parameter("channels", 1, "Channels that go with sample_format", bounds=(1, 64), life="activate"),
-)
-
-VECTOR = (
-    Parameter(
-        "frozen_after_s",
-        MODALITIES["vector"].thresholds.frozen_after_s,
-        "How long one vector may repeat before the stream is FROZEN; 0 switches it off, as for "
-        "text that is published until the next is said",
-        "s",
-        (0.0, 600.0),
-        life="live",
-    ),
-)
-
-OPTIONS = {"image": IMAGE, "audio": AUDIO, "vector": VECTOR}
+def options_of(kind: str) -> tuple[Parameter, ...]:
+    """The parameters that streams of one kind of modality have besides :data:`STREAM`."""
+    return tuple(Parameter(**asdict(option)) for option in MODALITIES[kind].parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,7 +250,7 @@ class NodeParameters:
 
 @dataclass(frozen=True, slots=True)
 class StreamParameters:
-    """Parameters of one stream: its thresholds, and the values of IMAGE, AUDIO or VECTOR by name."""
+    """Parameters of one stream: its thresholds, and the values of its kind's other parameters by name."""
 
     thresholds: StreamThresholds
     options: Mapping[str, Value]
@@ -415,11 +275,11 @@ def declare_stream_parameters(node: Node, manifest: Manifest) -> dict[str, Strea
     """
     streams = {}
     for modality in manifest.modalities:
-        options = OPTIONS[modality.kind]
+        options = options_of(modality.kind)
         values = {p.name: p.of(modality.name).declare(node) for p in (*STREAM, *options)}
         streams[modality.name] = StreamParameters(
-            _thresholds(modality.name, values),
-            {p.name: values[p.name] for p in options if p.name not in THRESHOLD_NAMES},
+            _thresholds(modality, values),
+            {p.name: values[p.name] for p in options if not hasattr(MODALITIES[modality.kind].thresholds, p.name)},
         )
     return streams
 
@@ -434,24 +294,29 @@ def check_change(node: Node, manifest: Manifest | None, changed: Mapping[str, Va
         ParameterError: a value is out of its choices, or thresholds would contradict each other.
     """
     modalities = manifest.modalities if manifest is not None else ()
-    known = {p.name: p for p in (*NODE, *(p.of(m.name) for m in modalities for p in (*STREAM, *OPTIONS[m.kind])))}
+    known = {p.name: p for p in (*NODE, *(p.of(m.name) for m in modalities for p in (*STREAM, *options_of(m.kind))))}
     for name, value in changed.items():
         if name in known and (complaint := known[name].complaint(value)):
             raise ParameterError(complaint)
     thresholds = {}
     for m in modalities:
-        names = {p.name: p.of(m.name).name for p in (*STREAM, *OPTIONS[m.kind]) if p.name in THRESHOLD_NAMES}
+        names = {
+            p.name: p.of(m.name).name
+            for p in (*STREAM, *options_of(m.kind))
+            if hasattr(MODALITIES[m.kind].thresholds, p.name)
+        }
         thresholds[m.name] = _thresholds(
-            m.name, {short: changed.get(full, node.get_parameter(full).value) for short, full in names.items()}
+            m, {short: changed.get(full, node.get_parameter(full).value) for short, full in names.items()}
         )
     return thresholds
 
 
-def _thresholds(modality: str, values: Mapping[str, Value]) -> StreamThresholds:
+def _thresholds(modality: ManifestEntry, values: Mapping[str, Value]) -> StreamThresholds:
+    usual = MODALITIES[modality.kind].thresholds
     try:
-        return StreamThresholds(**{name: values[name] for name in THRESHOLD_NAMES if name in values})  # type: ignore[arg-type]
+        return replace(usual, **{name: value for name, value in values.items() if hasattr(usual, name)})  # type: ignore[arg-type]
     except ValueError as error:
-        raise ParameterError(f"parameters of {modality}: {error}") from None
+        raise ParameterError(f"parameters of {modality.name}: {error}") from None
 
 
 def shipped(relative: str) -> Path:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from aecf_ros.nodes.drivers import camera_node, microphone_node
 from aecf_ros.nodes.drivers.driver import read_once
-from aecf_ros.nodes.fusion.parameters import AUDIO, AUTOSTART, ENABLED, IMAGE, LIVES, NODE, STREAM, VECTOR, Parameter
+from aecf_ros.nodes.fusion.parameters import AUTOSTART, ENABLED, LIVES, NODE, STREAM, Parameter, options_of
 from aecf_ros.nodes.tools import evaluator_node
 
 GROUPS: dict[str, tuple[Parameter, ...]] = {
     "`fusion_node`": (*NODE, ENABLED, AUTOSTART),
     "`fusion_node`, each stream: `camera.NAME`, `audio.NAME`": STREAM,
-    "`fusion_node`, each camera: `camera.NAME`": IMAGE,
-    "`fusion_node`, each microphone: `audio.NAME`": AUDIO,
-    "`fusion_node`, each stream of vectors: `text.NAME`": VECTOR,
+    "`fusion_node`, each camera: `camera.NAME`": options_of("image"),
+    "`fusion_node`, each microphone: `audio.NAME`": options_of("audio"),
+    "`fusion_node`, each stream of vectors: `text.NAME`": options_of("vector"),
     "`camera_node`": read_once(camera_node.CAMERA),
     "`microphone_node`": read_once(microphone_node.MICROPHONE),
     "`evaluator_node`": read_once(evaluator_node.PARAMETERS),

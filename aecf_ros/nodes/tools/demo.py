@@ -24,6 +24,7 @@ from rich.live import Live
 from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import Manifest, load_bundle
 from aecf_ros.core.types import Prediction
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.nodes.fusion.node import PREDICTION_QOS
 from aecf_ros.nodes.ros.convert import prediction_from_message
 from aecf_ros.nodes.ros.process import stop_process
@@ -107,8 +108,8 @@ def _node_command(model: Path, manifest: Manifest, topics: Topics) -> list[str]:
     """Command of the fusion node, with its inputs remapped to the recording's topics."""
     command = [sys.executable, "-m", NODE_MODULE, "--ros-args", "-p", f"model:={model.resolve()}"]
     for modality in manifest.modalities:
-        name = modality.name
-        command += ["-r", f"{name}{'/image' if modality.kind == 'image' else ''}:={topics.streams[name]}"]
+        name, suffix = modality.name, MODALITIES[modality.kind].topic_suffix
+        command += ["-r", f"{name}{suffix}:={topics.streams[name]}"]
         if name in topics.infos:
             command += ["-r", f"{name}_info:={topics.infos[name]}"]
     return command

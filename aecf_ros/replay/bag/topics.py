@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
+from aecf_ros.modalities.audio.messages import PcmInfo
 from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
 from aecf_ros.modalities.base import Modality
 from aecf_ros.modalities.registry import MODALITIES
@@ -19,17 +20,12 @@ NO_TOPIC = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class AudioFormat:
-    """How to read sound that no ``AudioInfo`` describes; it has the fields of one.
+class AudioFormat(PcmInfo):
+    """How to read sound that no ``AudioInfo`` describes.
 
     Raises:
         BagError: the sample format is not known.
     """
-
-    sample_format: str
-    sample_rate: int
-    channels: int
-    coding_format: str = "wave"
 
     def __post_init__(self) -> None:
         if self.sample_format not in SAMPLE_BYTES:
