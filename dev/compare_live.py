@@ -76,14 +76,14 @@ def main(model: Path, bag: Path, faults: Path | None, out: Path) -> None:
     if faults is None:
         faults = out / "faults.yaml"
         faults.write_text(yaml.safe_dump(schedule()), encoding="utf-8")
-    live = run_demo(model, bag, faults, out / "live", Console(quiet=True))
+    live = run_demo(model, bag, faults, out / "live", Console(quiet=True)).to_json()
     bundle = load_bundle(model)
     with open_bag(bag) as recording:
         replayed = evaluate(
             recording,
             Pipeline(bundle.manifest, make_backend("onnxruntime", bundle)),
             load_faults(faults, stream_kinds(bundle.manifest)),
-        ).summary
+        ).summary.to_json()
     (out / "replayed.json").write_text(json.dumps(replayed), encoding="utf-8")
 
     scores = Table("fed by", "n live", "n replay", "accuracy live", "replay", "apart, points")

@@ -220,7 +220,7 @@ def _evaluate_one(
         console.print(table)
     say_warnings(console, warnings)
     console.print(
-        f"{compared[0].summary['realtime_factor']:.0f} times real time; wrote "
+        f"{compared[0].summary.realtime_factor:.0f} times real time; wrote "
         + " and ".join(str(path) for path in paths),
         soft_wrap=True,
     )

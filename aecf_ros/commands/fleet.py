@@ -94,17 +94,18 @@ def evaluate_many(
     header, rows = recording_table(in_order[:SHOWN], bundle.manifest)
     title = f"recordings (the first {SHOWN})" if len(rows) < len(jobs) else "recordings"
     console.print(text_table(title, [*header[:7], header[-1]], [[*row[:7], row[-1]] for row in rows]))
-    fleet = summary["fleet"]
-    pace = f"{fleet['realtime_factor']:.0f} times real time with {fleet['workers']} worker{'s' if fleet['workers'] > 1 else ''}"
+    fleet = summary.fleet
+    assert fleet is not None
+    pace = f"{fleet.realtime_factor:.0f} times real time with {fleet.workers} worker{'s' if fleet.workers > 1 else ''}"
     console.print(
-        f"{fleet['evaluated']} evaluated, {fleet['kept']} kept, {len(fleet['failed'])} failed; "
-        f"{pace if fleet['evaluated'] else 'nothing was replayed'}; wrote " + " and ".join(map(str, paths)),
+        f"{fleet.evaluated} evaluated, {fleet.kept} kept, {len(fleet.failed)} failed; "
+        f"{pace if fleet.evaluated else 'nothing was replayed'}; wrote " + " and ".join(map(str, paths)),
         soft_wrap=True,
     )
-    return not fleet["failed"]
+    return not fleet.failed
 
 
 def _say(console: Console, outcome: Outcome) -> None:
     if outcome.failed:
         console.print(f"[red]{escape(outcome.name)}[/] {escape(outcome_line(outcome))}", soft_wrap=True)
-    say_warnings(console, [f"{outcome.name}: {line}" for line in outcome.result.get("warnings", [])])
+    say_warnings(console, [f"{outcome.name}: {line}" for line in (outcome.result.warnings if outcome.result else ())])

@@ -42,7 +42,7 @@ def demo(short_recording: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
         for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
             patch.setenv(name, os.environ.get(name, "0"))  # the demo sets its own; put ours back afterwards
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-        summary = run_demo(MODEL, short_recording, faults, out, Console(file=printed, width=110))
+        summary = run_demo(MODEL, short_recording, faults, out, Console(file=printed, width=110)).to_json()
     return summary, out, printed.getvalue()
 
 

@@ -220,5 +220,5 @@ def test_a_run_without_labels_or_faults_is_reported_too(
     with open_bag(recording.write(tmp_path / "bag")) as bag:
         run = evaluate(bag, pipeline)
     paths = write_comparison(tmp_path / "out", [run], "no labels")
-    assert run.summary["samples"] == 0 and all(path.stat().st_size > 0 for path in paths)
+    assert run.summary.samples == 0 and all(path.stat().st_size > 0 for path in paths)
     assert "None." in paths[1].read_text()

@@ -123,9 +123,7 @@ class Deadly(Job):
 def test_a_process_that_dies_costs_one_recording(fleet: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     jobs = [Job("c", fleet / "c", tiny_bundle, tmp_path / "c"), Deadly("x", fleet / "x", tiny_bundle, tmp_path / "x")]
     outcomes = {outcome.name: outcome for outcome in run_here(jobs, 2)}
-    assert (
-        "died" in outcomes["x"].failed and outcomes["c"].failed == "" and outcomes["c"].result["summary"]["samples"] > 0
-    )
+    assert "died" in outcomes["x"].failed and outcomes["c"].failed == "" and outcomes["c"].result.summary.samples > 0
 
 
 def test_ray_gives_what_one_process_gives(

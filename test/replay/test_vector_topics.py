@@ -104,9 +104,9 @@ def replayed(minute: Path, bundle_of_text: Path, *faults: Fault) -> tuple[set[St
     with open_bag(minute) as bag:
         run = evaluate(bag, Pipeline(bundle.manifest, make_backend("onnxruntime", bundle)), faults)
     at_s = run.log.column("at_s")
-    return {StreamState(s) for s in run.log.column("states")[(at_s > 12) & (at_s < 14), 1].tolist()}, run.summary[
-        "overall"
-    ]["accuracy"]
+    return {
+        StreamState(s) for s in run.log.column("states")[(at_s > 12) & (at_s < 14), 1].tolist()
+    }, run.summary.overall["accuracy"]
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,12 @@ from aecf_ros.nodes.ros.shared_memory import SHARED_MEMORY, files_of, orphans
 from aecf_ros.replay.bag.reader import open_bag
 from aecf_ros.replay.bag.topics import Topics
 from aecf_ros.replay.faults.schedule import load_faults
-from aecf_ros.replay.report.html import write_reports
+from aecf_ros.replay.report.html import write_comparison
 from aecf_ros.replay.report.tables import Scene, draw_live, summary_tables
 from aecf_ros.replay.scoring.driver import read_ground_truth, stream_kinds
-from aecf_ros.replay.scoring.score import lead_image, published_predictions, summarize
+from aecf_ros.replay.scoring.prediction_log import as_prediction_log
+from aecf_ros.replay.scoring.score import Run, lead_image, published_predictions, summarize
+from aecf_ros.replay.scoring.summary import Summary
 
 NODE_MODULE = "aecf_ros.nodes.fusion.node"
 NODE_START_S = 30.0
@@ -56,7 +58,7 @@ class _Listener:
         self.received.append(prediction_from_message(message))
 
 
-def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console: Console) -> dict:
+def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console: Console) -> Summary:
     """Run the demo to its end and write ``summary.json`` and ``report.html`` into ``out``.
 
     Returns:
@@ -90,12 +92,14 @@ def run_demo(model: Path, bag_path: Path, faults_path: Path, out: Path, console:
         [_node_command(model, manifest, topics), player_command], out, console, scene
     )
     published = json.loads(played_path.read_text(encoding="utf-8"))["published"]
-    answers = published_predictions(listener.received, start_ns, duration_s, manifest)
-    summary = summarize(answers, truth, faults, manifest, duration_s, realtime_factor=1.0)
-    summary["frames"] = _frames_answered(listener.received, published, lead_image(manifest))
-    summary["node_exit_code"] = node_exit
-    summary["shared_memory_left"] = left
-    paths = write_reports(out, summary, answers, truth, faults, manifest, duration_s, f"aecf demo: {manifest.name}")
+    log = as_prediction_log(published_predictions(listener.received, start_ns, duration_s, manifest), manifest)
+    summary = summarize(log, truth, faults, manifest, duration_s, realtime_factor=1.0).with_keys(
+        frames=_frames_answered(listener.received, published, lead_image(manifest)),
+        node_exit_code=node_exit,
+        shared_memory_left=left,
+    )
+    title = f"aecf demo: {manifest.name}"
+    paths = write_comparison(out, [Run(title, manifest, summary, log, truth, tuple(faults), duration_s)], title)
     for table in summary_tables(summary):
         console.print(table)
     console.print("wrote " + " and ".join(str(path) for path in paths))

@@ -28,10 +28,11 @@ from aecf_ros.nodes.ros.convert import prediction_from_message
 from aecf_ros.nodes.ros.process import NodeEnd, ros_process, spin
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
 from aecf_ros.replay.faults.schedule import FaultError, load_faults
-from aecf_ros.replay.report.html import write_reports
+from aecf_ros.replay.report.html import write_comparison
 from aecf_ros.replay.scoring.driver import stream_kinds
 from aecf_ros.replay.scoring.ground_truth import ground_truth
-from aecf_ros.replay.scoring.score import published_predictions, summarize
+from aecf_ros.replay.scoring.prediction_log import as_prediction_log
+from aecf_ros.replay.scoring.score import Run, published_predictions, summarize
 
 PARAMETERS = (
     Parameter(
@@ -112,12 +113,14 @@ class EvaluatorNode(Node):
             if self._labels
             else None
         )
-        answers = published_predictions(self._received, start_ns, duration_s, self._manifest)
-        factor = duration_s / (time.monotonic() - self._first_s)
-        summary = summarize(answers, truth, self._faults, self._manifest, duration_s, factor)
-        paths = write_reports(
-            self._out, summary, answers, truth, self._faults, self._manifest, duration_s, "replay over ROS"
+        log = as_prediction_log(
+            published_predictions(self._received, start_ns, duration_s, self._manifest), self._manifest
         )
+        factor = duration_s / (time.monotonic() - self._first_s)
+        summary = summarize(log, truth, self._faults, self._manifest, duration_s, factor)
+        title = "replay over ROS"
+        run = Run(title, self._manifest, summary, log, truth, tuple(self._faults), duration_s)
+        paths = write_comparison(self._out, [run], title)
         return "wrote " + " and ".join(map(str, paths))
 
 

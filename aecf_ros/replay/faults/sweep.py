@@ -10,8 +10,8 @@ import numpy as np
 from aecf_ros.modalities.faults import LAST_SEVERITY
 from aecf_ros.replay.faults.registry import effects, options_on
 from aecf_ros.replay.faults.schedule import Fault, FaultError
-from aecf_ros.replay.report.figures import SweepPoint
 from aecf_ros.replay.scoring.score import Run, Scored
+from aecf_ros.replay.scoring.summary import SweepPoint
 
 
 def read_severities(text: str) -> tuple[int, ...]:
@@ -81,7 +81,7 @@ def _point(fault: Fault, run: Run) -> SweepPoint:
         fault.stream,
         fault.kind,
         fault.severity,
-        run.summary["overall"],
+        run.summary.overall,
         float(run.log.column("abstain")[picked].mean()),
         dict(zip(run.manifest.names, weights.tolist(), strict=True)),
     )

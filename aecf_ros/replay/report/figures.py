@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,26 +11,11 @@ from matplotlib.figure import Figure
 from aecf_ros.core.metrics.classification import ECE_BINS
 from aecf_ros.replay.report.timeline import MODALITY_COLORS, figure_png
 from aecf_ros.replay.scoring.score import Run, Scored
+from aecf_ros.replay.scoring.summary import SweepPoint
 
 _MARKERS = "osD^vPX*"
 RUN_COLORS = ("#2c3e50", "#d98b36", "#3a9e6f", "#a35c8f", "#3b6ea8", "#b5a642", "#b04a4a", "#7f7f7f")
 _BAND_DRAWS = 400
-
-
-@dataclass(frozen=True, slots=True)
-class SweepPoint:
-    """One run of a sweep: a fault of ``kind`` on ``stream`` throughout, at ``severity``.
-
-    ``metrics`` are those of all settled predictions, ``abstained`` the share of them that abstained, ``gate_weights`` the mean of each
-    modality.
-    """
-
-    stream: str
-    kind: str
-    severity: float
-    metrics: Mapping[str, float]
-    abstained: float
-    gate_weights: Mapping[str, float]
 
 
 def draw_reliability(run: Run) -> bytes | None:
@@ -47,7 +31,7 @@ def draw_reliability(run: Run) -> bytes | None:
     figure = Figure(figsize=(3.7 * max(len(subsets), 2), 3.9), dpi=110, layout="constrained")
     for axes, name in zip(figure.subplots(1, len(subsets), squeeze=False)[0], subsets, strict=True):
         _draw_reliability(axes, scored, scored.settled & (scored.subset == name))
-        m = run.summary["subsets"][name]
+        m = run.summary.subsets[name]
         axes.set_title(f"{name}\nECE {m['ece']:.3f}, floor {m['ece_noise_floor']:.3f}, n {m['n']}", fontsize=9)
     figure.axes[0].set_ylabel("accuracy")
     figure.axes[0].legend(loc="upper left", frameon=False, fontsize=8)
@@ -98,7 +82,7 @@ def draw_reliability_of_runs(compared: Sequence[Run]) -> bytes | None:
         held = np.flatnonzero(count >= 5)
         mean = np.bincount(bins, weights=confidence, minlength=ECE_BINS)[held] / count[held]
         accuracy = np.bincount(bins, weights=correct, minlength=ECE_BINS)[held] / count[held]
-        overall = run.summary["overall"]
+        overall = run.summary.overall
         axes.scatter(
             mean,
             accuracy,

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from html import escape
 from pathlib import Path
 
-from aecf_ros.core.bundle import Manifest
-from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.report.figures import (
-    SweepPoint,
     draw_confusion,
     draw_gates_by_severity,
     draw_latency,
@@ -21,9 +16,8 @@ from aecf_ros.replay.report.figures import (
     draw_sweep,
 )
 from aecf_ros.replay.report.timeline import draw_timeline
-from aecf_ros.replay.scoring.ground_truth import GroundTruth
-from aecf_ros.replay.scoring.prediction_log import PredictionLog, PublishedPrediction, as_prediction_log
 from aecf_ros.replay.scoring.score import Run
+from aecf_ros.replay.scoring.summary import FaultSummary, Summary, SweepPoint, number, write_summary
 
 _STYLE = """
 :root { --ink: #1f2a36; --soft: #66727f; --line: #e3e7ec; }
@@ -74,24 +68,6 @@ FAULT_HEADER = (
 """Column titles that go with :func:`fault_rows`."""
 
 
-def write_reports(
-    out: Path,
-    summary: dict,
-    answers: PredictionLog | Sequence[PublishedPrediction],
-    truth: GroundTruth | None,
-    faults: Sequence[Fault],
-    manifest: Manifest,
-    duration_s: float,
-    title: str,
-) -> tuple[Path, Path]:
-    """Write the reports of one run, see :func:`write_comparison`."""
-    return write_comparison(
-        out,
-        [Run(title, manifest, summary, as_prediction_log(answers, manifest), truth, tuple(faults), duration_s)],
-        title,
-    )
-
-
 def write_comparison(
     out: Path, compared: Sequence[Run], title: str, sweep: Sequence[SweepPoint] = ()
 ) -> tuple[Path, Path]:
@@ -99,16 +75,13 @@ def write_comparison(
 
     The summary is that of the first run; ``compared`` within it has those of the others, by title, and ``sweep`` the points of a sweep.
     """
-    out.mkdir(parents=True, exist_ok=True)
     first = compared[0]
-    summary = dict(first.summary)
+    summary = first.summary
     if len(compared) > 1:
-        summary["title"] = first.title
-        summary["compared"] = {run.title: run.summary for run in compared[1:]}
+        summary = summary.with_keys(title=first.title, compared={run.title: run.summary for run in compared[1:]})
     if sweep:
-        summary["sweep"] = [asdict(point) for point in sweep]
-    summary_path, report_path = out / "summary.json", out / "report.html"
-    summary_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        summary = summary.with_keys(sweep=list(sweep))
+    summary_path, report_path = write_summary(out, summary), out / "report.html"
     sections: list[str] = []
     if len(compared) > 1:
         sections += [
@@ -128,8 +101,8 @@ def write_comparison(
         sections += [f"<h2>{escape(run.title)}</h2>" if len(compared) > 1 else "", *pictures]
     lead = (
         (
-            f"Model {first.summary['model']}: {first.summary['predictions']} predictions in {first.duration_s:.0f} s, {first.summary['samples']} of them "
-            f"scored; longest gap {first.summary['longest_gap_s']:.2f} s."
+            f"Model {summary.model}: {summary.predictions} predictions in {first.duration_s:.0f} s, {summary.samples} of them "
+            f"scored; longest gap {summary.longest_gap_s:.2f} s."
         )
         if len(compared) == 1
         else f"{len(compared)} runs of {first.duration_s:.0f} s."
@@ -153,7 +126,7 @@ def _run_sections(run: Run, sweep: Sequence[SweepPoint], out: Path | None) -> li
     timeline = draw_timeline(run)
     if out is not None:
         (out / "timeline.png").write_bytes(timeline)
-    latency = run.summary["latency_ms"]
+    latency = run.summary.latency_ms
     gates = picture(draw_gates_by_severity(run, sweep), "Gate weights against the severity of the fault", narrow=True)
     reliability = picture(draw_reliability(run), "Reliability diagram of each subset")
     confusion = picture(draw_confusion(run), "Confusion matrix", narrow=True)
@@ -173,12 +146,13 @@ def _run_sections(run: Run, sweep: Sequence[SweepPoint], out: Path | None) -> li
         _alarms(run.summary),
         *(["<h3>Gate weights against severity</h3>", gates] if gates else []),
         "<h3>Streams: seconds in each state</h3>",
-        html_table(["stream", "state", "seconds"], _state_rows(run.summary)),
+        html_table(["stream", "state", "seconds"], state_rows(run.summary)),
         "<h3>Latency</h3>",
         html_table(
-            ["stamp of the frame to publication", "ms"], [[q, f"{latency[q]:.1f}"] for q in ("p50", "p99", "max")]
+            ["stamp of the frame to publication", "ms"],
+            [[q, f"{getattr(latency, q):.1f}"] for q in ("p50", "p99", "max")],
         )
-        if latency.get("frames", 1)
+        if latency.frames
         else "<p class='note'>No frame made a prediction.</p>",
         picture(draw_latency(run), "Histogram of the latency", narrow=True),
     ]
@@ -191,10 +165,9 @@ def picture(png: bytes | None, alt: str, narrow: bool = False) -> str:
     return f'<img{" class=narrow" if narrow else ""} alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
 
 
-def _alarms(summary: dict) -> str:
-    counts = {name: stream["false_alarms"] for name, stream in summary["streams"].items() if "false_alarms" in stream}
-    said = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return f"<p class='note'>Alarms outside the faults (each time a stream left OK): {said}.</p>" if counts else ""
+def _alarms(summary: Summary) -> str:
+    counts = ", ".join(f"{name} {stream.false_alarms}" for name, stream in summary.streams.items())
+    return f"<p class='note'>Alarms outside the faults (each time a stream left OK): {counts}.</p>" if counts else ""
 
 
 def comparison_table(compared: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
@@ -202,7 +175,7 @@ def comparison_table(compared: Sequence[Run]) -> tuple[list[str], list[list[str]
     subsets = [
         name
         for name in compared[0].manifest.subset_names
-        if any(run.summary["subsets"].get(name, {}).get("n") for run in compared)
+        if any(run.summary.subsets.get(name, {}).get("n") for run in compared)
     ]
     header = [
         "run",
@@ -217,28 +190,17 @@ def comparison_table(compared: Sequence[Run]) -> tuple[list[str], list[list[str]
     ]
     rows = []
     for run in compared:
-        overall = run.summary["overall"]
-        faults = [f for stream in run.summary["streams"].values() for f in stream["faults"]]
-        cells = [
-            run.title,
-            str(overall["n"]),
-            *(f"{overall[k]:.3f}" if k in overall else "–" for k in ("accuracy", "nll", "ece", "ece_noise_floor")),
-        ]
+        overall = run.summary.overall
+        cells = [run.title, str(overall["n"])]
+        cells += [number(overall, key) for key in ("accuracy", "nll", "ece", "ece_noise_floor")]
         for name in subsets:
-            m = run.summary["subsets"].get(name, {})
-            cells += [f"{m[k]:.3f}" if k in m else "–" for k in ("accuracy", "ece")]
-        cells += [
-            f"{sum(f['detected_after_s'] is not None for f in faults)} of {len(faults)}",
-            str(sum(stream.get("false_alarms", 0) for stream in run.summary["streams"].values())),
-        ]
+            cells += [number(run.summary.subsets.get(name, {}), key) for key in ("accuracy", "ece")]
+        cells += [run.summary.faults_shown, str(run.summary.false_alarms)]
         rows.append(cells)
     return header, rows
 
 
 def _sweep_table(sweep: Sequence[SweepPoint]) -> tuple[list[str], list[list[str]]]:
-    def number(point: SweepPoint, key: str) -> str:
-        return f"{point.metrics[key]:.3f}" if key in point.metrics else "–"
-
     return (
         ["stream", "kind", "severity", "n", "accuracy", "ECE", "floor", "abstained"],
         [
@@ -247,9 +209,9 @@ def _sweep_table(sweep: Sequence[SweepPoint]) -> tuple[list[str], list[list[str]
                 p.kind,
                 f"{p.severity:g}",
                 str(p.metrics["n"]),
-                number(p, "accuracy"),
-                number(p, "ece"),
-                number(p, "ece_noise_floor"),
+                number(p.metrics, "accuracy"),
+                number(p.metrics, "ece"),
+                number(p.metrics, "ece_noise_floor"),
                 f"{p.abstained:.3f}",
             ]
             for p in sweep
@@ -257,61 +219,57 @@ def _sweep_table(sweep: Sequence[SweepPoint]) -> tuple[list[str], list[list[str]
     )
 
 
-def subset_rows(summary: dict) -> list[list[str]]:
+def subset_rows(summary: Summary) -> list[list[str]]:
     """Rows of the table of subsets, as text; the last two are the settling time and everything."""
-    rows = {**summary["subsets"], "settling": summary["settling"], "all settled": summary["overall"]}
+    rows = {**summary.subsets, "settling": summary.settling, "all settled": summary.overall}
     return [
         [name, *(format(m[key], spec) if key in m else "–" for key, _, spec in _shown(summary))]
         for name, m in rows.items()
     ]
 
 
-def subset_header(summary: dict) -> list[str]:
+def subset_header(summary: Summary) -> list[str]:
     """Column titles that go with :func:`subset_rows`."""
     return ["fed by", *(title for _, title, _ in _shown(summary))]
 
 
-def _shown(summary: dict) -> list[tuple[str, str, str]]:
+def _shown(summary: Summary) -> list[tuple[str, str, str]]:
     """The metrics that there are; those of one label where there are none."""
-    several = any("map" in of for of in summary["subsets"].values())
-    left_out = ("accuracy", "mean_confidence") if several else ("map", "subset_accuracy")
-    return [of for of in _METRICS if of[0] not in left_out]
+    several = any("map" in metrics for metrics in summary.subsets.values())
+    omitted = ("accuracy", "mean_confidence") if several else ("map", "subset_accuracy")
+    return [metric for metric in _METRICS if metric[0] not in omitted]
 
 
-def fault_rows(summary: dict) -> list[list[str]]:
+def fault_rows(summary: Summary) -> list[list[str]]:
     """Rows of the table of faults, as text."""
 
     def delay(value: float | None, otherwise: str) -> str:
         return otherwise if value is None else f"{value:.2f}"
 
-    def strength(fault: dict) -> str:
-        options = ", ".join(f"{name} {value:g}" for name, value in fault.get("options", {}).items())
-        return options or f"{fault.get('severity', 5):g}"
+    def strength(fault: FaultSummary) -> str:
+        return ", ".join(f"{name} {value:g}" for name, value in fault.options.items()) or f"{fault.severity:g}"
 
-    faults = sorted(
-        ((name, f) for name, stream in summary["streams"].items() for f in stream["faults"]),
-        key=lambda of: of[1]["start_s"],
-    )
     return [
         [
             name,
-            f["kind"],
+            f.kind,
             strength(f),
-            f"{f['start_s']:g}",
-            f"{f['end_s']:g}",
-            delay(f["detected_after_s"], "already bad" if f.get("already") else "never"),
-            delay(f["recovered_after_s"], "never"),
-            " ".join(f.get("states", [])),
+            f"{f.start_s:g}",
+            f"{f.end_s:g}",
+            delay(f.detected_after_s, "already bad" if f.already else "never"),
+            delay(f.recovered_after_s, "never"),
+            " ".join(f.states),
         ]
-        for name, f in faults
+        for name, f in sorted(summary.faults, key=lambda fault: fault[1].start_s)
     ]
 
 
-def _state_rows(summary: dict) -> list[list[str]]:
+def state_rows(summary: Summary) -> list[list[str]]:
+    """Rows of the table of seconds in each state, as text."""
     return [
         [name, state, f"{seconds:.1f}"]
-        for name, stream in summary["streams"].items()
-        for state, seconds in stream["seconds_in_state"].items()
+        for name, stream in summary.streams.items()
+        for state, seconds in stream.seconds_in_state.items()
     ]
 
 

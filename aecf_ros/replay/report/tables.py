@@ -16,6 +16,7 @@ from aecf_ros.core.types import NANOSECONDS, Prediction, StreamState
 from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.report.html import FAULT_HEADER, fault_rows, subset_header, subset_rows
 from aecf_ros.replay.scoring.ground_truth import GroundTruth
+from aecf_ros.replay.scoring.summary import Summary
 
 _STYLES = {
     StreamState.OK: "green",
@@ -99,21 +100,21 @@ def draw_live(prediction: Prediction, published_ns: int, count: int, scene: Scen
     )
 
 
-def summary_tables(summary: dict) -> list[Table]:
+def summary_tables(summary: Summary) -> list[Table]:
     """The tables of a summary: subsets, faults, latency."""
     subsets = text_table("by the modalities that fed each prediction", subset_header(summary), subset_rows(summary))
     rows = fault_rows(summary)
     shown = f"the first {MOST_FAULTS} of {len(rows)} faults" if len(rows) > MOST_FAULTS else "faults"
     faults = text_table(shown, FAULT_HEADER[:-1], [row[:-1] for row in rows[:MOST_FAULTS]])
-    latency = summary["latency_ms"]
+    latency = summary.latency_ms
     timing = text_table(
         "timing",
         ["predictions", "longest gap (s)", "latency p50 (ms)", "p99", "max"],
         [
             [
-                str(summary["predictions"]),
-                f"{summary['longest_gap_s']:.3f}",
-                *(f"{latency[q]:.1f}" for q in ("p50", "p99", "max")),
+                str(summary.predictions),
+                f"{summary.longest_gap_s:.3f}",
+                *(f"{value:.1f}" for value in (latency.p50, latency.p99, latency.max)),
             ]
         ],
     )

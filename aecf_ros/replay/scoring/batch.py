@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from aecf_ros.core.bundle import MANIFEST, load_bundle, sha256
+from aecf_ros.core.files import write_text
 from aecf_ros.core.ray_cluster import cluster, cpus
 from aecf_ros.replay.bag.discovery import content_digest, find_recordings
 from aecf_ros.replay.bag.errors import BagError
@@ -25,6 +28,7 @@ from aecf_ros.replay.scoring.aggregate import latency_counts, metric_sums
 from aecf_ros.replay.scoring.driver import evaluate, stream_kinds
 from aecf_ros.replay.scoring.label_spans import label_file
 from aecf_ros.replay.scoring.score import Scored
+from aecf_ros.replay.scoring.summary import Summary
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 
@@ -64,18 +68,30 @@ class Job:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+class RecordingResult(BaseModel):
+    """Result of one recording. ``sums`` and ``latency`` (counts by bin) are pooled over recordings."""
+
+    summary: Summary
+    sums: dict[str, dict[str, Any]]
+    latency: dict[str, int]
+    duration_s: float
+    busy_s: float
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON holds it."""
+        return self.model_dump(exclude_unset=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one recording: ``failed`` says why it has no result. ``kept`` is one of an earlier run that still holds.
-
-    ``result`` is plain JSON: ``summary`` of that recording, ``sums`` and ``latency`` to pool, ``duration_s``, ``busy_s`` and ``warnings``.
-    """
+    """Outcome of one job: a result, or the reason why it ``failed``. ``kept``: the result is that of an earlier run."""
 
     name: str
     bag: str
     failed: str = ""
     kept: bool = False
-    result: dict = field(default_factory=dict)
+    result: RecordingResult | None = None
 
 
 def find_jobs(paths: Sequence[Path], out: Path, **common: object) -> list[Job]:
@@ -107,10 +123,8 @@ def run_job(job: Job) -> Outcome:
         if (kept := _kept(job.out / KEPT, key)) is not None:
             return Outcome(job.name, str(job.bag), kept=True, result=kept)
         result = _evaluate(job)
-        job.out.mkdir(parents=True, exist_ok=True)
-        scratch = job.out / f".{KEPT}.{os.getpid()}"
-        scratch.write_text(json.dumps({"key": key, "result": result}), encoding="utf-8")
-        os.replace(scratch, job.out / KEPT)  # last, so that what was cut short is not taken for done
+        # Written last, so that an interrupted evaluation does not look complete.
+        write_text(job.out / KEPT, json.dumps({"key": key, "result": result.to_json()}))
         return Outcome(job.name, str(job.bag), result=result)
     except Exception as error:  # noqa: BLE001 - one recording must not stop the others, whatever it is made of
         line = (str(error).strip().splitlines() or [""])[0]
@@ -119,15 +133,15 @@ def run_job(job: Job) -> Outcome:
         )
 
 
-def _kept(path: Path, key: str) -> dict | None:
+def _kept(path: Path, key: str) -> RecordingResult | None:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
+        return RecordingResult.model_validate(kept["result"]) if kept.get("key") == key else None
     except (OSError, ValueError):
         return None
-    return kept["result"] if kept.get("key") == key else None
 
 
-def _evaluate(job: Job) -> dict:
+def _evaluate(job: Job) -> RecordingResult:
     bundle = load_bundle(job.model)
     manifest = bundle.manifest
     faults = load_faults(job.faults, stream_kinds(manifest)) if job.faults else ()
@@ -147,14 +161,14 @@ def _evaluate(job: Job) -> dict:
         warnings = [*bag.problems, *([w] if run.truth and (w := run.truth.warning(manifest.labels)) else [])]
     write_comparison(job.out, [run], f"aecf evaluate: {job.name}")
     sums = metric_sums(Scored(run.log, run.truth), manifest)
-    return {
-        "summary": run.summary,
-        "sums": {name: of.to_json() for name, of in sums.items()},
-        "latency": latency_counts(run.log.column("latency_s")),
-        "duration_s": run.duration_s,
-        "busy_s": time.perf_counter() - started,
-        "warnings": warnings,
-    }
+    return RecordingResult(
+        summary=run.summary,
+        sums={name: part.to_json() for name, part in sums.items()},
+        latency=latency_counts(run.log.column("latency_s")),
+        duration_s=run.duration_s,
+        busy_s=time.perf_counter() - started,
+        warnings=warnings,
+    )
 
 
 def run_here(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:

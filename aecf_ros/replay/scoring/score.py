@@ -14,6 +14,7 @@ from aecf_ros.core.types import NANOSECONDS, Prediction, StreamState
 from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.scoring.ground_truth import GroundTruth
 from aecf_ros.replay.scoring.prediction_log import PredictionLog, PublishedPrediction, as_prediction_log, runs
+from aecf_ros.replay.scoring.summary import FaultSummary, LatencySummary, Metrics, StreamSummary, Summary
 
 
 def lead_image(manifest: Manifest) -> int | None:
@@ -52,7 +53,7 @@ class Run:
 
     title: str
     manifest: Manifest
-    summary: dict
+    summary: Summary
     log: PredictionLog
     truth: GroundTruth | None
     faults: tuple[Fault, ...]
@@ -66,7 +67,7 @@ def summarize(
     manifest: Manifest,
     duration_s: float,
     realtime_factor: float,
-) -> dict:
+) -> Summary:
     """The record of ``summary.json`` (docs/replay.md).
 
     Args:
@@ -79,32 +80,32 @@ def summarize(
     scored = Scored(log, truth)
     latency_s = log.column("latency_s")
     latencies_ms = latency_s[~np.isnan(latency_s)] * 1e3
-    return {
-        "model": manifest.name,
-        "samples": int(scored.settled.sum()),
-        "overall": scored.metrics(scored.settled),
-        "subsets": {name: scored.metrics(scored.settled & (scored.subset == name)) for name in manifest.subset_names},
-        "settling": scored.metrics(scored.settling),
-        "nothing_shown": scored.nothing(),
-        "monotonicity": monotonicity_violations(_confidence_pairs(log)),
-        "streams": {
-            name: {
-                "seconds_in_state": _seconds_in_state(log, i, duration_s),
-                "faults": [_fault_delays(f, log, i) for f in faults if f.stream == name],
-                "false_alarms": _false_alarms(name, i, log, faults, duration_s),
-            }
+    return Summary(
+        model=manifest.name,
+        samples=int(scored.settled.sum()),
+        overall=scored.metrics(scored.settled),
+        subsets={name: scored.metrics(scored.settled & (scored.subset == name)) for name in manifest.subset_names},
+        settling=scored.metrics(scored.settling),
+        nothing_shown=scored.nothing(),
+        monotonicity=monotonicity_violations(_confidence_pairs(log)),
+        streams={
+            name: StreamSummary(
+                seconds_in_state=_seconds_in_state(log, i, duration_s),
+                faults=[_fault_delays(f, log, i) for f in faults if f.stream == name],
+                false_alarms=_false_alarms(name, i, log, faults, duration_s),
+            )
             for i, name in enumerate(manifest.names)
         },
-        "latency_ms": {
-            "p50": _quantile(latencies_ms, 0.5),
-            "p99": _quantile(latencies_ms, 0.99),
-            "max": _quantile(latencies_ms, 1.0),
-            "frames": len(latencies_ms),
-        },
-        "predictions": len(log),
-        "longest_gap_s": float(np.diff(log.column("at_s"), prepend=0.0, append=duration_s).max()),
-        "realtime_factor": realtime_factor,
-    }
+        latency_ms=LatencySummary(
+            p50=_quantile(latencies_ms, 0.5),
+            p99=_quantile(latencies_ms, 0.99),
+            max=_quantile(latencies_ms, 1.0),
+            frames=len(latencies_ms),
+        ),
+        predictions=len(log),
+        longest_gap_s=float(np.diff(log.column("at_s"), prepend=0.0, append=duration_s).max()),
+        realtime_factor=realtime_factor,
+    )
 
 
 class Scored:
@@ -131,7 +132,7 @@ class Scored:
             (self.label < 0) & ~in_settling & (self.subset != "none") if truth is not None else np.zeros(len(log), bool)
         )
 
-    def metrics(self, mask: np.ndarray) -> dict:
+    def metrics(self, mask: np.ndarray) -> Metrics:
         """METRICS of the answers that ``mask``, bool ``(N,)``, picks."""
         if self._sets is not None:
             return multilabel_metrics(
@@ -155,7 +156,7 @@ class Scored:
         """bool ``(N, C)``; those of a row without a label say nothing."""
         return self._sets[label] if len(self._sets) else np.zeros((len(label), self._sets.shape[1]), bool)
 
-    def nothing(self) -> dict:
+    def nothing(self) -> Metrics:
         """How sure the model is while there is nothing to see or hear."""
         n = int(self.nothing_shown.sum())
         if n == 0:
@@ -200,13 +201,7 @@ _LEVELS = np.array(
 """By the number of a state: 0 nothing wrong (or nothing known), 1 LATE or DEGRADED, 2 kept from the fusion."""
 
 
-def _fault_delays(fault: Fault, log: PredictionLog, modality: int) -> dict:
-    """When a fault showed in the published state, and when the state was better again.
-
-    It shows when the state becomes worse than it was before: LATE or DEGRADED, or one that is kept from the fusion. It is recovered
-    from when a stream that was kept from the fusion feeds it again, and one that was LATE or DEGRADED is OK. ``None`` where that
-    never was; ``already`` says that the state was bad before the fault began, ``states`` what it was while the fault lasted.
-    """
+def _fault_delays(fault: Fault, log: PredictionLog, modality: int) -> FaultSummary:
     times_s, states = log.column("at_s"), log.column("states")[:, modality]
     first, end = int(np.searchsorted(times_s, fault.start_s)), int(np.searchsorted(times_s, fault.end_s))
     levels = _LEVELS[states]
@@ -217,17 +212,17 @@ def _fault_delays(fault: Fault, log: PredictionLog, modality: int) -> dict:
         detected = round(float(times_s[first + int(np.argmax(levels[first:end] > before))]) - fault.start_s, 4)
     if worst and (better := np.flatnonzero(levels[end:] < worst)).size:
         recovered = round(float(times_s[end + better[0]]) - fault.end_s, 4)
-    return {
-        "kind": fault.kind,
-        "start_s": fault.start_s,
-        "end_s": fault.end_s,
-        "detected_after_s": detected,
-        "recovered_after_s": recovered,
-        "already": before > 0,
-        "states": [StreamState(s).name for s in dict.fromkeys(states[first:end].tolist())],
-        "severity": fault.severity,
-        "options": dict(fault.options),
-    }
+    return FaultSummary(
+        kind=fault.kind,
+        start_s=fault.start_s,
+        end_s=fault.end_s,
+        detected_after_s=detected,
+        recovered_after_s=recovered,
+        already=before > 0,
+        states=[StreamState(s).name for s in dict.fromkeys(states[first:end].tolist())],
+        severity=fault.severity,
+        options=dict(fault.options),
+    )
 
 
 ALARM_GRACE_S = 2.0
