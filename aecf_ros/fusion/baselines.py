@@ -1,15 +1,15 @@
-"""What the layer is compared with, behind the same interface: forward(embeddings, present) -> FusionOutput.
+"""Baselines with the interface of the layer: forward(embeddings, present) -> FusionOutput.
 
-All see the same frozen features and the same presence mask, except where the missing mask is the point (ConcatHead with
-mask=False). Absent rows are handled by each as its source does; a row with nothing present gives the prior in all of
-them.
+All take the same frozen features and the same presence mask, except ConcatHead with mask=False. Each handles absent
+rows as its source does; a row with nothing present gives the prior.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (PyTorch's own convention)
 
 from aecf_ros.fusion.experts import make_expert
 from aecf_ros.fusion.gates.statistics import energy
@@ -21,7 +21,9 @@ from aecf_ros.fusion.presence.masking import all_subsets, keep_present, masked_s
 class Baseline(nn.Module):
     """Shared parts: experts, the uniform prior for empty rows, and the output record."""
 
-    def __init__(self, dims: Sequence[int], classes: int, hidden: Sequence[int] = (256, 256), dropout: float = 0.1):
+    def __init__(
+        self, dims: Sequence[int], classes: int, hidden: Sequence[int] = (256, 256), dropout: float = 0.1
+    ) -> None:
         super().__init__()
         self.classes = classes
         self.experts = nn.ModuleList(make_expert(width, classes, hidden, dropout) for width in dims)
@@ -29,11 +31,11 @@ class Baseline(nn.Module):
     def expert_logits(self, embeddings: Sequence[Tensor], present: Tensor) -> tuple[list[Tensor], Tensor]:
         """Embeddings with absent rows zero, and logits [B, M, C], zero where absent."""
         clean = [keep_present(e, present[:, m]) for m, e in enumerate(embeddings)]
-        logits = torch.stack([expert(e) for expert, e in zip(self.experts, clean)], dim=1)
+        logits = torch.stack([expert(e) for expert, e in zip(self.experts, clean, strict=True)], dim=1)
         return clean, torch.where(present.unsqueeze(-1), logits, torch.zeros_like(logits))
 
-    def answer(self, logits: Tensor, weights: Tensor, modality_logits: Tensor, present: Tensor) -> FusionOutput:
-        """The record; rows with nothing present get uniform logits."""
+    def output(self, logits: Tensor, weights: Tensor, modality_logits: Tensor, present: Tensor) -> FusionOutput:
+        """The output record; rows with nothing present get uniform logits."""
         logits = torch.where(present.any(-1, keepdim=True), logits, torch.zeros_like(logits))
         confidence = torch.softmax(logits, -1).amax(-1)
         return FusionOutput(logits, weights, modality_logits, gate_entropy(weights), confidence)
@@ -45,9 +47,9 @@ def equal_weights(present: Tensor) -> Tensor:
 
 
 class Unimodal(Baseline):
-    """One head for each modality; with several present, the one named first in `order` answers alone."""
+    """One head for each modality; the first present one in `order` predicts alone."""
 
-    def __init__(self, dims, classes, order: Sequence[int] = (), **options):
+    def __init__(self, dims: Sequence[int], classes: int, order: Sequence[int] = (), **options: Any) -> None:
         super().__init__(dims, classes, **options)
         self.order = list(order) or list(range(len(dims)))
 
@@ -56,7 +58,7 @@ class Unimodal(Baseline):
         rank = torch.tensor([-float(self.order.index(m)) for m in range(len(self.order))])
         chosen = torch.where(present, rank, torch.full_like(rank, -1e9)).argmax(-1)
         weights = F.one_hot(chosen, present.shape[1]) * present.float()
-        return self.answer((weights.unsqueeze(-1) * logits).sum(1), weights, logits, present)
+        return self.output((weights.unsqueeze(-1) * logits).sum(1), weights, logits, present)
 
 
 class MeanLogits(Baseline):
@@ -65,43 +67,47 @@ class MeanLogits(Baseline):
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> FusionOutput:
         _, logits = self.expert_logits(embeddings, present)
         weights = equal_weights(present)
-        return self.answer((weights.unsqueeze(-1) * logits).sum(1), weights, logits, present)
+        return self.output((weights.unsqueeze(-1) * logits).sum(1), weights, logits, present)
 
 
 class ProductOfExperts(Baseline):
-    """The product of temperature-scaled experts with the prior divided out; `temperature` [M] is fitted after training."""
+    """Product of temperature-scaled experts, prior divided out; `temperature` [M] is fitted after training."""
 
-    def __init__(self, dims, classes, **options):
+    temperature: Tensor
+
+    def __init__(self, dims: Sequence[int], classes: int, **options: Any) -> None:
         super().__init__(dims, classes, **options)
         self.register_buffer("temperature", torch.ones(len(dims)))
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> FusionOutput:
         _, logits = self.expert_logits(embeddings, present)
         log_p = torch.log_softmax(logits / self.temperature[:, None], dim=-1) * present.unsqueeze(-1)
-        return self.answer(log_p.sum(1), equal_weights(present), logits, present)
+        return self.output(log_p.sum(1), equal_weights(present), logits, present)
 
 
 class EnergyWeighted(Baseline):
     """QMF-style (Zhang et al. 2023, arXiv 2306.02050): logits weighted by a confidence from the energy, w_m =
     logsumexp(l_m) / 10.
 
-    The weight alone: the paper also trains the confidence to be ranked as the history of losses is, which is left out
-    here.
+    Only the weights: the paper also trains the confidence to rank samples as their loss history does.
     """
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> FusionOutput:
         _, logits = self.expert_logits(embeddings, present)
         confidence = -0.1 * energy(logits).detach() * present
         weights = masked_softmax(confidence, present)
-        return self.answer((confidence.unsqueeze(-1) * logits).sum(1), weights, logits, present)
+        return self.output((confidence.unsqueeze(-1) * logits).sum(1), weights, logits, present)
 
 
 class ConcatHead(Baseline):
-    """A perceptron over all embeddings side by side, zeros where absent. mask=False is the published comparison's
-    confound.
+    """A perceptron over the concatenated embeddings, zeros where absent.
+
+    mask=False leaves out the presence mask, as in the published comparison.
     """
 
-    def __init__(self, dims, classes, hidden=(256, 256), dropout=0.1, *, mask: bool):
+    def __init__(
+        self, dims: Sequence[int], classes: int, hidden: Sequence[int] = (256, 256), dropout: float = 0.1, *, mask: bool
+    ) -> None:
         super().__init__([], classes)
         self.mask = mask
         self.head = make_expert(sum(dims) + (len(dims) if mask else 0), classes, hidden, dropout)
@@ -110,16 +116,18 @@ class ConcatHead(Baseline):
         parts = [keep_present(e, present[:, m]) for m, e in enumerate(embeddings)]
         logits = self.head(torch.cat(parts + ([present.to(parts[0].dtype)] if self.mask else []), dim=-1))
         nothing = torch.zeros(*present.shape, self.classes).to(logits)
-        return self.answer(logits, equal_weights(present), nothing, present)
+        return self.output(logits, equal_weights(present), nothing, present)
 
 
 class SubsetHeads(Baseline):
     """A perceptron of its own for every subset of modalities."""
 
-    def __init__(self, dims, classes, hidden=(256, 256), dropout=0.1):
+    def __init__(
+        self, dims: Sequence[int], classes: int, hidden: Sequence[int] = (256, 256), dropout: float = 0.1
+    ) -> None:
         super().__init__([], classes)
         self.subsets = all_subsets(len(dims))
-        widths = [sum(d for d, used in zip(dims, subset) if used) for subset in self.subsets]
+        widths = [sum(d for d, used in zip(dims, subset, strict=True) if used) for subset in self.subsets]
         self.heads = nn.ModuleList(make_expert(width, classes, hidden, dropout) for width in widths)
 
     def forward(self, embeddings: Sequence[Tensor], present: Tensor) -> FusionOutput:
@@ -127,16 +135,17 @@ class SubsetHeads(Baseline):
         outputs = self.all_heads(parts)
         pattern = subset_index(present)
         logits = torch.zeros_like(outputs[0])
-        for subset, output in zip(self.subsets, outputs):
+        for subset, output in zip(self.subsets, outputs, strict=True):
             number = sum(2**m for m, used in enumerate(subset) if used)
             logits = torch.where((pattern == number).unsqueeze(-1), output, logits)
         nothing = torch.zeros(*present.shape, self.classes).to(logits)
-        return self.answer(logits, equal_weights(present), nothing, present)
+        return self.output(logits, equal_weights(present), nothing, present)
 
     def all_heads(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        """Logits of every head, [B, C] each, whatever is present: what training uses."""
+        """Logits of every head, [B, C] each, whatever is present; for training."""
         return [
-            head(torch.cat([p for p, used in zip(parts, s) if used], -1)) for head, s in zip(self.heads, self.subsets)
+            head(torch.cat([p for p, used in zip(parts, s, strict=True) if used], -1))
+            for head, s in zip(self.heads, self.subsets, strict=True)
         ]
 
 
@@ -149,7 +158,7 @@ class TrustedMultiView(Baseline):
         fused = combine_evidence(evidence)
         uncertainty = self.classes / (evidence.sum(-1) + self.classes)
         weights = masked_softmax(torch.log1p(-uncertainty + 1e-6), present)
-        return self.answer(torch.log(fused + 1.0), weights, torch.log(evidence + 1.0), present)
+        return self.output(torch.log(fused + 1.0), weights, torch.log(evidence + 1.0), present)
 
 
 def combine_evidence(evidence: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 (PyTorch's own convention)
 
 from aecf_ros.fusion.gates.reliability import EvidenceGate, Reliability, contaminated_log_probabilities
 from aecf_ros.fusion.gates.statistics import STATISTICS, ClassMoments
@@ -269,7 +269,7 @@ def recalibrate(layer: AECF, modality: int, samples: ModalitySamples, deviation:
 
 
 def settle(layer: AECF, modality: int, samples: ModalitySamples, deviation: float = 0.03, price: float = 0.01) -> bool:
-    """Recalibrate the fitted reliability of a modality on held-out data, or drop it, in place. Returns whether it is kept.
+    """Recalibrate the fitted reliability of a modality on held-out data, or drop it. Returns whether it is kept.
 
     With few recordings the stand-ins see too little and doubt too much. The fit is dropped if it saw fewer than
     ENOUGH_CLUSTERS and its loss on the held-out data is more than `price` nats above that of the plain expert with a

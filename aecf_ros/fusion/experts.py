@@ -1,4 +1,4 @@
-"""One expert for each modality: an embedding in, a logit for each class out."""
+"""Experts: from the embedding of one modality to a logit for each class."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from aecf_ros.fusion.gates.quality import LeadingColumns
 class DirectionAndLength(nn.Module):
     """An embedding as its direction, scaled to a root mean square of 1, and the logarithm of its length: [B, D + 1].
 
-    Much corruption changes how strong an embedding is before it changes where it points.
+    Much corruption changes the length of an embedding before its direction.
     """
 
     def forward(self, embedding: Tensor) -> Tensor:
@@ -31,8 +31,8 @@ def make_expert(
 ) -> nn.Sequential:
     """A multilayer perceptron [B, width] -> [B, classes]. `hidden=()` gives a linear expert.
 
-    direction: it sees the embedding as direction and length, unless it is linear. quality: how many of the last columns it does not
-    see.
+    direction: see the embedding as direction and length, unless the expert is linear. quality: number of the last
+    columns that the expert does not see.
     """
     layers: list[nn.Module] = [LeadingColumns(width - quality)] if quality else []
     width -= quality

@@ -24,8 +24,8 @@ class AECF(nn.Module):
     embeddings are replaced by zero before any arithmetic, so they may hold NaN.
 
     dims: width D_m of each modality's embedding. classes: C.
-    quality: for each modality, how many of the last columns of its embedding are measured signal quality; 0 if left out.
-    The gate sees them, the experts do not (see gates/quality.py).
+    quality: for each modality, how many of the last columns of its embedding are measured signal quality; 0 if left
+    out. The gate sees them, the experts do not (see gates/quality.py).
     gate: one of GATES (see gates/softmax.py and gates/reliability.py).
     prior: [C] probabilities (multi-label: of each label); uniform (one half) if left out.
     expert_hidden: hidden units of each expert; () makes experts linear, as in the paper.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 (PyTorch's own convention)
 
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.gates.softmax import gate_samples

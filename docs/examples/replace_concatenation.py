@@ -1,4 +1,4 @@
-"""Three lines replace a concatenation in someone else's model. Run it: `python docs/examples/replace_concatenation.py`."""
+"""Replace a concatenation by AECF in three lines. Run: `python docs/examples/replace_concatenation.py`."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from aecf_ros.fusion import AECF
 
 
 class Concatenated(nn.Module):
-    """The usual late fusion: both embeddings side by side, a linear head. It has no answer when one is missing."""
+    """The usual late fusion: concatenated embeddings and a linear head. It needs both inputs."""
 
     def __init__(self, camera: nn.Module, microphone: nn.Module, classes: int):
         super().__init__()
@@ -19,7 +19,7 @@ class Concatenated(nn.Module):
 
 
 class Fused(Concatenated):
-    """The same model with AECF as its head: it takes what is there, and says the prior when nothing is."""
+    """The same model with AECF as its head: it uses the inputs that are present; with none it gives the prior."""
 
     def __init__(self, camera: nn.Module, microphone: nn.Module, classes: int):
         super().__init__(camera, microphone, classes)
@@ -30,7 +30,7 @@ class Fused(Concatenated):
 
 
 def main() -> None:
-    """One batch with every presence pattern; the absent inputs are NaN, as a dead sensor's buffer may be."""
+    """One batch with every presence pattern; absent inputs are NaN, as in the buffer of a dead sensor."""
     torch.manual_seed(0)
     model = Fused(nn.Linear(100, 64), nn.Linear(50, 32), classes=10).eval()
     present = torch.tensor([[True, True], [True, False], [False, True], [False, False]])

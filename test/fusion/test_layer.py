@@ -53,7 +53,7 @@ def test_absent_embeddings_change_nothing_and_no_modality_gives_the_prior(gate, 
     layer, embeddings, present = layer_and_batch(gate, modalities, prior=prior)
     expected = layer(embeddings, present)
     poisoned = [torch.where(present[:, m, None], e, torch.nan) for m, e in enumerate(embeddings)]
-    for got, want in zip(layer(poisoned, present), expected):
+    for got, want in zip(layer(poisoned, present), expected, strict=True):
         assert torch.equal(got, want)
     nothing = ~present.any(-1)
     assert torch.allclose(expected.logits.softmax(-1)[nothing], prior, atol=1e-6)
@@ -132,10 +132,10 @@ def test_export_compile_and_onnx_agree_with_eager(gate, monotone, tmp_path):
     expected = flat(camera, audio, present)
     batch = {0: torch.export.Dim("batch")}
     exported = torch.export.export(flat, (camera, audio, present), dynamic_shapes=(batch, batch, batch))
-    for got, want in zip(exported.module()(camera[:3], audio[:3], present[:3]), expected):
+    for got, want in zip(exported.module()(camera[:3], audio[:3], present[:3]), expected, strict=True):
         assert torch.allclose(got, want[:3], atol=1e-5)
     compiled = torch.compile(flat, backend="aot_eager", fullgraph=True)
-    for got, want in zip(compiled(camera, audio, present), expected):
+    for got, want in zip(compiled(camera, audio, present), expected, strict=True):
         assert torch.allclose(got, want, atol=1e-5)
     torch.onnx.export(
         flat, (camera, audio, present), dynamo=True, dynamic_shapes=(batch, batch, batch), verbose=False
@@ -143,9 +143,13 @@ def test_export_compile_and_onnx_agree_with_eager(gate, monotone, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "head.onnx")
     audio = torch.where(present[:, 1, None], audio, torch.nan)
     feed = dict(
-        zip([i.name for i in session.get_inputs()], [camera[:5].numpy(), audio[:5].numpy(), present[:5].numpy()])
+        zip(
+            [i.name for i in session.get_inputs()],
+            [camera[:5].numpy(), audio[:5].numpy(), present[:5].numpy()],
+            strict=True,
+        )
     )
-    for got, want in zip(session.run(None, feed), expected):
+    for got, want in zip(session.run(None, feed), expected, strict=True):
         assert torch.allclose(torch.from_numpy(got), want[:5], atol=1e-4)
 
 

@@ -135,7 +135,7 @@ def test_distance_is_small_on_training_data_and_large_off_it():
     distance = EmbeddingDistance(6, 3)
     distance.fit(embeddings, label)
     inside, outside = distance(embeddings[:100]), distance(embeddings[:100] + 20)
-    for near, far in zip(inside, outside):
+    for near, far in zip(inside, outside, strict=True):
         assert far.min() > near.max()
     assert inside[0].exp().mean().item() == pytest.approx(2.0, abs=0.2)  # squared Mahalanobis distance per feature is 1
 
@@ -149,7 +149,7 @@ def test_distances_of_wide_embeddings_lie_in_the_directions_of_most_variance():
     assert distance.landmarks.shape == (512, 128)
     between = embeddings[:100].clone()
     between[:, :3] = 5.0  # within the span of the classes, at none of them
-    for near, far in zip(distance(embeddings[:100]), distance(between)):
+    for near, far in zip(distance(embeddings[:100]), distance(between), strict=True):
         assert far.min() > near.max()
 
 

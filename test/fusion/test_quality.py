@@ -105,5 +105,5 @@ def test_a_layer_with_quality_is_exported(tmp_path):
     program = torch.onnx.export(Flat().eval(), inputs, dynamo=True, verbose=False)
     program.save(tmp_path / "head.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "head.onnx")
-    feed = {node.name: value.numpy() for node, value in zip(session.get_inputs(), inputs)}
+    feed = {node.name: value.numpy() for node, value in zip(session.get_inputs(), inputs, strict=True)}
     assert torch.allclose(torch.from_numpy(session.run(None, feed)[0]), Flat().eval()(*inputs).detach(), atol=1e-4)

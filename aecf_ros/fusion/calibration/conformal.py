@@ -14,9 +14,12 @@ from aecf_ros.fusion.presence.masking import subset_index
 
 
 class MondrianConformal(nn.Module):
-    """Thresholds by presence pattern, as a buffer. A pattern without a fit keeps every label: the honest answer."""
+    """Thresholds by presence pattern, as a buffer. A pattern that was not fitted keeps every label."""
 
-    def __init__(self, modalities: int):
+    threshold: Tensor
+    samples: Tensor
+
+    def __init__(self, modalities: int) -> None:
         super().__init__()
         self.register_buffer("threshold", torch.zeros(2**modalities))
         self.register_buffer("samples", torch.zeros(2**modalities, dtype=torch.int64))
@@ -26,9 +29,9 @@ class MondrianConformal(nn.Module):
         return probabilities >= self.threshold[subset_index(present)].unsqueeze(-1)
 
     def fit(self, probabilities: Tensor, present: Tensor, targets: Tensor, coverage: float) -> "MondrianConformal":
-        """Fit in place and return self. ValueError where a pattern has fewer samples than the coverage needs."""
+        """Fit in place and return self. ValueError if a pattern has fewer samples than the coverage needs."""
         pattern = subset_index(present)
-        for p in (int(p) for p in pattern.unique() if p > 0):
+        for p in (int(p) for p in torch.unique(pattern) if p > 0):
             mine = pattern == p
             scores = probabilities[mine].gather(1, targets[mine].unsqueeze(1)).squeeze(1)
             self.threshold[p] = conformal_threshold(scores, coverage)

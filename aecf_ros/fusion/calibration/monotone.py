@@ -1,39 +1,39 @@
 """Confidence that does not fall when a modality is added.
 
-A Bayes-optimal fusion lowers its confidence whenever modalities conflict, so monotone confidence is a wish with a
-price.
-Hard: the confidence is raised to that of the surest present subset, always. Soft: it is raised where it falls short by
-up to a reach, counted in the agreement of the modalities times the root of the deviation sqrt(t (1 - t)) of a right-or-wrong
-answer of the wanted confidence t. Raising c to t is expected to cost KL(c, t) <= (t - c)^2 / (t (1 - t)) nats, so the price times
-the deviation is at most the square of reach and agreement. A little beyond nothing is lifted: a real conflict, where modalities
-do not agree, stays visible.
+A Bayes-optimal fusion lowers its confidence if modalities conflict, so monotone confidence has a price.
+Hard: the confidence is always raised to that of the most confident present subset. Soft: it is raised if the shortfall is
+within a reach, which is scaled by the agreement of the modalities and by the square root of the standard deviation
+sqrt(t (1 - t)) of a Bernoulli outcome with the target confidence t. Raising c to t is expected to cost KL(c, t) <=
+(t - c)^2 / (t (1 - t)) nats, so this cost times the deviation is at most the square of reach times agreement. A larger
+shortfall is not raised: a real conflict, where modalities do not agree, stays visible.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 (PyTorch's own convention)
 
 from aecf_ros.fusion.presence.agreement import agreement
 from aecf_ros.fusion.presence.masking import all_subsets
 
 REACHES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0)
 LEAST_VARIANCE = 1e-4
-"""Of t (1 - t). Of a surer wanted confidence, rounding would decide how far the reach goes."""
+"""Minimum of t (1 - t): for a higher target confidence, rounding errors would determine the reach."""
 
 
-def soft_lift(confidence: Tensor, wanted: Tensor, agreed: Tensor, reach: float) -> Tensor:
-    """The lifted confidence [B]: `wanted` where it is within the reach, back to `confidence` at 1.25 times that, continuous between.
+def soft_lift(confidence: Tensor, target: Tensor, agreed: Tensor, reach: float) -> Tensor:
+    """The lifted confidence [B]: `target` within the reach, `confidence` from 1.25 times the reach on, continuous between.
 
-    confidence, wanted and agreed, the agreement of the modalities, are [B] in [0, 1].
+    confidence, target and agreed, the agreement of the modalities: [B] in [0, 1].
 
     >>> agreed = torch.tensor([1.0, 1.0, 0.5, 1.0])
     >>> soft_lift(torch.tensor([0.76, 0.69, 0.69, 0.5]), torch.full((4,), 0.8), agreed, 0.1 / 0.4**0.5)
     tensor([0.8000, 0.7500, 0.6900, 0.5000])
     """
-    shortfall = (wanted - confidence).clamp(min=0.0)
-    within = reach * agreed * (wanted * (1.0 - wanted)).clamp(min=LEAST_VARIANCE).sqrt().sqrt()
+    shortfall = (target - confidence).clamp(min=0.0)
+    within = reach * agreed * (target * (1.0 - target)).clamp(min=LEAST_VARIANCE).sqrt().sqrt()
     return confidence + torch.minimum(shortfall, (5.0 * within - 4.0 * shortfall).clamp(min=0.0))
 
 
@@ -64,13 +64,13 @@ def lift_to_subsets(
             f"{present.shape[-1]} modalities have too many subsets for monotone confidence; use monotone='off'"
         )
     lifted: list[Tensor] = []
-    alone: list[Tensor] = []  # what each modality says by itself, [B, C]; the first subsets are single modalities
+    alone: list[Tensor] = []  # probabilities of each modality alone, [B, C]; single modalities are the first subsets
     for row, subset in enumerate(subsets):
         among = present & torch.tensor(subset, device=present.device)
         here = logits if row == len(subsets) - 1 else logits_of(among)
         probabilities = torch.softmax(here, dim=-1)
         confidence = probabilities.amax(-1)
-        below = [lifted[r] for r in range(row) if all(a <= b for a, b in zip(subsets[r], subset))]
+        below = [lifted[r] for r in range(row) if all(a <= b for a, b in zip(subsets[r], subset, strict=True))]
         if below:
             wanted = torch.stack(below).amax(0)
             target = torch.maximum(confidence, wanted)
@@ -83,9 +83,19 @@ def lift_to_subsets(
     return here
 
 
+class MonotoneLayer(Protocol):
+    """The methods of AECF that `choose_reach` calls."""
+
+    def expert_logits(self, embeddings: Sequence[Tensor], present: Tensor) -> tuple[list[Tensor], Tensor]: ...
+
+    def subset_logits(
+        self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor
+    ) -> Callable[[Tensor], Tensor]: ...
+
+
 @torch.no_grad()
 def choose_reach(
-    layer,
+    layer: MonotoneLayer,
     embeddings: Sequence[Tensor],
     targets: Tensor,
     *,
@@ -96,7 +106,7 @@ def choose_reach(
     """The smallest reach that brings the violation rate down to `violation`, among those whose loss stays under
     `ceiling`.
 
-    Where none gets there, the one with the fewest violations; 0 where every one costs too much. layer: an AECF;
+    If none does, the one with the fewest violations; 0 if all cost too much. layer: an AECF;
     embeddings: M tensors [N, D_m], all present; targets: int64 [N], calibration data; ceiling: negative log-likelihood
     in nats, everything present.
     """
@@ -114,4 +124,4 @@ def choose_reach(
             confidence = torch.softmax(lifted, -1).amax(-1)
             allowed[reach] = torch.stack([single > confidence + 1e-6 for single in singles]).float().mean().item()
     enough = [reach for reach, rate in allowed.items() if rate <= violation]
-    return min(enough) if enough else min(allowed, key=allowed.get, default=0.0)
+    return min(enough) if enough else min(allowed, key=lambda reach: allowed[reach], default=0.0)

@@ -1,7 +1,7 @@
-"""How far measured signal quality lies from that of training: for a gate that may know more than the embedding.
+"""Novelty of measured signal quality, as an input of a gate beside the embedding.
 
-Quality is whatever a robot measures of the raw signal that the encoder saw: level, noise, spectrum. As inputs of a gate such
-measurements are fingerprints of the kinds it was fitted on; how unusual they are says something of other kinds as well.
+Quality is any measurement of the raw signal that the encoder saw: level, noise, spectrum. A gate that takes the
+measurements as they are recognizes only the corruptions it was fitted on; their novelty carries over to other kinds.
 """
 
 import torch
@@ -15,9 +15,9 @@ ROWS = 4096  # from which ranges are read
 
 
 class LeadingColumns(nn.Module):
-    """The first `count` columns: what an expert sees of an embedding that carries quality behind it."""
+    """The first `count` columns: an embedding without the quality columns behind it."""
 
-    def __init__(self, count: int):
+    def __init__(self, count: int) -> None:
         super().__init__()
         self.count = count
 
@@ -27,12 +27,17 @@ class LeadingColumns(nn.Module):
 
 
 class Novelty(nn.Module):
-    """Distance of measurements to those of training: to their center (Mahalanobis), to the nearest few, and beyond the usual range.
+    """Distance of measurements to those of training: to the center (Mahalanobis), to the nearest few, beyond the range.
 
-    width: number of measurements, in any units: they are standardized by training. Unfitted, all distances are to the origin.
+    width: number of measurements, in any units, because they are standardized. Unfitted, distances are to the origin.
     """
 
-    def __init__(self, width: int):
+    mean: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.distance = EmbeddingDistance(width, 1)
         for name, value in (("mean", 0.0), ("scale", 1.0), ("low", -1.0), ("high", 1.0)):
@@ -51,7 +56,7 @@ class Novelty(nn.Module):
         self.high.copy_(ends[1])
 
     def forward(self, quality: Tensor) -> Tensor:
-        """The columns named in NOVELTIES: [B, 3] from [B, Q]. The excess is that of the measurement furthest out, in widths of its range."""
+        """The columns named in NOVELTIES: [B, 3] from [B, Q]. The excess is the largest, in widths of the range."""
         standard = (quality.to(self.mean.dtype) - self.mean) / self.scale
         _, overall, neighbors = self.distance(standard)
         beyond = torch.maximum(self.low - standard, standard - self.high) / (self.high - self.low).clamp(min=0.05)

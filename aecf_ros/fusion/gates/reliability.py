@@ -3,18 +3,18 @@
     log p_m = log((1 - eps_m) softmax(log prior + a_m l_m) + eps_m prior)
     logits_S = sum over S of log p_m + (1 - |S|) log prior
 
-a_m is an inverse temperature and eps_m the probability that the modality says nothing about this sample. With a uniform
-prior eps_m prior is eps_m / C. Multiplied out, the product is a mixture over which modalities can be believed, weighted
-by how well they agree: one confidently wrong modality costs at most log(1 / eps_m), and conflict lowers confidence by
-itself. (a_m, eps_m) come from a small perceptron over that modality's own statistics only. Unfitted, a_m = 1 and eps_m
+a_m is an inverse temperature and eps_m the probability that the modality is uninformative for this sample. With a
+uniform prior eps_m prior is eps_m / C. Multiplied out, the product is a mixture over the sets of reliable modalities,
+weighted by their agreement: one confidently wrong modality costs at most log(1 / eps_m), and conflict lowers the
+confidence by itself. (a_m, eps_m) come from a small perceptron over that modality's own statistics only. Unfitted, a_m = 1 and eps_m
 is near 0: the plain product of experts.
 """
 
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 (PyTorch's own convention)
 
 from aecf_ros.fusion.gates.quality import NOVELTIES, Novelty
 from aecf_ros.fusion.gates.statistics import STATISTICS, ClassMoments, EmbeddingDistance, landmarks, modality_statistics
@@ -25,11 +25,15 @@ LEAST_DOUBT_LOGIT = -9.0  # eps_m >= 1.2e-4: a floor on doubt, and the value bef
 class Reliability(nn.Module):
     """(a_m, eps_m) of one modality from its statistics.
 
-    width: of the embedding. classes: of the expert. hidden: units of the perceptron. quality: how many of the last columns of the
-    embedding are measured quality (see quality.py).
+    width: of the embedding. classes: of the expert. hidden: units of the perceptron. quality: how many of the last columns
+    of the embedding are measured quality (see quality.py).
     """
 
-    def __init__(self, width: int, classes: int, hidden: int = 32, quality: int = 0):
+    mean: Tensor
+    scale: Tensor
+    clusters: Tensor
+
+    def __init__(self, width: int, classes: int, hidden: int = 32, quality: int = 0) -> None:
         super().__init__()
         self.leading = width - quality
         self.distance = EmbeddingDistance(self.leading, classes)
@@ -37,46 +41,44 @@ class Reliability(nn.Module):
         count = len(STATISTICS) + (len(NOVELTIES) if quality else 0)
         self.register_buffer("mean", torch.zeros(count))
         self.register_buffer("scale", torch.ones(count))
-        self.register_buffer("clusters", torch.tensor(0))  # independent ones that the fit has seen
+        self.register_buffer("clusters", torch.tensor(0))  # independent clusters in the fit
         self.body = nn.Sequential(nn.Linear(count, hidden), nn.Tanh())
         self.head = nn.Linear(hidden, 2)
         self.forget()
 
     def forget(self) -> None:
-        """Back to before any fit: the expert is believed as it is."""
+        """Reset to the unfitted state: the expert is trusted as it is."""
         nn.init.zeros_(self.head.weight)
         self.head.bias.data = torch.tensor([0.0, LEAST_DOUBT_LOGIT]).to(self.head.bias)
         self.clusters.zero_()
 
     def fit_distances(self, moments: ClassMoments, embeddings: Tensor) -> None:
-        """Take these as training: embeddings [N, D], and the moments of their columns that are not quality."""
+        """Fit the distances to training: embeddings [N, D], and the moments of their columns without quality."""
         self.distance.fit_moments(moments, landmarks(embeddings[:, : self.leading]))
         if self.novelty is not None:
             self.novelty.fit(embeddings[:, self.leading :])
 
     def raw_statistics(self, embedding: Tensor, logits: Tensor) -> Tensor:
-        """STATISTICS, and NOVELTIES where there is quality, unstandardized: [B, K] from [B, D] and [B, C]."""
+        """STATISTICS, and NOVELTIES if there is quality, unstandardized: [B, K] from [B, D] and [B, C]."""
         own = modality_statistics(embedding[:, : self.leading], logits, self.distance)
         return own if self.novelty is None else torch.cat([own, self.novelty(embedding[:, self.leading :])], dim=-1)
 
     def statistics(self, embedding: Tensor, logits: Tensor) -> Tensor:
-        """Standardized statistics [B, K], clipped at 6 deviations so that nothing unseen reaches the perceptron
-        unbounded.
-        """
+        """Standardized statistics [B, K], clipped at 6 deviations, so that unseen values stay bounded."""
         return ((self.raw_statistics(embedding, logits) - self.mean) / self.scale).clamp(-6.0, 6.0)
 
     def forward(self, embedding: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Inverse temperature a and log-odds of eps, [B] each, from an embedding [B, D] and its expert's logits [B, C]."""
+        """Inverse temperature a and log-odds of eps, each [B], from an embedding [B, D] and logits [B, C]."""
         return self.from_statistics(self.statistics(embedding, logits))
 
     def from_statistics(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from standardized statistics [B, K]: what fitting calls."""
+        """As `forward`, from standardized statistics [B, K]; for fitting."""
         log_a, doubt = self.head(self.body(statistics)).float().unbind(-1)
         return log_a.clamp(-4.0, 1.5).exp(), doubt.clamp(LEAST_DOUBT_LOGIT, -LEAST_DOUBT_LOGIT)
 
 
 def log_sigmoid(x: Tensor) -> Tensor:
-    """log(sigmoid(x)), also where onnxruntime runs it: its sigmoid is off by 1e-4 of its value in the tail, its exp is not."""
+    """log(sigmoid(x)), accurate in onnxruntime too, whose sigmoid has a relative error of 1e-4 in the tail."""
     return -F.softplus(-x)
 
 
@@ -103,11 +105,13 @@ class EvidenceGate(nn.Module):
     log_prior: [C], log probabilities (multi-label: log-odds), shared with the layer.
     """
 
-    def __init__(self, dims: Sequence[int], classes: int, hidden: int, *, multilabel: bool, quality: Sequence[int]):
+    def __init__(
+        self, dims: Sequence[int], classes: int, hidden: int, *, multilabel: bool, quality: Sequence[int]
+    ) -> None:
         super().__init__()
         self.multilabel = multilabel
         self.reliability = nn.ModuleList(
-            Reliability(width, classes, hidden, measured) for width, measured in zip(dims, quality)
+            Reliability(width, classes, hidden, measured) for width, measured in zip(dims, quality, strict=True)
         )
 
     def forward(
@@ -125,10 +129,9 @@ class EvidenceGate(nn.Module):
 
 
 def evidence_share(evidence: Tensor, log_prior: Tensor, present: Tensor, *, multilabel: bool = False) -> Tensor:
-    """Each present modality's share of the evidence: its divergence from the prior, KL(p_m || prior), over the sum: [B,
-    M].
+    """Each present modality's share of the evidence: its divergence from the prior, KL(p_m || prior), over the sum.
 
-    A corrupted modality's p_m is near the prior, so its share falls. Modalities with nothing to say share equally.
+    A corrupted modality's p_m is near the prior, so its share falls. Uninformative modalities share equally. Returns [B, M].
     evidence: [B, M, C] relative to log_prior [C]; present: bool [B, M].
     """
     posterior = evidence + log_prior

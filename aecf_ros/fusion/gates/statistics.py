@@ -21,26 +21,32 @@ def predictive_entropy(logits: Tensor) -> Tensor:
 
 
 def energy(logits: Tensor) -> Tensor:
-    """Free energy -logsumexp(logits): [...] from [..., C]. Low where the expert has seen such inputs (Liu et al. 2020)."""
+    """Free energy -logsumexp(logits): [...] from [..., C]. Low for inputs like those of training (Liu et al. 2020)."""
     return -torch.logsumexp(logits, dim=-1)
 
 
 class EmbeddingDistance(nn.Module):
-    """How far an embedding lies from those of training, in three ways.
+    """Distance of an embedding to those of training, in three ways.
 
     Mahalanobis distances with one shared covariance (Lee et al. 2018) to the nearest class center and to the center of
-    all, and the mean distance to the nearest few of some hundred training embeddings (Sun et al. 2022), which sees what
-    no ellipsoid does. All three lie in the RANK directions in which training varied most, which keeps them cheap where
-    embeddings are wide. Unfitted, every distance is that to the origin. `fit` is called once, on training embeddings;
-    the result is buffers, so it travels in the state dict and in the exported graph.
+    all, and the mean distance to the nearest few of some hundred training embeddings (Sun et al. 2022), which needs no
+    ellipsoid. All three use the RANK directions in which training varied most, which keeps them cheap for wide
+    embeddings. Unfitted, every distance is that to the origin. `fit` is called once, on training embeddings; the result
+    is in buffers, so that it is part of the state dict and of the exported graph.
     """
 
-    def __init__(self, width: int, classes: int):
+    center: Tensor
+    whitening: Tensor
+    class_whitening: Tensor
+    class_centers: Tensor
+    landmarks: Tensor
+
+    def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         rank = min(width, RANK)
         self.register_buffer("center", torch.zeros(width))
         self.register_buffer("whitening", torch.eye(width, rank))
-        self.register_buffer("class_whitening", torch.eye(rank))  # applied to what `whitening` gives
+        self.register_buffer("class_whitening", torch.eye(rank))  # applied after `whitening`
         self.register_buffer("class_centers", torch.zeros(classes, rank))
         self.register_buffer("landmarks", torch.zeros(LANDMARKS, rank))
 
@@ -48,7 +54,7 @@ class EmbeddingDistance(nn.Module):
     def fit(self, embeddings: Tensor, labels: Tensor, shrinkage: float = 0.05) -> None:
         """Estimate centers and covariances. embeddings: [N, D]; labels: int64 [N], rows below 0 are left out.
 
-        shrinkage: weight of the mean variance on the diagonal; keeps directions that training never moved in finite.
+        shrinkage: weight of the mean variance on the diagonal; keeps directions without variance finite.
         """
         embeddings, labels = embeddings[labels >= 0], labels[labels >= 0]
         moments = ClassMoments.of(embeddings, labels, len(self.class_centers), embeddings.double().mean(0))
@@ -56,30 +62,30 @@ class EmbeddingDistance(nn.Module):
 
     @torch.no_grad()
     def fit_moments(self, moments: "ClassMoments", points: Tensor, shrinkage: float = 0.05) -> None:
-        """The same from sums over the training embeddings, and some of them as landmarks: [LANDMARKS, D]."""
+        """As `fit`, from sums over the training embeddings and some of them as landmarks, [LANDMARKS, D]."""
         mean, scatter = moments.mean_and_scatter()
         values, vectors = _principal(scatter, shrinkage)
-        vectors, spread = vectors[:, : self.whitening.shape[1]], values[: self.whitening.shape[1]].rsqrt()
+        vectors, scale = vectors[:, : self.whitening.shape[1]], values[: self.whitening.shape[1]].rsqrt()
         centers, between = moments.class_centers(mean)
         within_values, within_vectors = _principal(vectors.T @ (scatter - between) @ vectors, shrinkage)
         class_whitening = within_vectors * within_values.rsqrt()
         center = moments.origin + mean
         self.center.copy_(center)
-        self.whitening.copy_(vectors * spread)
-        self.class_whitening.copy_(class_whitening / spread.unsqueeze(-1))
+        self.whitening.copy_(vectors * scale)
+        self.class_whitening.copy_(class_whitening / scale.unsqueeze(-1))
         self.class_centers.copy_(centers @ vectors @ class_whitening)
-        self.landmarks.copy_((points.double() - center) @ vectors * spread)
+        self.landmarks.copy_((points.double() - center) @ vectors * scale)
 
     def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean squared whitened distance to the nearest class center, to the center of all, and to the nearest
-        landmarks.
+        """Mean squared whitened distance to the nearest class center, to the common center, and to the
+        nearest landmarks, each as log(1 + d), [B].
 
-        embedding: [B, D]. Each is [B], as log(1 + d).
+        embedding: [B, D].
         """
-        spread = (embedding.to(self.center.dtype) - self.center) @ self.whitening  # [B, R]
-        nearest = _squared_distances(spread @ self.class_whitening, self.class_centers).amin(-1)
-        overall = spread.square().mean(-1)
-        to_landmarks = _squared_distances(spread, self.landmarks)  # [B, LANDMARKS]
+        whitened = (embedding.to(self.center.dtype) - self.center) @ self.whitening  # [B, R]
+        nearest = _squared_distances(whitened @ self.class_whitening, self.class_centers).amin(-1)
+        overall = whitened.square().mean(-1)
+        to_landmarks = _squared_distances(whitened, self.landmarks)  # [B, LANDMARKS]
         neighbors = to_landmarks.topk(NEIGHBORS, dim=-1, largest=False).values.mean(-1)
         return torch.log1p(nearest), torch.log1p(overall), torch.log1p(neighbors)
 
@@ -100,13 +106,13 @@ def _principal(covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
 
 
 def landmarks(embeddings: Tensor) -> Tensor:
-    """Some training embeddings, spread evenly as they lie, no draw: [LANDMARKS, D] of [N, D]."""
+    """Evenly spaced rows of the training embeddings: [LANDMARKS, D] from [N, D]."""
     return embeddings[torch.arange(LANDMARKS) * len(embeddings) // LANDMARKS]
 
 
 @dataclass(frozen=True)
 class ClassMoments:
-    """Sums over labelled embeddings in double precision. Those of a part can be taken away, which costs less than to sum up the rest.
+    """Sums over labeled embeddings in double precision. Those of a part can be subtracted, which is faster than a new sum.
 
     counts: [C]; sums: [C, D] and products: [D, D] of the embeddings less `origin` [D], which lies near their mean.
     """
@@ -121,14 +127,14 @@ class ClassMoments:
         """embeddings: [N, D]; labels: int64 [N], 0 <= label < classes."""
         width = embeddings.shape[1]
         sums, products = origin.new_zeros(classes, width), origin.new_zeros(width, width)
-        for rows, of_rows in zip(embeddings.split(BLOCK), labels.split(BLOCK)):
+        for rows, row_labels in zip(torch.split(embeddings, BLOCK), torch.split(labels, BLOCK), strict=True):
             centered = rows.double() - origin
             products.addmm_(centered.T, centered)
-            sums.index_add_(0, of_rows, centered)
+            sums.index_add_(0, row_labels, centered)
         return cls(torch.bincount(labels, minlength=classes).double(), sums, products, origin)
 
     def without(self, part: "ClassMoments") -> "ClassMoments":
-        """What is left when a part, with the same origin, is taken away."""
+        """The moments without those of a part with the same origin."""
         return ClassMoments(
             self.counts - part.counts, self.sums - part.sums, self.products - part.products, self.origin
         )
@@ -139,12 +145,12 @@ class ClassMoments:
         return mean, self.products / self.counts.sum() - torch.outer(mean, mean)
 
     def class_centers(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Class means less `mean` [C, D], 0 where a class has no row, and their covariance [D, D], each counting as often as it comes."""
+        """Class means less `mean` [C, D], 0 for a class without rows, and their covariance [D, D], weighted by counts."""
         centers = torch.where(self.counts[:, None] > 0, self.sums / self.counts[:, None].clamp(min=1) - mean, 0.0)
         return centers, centers.T @ (centers * self.counts[:, None]) / self.counts.sum()
 
 
 def modality_statistics(embedding: Tensor, logits: Tensor, distance: EmbeddingDistance) -> Tensor:
-    """The columns named in STATISTICS, unstandardized: [B, K] from an embedding [B, D] and its expert's logits [B, C]."""
+    """The columns named in STATISTICS, unstandardized: [B, K] from an embedding [B, D] and logits [B, C]."""
     norm = torch.log1p(embedding.float().square().mean(-1))
     return torch.stack([predictive_entropy(logits), energy(logits), norm, *distance(embedding)], dim=-1)

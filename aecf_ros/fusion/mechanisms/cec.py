@@ -20,7 +20,7 @@ def subset_pairs(modalities: int) -> Tensor:
         (i, j)
         for i, a in enumerate(subsets)
         for j, b in enumerate(subsets)
-        if i != j and all(x <= y for x, y in zip(a, b))
+        if i != j and all(x <= y for x, y in zip(a, b, strict=True))
     ]
     return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
 
