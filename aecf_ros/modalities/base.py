@@ -100,7 +100,7 @@ class Evidence(ABC):
         """Forget the evidence."""
         self.changed, self.stamp_ns = False, None
 
-    def settle(self) -> None:
+    def settle(self) -> None:  # noqa: B027 (most kinds put nothing off)
         """Do what no prediction waits for."""
 
     @property
@@ -136,7 +136,9 @@ class Modality(ABC):
     message_types: ClassVar[Mapping[str, str]]
     """Message types that carry it, by their name in parameters; the first is taken where nothing else decides."""
     definitions: ClassVar[tuple[Mapping[str, str], ...]] = ({},)
-    """Definitions by type name, for recordings without any. Further mappings are dialects: other types of the same names."""
+    """Definitions by type name, for recordings without any. Further mappings are dialects: other types of the same
+    names.
+    """
     info_type: ClassVar[str] = ""
     """Type of the latched topic that says how to read messages; empty where there is none."""
     described_types: ClassVar[tuple[str, ...]] = ()
@@ -145,7 +147,8 @@ class Modality(ABC):
     type_fields: ClassVar[Mapping[str, str]] = {}
     """A field by which a message type is told from another package's of the same name, by type name."""
     serialized: ClassVar[Mapping[str, Callable[[bytes, int], Raw]]] = {}
-    """(bytes, arrival in node time) -> record, by the name of the message type in parameters: for messages that are read
+    """(bytes, arrival in node time) -> record, by the name of the message type in parameters: for messages that are
+    read
     from their bytes because a library copies them."""
     topic_suffix: ClassVar[str] = ""
     """Behind the modality's name in the topic that the node subscribes to."""
@@ -165,7 +168,7 @@ class Modality(ABC):
         """The record of a message of rclpy or rosbags, which arrived at node time ``received_ns``; nothing is copied.
 
         Raises:
-            FormatUnknown: nothing says how to read it: ``info`` is missing.
+            UnknownFormatError: nothing says how to read it: ``info`` is missing.
         """
 
     @abstractmethod
@@ -190,7 +193,7 @@ class Modality(ABC):
         """A copy of a message with its content changed; the encoding stays where it can.
 
         Raises:
-            DecodeError, FormatUnknown: its content cannot be read.
+            DecodeError, UnknownFormatError: its content cannot be read.
         """
 
     # Training data
@@ -222,7 +225,9 @@ class Modality(ABC):
 
     @abstractmethod
     def probe_file(self, file: Path) -> dict[str, Any] | None:
-        """The sizes of a sample, by field name of :attr:`spec`, as a file suggests them; ``None`` if it cannot be read."""
+        """The sizes of a sample, by field name of :attr:`spec`, as a file suggests them; ``None`` if it cannot be
+        read.
+        """
 
     def sizes_of_input(self, shape: tuple[int, ...], notes: Callable[[], Mapping[str, Any]]) -> dict[str, Any] | None:
         """The sizes of a sample whose encoder takes ``shape``; ``None`` if it takes no such shape.

@@ -45,9 +45,11 @@ class ContentFault(ABC):
         """Whether :meth:`learn` wants the messages before the fault."""
         return False
 
-    def learn(self, content: np.ndarray) -> None:
+    def learn(self, content: np.ndarray) -> None:  # noqa: B027 (most faults learn nothing)
         """Take the content of a message while the fault is not on."""
 
 
 Malform = Callable[[Any, Any, np.random.Generator], tuple[Any, Any]]
-"""(message, info, generator) -> a message that cannot be used, and the info that describes it; copies, nothing is changed."""
+"""(message, info, generator) -> a message that cannot be used, and the info that describes it; copies, nothing is
+changed.
+"""

@@ -23,7 +23,7 @@ def as_bytes(data: object) -> np.ndarray:
     return np.frombuffer(memoryview(data).cast("B"), np.uint8)  # type: ignore[arg-type]
 
 
-class FormatUnknown(ValueError):
+class UnknownFormatError(ValueError):
     """Audio came before anything said how to read it."""
 
 

@@ -66,7 +66,8 @@ class BagUnit:
         return replace(self, topics=topics, modalities=[m for m in self.modalities if m.name == name])
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The moments in order, up to ``size`` at a time: one pass in log order, in memory that does not grow with the recording.
+        """The moments in order, up to ``size`` at a time: one pass in log order, in memory that does not grow with
+        the recording.
 
         Raises:
             BagError: the recording is no longer there.
@@ -143,7 +144,8 @@ class _Gathered:
 class Scan:
     """A recording looked over: which topic carries what, and what is labeled; its moments are read later.
 
-    ``missing`` are the modalities for which it has no topic, ``undescribed`` those whose sound nothing says how to read.
+    ``missing`` are the modalities for which it has no topic, ``undescribed`` those whose sound nothing says how to
+    read.
     """
 
     name: str

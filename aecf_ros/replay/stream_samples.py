@@ -12,7 +12,7 @@ from aecf_ros.core.bundle import ModalityRecord
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.health.stamps import StampCheck
 from aecf_ros.modalities.base import Raw
-from aecf_ros.modalities.messages import DecodeError, FormatUnknown
+from aecf_ros.modalities.messages import DecodeError, UnknownFormatError
 from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.reader import Bag, RecordedMessage
@@ -40,7 +40,7 @@ class RejectedMessages:
 
 
 class StreamSamples(ABC):
-    """Takes the messages of one stream in log order and gives samples. ``rejected`` counts those that cannot be used."""
+    """Takes the messages of a stream in log order and gives samples. ``rejected`` counts those that cannot be used."""
 
     def __init__(self, record: ModalityRecord, max_age_ns: int) -> None:
         self._modality = MODALITIES[record.kind]
@@ -62,7 +62,7 @@ class StreamSamples(ABC):
         try:
             raw = self._modality.read(bag.deserialize(recorded), info, recorded.log_ns)
             return raw, self._evidence.decode(raw)
-        except (BagError, DecodeError, FormatUnknown) as error:
+        except (BagError, DecodeError, UnknownFormatError) as error:
             self.rejected.add(bag.seconds(recorded), error)
             return None
 

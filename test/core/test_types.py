@@ -10,7 +10,7 @@ from aecf_ros.core import types
 from aecf_ros.core.types import AudioChunk, ModalityReport, Prediction, StreamState, subset_name
 from aecf_ros.modalities.audio.messages import read_plain_audio, read_stamped_audio
 from aecf_ros.modalities.image.messages import read_compressed_image, read_image
-from aecf_ros.modalities.messages import FormatUnknown, stamp_to_ns
+from aecf_ros.modalities.messages import UnknownFormatError, stamp_to_ns
 
 HEADER = Message(stamp=Message(sec=5, nanosec=250_000_000), frame_id="lens")
 INFO = Message(channels=2, sample_rate=8000, sample_format="S16LE", bitrate=0, coding_format="wave")
@@ -108,5 +108,5 @@ def test_audio_without_a_header_is_read_even_where_its_info_makes_no_sense(chang
 
 @pytest.mark.parametrize("read", [read_stamped_audio, read_plain_audio])
 def test_audio_before_its_info(read: object) -> None:
-    with pytest.raises(FormatUnknown, match="AudioInfo"):
+    with pytest.raises(UnknownFormatError, match="AudioInfo"):
         read(Message(header=HEADER, audio=Message(data=b""), data=b""), None, 0)

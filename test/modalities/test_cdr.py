@@ -17,7 +17,7 @@ STORE = get_typestore(Stores.ROS2_HUMBLE)
 IMAGE = "sensor_msgs/msg/Image"
 
 
-def serialized(
+def serialized(  # noqa: PLR0913 (one for each field of the message)
     stamp: tuple[int, int],
     frame_id: str,
     encoding: str,
@@ -26,9 +26,9 @@ def serialized(
     pixels: bytes,
     little: bool = True,
 ) -> bytes:
-    Header, Time, Image = (STORE.types[name] for name in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time", IMAGE))
-    message = Image(
-        Header(Time(*stamp), frame_id), *size[:2], encoding, big_endian, size[2], np.frombuffer(pixels, np.uint8)
+    header, time, image = (STORE.types[name] for name in ("std_msgs/msg/Header", "builtin_interfaces/msg/Time", IMAGE))
+    message = image(
+        header(time(*stamp), frame_id), *size[:2], encoding, big_endian, size[2], np.frombuffer(pixels, np.uint8)
     )
     return bytes(STORE.serialize_cdr(message, IMAGE, little_endian=little))
 
@@ -43,7 +43,9 @@ def serialized(
     st.binary(max_size=40),
     st.booleans(),
 )
-def test_every_field_is_what_the_library_reads(stamp, frame_id, encoding, size, big_endian, pixels, little) -> None:
+def test_every_field_is_what_the_library_reads(  # noqa: PLR0913 (one for each field of the message)
+    stamp, frame_id, encoding, size, big_endian, pixels, little
+) -> None:
     data = serialized(stamp, frame_id, encoding, size, big_endian, pixels, little)
     ours, theirs = read_serialized_image(data, 5), read_image(STORE.deserialize_cdr(data, IMAGE), 5)
     for field in theirs.__slots__:

@@ -15,7 +15,7 @@ import numpy as np
 from aecf_ros.core.types import NANOSECONDS, StreamState
 from aecf_ros.modalities.audio.spec import AudioEntry
 from aecf_ros.modalities.image.spec import ImageEntry
-from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.modalities.messages import UnknownFormatError
 from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.replay.bag.reader import RecordedMessage
 from aecf_ros.replay.bag.topics import Topics
@@ -222,7 +222,7 @@ def run(world: Messages, faults: Sequence[Fault], seconds: float) -> Seen:
             due = pipeline.observe(
                 arrival.stream, raw_record(arrival.message, arrival.info, arrival.at_ns), arrival.at_ns
             ).due
-        except FormatUnknown as error:
+        except UnknownFormatError as error:
             due = pipeline.reject(arrival.stream, str(error), arrival.at_ns).due
         note(arrival.at_ns)
         if due:

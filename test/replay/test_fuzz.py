@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
-from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.modalities.messages import UnknownFormatError
 from aecf_ros.runtime.pipeline import Pipeline
 from test.replay.simulated import START_NS, FreeBackend, manifest, raw_record
 
@@ -159,7 +159,7 @@ def test_whatever_a_message_holds_the_pipeline_goes_on_in_bounded_memory() -> No
         stream = "camera" if camera else "audio"
         try:
             seen = pipeline.observe(stream, raw_record(message, info, now_ns), now_ns)
-        except FormatUnknown as error:
+        except UnknownFormatError as error:
             seen = pipeline.reject(stream, str(error), now_ns)
         rejected += seen.rejected is not None
         if seen.due and i % 4 == 0:

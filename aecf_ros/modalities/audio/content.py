@@ -27,7 +27,8 @@ class AudioContent:
     """Measurements of one chunk (or of the last 50 ms, where chunks are shorter); levels are shares of full scale.
 
     ``clipped_s`` is how much of the last second is clipped chunks: words are clipped, the pauses between them are not.
-    ``hum`` is the share of the energy of the last half second at harmonics of ``hum_hz``, 0 where its pauses lack them. ``floor_dbfs``,
+    ``hum`` is the share of the energy of the last half second at harmonics of ``hum_hz``, 0 where its pauses lack
+    them. ``floor_dbfs``,
     ``floor_rise_db`` and ``fall_db`` are those of :class:`NoiseFloor`.
     """
 
@@ -163,7 +164,8 @@ class AudioWatch:
     def _find_hum(self) -> tuple[float, int]:
         """(share of energy at harmonics of the mains, 50 or 60) over the window; 0 where there is next to no sound.
 
-        The mains hums on while nobody speaks: a voice that holds such a pitch stops before the quietest block has heard nothing else.
+        The mains hums on while nobody speaks: a voice that holds such a pitch stops before the quietest block has
+        heard nothing else.
         """
         factor = max(1, self._rate_hz // 2000)
         usable = len(self._window) // factor * factor
@@ -185,7 +187,8 @@ class AudioWatch:
 
 @dataclass(frozen=True, slots=True)
 class _MainsLines:
-    """Of the spectrum of a window: taper, scale to mean squares, and for each mains the bins of its lines and of the first two.
+    """Of the spectrum of a window: taper, scale to mean squares, and for each mains the bins of its lines and of the
+    first two.
 
     A voice has its energy above 80 Hz and may well sing a multiple; the mains has it at the first two lines.
     """

@@ -1,6 +1,7 @@
 """What befalls sound in the field: kinds of corruption, severity 1 to 5, each as ``field.py`` says.
 
-Every kind is a pure function (batch, severity, generator) -> batch: float32 (B, N) in [-1, 1], severity float32 (B,) in [1, 5];
+Every kind is a pure function (batch, severity, generator) -> batch: float32 (B, N) in [-1, 1], severity float32 (B,)
+in [1, 5];
 what comes back may leave [-1, 1]. Lengths are shares of the window.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from aecf_ros.modalities.corruptions import normal, rows, uniform
 
@@ -104,9 +105,9 @@ def speed(sound: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor
     factor = torch.exp(0.08 * severity * way).unsqueeze(1)
     at = torch.linspace(-1.0, 1.0, sound.shape[1]).unsqueeze(0) * factor
     grid = torch.stack([at, torch.zeros_like(at)], -1).unsqueeze(1)  # (B, 1, N, 2)
-    return F.grid_sample(sound[:, None, None, :], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[
-        :, 0, 0
-    ]
+    return functional.grid_sample(
+        sound[:, None, None, :], grid, mode="bilinear", padding_mode="zeros", align_corners=True
+    )[:, 0, 0]
 
 
 def faint(sound: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:

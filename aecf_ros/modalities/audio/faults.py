@@ -11,7 +11,7 @@ from aecf_ros.core.types import RawAudio
 from aecf_ros.modalities.audio.messages import PORTAUDIO_FIELDS, read_audio
 from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES, octets_of, samples_of
 from aecf_ros.modalities.faults import ContentFault, Malform, Option
-from aecf_ros.modalities.messages import FormatUnknown, as_bytes, copy_with, in_container_of, overwritten
+from aecf_ros.modalities.messages import UnknownFormatError, as_bytes, copy_with, in_container_of, overwritten
 
 _FIELD_DTYPES = {
     "float32_data": "<f4",
@@ -83,19 +83,20 @@ def sound_of(message: Any, info: Any | None) -> RawAudio:
     """The record of any audio message; its times mean nothing.
 
     Raises:
-        FormatUnknown: there is no info where one is needed, or it names a format that cannot be edited.
+        UnknownFormatError: there is no info where one is needed, or it names a format that cannot be edited.
     """
     raw = read_audio(message, info, 0)
     if raw.sample_format not in SAMPLE_BYTES or raw.coding not in ("wave", "pcm", "raw", ""):
-        raise FormatUnknown(f"sound as {raw.sample_format} {raw.coding} cannot be edited; record it as S16LE")
+        raise UnknownFormatError(f"sound as {raw.sample_format} {raw.coding} cannot be edited; record it as S16LE")
     return raw
 
 
 def edit_audio(message: Any, info: Any | None, change: Callable[[np.ndarray], np.ndarray]) -> Any:
-    """A copy with ``change`` done to the samples, float32 ``(n,)`` in [-1, 1] with channels interleaved, in the same format.
+    """A copy with ``change`` done to the samples, float32 ``(n,)`` in [-1, 1] with channels interleaved, in the same
+    format.
 
     Raises:
-        FormatUnknown: nothing says how to read the sound.
+        UnknownFormatError: nothing says how to read the sound.
     """
     raw = sound_of(message, info)
     return _with_data(message, octets_of(change(samples_of(raw)), raw.sample_format))
@@ -146,14 +147,14 @@ def wrong_encoding(message: Any, info: Any | None, rng: np.random.Generator) -> 
     """The message, or the info beside it, names an encoding that nothing decodes.
 
     Raises:
-        FormatUnknown: the message carries no encoding and there is no info to change.
+        UnknownFormatError: the message carries no encoding and there is no info to change.
     """
     if hasattr(message, "sample_rate"):
         return copy_with(message, format="mp3"), info
     if hasattr(message, "audio") and hasattr(message.audio, "audio_data"):
         return copy_with(message, audio=copy_with(message.audio, info=copy_with(message.audio.info, format=0))), info
     if info is None:
-        raise FormatUnknown("the sound has no info whose coding could be changed")
+        raise UnknownFormatError("the sound has no info whose coding could be changed")
     return message, copy_with(info, coding_format="mp3")
 
 

@@ -19,8 +19,10 @@ _HOPS = 8
 def read_window(path: Path, spec: AudioSpec) -> np.ndarray:
     """One window of a sound file that libsndfile reads: int16 ``(rate_hz * window_s,)`` mono.
 
-    Of a longer file it is the window with the most energy, on a grid of an eighth of a window: a label says what sounds in a file,
-    and most files hold silence too. A shorter one is preceded by zeros, as the pipeline's window is before enough was heard.
+    Of a longer file it is the window with the most energy, on a grid of an eighth of a window: a label says what
+    sounds in a file,
+    and most files hold silence too. A shorter one is preceded by zeros, as the pipeline's window is before enough
+    was heard.
 
     Raises:
         DecodeError: it cannot be read, holds no sample, or NaN.

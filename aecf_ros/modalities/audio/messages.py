@@ -7,7 +7,7 @@ from typing import Any
 
 from aecf_ros.core.types import NANOSECONDS, RawAudio
 from aecf_ros.modalities.audio.pcm import SAMPLE_BYTES
-from aecf_ros.modalities.messages import FormatUnknown, stamp_to_ns
+from aecf_ros.modalities.messages import UnknownFormatError, stamp_to_ns
 
 MESSAGE_TYPES = {
     "stamped": "audio_common_msgs/msg/AudioDataStamped",
@@ -54,7 +54,7 @@ def read_stamped_audio(message: Any, info: Any | None, received_ns: int) -> RawA
     """The record of an ``audio_common_msgs/AudioDataStamped``, read as the ``AudioInfo`` says.
 
     Raises:
-        FormatUnknown: there is no ``AudioInfo``.
+        UnknownFormatError: there is no ``AudioInfo``.
     """
     return _read_pcm(stamp_to_ns(message.header.stamp), message.audio.data, info, received_ns)
 
@@ -63,7 +63,7 @@ def read_plain_audio(message: Any, info: Any | None, received_ns: int) -> RawAud
     """The record of an ``audio_common_msgs/AudioData``: without a header, it is taken to end when it arrived.
 
     Raises:
-        FormatUnknown: there is no ``AudioInfo``.
+        UnknownFormatError: there is no ``AudioInfo``.
     """
     raw = _read_pcm(received_ns, message.data, info, received_ns)
     block = max(1, raw.channels) * SAMPLE_BYTES.get(raw.sample_format, 1)
@@ -82,7 +82,7 @@ def read_plain_audio(message: Any, info: Any | None, received_ns: int) -> RawAud
 
 def _read_pcm(stamp_ns: int, data: Any, info: Any | None, received_ns: int) -> RawAudio:
     if info is None:
-        raise FormatUnknown(
+        raise UnknownFormatError(
             "no AudioInfo has arrived; publish it latched, or say how to read the sound: "
             "parameter sample_format, aecf --audio-format"
         )
@@ -98,7 +98,9 @@ PORTAUDIO_FIELDS = {
     16: ("S8", "int8_data"),
     32: ("U8", "uint8_data"),
 }
-"""PortAudio's code of a sample format -> its name here, and the field of the other dialect's ``AudioData`` that holds the samples."""
+"""PortAudio's code of a sample format -> its name here, and the field of the other dialect's ``AudioData`` that
+holds the samples.
+"""
 
 _FOXGLOVE_FORMATS = {
     "pcm-s16": "S16LE",
@@ -142,7 +144,7 @@ def read_audio(message: Any, info: Any | None, received_ns: int) -> RawAudio:
     """The record of any message that carries sound, told apart by its fields.
 
     Raises:
-        FormatUnknown: it is of a kind that needs an ``AudioInfo``, and there is none.
+        UnknownFormatError: it is of a kind that needs an ``AudioInfo``, and there is none.
     """
     if hasattr(message, "sample_rate"):
         return read_foxglove_audio(message, received_ns)

@@ -1,6 +1,7 @@
 """The noise that sound never falls below, in bands: speech leaves every band now and then, noise does not.
 
-Minimum statistics (Martin, "Noise power spectral density estimation based on optimal smoothing and minimum statistics", 2001): a
+Minimum statistics (Martin, "Noise power spectral density estimation based on optimal smoothing and minimum
+statistics", 2001): a
 hiss, a vowel and a burst each fill some bands for some time, so the least that a band has held over 0.8 s is noise.
 """
 
@@ -51,9 +52,12 @@ _QUIET_RANK, _NEWEST = 2, 2
 class NoiseFloor:
     """Follows the noise floor of sound of one rate. Memory is fixed. Not thread-safe.
 
-    Of the last 0.8 s: ``floor_dbfs`` is the level that white noise of the median band's density has; ``rise_db`` how far
-    six tenths of the bands are above their own usual floor; ``quietest`` the least mean square of a 50 ms block; ``fall_db`` how far the third
-    quietest block, since a gap of 0.1 s is none, is below the usual quietest, 0 where the newest are not. Before there was so much sound they are
+    Of the last 0.8 s: ``floor_dbfs`` is the level that white noise of the median band's density has; ``rise_db`` how
+    far
+    six tenths of the bands are above their own usual floor; ``quietest`` the least mean square of a 50 ms block;
+    ``fall_db`` how far the third
+    quietest block, since a gap of 0.1 s is none, is below the usual quietest, 0 where the newest are not. Before
+    there was so much sound they are
     -90 dBFS, 0 dB, 0 and 0 dB, and rise and fall are 0 until 2 s more are known.
     """
 
@@ -83,7 +87,9 @@ class NoiseFloor:
         self.floor_dbfs, self.rise_db, self.quietest, self.fall_db = _LEAST_DB, 0.0, 0.0, 0.0
 
     def hear(self, samples: np.ndarray, now_ns: int, learn: bool) -> None:
-        """Take the next samples, float32 ``(n,)``, at steady time ``now_ns``; ``learn`` says that they may count as usual."""
+        """Take the next samples, float32 ``(n,)``, at steady time ``now_ns``; ``learn`` says that they may count as
+        usual.
+        """
         sound = np.concatenate([self._rest, samples])
         count = len(sound) // self._size
         self._rest = sound[count * self._size :]
@@ -101,7 +107,9 @@ class NoiseFloor:
             self._judge(now_ns, learn)
 
     def _lower_quartiles(self, power: np.ndarray) -> np.ndarray:
-        """Of ``(blocks, bins)`` that of each band, ``(blocks, bands)``: between the harmonics of a voice there is nothing."""
+        """Of ``(blocks, bins)`` that of each band, ``(blocks, bands)``: between the harmonics of a voice there is
+        nothing.
+        """
         padded = np.empty((len(power), power.shape[1] + 1))
         padded[:, :-1], padded[:, -1] = power, np.inf
         ranked = padded.take(self._bins, axis=1)  # (blocks, bands, widest)

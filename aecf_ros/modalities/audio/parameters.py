@@ -62,7 +62,8 @@ PARAMETERS = (
     ParameterRecord(
         "message",
         "auto",
-        "Message type of the audio topic: audio_common_msgs/AudioDataStamped (stamped), AudioData (plain), AudioStamped of "
+        "Message type of the audio topic: audio_common_msgs/AudioDataStamped (stamped), AudioData "
+        "(plain), AudioStamped of "
         "the other package of that name (dialect), foxglove_msgs/RawAudio (foxglove); auto takes what is published",
         choices=("auto", "stamped", "plain", "dialect", "foxglove"),
         life="activate",

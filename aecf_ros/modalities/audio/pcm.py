@@ -66,7 +66,8 @@ def decode_audio(raw: RawAudio) -> AudioChunk:
     """
     if raw.coding not in ("wave", "pcm", "raw", ""):
         raise DecodeError(
-            f"audio is coded as {raw.coding[:20]!r}; set the publisher's 'format' parameter to 'wave' (audio_capture: format:=wave)"
+            f"audio is coded as {raw.coding[:20]!r}; set the publisher's 'format' parameter to 'wave' "
+            f"(audio_capture: format:=wave)"
         )
     if raw.sample_format not in PCM:
         raise DecodeError(f"sample format {raw.sample_format[:20]!r} is not supported; publish one of {', '.join(PCM)}")
@@ -81,12 +82,14 @@ def decode_audio(raw: RawAudio) -> AudioChunk:
         raise DecodeError("audio data is empty; check the audio driver")
     if data.size % block:
         raise DecodeError(
-            f"{data.size} bytes of {raw.sample_format} with {raw.channels} channel(s) is not a whole number of {block}-byte samples; "
+            f"{data.size} bytes of {raw.sample_format} with {raw.channels} channel(s) is not a whole "
+            f"number of {block}-byte samples; "
             "check audio_info against the publisher"
         )
     if data.size // block > MAX_AUDIO_S * raw.rate_hz:
         raise DecodeError(
-            f"one message holds {data.size // block / raw.rate_hz:.0f} s of audio, more than {MAX_AUDIO_S:.0f} s; publish smaller chunks"
+            f"one message holds {data.size // block / raw.rate_hz:.0f} s of audio, more than "
+            f"{MAX_AUDIO_S:.0f} s; publish smaller chunks"
         )
     with np.errstate(all="ignore"):  # NaN and overflow are looked for below
         samples = pcm.read(data).astype(np.float32).reshape(-1, raw.channels).mean(axis=1, dtype=np.float32)

@@ -13,7 +13,8 @@ STAMP_TOLERANCE_S = 0.02
 class AudioWindow:
     """The last ``window_samples`` of sound at one rate; memory is fixed at construction.
 
-    Chunks are laid down by their stamps: a gap becomes zeros, an overlap is dropped, and a jump of more than a window in
+    Chunks are laid down by their stamps: a gap becomes zeros, an overlap is dropped, and a jump of more than a
+    window in
     either direction starts anew. Not thread-safe.
     """
 

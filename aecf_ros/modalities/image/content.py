@@ -20,7 +20,8 @@ SAME_PICTURE = "the same picture"
 class ImageContent:
     """Measurements of one picture at encoder size; levels are shares of full scale.
 
-    Ratios are to the stream's own average, ``None`` while there is too little to go by; that of sharpness also while the picture became soft with
+    Ratios are to the stream's own average, ``None`` while there is too little to go by; that of sharpness also while
+    the picture became soft with
     another scene and has not outlasted it. ``highlight`` is the luminance that 2 % of the pixels exceed.
     """
 
@@ -84,7 +85,7 @@ class ImageWatch:
         lens = ratio is not None and self._soft_scenes.blames_lens(patch, ratio)
         noise = min(grain, self._change(patch)) / 255
         usual_noise = self._noise.value
-        if not repeats and 0.05 < highlight and overexposed < 0.5:
+        if not repeats and highlight > 0.05 and overexposed < 0.5:
             if steepness is not None:
                 self._steepness.add(steepness, now_ns, unusual=soft)
             self._noise.add(noise, now_ns, unusual=usual_noise is not None and noise > 2.0 * usual_noise)

@@ -1,6 +1,7 @@
 """What befalls pictures in the field: kinds of corruption, severity 1 to 5, each as ``field.py`` says.
 
-Every kind is a pure function (batch, severity, generator) -> batch: float32 (B, 3, H, W) in [0, 1], severity float32 (B,) in
+Every kind is a pure function (batch, severity, generator) -> batch: float32 (B, 3, H, W) in [0, 1], severity float32
+(B,) in
 [1, 5]; what comes back may leave [0, 1]. Lengths are shares of the height.
 """
 
@@ -10,7 +11,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from aecf_ros.modalities.corruptions import normal, rows, uniform
 
@@ -30,8 +31,12 @@ def blur(image: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
     kernel = torch.exp(-0.5 * (at / sigma.unsqueeze(1)) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)  # (3B, taps)
     x = image.flatten(0, 1).unsqueeze(0)  # (1, 3B, H, W)
-    x = F.conv2d(F.pad(x, (0, 0, reach, reach), mode="replicate"), kernel[:, None, :, None], groups=len(kernel))
-    x = F.conv2d(F.pad(x, (reach, reach, 0, 0), mode="replicate"), kernel[:, None, None, :], groups=len(kernel))
+    x = functional.conv2d(
+        functional.pad(x, (0, 0, reach, reach), mode="replicate"), kernel[:, None, :, None], groups=len(kernel)
+    )
+    x = functional.conv2d(
+        functional.pad(x, (reach, reach, 0, 0), mode="replicate"), kernel[:, None, None, :], groups=len(kernel)
+    )
     return x.view(image.shape)
 
 
@@ -90,8 +95,8 @@ def _moved(image: Tensor, zoom: Tensor, angle: Tensor, shift_x: Tensor, shift_y:
     cosine, sine = zoom * angle.cos(), zoom * angle.sin()
     top = torch.stack([cosine, -sine * aspect, shift_x], 1)
     matrix = torch.stack([top, torch.stack([sine / aspect, cosine, shift_y], 1)], 1)
-    grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    grid = functional.affine_grid(matrix, list(image.shape), align_corners=False)
+    return functional.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 KINDS = (sensor_noise, blur, motion, low_light, overexposure, low_contrast, occlusion, tilt)

@@ -1,6 +1,7 @@
 """Decoding images to uint8 RGB. Every fault is one :class:`DecodeError` line.
 
-OpenCV is used for codecs and resizing only. Sizes are checked before anything is allocated, so a message that claims 2^31
+OpenCV is used for codecs and resizing only. Sizes are checked before anything is allocated, so a message that claims
+2^31
 pixels costs nothing.
 """
 
@@ -23,7 +24,8 @@ MAX_PIXELS = 64_000_000
 class _Layout:
     """How an encoding lies in memory: bytes of a pixel in a row, rows for each image row, and what makes it RGB.
 
-    ``convert`` takes uint8 ``(H * rows, W, pixel_bytes)`` and whether the machine that wrote it was big-endian, and gives
+    ``convert`` takes uint8 ``(H * rows, W, pixel_bytes)`` and whether the machine that wrote it was big-endian, and
+    gives
     uint8 ``(H, W, 3)``. Subsampled chroma needs a width and height that ``multiple`` divides.
     """
 
@@ -100,10 +102,7 @@ def decode_image(raw: RawImage) -> Frame:
     data = as_bytes(raw.data)
     if data.size == 0:
         raise DecodeError("image data is empty; check the camera driver")
-    if is_compressed(raw.encoding):
-        image = _decode_compressed(raw.encoding, data)
-    else:
-        image = _decode_raw(raw, data)
+    image = _decode_compressed(raw.encoding, data) if is_compressed(raw.encoding) else _decode_raw(raw, data)
     return Frame(raw.stamp_ns, raw.received_ns, image)
 
 
@@ -131,7 +130,8 @@ def _decode_raw(raw: RawImage, data: np.ndarray) -> np.ndarray:
     row = raw.width * layout.pixel_bytes
     if raw.step < row:
         raise DecodeError(
-            f"step {raw.step} is shorter than a row of {raw.width} {raw.encoding} pixels ({row} bytes); check the camera driver"
+            f"step {raw.step} is shorter than a row of {raw.width} {raw.encoding} pixels ({row} "
+            f"bytes); check the camera driver"
         )
     rows = int(raw.height * layout.rows)
     due = raw.step * (rows - 1) + row
@@ -174,8 +174,10 @@ def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize uint8 ``(H, W, 3)`` to uint8 ``(height, width, 3)``.
 
-    A whole multiple is averaged over areas. Anything else larger is halved, by averages, while at least twice as large, and then bilinear: at a
-    broken ratio averaging over areas takes ten times as long. The one definition of resizing: training data and the pipeline both call it.
+    A whole multiple is averaged over areas. Anything else larger is halved, by averages, while at least twice as
+    large, and then bilinear: at a
+    broken ratio averaging over areas takes ten times as long. The one definition of resizing: training data and the
+    pipeline both call it.
     """
     if image.shape[:2] == (height, width):
         return image

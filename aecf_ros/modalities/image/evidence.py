@@ -16,7 +16,9 @@ from aecf_ros.modalities.image.spec import ImageEntry, ImageSpec
 from aecf_ros.modalities.messages import DecodeError, as_bytes, digest
 
 CHECK_PERIOD_NS = 90_000_000
-"""Some ten measurements a second are enough: a complaint counts after 0.4 s. While there is one, each frame is measured."""
+"""Some ten measurements a second are enough: a complaint counts after 0.4 s. While there is one, each frame is
+measured.
+"""
 
 
 class ImageEvidence(Evidence):

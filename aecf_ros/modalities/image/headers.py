@@ -34,7 +34,9 @@ def claimed_size(kind: str, data: np.ndarray) -> tuple[int, int, int]:
 
 
 def has_whole_chunks(data: np.ndarray) -> bool:
-    """Whether every chunk of a PNG, flat uint8, ends within it: OpenCV allocates what a chunk claims, up to 4 GB, before it reads it."""
+    """Whether every chunk of a PNG, flat uint8, ends within it: OpenCV allocates what a chunk claims, up to 4 GB,
+    before it reads it.
+    """
     file, at = memoryview(data.data), _PNG_SIGNATURE_BYTES
     while at + _PNG_CHUNK_BYTES <= len(file):
         length, kind = int.from_bytes(file[at : at + 4], "big"), bytes(file[at + 4 : at + 8])

@@ -1,4 +1,6 @@
-"""How sharp a picture is, judged by its edges alone: what is shown, how much of it and at what contrast do not matter."""
+"""How sharp a picture is, judged by its edges alone: what is shown, how much of it and at what contrast do not
+matter.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,13 @@ _MIN_HEIGHT, _NOISES = 16, 8.0
 
 
 def edge_steepness(patch: np.ndarray, noise: float) -> float | None:
-    """How much of an edge's height lies between two neighbouring pixels, where that is most: the value that one place in 400 exceeds.
+    """How much of an edge's height lies between two neighbouring pixels, where that is most: the value that one
+    place in 400 exceeds.
 
-    Near 1 for a lens in focus, about 0.4 behind a Gaussian of 1.5 pixels: blur lowers the difference of neighbours and leaves the range of
-    luminance across the edge. Faint edges count as much as strong ones, since shadows and gradients are soft before any lens.
+    Near 1 for a lens in focus, about 0.4 behind a Gaussian of 1.5 pixels: blur lowers the difference of neighbours
+    and leaves the range of
+    luminance across the edge. Faint edges count as much as strong ones, since shadows and gradients are soft before
+    any lens.
     ``None`` where fewer places have a range above the noise: a picture without edges says nothing of the lens.
 
     Args:
@@ -33,7 +38,8 @@ def edge_steepness(patch: np.ndarray, noise: float) -> float | None:
 
 
 def _parts(lines: np.ndarray, least: int) -> tuple[np.ndarray, int]:
-    """Along the rows of ``(h, w)``: float32 ``(n,)``, for each step that is high enough its share of the range of the 8 pixels around it; and how many
+    """Along the rows of ``(h, w)``: float32 ``(n,)``, for each step that is high enough its share of the range of
+    the 8 pixels around it; and how many
     steps there are.
     """
     before = REACH // 2 - 1

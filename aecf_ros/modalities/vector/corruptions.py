@@ -1,7 +1,10 @@
-"""What befalls vectors in the field: kinds of corruption, severity 1 to 5, as ``field.py`` has them for pictures and sound.
+"""What befalls vectors in the field: kinds of corruption, severity 1 to 5, as ``field.py`` has them for pictures and
+sound.
 
-Nothing is known of what the numbers mean, so that these are faults of transport and of whatever computes them. Every kind is
-a pure function (batch, severity, generator) -> batch: float32 (B, D), severity float32 (B,) in [1, 5]. "Another" is another
+Nothing is known of what the numbers mean, so that these are faults of transport and of whatever computes them. Every
+kind is
+a pure function (batch, severity, generator) -> batch: float32 (B, D), severity float32 (B,) in [1, 5]. "Another" is
+another
 sample of the batch.
 """
 
@@ -23,7 +26,9 @@ def zeros(vector: Tensor, severity: Tensor, generator: torch.Generator) -> Tenso
 
 
 def spread(vector: Tensor, severity: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise with the covariance of the data, 0.3 to 1.5 times as wide: the difference of two others has twice that covariance."""
+    """Noise with the covariance of the data, 0.3 to 1.5 times as wide: the difference of two others has twice that
+    covariance.
+    """
     one = _others(torch.arange(len(vector)), generator)
     return vector + 0.3 * severity.unsqueeze(1) * (vector[one] - vector[_others(one, generator)]) / 2**0.5
 

@@ -38,7 +38,8 @@ def decode_vector(values: Any, dim: int) -> np.ndarray:
     found = np.array(values, np.float32)
     if found.shape != (dim,):
         raise DecodeError(
-            f"a vector of {' x '.join(map(str, found.shape))} numbers where {dim} are due; check the publisher and the model"
+            f"a vector of {' x '.join(map(str, found.shape))} numbers where {dim} are due; check the "
+            f"publisher and the model"
         )
     if not np.isfinite(found).all():
         raise DecodeError(

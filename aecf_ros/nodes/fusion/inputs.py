@@ -29,7 +29,7 @@ LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, r
 UNNAMED = "_NODE_NAME_UNKNOWN_"
 
 Read = Callable[[Any, int], Raw]
-"""From a message, serialized or not, and its arrival in node time to a record; may raise FormatUnknown or
+"""From a message, serialized or not, and its arrival in node time to a record; may raise UnknownFormatError or
 UnreadableError.
 """
 OnMessage = Callable[[str, Read, Any], None]

@@ -29,7 +29,7 @@ from aecf_msgs.msg import FusedPrediction
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.errors import first_line
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState, StreamStatus
-from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.modalities.messages import UnknownFormatError
 from aecf_ros.nodes.fusion.diagnostics import Complaints, LostShare, to_message
 from aecf_ros.nodes.fusion.executor import DirectExecutor
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, Inputs, Read, UnreadableError
@@ -382,7 +382,7 @@ class FusionNode(LifecycleNode):
         now_ns = self._now_ns()
         try:
             record = read(message, received_ns)
-        except (FormatUnknown, UnreadableError) as error:
+        except (UnknownFormatError, UnreadableError) as error:
             seen = model.pipeline.reject(name, str(error), now_ns)
         else:
             seen = model.pipeline.observe(name, record, now_ns)

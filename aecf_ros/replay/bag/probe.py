@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aecf_ros.modalities.base import Modality, ModalitySpec
-from aecf_ros.modalities.messages import DecodeError, FormatUnknown
+from aecf_ros.modalities.messages import DecodeError, UnknownFormatError
 from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
 from aecf_ros.replay.bag.message_types import kind_of_type
@@ -65,7 +65,7 @@ def _probe(path: Path, reading: Reading) -> list[ProbedTopic]:
                 modality = MODALITIES[kinds[topic]]
                 try:
                     sizes = modality.probe(modality.read(bag.deserialize(recorded), info, recorded.log_ns))
-                except (BagError, DecodeError, FormatUnknown):
+                except (BagError, DecodeError, UnknownFormatError):
                     continue
                 taken = {other.spec.name for other in probed.values()}
                 name = _unused(called.get(topic) or _name(topic, modality), taken)

@@ -1,7 +1,9 @@
 """What a fault does to the messages of one stream: what every effect is given, and what it gives on.
 
-An effect is made for one fault and sees every message of its stream in order, with whether the fault is on; it gives the messages that
-go on, each with the time of its delivery. Randomness comes from a generator that is seeded by the fault and the position in the
+An effect is made for one fault and sees every message of its stream in order, with whether the fault is on; it gives
+the messages that
+go on, each with the time of its delivery. Randomness comes from a generator that is seeded by the fault and the
+position in the
 recording, so that a replay and a live run of the same schedule fail alike.
 """
 
@@ -55,7 +57,9 @@ class Effect:
         return cls.OPTIONS
 
     def pass_on(self, delivery: Delivery, rng: np.random.Generator | None) -> list[Delivery]:
-        """What becomes of a message; ``rng`` is ``None`` while the fault is not on. May keep messages back for later calls."""
+        """What becomes of a message; ``rng`` is ``None`` while the fault is not on. May keep messages back for later
+        calls.
+        """
         return [delivery] if rng is None else self.strike(delivery, rng)
 
     def strike(self, delivery: Delivery, rng: np.random.Generator) -> list[Delivery]:

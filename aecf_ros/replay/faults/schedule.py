@@ -1,6 +1,8 @@
-"""Sensor failures on a schedule: a YAML list of ``{stream, kind, start_s, end_s, ...}``, applied to messages on their way.
+"""Sensor failures on a schedule: a YAML list of ``{stream, kind, start_s, end_s, ...}``, applied to messages on
+their way.
 
-:class:`FaultInjector` acts between a recording and whoever listens: the replay in the recording's time, the player node live.
+:class:`FaultInjector` acts between a recording and whoever listens: the replay in the recording's time, the player
+node live.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from aecf_ros.modalities.faults import LAST_SEVERITY
-from aecf_ros.modalities.messages import DecodeError, FormatUnknown
+from aecf_ros.modalities.messages import DecodeError, UnknownFormatError
 from aecf_ros.replay.faults.base import Delivery, Effect
 from aecf_ros.replay.faults.registry import effects, faults_on, options_of, options_on
 from aecf_ros.replay.faults.stamps import headless
@@ -29,7 +31,8 @@ class FaultError(ValueError):
 class Fault(BaseModel):
     """One failure of one stream, from ``start_s`` to ``end_s`` of the recording.
 
-    ``severity`` is 0 (nothing) to 5 and sets every option of the kind; an option given by its own name wins. ``seed`` makes another
+    ``severity`` is 0 (nothing) to 5 and sets every option of the kind; an option given by its own name wins.
+    ``seed`` makes another
     draw of the same fault.
     """
 
@@ -125,7 +128,8 @@ class Fault(BaseModel):
 class FaultInjector:
     """Passes the messages of every stream through the faults that act on it, in the order of the schedule.
 
-    It holds the state of one run (what a frozen camera shows, what is kept back), so make one for each. Not thread-safe.
+    It holds the state of one run (what a frozen camera shows, what is kept back), so make one for each. Not
+    thread-safe.
 
     Args:
         faults: the schedule.
@@ -176,14 +180,15 @@ class FaultInjector:
         if fault.covers(fault.stream, delivery.source_s):
             if effect.stamped and headless(delivery.message):
                 raise FaultError(
-                    f"'{fault.kind}' cannot act on '{fault.stream}': its messages have no stamp; record stamped messages, or leave it out"
+                    f"'{fault.kind}' cannot act on '{fault.stream}': its messages have no stamp; "
+                    f"record stamped messages, or leave it out"
                 )
             rng = np.random.default_rng(
                 [fault.seed, position, zlib.crc32(fault.kind.encode()), round(delivery.source_s * 1e6)]
             )
         try:
             return effect.pass_on(delivery, rng)
-        except (DecodeError, FormatUnknown):
+        except (DecodeError, UnknownFormatError):
             return [delivery]  # what nobody can read goes on as it is: it is the recording that is broken
 
 
@@ -191,7 +196,8 @@ def load_faults(path: Path | str, streams: Sequence[str] | Mapping[str, str]) ->
     """Read and validate a faults file against the streams that exist.
 
     Args:
-        streams: their names; a mapping name -> ``image``, ``audio`` or ``vector`` also refuses what cannot act on a stream.
+        streams: their names; a mapping name -> ``image``, ``audio`` or ``vector`` also refuses what cannot act on a
+        stream.
 
     Raises:
         FaultError: not there, not YAML, not a list, or an entry that does not hold.

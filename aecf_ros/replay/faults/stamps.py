@@ -23,7 +23,7 @@ def stamp_ns(message: Any) -> int | None:
 
 
 def with_stamp(message: Any, ns: int) -> Any:
-    """A copy with another stamp, which a ROS time must be able to hold; a message without one is given back as it is."""
+    """A copy with another stamp, which a ROS time must be able to hold; a message without one comes back as it is."""
     if _stamped(message) is None:
         return message
     message = copy.copy(message)

@@ -13,7 +13,7 @@ from typing import Any
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.types import NANOSECONDS
 from aecf_ros.modalities.base import Raw
-from aecf_ros.modalities.messages import FormatUnknown
+from aecf_ros.modalities.messages import UnknownFormatError
 from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.replay.bag.reader import Bag, RecordedMessage
 from aecf_ros.replay.bag.topics import Topics
@@ -141,7 +141,7 @@ def drive(
         try:
             raw = modality.read(arrival.message, arrival.info, now_ns)
             seen = pipeline.observe(name, raw, now_ns)
-        except FormatUnknown as error:
+        except UnknownFormatError as error:
             seen = pipeline.reject(name, str(error), now_ns)
         if watch is not None:
             watch(name, raw, seen, now_ns)
