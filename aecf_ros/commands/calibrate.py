@@ -80,8 +80,8 @@ def field_units(
         )
     if not units:
         raise NoLabeledMomentsError(
-            f"{path}: no labeled span that outlasts the settling after a change of label; label it by a topic or by --labels start_s,end_s,label"
-            + "".join(f"; {line}" for line in warnings[-1:])
+            f"{path}: no labeled span that outlasts the settling after a change of label; "
+            "label it by a topic or by --labels start_s,end_s,label" + "".join(f"; {line}" for line in warnings[-1:])
         )
     return units, warnings
 
@@ -155,8 +155,8 @@ def calibrate_command(
 ) -> None:
     """Fit a bundle's calibration to labeled recordings of this robot; its weights and its test figures stay.
 
-    Says what it gains on spans that the fit has not seen, and when it gains nothing. Sound that no AudioInfo describes is read as in
-    training, where --audio-format does not say.
+    Prints the gain on held-out spans, or that there is none. Sound that no AudioInfo describes is read as in training,
+    unless --audio-format is given.
     """
     console = wide_console(140)
     try:

@@ -1,5 +1,4 @@
-"""What is fitted on the calibration part: a temperature and a conformal threshold for each presence pattern, and when
-to abstain."""
+"""Calibration of a head: a temperature and a conformal threshold for each presence pattern, and when to abstain."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ from aecf_ros.training.head.pairing import Pairs
 from aecf_ros.training.run.config import CalibrationConfig
 
 TEMPERATURES = (0.05, 20.0)
-"""Bounds of a temperature: reached only where every sample is right, or none is."""
+"""Bounds of a temperature, reached only if every sample is right, or none is."""
 
 
 class CalibrationError(ValueError):
@@ -45,7 +44,9 @@ class SubsetFit:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Tables that the exported head carries. Patterns are numbered as :func:`aecf_ros.fusion.presence.masking.subset_index`.
+    """Tables of the exported head.
+
+    Patterns are numbered as :func:`aecf_ros.fusion.presence.masking.subset_index`.
 
     Attributes:
         coverage: share of samples whose prediction set is to hold the label.
@@ -73,8 +74,12 @@ class Calibration:
 
 
 def bounded_temperature(logits: Tensor, labels: np.ndarray) -> float:
-    """The temperature T that minimizes the NLL of softmax(logits / T), within :data:`TEMPERATURES`. ``logits`` (N,
-    C), ``labels`` int (N,)."""
+    """The temperature T within :data:`TEMPERATURES` that minimizes the NLL of softmax(logits / T).
+
+    Args:
+        logits: ``(N, C)``.
+        labels: int ``(N,)``.
+    """
     scale = float(fit_temperature(logits, torch.from_numpy(labels)))
     return float(np.clip(1.0 / scale, *TEMPERATURES))
 
@@ -117,9 +122,8 @@ def calibrate(
 ) -> Calibration:
     """Fit everything that the exported head adds to the fusion layer.
 
-    A pattern is fitted on the pairs in which a modality of it shows the label; where none does, there is nothing to
-    be right about. An evidence gate was recalibrated already and gets no temperature: one that is fitted on the kinds of
-    data seen undoes part of its doubt about those unseen.
+    A pattern is fitted on the pairs in which one of its modalities shows the label. An evidence gate was recalibrated
+    already and gets no temperature: one fitted on seen kinds of data undoes part of its doubt about unseen kinds.
 
     Args:
         head: the trained fusion layer, in evaluation mode.
@@ -134,7 +138,7 @@ def calibrate(
     """
     count = len(names)
     temperatures, thresholds = np.ones(2**count, np.float32), np.zeros(2**count, np.float32)
-    inputs = [torch.from_numpy(of[pairs.rows[:, m]]) for m, of in enumerate(embeddings)]
+    inputs = [torch.from_numpy(column[pairs.rows[:, m]]) for m, column in enumerate(embeddings)]
     calibrated_itself = isinstance(head.gate, EvidenceGate)
     fits = []
     for pattern in all_subsets(count):
@@ -143,7 +147,7 @@ def calibrate(
         rows = shown_rows(pairs, pattern)
         distinct = min(len(np.unique(pairs.rows[rows, m])) for m in np.flatnonzero(used))
         require_samples(name, distinct, config)
-        logits = subset_logits(head, [of[rows] for of in inputs], pattern)
+        logits = subset_logits(head, [column[rows] for column in inputs], pattern)
         labels = pairs.labels[rows]
         temperature = 1.0 if calibrated_itself else bounded_temperature(logits, labels)
         probabilities = torch.softmax(logits / temperature, dim=1)
@@ -153,7 +157,7 @@ def calibrate(
         at = int(subset_index(torch.tensor(pattern)))
         temperatures[at], thresholds[at] = temperature, threshold
         fits.append(SubsetFit(name, len(rows), distinct, temperature, threshold))
-    models = [distance_model(*of) for of in reference]
+    models = [distance_model(*samples) for samples in reference]
     return Calibration(
         coverage=config.coverage,
         temperatures=temperatures,
@@ -170,25 +174,31 @@ def calibrate(
 def outlier_limits(
     embeddings: Sequence[np.ndarray], models: Sequence[tuple[np.ndarray, np.ndarray]], rate: float
 ) -> np.ndarray:
-    """float32 ``(M,)``: the squared distance that a share ``rate`` of each modality's samples exceeds; ``models`` as of :func:`distance_model`."""
+    """The squared distance that a share ``rate`` of the samples of each modality exceeds: float32 ``(M,)``.
+
+    ``models``: see :func:`distance_model`.
+    """
     distances = [
         nearest_center(*map(torch.from_numpy, (of, *model))).numpy()
         for of, model in zip(embeddings, models, strict=True)
     ]
-    return np.array([np.quantile(of, 1.0 - rate) for of in distances], np.float32)
+    return np.array([np.quantile(column, 1.0 - rate) for column in distances], np.float32)
 
 
 def shown_rows(pairs: Pairs, pattern: Sequence[bool]) -> np.ndarray:
-    """int64: the pairs in which all modalities of ``pattern`` are present and one of them shows the label."""
+    """Rows, int64, of the pairs in which all modalities of ``pattern`` are present and one of them shows the label."""
     used = np.array(pattern)
     return np.flatnonzero((pairs.labels != NOTHING) & pairs.shows[:, used].any(1) & pairs.present[:, used].all(1))
 
 
 def subset_nll(head: AECF, embeddings: Sequence[np.ndarray], pairs: Pairs, sets: np.ndarray | None = None) -> float:
-    """Negative log-likelihood in nats, the mean over the subsets of modalities of its mean on :func:`shown_rows`.
+    """Negative log-likelihood in nats on :func:`shown_rows`, averaged over the subsets of modalities that have rows.
 
-    Subsets without a row are left out; ``embeddings`` float32 (N_m, D_m), ``head`` in evaluation mode. ``sets``: the labels of each class
-    index, bool (K, C), where there may be several; the likelihood is then binary, its mean over labels.
+    Args:
+        head: in evaluation mode.
+        embeddings: float32 ``(N_m, D_m)`` of each modality.
+        sets: bool ``(K, C)``, the labels of each class index of a multilabel corpus; the likelihood is then binary and
+            averaged over labels.
     """
     targets = torch.from_numpy(pairs.labels if sets is None else sets[pairs.labels])
     losses = []
@@ -196,14 +206,14 @@ def subset_nll(head: AECF, embeddings: Sequence[np.ndarray], pairs: Pairs, sets:
         rows = shown_rows(pairs, pattern)
         if len(rows):
             logits = subset_logits(
-                head, [torch.from_numpy(of[pairs.rows[rows, m]]) for m, of in enumerate(embeddings)], pattern
+                head, [torch.from_numpy(column[pairs.rows[rows, m]]) for m, column in enumerate(embeddings)], pattern
             )
             losses.append(label_loss(head, logits, targets[rows]).mean().item())
     return float(np.mean(losses))
 
 
 def require_samples(name: str, distinct: int, config: CalibrationConfig) -> None:
-    """Refuse a subset of modalities whose calibration could not be trusted.
+    """Refuse a subset of modalities with too few samples to calibrate.
 
     Raises:
         CalibrationError: it has fewer distinct samples than ``config`` asks for, or than its coverage needs.
@@ -224,8 +234,7 @@ def subset_logits(head: AECF, embeddings: Sequence[Tensor], pattern: Sequence[bo
 
 
 def alone_probabilities(modality_logits: Tensor, temperatures: Tensor) -> Tensor:
-    """What each modality says alone, calibrated: (B, M, C) logits and the (2**M,) table of temperatures -> (B, M,
-    C)."""
+    """Calibrated probabilities of each modality alone: logits (B, M, C) and temperatures (2**M,) -> (B, M, C)."""
     single = 2 ** torch.arange(modality_logits.shape[1])
     return torch.softmax(modality_logits / temperatures[single].view(1, -1, 1), dim=-1)
 
@@ -234,11 +243,10 @@ def alone_probabilities(modality_logits: Tensor, temperatures: Tensor) -> Tensor
 def _conflict_threshold(
     head: AECF, inputs: Sequence[Tensor], pairs: Pairs, temperatures: np.ndarray, rate: float
 ) -> float:
-    """The ``rate`` quantile of the agreement of matching pairs, those in which one modality shows nothing included."""
+    """The ``rate`` quantile of agreement over labeled pairs, including those in which one modality shows nothing."""
     several = (pairs.labels != NOTHING) & (pairs.present.sum(1) > 1)
     if rate == 0 or not several.any():
         return -1.0
     present = torch.from_numpy(pairs.present)
     alone = alone_probabilities(head(inputs, present).modality_logits, torch.from_numpy(temperatures))
-    found = agreement(alone, present).numpy()[several]
-    return float(np.quantile(found, rate))
+    return float(np.quantile(agreement(alone, present).numpy()[several], rate))

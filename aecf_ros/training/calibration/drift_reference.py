@@ -1,4 +1,4 @@
-"""What the exported head says of the calibration part, for the node to compare with what it meets."""
+"""Outputs of the exported head on the calibration part, against which the node measures drift."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 def drift_reference(
     head: CalibratedHead, names: Sequence[str], embeddings: Sequence[np.ndarray], present: np.ndarray
 ) -> DriftReference:
-    """Quantiles of the distance of each modality to training, and of its confidence alone where it recognizes something.
+    """Quantiles of each modality's distance to training, and of its confidence alone where it recognizes a label.
 
     Args:
-        embeddings: float32 ``(N, D_m)`` of N moments; rows of what is absent may hold anything.
+        embeddings: float32 ``(N, D_m)`` of N moments; rows of absent modalities are ignored.
         present: bool ``(N, M)``.
     """
     outputs = head(*map(torch.from_numpy, embeddings), torch.from_numpy(np.ascontiguousarray(present)))
-    said = dict(zip(HEAD_OUTPUTS, outputs, strict=True))
-    distances, alone = said["distances"].numpy(), said["modality_probabilities"].amax(2).numpy()
+    by_name = dict(zip(HEAD_OUTPUTS, outputs, strict=True))
+    distances, alone = by_name["distances"].numpy(), by_name["modality_probabilities"].amax(2).numpy()
     recognized = present & (alone >= RECOGNIZED)
     return DriftReference(
         levels=list(LEVELS),
@@ -36,7 +36,7 @@ def drift_reference(
 
 
 def _quantiles(values: np.ndarray) -> list[float]:
-    """Rounded, because a manifest is read by people; still in order. Zeros where there is no value: nothing is below them."""
+    """Quantiles at :data:`LEVELS`, rounded for the manifest; zeros where there is no value."""
     return (
         [round(float(q), 6) for q in np.quantile(values.astype(np.float64), LEVELS)]
         if len(values)

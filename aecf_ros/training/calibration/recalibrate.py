@@ -103,7 +103,8 @@ class Gain:
         worse = [name for name, interval in nll.items() if interval.low > 0]
         if worse:
             return (
-                f"It does harm with {', '.join(worse)}: on held-out spans NLL is higher than with the calibration there was. "
+                f"It does harm with {', '.join(worse)}: "
+                "on held-out spans NLL is higher than with the calibration there was. "
                 "Keep that one"
             )
         if better:

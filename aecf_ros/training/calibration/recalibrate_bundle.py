@@ -1,4 +1,4 @@
-"""A copy of a bundle recalibrated to another robot: encoders, weights and test metrics stay, the head is exported again."""
+"""A copy of a bundle, recalibrated to another robot: encoders, weights and test metrics stay."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class ProcessGroup:
             dist.barrier()
 
     def share(self, units: Sequence[Unit]) -> list[Unit]:
-        """The units of this process. Units are assigned from the largest on, to the process with the fewest moments."""
+        """The units of this process. The largest units are assigned first, to the process with the fewest moments."""
         loads = [0] * self.size
         mine: list[Unit] = []
         for unit in sorted(units, key=lambda unit: (-len(unit.labels), unit.digest)):
@@ -58,7 +58,7 @@ class ProcessGroup:
         return slice(self.rank, count, self.size)
 
     def average_gradients(self, module: nn.Module) -> None:
-        """Average the gradients over the processes, in place; a parameter that no process has a gradient of keeps none."""
+        """Average the gradients over the processes, in place. A parameter without any gradient keeps none."""
         if self.size == 1:
             return
         parameters = [p for p in module.parameters() if p.requires_grad]

@@ -41,10 +41,10 @@ class Settled:
 def fit_gate(head: AECF, tables: Sequence[FeatureTable], config: ReliabilityConfig, context: FitContext) -> AECF:
     """A copy of an evidence-gate head with the reliability of every modality fitted out of fold.
 
-    Folds are over the kinds of corruption in each table. Samples of nothing are left out: experts were trained on them and the stand-ins would not be, so that the doubt
-    learned from guessing stand-ins would be applied to experts that know. Each fitted reliability is kept in the run
-    folder. Each process fits its own modalities, then loads the others; each thread fits one modality at a time, because
-    the matrices are too small to share.
+    Folds are over the kinds of corruption in each table. Samples of nothing are left out: experts were trained on them
+    and stand-ins would not be, so that doubt learned from guessing stand-ins would be applied to experts that know.
+    Each fitted reliability is kept in the run folder. Each process fits its own modalities, then loads the others; each
+    thread fits one modality at a time, because the matrices are too small to share.
     """
     head = copy.deepcopy(head)
     settings = CrossFitConfig(**config.cross_fit.model_dump())
@@ -104,8 +104,8 @@ def settle_gate(
 ) -> tuple[AECF, Settled]:
     """A copy of a cross-fitted head, settled on the calibration part.
 
-    The reliability of each modality is shifted to that part, or dropped where it costs too much there. Then the smallest
-    lift of confidence is chosen that brings violations down to ``config.violation``.
+    The reliability of each modality is shifted to that part, or dropped where it costs too much there. Then the
+    smallest lift of confidence is chosen that brings violations down to ``config.violation``.
 
     Args:
         head: from :func:`fit_gate`.

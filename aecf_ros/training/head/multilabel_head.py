@@ -1,4 +1,4 @@
-"""The head that is exported where a moment may have several labels: probabilities of independent labels, and their calibration."""
+"""The exported head of a multilabel model: probabilities of independent labels, and their calibration."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ STEEPEST = 3.0
 
 @dataclass(frozen=True)
 class LabelCalibration:
-    """Tables of a head for several labels. Patterns are numbered as :func:`aecf_ros.fusion.presence.masking.subset_index`.
+    """Tables of a multilabel head. Patterns are numbered as :func:`aecf_ros.fusion.presence.masking.subset_index`.
 
     Attributes:
-        coverage: share of the labels that are there that a prediction set is to hold.
+        coverage: share of the true labels that a prediction set is to hold.
         scales, shifts: float32 ``(2**M, C)`` of each label's log-odds; 1 and 0 for the empty pattern.
-        set_thresholds: float32 ``(2**M, C)``; a label is in the set where its probability reaches this. 0 for the empty pattern and
-            for labels that too few calibration samples have.
+        set_thresholds: float32 ``(2**M, C)``; a label is in the set where its probability reaches this. 0 for the
+            empty pattern and for labels of too few calibration samples.
         conflict_below: agreement under which modalities conflict; below 0 for never.
-        centers, whiteners, outlier_above: see :class:`aecf_ros.training.calibration.calibrate.Calibration`; one center for each modality.
-        fits: how each pattern but the empty one was fitted, with the median over labels of 1 / scale and of the threshold.
+        centers, whiteners, outlier_above: see :class:`aecf_ros.training.calibration.calibrate.Calibration`; each
+            modality has one center.
+        fits: of each pattern but the empty one, with the median over labels of 1 / scale and of the threshold.
         positives: int ``(C,)``, calibration samples that have each label.
     """
 
@@ -86,13 +87,13 @@ class LabelHead(CalibratedHead):
 
 
 def calibrated_alone(modality_logits: Tensor, present: Tensor, scales: Tensor, shifts: Tensor) -> Tensor:
-    """Log-odds of what each modality says alone, (B, M, C); what is absent says the prior."""
+    """Calibrated log-odds of each modality alone, (B, M, C); the prior where it is absent."""
     single = 2 ** torch.arange(modality_logits.shape[1])
     return torch.where(present.unsqueeze(-1), modality_logits * scales[single] + shifts[single], modality_logits)
 
 
 def label_agreement(alone: Tensor, present: Tensor) -> Tensor:
-    """The mean over labels of how much the modalities agree on whether it is there: (B,) from probabilities (B, M, C)."""
+    """Agreement of the modalities, averaged over labels: (B,) from probabilities (B, M, C)."""
     batch, modalities, classes = alone.shape
     either = torch.stack([alone, 1.0 - alone], dim=-1).transpose(1, 2).reshape(-1, modalities, 2)
     each = agreement(either, present.unsqueeze(1).expand(-1, classes, -1).reshape(-1, modalities))
@@ -102,16 +103,16 @@ def label_agreement(alone: Tensor, present: Tensor) -> Tensor:
 def fit_scaling(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and shift of each label's log-odds by its likelihood, (C,) each (Platt 1999, section 2.2).
 
-    Targets are his: (N+ + 1) / (N+ + 2) where the label is there and 1 / (N- + 2) where it is not, which keep both finite where a
-    label is told apart without an error, or is never there.
+    The targets are Platt's: (N+ + 1) / (N+ + 2) for positives and 1 / (N- + 2) for negatives, which keep both finite
+    for a label that is separated without an error, or that has no positives.
 
     Args:
         logits: float (N, C).
         targets: bool (N, C).
     """
-    logits = logits.clone()  # of tensors made in inference mode nothing can be fitted
-    there = targets.sum(0)
-    soft = torch.where(targets, (there + 1) / (there + 2), 1 / (len(targets) - there + 2))
+    logits = logits.clone()  # tensors of inference mode take no part in autograd
+    positives = targets.sum(0)
+    soft = torch.where(targets, (positives + 1) / (positives + 2), 1 / (len(targets) - positives + 2))
     log_scale, shift = (torch.zeros(logits.shape[1], requires_grad=True) for _ in range(2))
     optimizer = torch.optim.LBFGS([log_scale, shift], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -138,20 +139,17 @@ def calibrate_labels(
     Raises:
         CalibrationError: a subset has too few samples.
     """
+    assert part.moments is not None and part.sets is not None, "multilabel samples are moments of recordings or tables"
     pairs, classes = part.moments, part.sets.shape[1]
     shape = (2 ** len(names), classes)
-    scales, shifts, thresholds, fits = (
-        np.ones(shape, np.float32),
-        np.zeros(shape, np.float32),
-        np.zeros(shape, np.float32),
-        [],
-    )
-    inputs = [torch.from_numpy(of[pairs.rows[:, m]]) for m, of in enumerate(part.embeddings)]
+    scales, shifts, thresholds = np.ones(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    fits = []
+    inputs = [torch.from_numpy(column[pairs.rows[:, m]]) for m, column in enumerate(part.embeddings)]
     targets = torch.from_numpy(part.sets[pairs.labels])
     for pattern in all_subsets(len(names)):
         rows, name = shown_rows(pairs, pattern), subset_name(names, pattern)
         require_samples(name, len(rows), config)
-        logits = subset_logits(head, [of[rows] for of in inputs], pattern)
+        logits = subset_logits(head, [column[rows] for column in inputs], pattern)
         scale, shift = fit_scaling(logits, targets[rows])
         probabilities = torch.sigmoid(logits * scale + shift)
         least = [_threshold(probabilities[targets[rows, c], c], config.coverage) for c in range(classes)]
@@ -160,7 +158,7 @@ def calibrate_labels(
         fits.append(
             SubsetFit(name, len(rows), len(rows), float(1.0 / np.median(scales[at])), float(np.median(thresholds[at])))
         )
-    models = [distance_model(of, np.zeros(len(of), np.int64)) for of in reference]
+    models = [distance_model(column, np.zeros(len(column), np.int64)) for column in reference]
     return LabelCalibration(
         coverage=config.coverage,
         scales=scales,
@@ -178,7 +176,7 @@ def calibrate_labels(
 
 
 def _threshold(scores: Tensor, coverage: float) -> float:
-    """Of one label, from its probabilities where it is there; 0, which is in every set, where they are too few to promise anything."""
+    """Threshold of one label, from its probabilities on positives; 0 (in every set) for too few positives."""
     try:
         return float(conformal_threshold(scores, coverage))
     except ValueError:
@@ -192,7 +190,7 @@ def _conflict_below(
     several = present.sum(1) > 1
     if rate == 0 or not several.any():
         return -1.0
-    logits = head([of[several] for of in inputs], present[several]).modality_logits
+    logits = head([column[several] for column in inputs], present[several]).modality_logits
     alone = torch.sigmoid(
         calibrated_alone(logits, present[several], torch.from_numpy(scales), torch.from_numpy(shifts))
     )

@@ -71,8 +71,8 @@ def fit_experts(
     """Fit the experts, and a softmax gate with them, in place, on pairs redrawn every epoch.
 
     Under the evidence gate each expert is fitted by its own likelihood, on the samples in which its modality is
-    present. Under any other gate the layer is fitted by its likelihood, with a random subset of the present modalities in every
-    sample.
+    present. Under any other gate the layer is fitted by its likelihood, with a random subset of the present
+    modalities in every sample.
 
     Args:
         tables: of each modality, recorded samples and corrupted copies.

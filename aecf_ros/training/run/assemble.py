@@ -1,4 +1,4 @@
-"""A bundle from what was trained: its files, its manifest and its card."""
+"""Assembly of the bundle: its files, its manifest and its card."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from aecf_ros.training.run.run_folder import version
 from aecf_ros.training.run.stages import HeadArtifact
 
 Writer = Callable[[Path], object]
-"""Writes a file of a bundle; raises ExportError where it does not compute what was trained."""
+"""Writes a file of a bundle; raises ExportError if the file does not compute what was trained."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ def _samples(corpus: Corpus, encoder: Encoder, count: int) -> np.ndarray:
 
 
 def head_writer(head: CalibratedHead, names: Sequence[str], embeddings: Sequence[np.ndarray]) -> Writer:
-    """What exports a head and holds the graph to it.
+    """A function that exports a head and verifies the graph.
 
     Args:
-        embeddings: float32 ``(N_m, D_m)`` of each modality, of which the first are what it is held to.
+        embeddings: float32 ``(N_m, D_m)`` of each modality; the graph is verified on the first rows.
     """
 
     def write(path: Path) -> None:
@@ -174,7 +174,7 @@ def _fields(run: Run, name: str, parts: Mapping[str, PartFeatures], trained: Tra
 
 
 def _portable(config: TrainConfig) -> dict:
-    """The configuration without the folders of the machine it was used on."""
+    """The configuration without folders of this machine."""
     fields = config.model_dump(mode="json")
     for of in fields["encoders"].values():
         of["onnx"] = of["onnx"] and Path(of["onnx"]).name
@@ -182,7 +182,7 @@ def _portable(config: TrainConfig) -> dict:
 
 
 def _counts(corpus: Corpus, parts: Mapping[str, PartFeatures]) -> dict[str, int]:
-    """Samples of each modality in each part, those that encoders were trained on first."""
+    """Samples of each modality in each part; first those that encoders were trained on."""
     counts = {}
     if not corpus.paired and any(corpus.parts.get("encoders", ())):
         for name in corpus.names:
@@ -194,7 +194,8 @@ def _counts(corpus: Corpus, parts: Mapping[str, PartFeatures]) -> dict[str, int]
 
 def _label_method() -> str:
     return (
-        "scale and shift of each label's log-odds and a split-conformal threshold for each label that is there, by presence pattern; temperature is "
+        "scale and shift of each label's log-odds and a split-conformal threshold for each label that is there, "
+        "by presence pattern; temperature is "
         "the median over labels of 1 / scale, set_threshold that of the least probability in a set"
     )
 

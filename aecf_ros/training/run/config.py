@@ -1,5 +1,4 @@
-"""The configuration of a training run: one frozen record, validated when it is built, fields grouped by what they
-govern."""
+"""The configuration of a training run: frozen records, validated when they are built."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ class _Record(BaseModel):
 
 
 class _Options(_Record):
-    """Keyword arguments of a part of the fusion layer, with its defaults. Only those that were set are written to files."""
+    """Keyword arguments of a part of the fusion layer, with its defaults; only those that were set go into files."""
 
     @model_serializer
     def _set_only(self) -> dict[str, Any]:
@@ -44,12 +43,12 @@ class HeadOptimizerConfig(OptimizerConfig):
 
 
 class EncoderConfig(_Record):
-    """One encoder, or one kind: trained here, or somebody's frozen one, or none, where vectors come in."""
+    """The encoder of a modality, or of a kind: trained here, frozen, or none for vectors."""
 
     onnx: Path | None = None
-    """A frozen encoder: what `aecf wrap-encoder` wrote, or an encoder of a bundle. The fields below are then of no use."""
+    """A frozen encoder: written by `aecf wrap-encoder`, or from a bundle. The fields below are then ignored."""
     vector: int | None = Field(default=None, gt=0, le=65_536)
-    """The modality is vectors of so many numbers that somebody else computed; they are standardized, and the fields below are of no use."""
+    """The modality is vectors of so many numbers; they are standardized, and the fields below are ignored."""
     embedding_dim: int = Field(default=64, ge=2)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
@@ -58,41 +57,41 @@ class EncoderConfig(_Record):
 
 
 class DataConfig(_Record):
-    """How recordings and tables are read and divided; of no use for a dataset folder, which says so itself."""
+    """How recordings and tables are read and divided; ignored for a dataset folder, which describes itself."""
 
     topics: dict[str, str] = {}
-    """By modality, by modality and `_info`, and for `label`: topics where their types alone do not tell."""
+    """By modality, by modality and `_info`, and for `label`: topics that their types do not identify."""
     audio_format: str | None = None
     """Sample format (S16LE, ...) of recorded sound that no `AudioInfo` describes; the next two go with it."""
     audio_rate_hz: int = Field(default=16_000, gt=0, le=384_000)
     audio_channels: int = Field(default=1, ge=1, le=64)
     task: Literal["multiclass", "multilabel"] = "multiclass"
-    """Whether a moment has one label, or any number of them, written `dog|siren`."""
+    """Whether a moment has one label, or any number of labels, written `dog|siren`."""
     columns: dict[str, str] = {}
-    """By modality, and for `label`, `split` and `recording`: columns of a table that are called otherwise."""
+    """By modality, and for `label`, `split` and `recording`: columns of a table with other names."""
     protocol: Literal["digits", "scenes"] | None = None
     """Which data set of a folder of the benchmark's NumPy archives, where it holds both."""
     labels: list[str] = []
-    """Class names in order; those found, sorted, where empty."""
+    """Class names in order; empty for the labels of the data, sorted."""
     nothing: list[str] = []
     """Labels that mean that there is nothing to recognize."""
     stride_s: float = Field(default=0.5, gt=0)
     """Time between two moments of a recording."""
     settle_s: float | None = Field(default=None, ge=0)
-    """After a change of label no moment is taken for so long; the longest audio window and 0.25 s where not given."""
+    """No moment is taken for so long after a change of label; the longest audio window and 0.25 s by default."""
     max_age_s: float = Field(default=0.35, gt=0)
     """A modality whose newest sample is older is missing at that moment."""
     calibration_share: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the recordings for the calibration part, where neither a column nor `parts` says."""
+    """Share of the recordings for the calibration part, unless a column or `parts` assigns them."""
     test_share: float = Field(default=0.2, gt=0, lt=1)
     split_seed: int = Field(default=0, ge=0)
-    """Of the division; another one gives other recordings to the parts."""
+    """Seed of the division into parts."""
     parts: dict[str, str] = {}
-    """Recording -> part (fusion, calibration, test), for those that are to be decided by hand."""
+    """Recording -> part (fusion, calibration, test), for recordings that are assigned by hand."""
 
 
 class PairsConfig(_Record):
-    """The fixed pairs of the calibration and test parts: what the model is expected to meet."""
+    """The fixed pairs of the calibration and test parts, as the model is expected to be used."""
 
     nothing_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of pairs in which one modality shows nothing (an empty card, silence) while the others show the label."""
@@ -121,10 +120,10 @@ class ReliabilityConfig(_Record):
     cross_fit: CrossFitOptions = CrossFitOptions()
     """Options that are left out take the defaults of :class:`aecf_ros.fusion.CrossFitConfig`."""
     deviation: float = Field(default=0.03, gt=0)
-    """Of the prior of the shift to the calibration part: small keeps the doubt about what was never seen."""
+    """Deviation of the prior of the shift to the calibration part; small keeps the doubt about unseen corruptions."""
     price: float = Field(default=0.01, ge=0)
-    """Nats that a modality's cross-fit may cost on the calibration part; where it costs more, as with few recordings, that
-    modality does without."""
+    """Nats that the cross-fit of a modality may cost on the calibration part; it is dropped if it costs more, as with few
+    recordings."""
     violation: float = Field(default=0.025, ge=0, le=1)
     """Share of samples whose confidence may fall when a modality is added, which ``monotone: soft`` aims at."""
     lift_cost: float = Field(default=0.01, ge=0)
@@ -169,18 +168,18 @@ class HeadConfig(_Record):
     """A file that gives options replaces all of them: options that it leaves out take the defaults of the layer."""
     samples_per_epoch: int = Field(default=12_000, ge=1)
     nothing_share: float = Field(default=0.2, ge=0, lt=1)
-    """As in ``pairs``, for training: more than is expected, because a head must learn it from few kinds of nothing."""
+    """As in ``pairs``, for training: more than expected in use, because a head learns it from few kinds of nothing."""
     all_nothing_share: float = Field(default=0.05, ge=0, lt=1)
     """Share of training samples in which all modalities show nothing; their target is the uniform distribution."""
     field_copies: int = Field(default=1, ge=0)
     """Corrupted copies of each sample of the head's part, each of a kind and severity of its own (field.py)."""
     balanced: bool = True
-    """Recorded moments of each class are drawn equally often, and their frequencies are put back as the prior. Weights of
-    classes would do the same with steps of very different sizes. False draws moments as they come."""
+    """Recorded moments of each class are drawn equally often, and their frequencies become the prior after training.
+    Class weights would do the same with steps of very different sizes. False draws moments as they come."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    """Experts that are taught to be less sure; what they then lack in confidence the calibration part puts back."""
+    """Label smoothing of the experts; calibration restores the confidence."""
     early_stopping: EarlyStoppingConfig | None = None
-    """Off: the learning rate falls to zero over ``optimizer.epochs``, and the shipped model was made so."""
+    """Off by default: the learning rate falls to zero over ``optimizer.epochs``, as for the shipped model."""
     optimizer: HeadOptimizerConfig = HeadOptimizerConfig()
     reliability: ReliabilityConfig = ReliabilityConfig()
 
@@ -192,13 +191,13 @@ class HeadConfig(_Record):
 
 
 class CalibrationConfig(_Record):
-    """What is fitted on the calibration part."""
+    """Calibration of the head."""
 
     coverage: float = Field(default=0.95, gt=0, lt=1)
     """Share of samples whose prediction set is to hold the label."""
     minimum_samples: int = Field(default=100, ge=1)
     """Distinct samples of each modality under which a fit is refused: with 100 the coverage reached at 0.9 has a
-    standard deviation of 3 points (it follows a Beta distribution, Vovk 2012), and a threshold for 0.99 exists at all."""
+    standard deviation of 3 points (it has a Beta distribution, Vovk 2012), and a threshold for 0.99 exists."""
     abstain_below: float = Field(default=0.5, ge=0, le=1)
     """Confidence under which the head abstains; 0.5 is where a calibrated answer is as often wrong as right."""
     conflict_rate: float = Field(default=0.01, ge=0, lt=1)
@@ -208,17 +207,17 @@ class CalibrationConfig(_Record):
 
 
 class TrainConfig(_Record):
-    """Everything about a run but the data and where it goes."""
+    """Everything about a run but the data and the output."""
 
     description: str = ""
     intended_use: str = ""
-    """What the model is for, and what not, for its card."""
+    """Intended and unintended uses, for the model card."""
     seed: int = Field(default=0, ge=0)
     threads: int = Field(default=1, ge=1)
     data: DataConfig = DataConfig()
     encoders: dict[str, EncoderConfig] = {}
-    """By modality name, or by kind (`image`, `audio`) for all modalities of that kind that are not named themselves. What an entry
-    leaves out takes the defaults: a modality's own entry takes nothing from its kind's."""
+    """By modality name, or by kind (`image`, `audio`) for all modalities of that kind without an entry of their own. An
+    entry takes the defaults for the fields that it leaves out, not those of its kind."""
     pairs: PairsConfig = PairsConfig()
     head: HeadConfig = HeadConfig()
     calibration: CalibrationConfig = CalibrationConfig()

@@ -1,4 +1,4 @@
-"""What a configuration says of the encoders, and whether it goes with the data; asked before anything is trained."""
+"""Checks of a configuration against the data, before anything is trained."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from aecf_ros.training.run.config import ConfigError, TrainConfig
 
 
 def frozen_encoders(config: TrainConfig) -> dict[str, FrozenEncoder]:
-    """The encoders that a configuration names files of, by modality, in its order; empty where all are trained here.
+    """Open the encoders that a configuration names files of, by modality, in its order.
 
     Raises:
-        EncoderError: one of them cannot be used.
+        EncoderError: an encoder cannot be used.
     """
     return {
         name: open_encoder(of.onnx, name, config.threads) for name, of in config.encoders.items() if of.onnx is not None
@@ -26,7 +26,7 @@ def frozen_encoders(config: TrainConfig) -> dict[str, FrozenEncoder]:
 
 
 def configured_specs(config: TrainConfig) -> list[ModalitySpec]:
-    """What a configuration itself says of modalities, in its order: what its encoders take, and how long its vectors are.
+    """The modalities that a configuration describes, in its order: inputs of its frozen encoders, sizes of its vectors.
 
     Raises:
         EncoderError: an encoder cannot be used.
@@ -45,7 +45,7 @@ def configured_specs(config: TrainConfig) -> list[ModalitySpec]:
 
 
 def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
-    """The frozen encoders of a run. What is wrong with its configuration is said now rather than after an hour of encoders.
+    """Check a configuration against the data, and open its frozen encoders.
 
     Raises:
         ConfigError, DatasetError, EncoderError: as :func:`train`.

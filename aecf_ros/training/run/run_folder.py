@@ -1,4 +1,4 @@
-"""The folder of a run: checkpoints and features to go on from, and what there is to look at."""
+"""The folder of a run: checkpoints and features to resume from, and the reports."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ PACKAGES = (
     "rosbags",
     "optuna",
 )
-"""Whose versions ``environment.txt`` names."""
+"""Packages whose versions are in ``environment.txt``."""
 
 
 def folder_of(out: Path, run: Path | str | None) -> Path:
-    """Where the run that writes the bundle ``out`` is kept, if ``run`` does not say."""
+    """The folder of a run that writes the bundle ``out``: ``run``, or the default."""
     return Path(run) if run is not None else Path("out") / "train" / out.name
 
 
 class RunFolder:
-    """``checkpoints/`` and ``features/``, ``config.yaml``, ``environment.txt``, ``metrics.csv`` (losses), ``metrics.json``,
-    ``curves.png`` and ``reliability.png``."""
+    """The files of a run: ``checkpoints/``, ``features/``, ``config.yaml``, ``environment.txt``, ``metrics.csv``
+    (training losses), ``metrics.json``, ``curves.png`` and ``reliability.png``."""
 
     def __init__(self, path: Path, writes: bool = True) -> None:
-        """``writes`` is false for the processes of a training that leave that to another."""
+        """``writes`` is false for the processes that leave writing to the first."""
         self.path, self._writes = path, writes
         self.checkpoints, self.features = path / "checkpoints", path / "features"
         self.histories: dict[str, History] = {}
 
     def begin(self, config: TrainConfig) -> None:
-        """Write what the run is made of."""
+        """Create the folder; write the configuration and the environment."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.write("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         self.write("environment.txt", environment())
@@ -58,9 +58,9 @@ class RunFolder:
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("stage", "epoch", "training_loss", "held_out_nll"))
-        for name, of in self.histories.items():
-            for epoch, loss in enumerate(of.losses):
-                held_out = f"{of.held_out[epoch]:.6f}" if epoch < len(of.held_out) else ""
+        for name, history in self.histories.items():
+            for epoch, loss in enumerate(history.losses):
+                held_out = f"{history.held_out[epoch]:.6f}" if epoch < len(history.held_out) else ""
                 rows.writerow((name, epoch + 1, f"{loss:.6f}", held_out))
         self.write("metrics.csv", text.getvalue())
 
@@ -97,7 +97,7 @@ def environment() -> str:
 
 
 def version() -> str:
-    """Of aecf_ros."""
+    """The version of aecf_ros."""
     try:
         return metadata.version("aecf_ros")
     except metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""The search over the few settings of a head that matter, on folds of the calibration part; the test part is not looked at."""
+"""Search over the settings of a head that matter, on halves of the calibration part; the test part is not used."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def tune(
     run: Path | str | None = None,
     show_progress: bool = True,
 ) -> tuple[TrainConfig, float, float]:
-    """Search expert width, dropout, learning rate, weight decay and corrupted copies; the first trial is ``config`` itself.
+    """Search expert width, dropout, learning rate, weight decay and corrupted copies; ``config`` is the first trial.
 
-    A head is trained on the part ``fusion`` with each trial's settings; one half of the calibration part's clusters decides
-    what that part decides of it, and the other half gives its NLL over all subsets, in turn. The trials are in ``tune.db``
-    (sqlite) of the run folder, so that a search which was stopped goes on; the best configuration is in ``tuned.yaml``.
+    Each trial trains a head on the part ``fusion``, settles it on one half of the clusters of the calibration part and
+    takes its NLL over all subsets on the other half, in turn. The trials are kept in ``tune.db`` (sqlite) of the run
+    folder, so that a stopped search resumes; the best configuration is written to ``tuned.yaml``.
 
     Args:
-        trials: in all, those of an earlier search with the same data and configuration included.
+        trials: in all, including those of an earlier search with the same data and configuration.
 
     Returns:
         The best configuration, its NLL and that of ``config``, in nats.
 
     Raises:
-        ConfigError, DatasetError, EncoderError: as :func:`aecf_ros.training.run.train.train`; a class of the calibration part has
-            too few clusters for two halves.
+        ConfigError, DatasetError, EncoderError: as :func:`aecf_ros.training.run.train.train`, and where a class of the
+            calibration part has too few clusters for two halves.
     """
     given = start_run(corpus, config, RunFolder(folder_of(Path(out), run)), show_progress=show_progress)
     most = max(MOST_COPIES, config.head.field_copies)
@@ -154,10 +154,10 @@ def _nll(run: Run, fusion: PartFeatures, halves: tuple[PartFeatures, PartFeature
 
 
 def halves_of(part: PartFeatures, generator: np.random.Generator) -> tuple[PartFeatures, PartFeatures]:
-    """A part in two that share no cluster; each class has clusters in both, where a moment has one label.
+    """Two halves of a part that share no cluster; with one label a moment, each class has clusters in both.
 
     Raises:
-        DatasetError: a class has one cluster alone.
+        DatasetError: a class has only one cluster.
     """
     if part.moments is None:
         chosen = [_half(table.labels, table.clusters, generator) for table in part.clean]
