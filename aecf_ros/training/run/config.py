@@ -122,7 +122,7 @@ class ReliabilityConfig(_Record):
     deviation: float = Field(default=0.03, gt=0)
     """Deviation of the prior of the shift to the calibration part; small keeps the doubt about unseen corruptions."""
     price: float = Field(default=0.01, ge=0)
-    """Nats that the cross-fit of a modality may cost on the calibration part; it is dropped if it costs more, as with few
+    """Nats that a modality's cross-fit may cost on the calibration part; it is dropped if it costs more, as with few
     recordings."""
     violation: float = Field(default=0.025, ge=0, le=1)
     """Share of samples whose confidence may fall when a modality is added, which ``monotone: soft`` aims at."""
