@@ -60,7 +60,7 @@ def field_units(
         raise BagError(f"{path}: no recording; name a rosbag2 directory, an .mcap or a .db3, or a folder of them")
     if labels is not None and len(found) > 1:
         raise LabelError(f"{labels}: is for one recording, and {path} holds {len(found)}; lay NAME.csv beside each")
-    units, warnings, unknown = [], [], set()
+    units, warnings, unknown = [], list[str](), set()
     for name, at in found.items():
         scan = scan_recording(name, at, specs, reading)
         if labels is not None:

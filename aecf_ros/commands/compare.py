@@ -28,11 +28,11 @@ def _require_alike(first: Bundle, second: Bundle) -> None:
             f"{several}: its task is multilabel, and models are compared whose moments have one label; their cards have macro mAP"
         )
     for what in ("names", "labels"):
-        found = [getattr(bundle.manifest, what) for bundle in (first, second)]
-        if found[0] != found[1]:
+        values = [getattr(bundle.manifest, what) for bundle in (first, second)]
+        if values[0] != values[1]:
             kind = "modalities" if what == "names" else what
             raise click.ClickException(
-                f"{second.directory}: its {kind} are {', '.join(found[1])}, those of {first.directory} are {', '.join(found[0])}; "
+                f"{second.directory}: its {kind} are {', '.join(values[1])}, those of {first.directory} are {', '.join(values[0])}; "
                 f"give two models with the same {kind} in the same order"
             )
 
@@ -107,12 +107,16 @@ def compare_command(
     try:
         bundles = load_bundle(first), load_bundle(second)
         _require_alike(*bundles)
-        found = _on_recording(*bundles, bag, faults, labels) if bag is not None else _on_data(*bundles, data)
+        if bag is not None:
+            comparison = _on_recording(*bundles, bag, faults, labels)
+        else:
+            assert data is not None  # one of the two is given
+            comparison = _on_data(*bundles, data)
     except (BundleError, BackendError, BagError, FaultError, LabelError) as error:
         raise click.ClickException(str(error)) from None
     console = wide_console(140)
     shown = Table(*HEADER, header_style="dim")
-    for row in rows(found):
+    for row in rows(comparison):
         shown.add_row(*row)
     console.print(f"first: {first}\nsecond: {second}", soft_wrap=True, highlight=False)
     console.print(shown)
@@ -123,7 +127,7 @@ def compare_command(
             "second": str(second),
             "on": str(bag or data),
             "faults": str(faults) if faults else None,
-            "subsets": as_json(found),
+            "subsets": as_json(comparison),
         }
         out.write_text(json.dumps(record, indent=1), encoding="utf-8")
         console.print(f"wrote {out}", soft_wrap=True)

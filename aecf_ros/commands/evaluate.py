@@ -139,9 +139,10 @@ def _evaluate_one(
     try:
         severities = read_severities(severity)
         bundles = [load_bundle(model) for model in models]
-        schedules = [(path, load_faults(path, stream_kinds(bundles[0].manifest))) for path in faults_paths] or [
-            (None, ())
-        ]
+        kinds_of_streams = stream_kinds(bundles[0].manifest)
+        schedules: list[tuple[Path | None, tuple[Fault, ...]]] = [
+            (path, load_faults(path, kinds_of_streams)) for path in faults_paths
+        ] or [(None, ())]
         names = _distinct([model.resolve().name for model in models], list(map(str, models)))
         files = _distinct(
             [path.stem if path else "no faults" for path, _ in schedules], [str(path) for path, _ in schedules]

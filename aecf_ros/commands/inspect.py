@@ -31,8 +31,9 @@ def inspect_command(model: Path) -> None:
     for m in manifest.modalities:
         modalities.add_row(m.name, m.kind, "x".join(map(str, m.sample_shape)), str(m.embedding_dim), m.encoder)
     metrics = Table("held-out subset", "n", *SHOWN[manifest.task].values(), header_style="dim")
-    for name, m in manifest.metrics.items():
-        metrics.add_row(name, str(m["n"]), *(f"{m[k]:.3f}" if k in m else "-" for k in SHOWN[manifest.task]))
+    for name, values in manifest.metrics.items():
+        shown = (f"{values[key]:.3f}" if key in values else "-" for key in SHOWN[manifest.task])
+        metrics.add_row(name, str(values["n"]), *shown)
     console.print(
         modalities, metrics, f"[green]verified[/]: {len(manifest.files)} files match their SHA-256 and the graphs load"
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-Work = Callable[[], None]
+Work = Callable[[], object]
 SCHEDULINGS = ("auto", "inline", "worker")
 
 EXPECTED_PERIOD_NS = 1_000_000_000 // 30

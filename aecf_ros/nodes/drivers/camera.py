@@ -240,7 +240,7 @@ def device_properties(settings: CameraSettings) -> list[tuple[int, float]]:
     The number of buffers is left alone. With one, the driver has none to fill between two grabs and loses frames. With
     several, the newest frame is still the one that is kept, because the grabbing thread takes every frame.
     """
-    code = cv2.VideoWriter_fourcc(*settings.fourcc) if settings.fourcc else 0
+    code = cv2.VideoWriter.fourcc(*settings.fourcc) if settings.fourcc else 0
     wanted = (
         (cv2.CAP_PROP_FOURCC, code),
         (cv2.CAP_PROP_FRAME_WIDTH, settings.width),

@@ -133,7 +133,7 @@ class DirectExecutor(SteadyExecutor):
     def create_task(self, *args: Any, **kwargs: Any) -> Any:
         """See rclpy."""
         task = super().create_task(*args, **kwargs)
-        self._changed.trigger()
+        self.wake()
         return task
 
     def wake(self) -> None:

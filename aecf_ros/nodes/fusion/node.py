@@ -140,7 +140,7 @@ class FusionNode(LifecycleNode):
         )
         self._deadline = Deadline(self._remaining_s, self._on_deadline)
         self._loop_keeper: DeadlineKeeper = _DeadlineTimer(self, self._deadline, self._steady)
-        self._keeper = self._loop_keeper
+        self._keeper: DeadlineKeeper = self._loop_keeper
         self._diagnostics_timer = self.create_timer(
             self._settings.diagnostics_period_s, self._on_diagnostics_timer, clock=self._steady
         )
@@ -249,7 +249,8 @@ class FusionNode(LifecycleNode):
         self._look_at_clock()
         self._keeper = self._loop_keeper
         if self._model.scheduling == "worker":
-            self._schedule = self._keeper = Worker(self._deadline)
+            worker = Worker(self._deadline)
+            self._schedule, self._keeper = worker, worker
         self._schedule.submit(self._predict)
 
     def _pause(self) -> None:
@@ -334,7 +335,7 @@ class FusionNode(LifecycleNode):
         self._pause()
         old, self._model = self._model, model
         same_inputs = old is not None and old.bundle.manifest.modalities == model.bundle.manifest.modalities
-        if same_inputs:
+        if old is not None and same_inputs:
             model.pipeline.take_over(old.pipeline)
         else:
             self._frame = None

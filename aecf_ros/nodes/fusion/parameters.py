@@ -262,9 +262,9 @@ def declare_node_parameters(node: Node) -> NodeParameters:
     Raises:
         ParameterError: a value is out of its choices.
     """
-    values = {parameter.name: parameter.declare(node) for parameter in NODE}
+    values: dict[str, Any] = {parameter.name: parameter.declare(node) for parameter in NODE}
     values["model"] = Path(str(values["model"])) if values["model"] else shipped_model()
-    return NodeParameters(**values)  # type: ignore[arg-type]
+    return NodeParameters(**values)
 
 
 def declare_stream_parameters(node: Node, manifest: Manifest) -> dict[str, StreamParameters]:
