@@ -92,7 +92,7 @@ class AECF(nn.Module):
         return clean, torch.stack([expert(e).float() for expert, e in zip(self.experts, clean, strict=True)], dim=1)
 
     def fuse(self, embeddings: Sequence[Tensor], logits: Tensor, present: Tensor) -> FusionOutput:
-        """A prediction from the experts' logits [B, M, C]; `present` may be any subset of the modalities they come from."""
+        """A prediction from the experts' logits [B, M, C]; `present` may be any subset of their modalities."""
         evidence, weights = self.evidence(embeddings, logits, present)
         fused = self.log_prior + evidence.sum(1)
         if self.monotone != "off":

@@ -1,4 +1,4 @@
-"""What a fusion layer answers. A NamedTuple, so that torch.export and torch.onnx.export see plain outputs."""
+"""Output of a fusion layer. A NamedTuple, so that torch.export and torch.onnx.export see plain outputs."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ class FusionOutput(NamedTuple):
 
     logits: [B, C]; softmax (or sigmoid, for multi-label) of them is the prediction, the prior where nothing is present.
     gate_weights: [B, M]; each modality's share of the evidence, 0 where absent, summing to 1 over those present.
-    modality_logits: [B, M, C]; what each modality alone would say; the prior where absent.
+    modality_logits: [B, M, C]; logits of each modality alone; the prior where absent.
     entropy: [B]; entropy of the gate weights, in nats.
     confidence: [B]; the largest probability (multi-label: the mean over labels of max(p, 1 - p)).
     """

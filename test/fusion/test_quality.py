@@ -13,7 +13,10 @@ CONFIG = CrossFitConfig(expert_steps=60, steps=150, unseen_share=0.3)
 
 
 def with_kinds(count=3000, seed=0):
-    """Embeddings with quality behind; half of the samples are of one of three kinds, which say nothing of the label and move one measurement each."""
+    """Embeddings with quality columns; half of the samples are of one of three uninformative kinds.
+
+    Each kind shifts one measurement.
+    """
     generator = torch.Generator().manual_seed(seed)
     label = torch.randint(CLASSES, (count,), generator=generator)
     embedding = 3.0 * torch.eye(CLASSES, WIDTH)[label] + torch.randn(count, WIDTH, generator=generator)

@@ -1,8 +1,8 @@
 """Confidence that does not fall when a modality is added.
 
 A Bayes-optimal fusion lowers its confidence if modalities conflict, so monotone confidence has a price.
-Hard: the confidence is always raised to that of the most confident present subset. Soft: it is raised if the shortfall is
-within a reach, which is scaled by the agreement of the modalities and by the square root of the standard deviation
+Hard: the confidence is always raised to that of the most confident present subset. Soft: it is raised if the shortfall
+is within a reach, which is scaled by the agreement of the modalities and by the square root of the standard deviation
 sqrt(t (1 - t)) of a Bernoulli outcome with the target confidence t. Raising c to t is expected to cost KL(c, t) <=
 (t - c)^2 / (t (1 - t)) nats, so this cost times the deviation is at most the square of reach times agreement. A larger
 shortfall is not raised: a real conflict, where modalities do not agree, stays visible.
@@ -24,7 +24,7 @@ LEAST_VARIANCE = 1e-4
 
 
 def soft_lift(confidence: Tensor, target: Tensor, agreed: Tensor, reach: float) -> Tensor:
-    """The lifted confidence [B]: `target` within the reach, `confidence` from 1.25 times the reach on, continuous between.
+    """The lifted confidence [B]: `target` within the reach, `confidence` beyond 1.25 times it, continuous between.
 
     confidence, target and agreed, the agreement of the modalities: [B] in [0, 1].
 

@@ -1,4 +1,4 @@
-"""The scheduler of MA-AFS: a gate that sees how sure each modality is and whether they agree, and nothing else."""
+"""Inputs of the MA-AFS scheduler: predictive entropy of each modality, presence and agreement."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,7 @@ from aecf_ros.fusion.presence.agreement import agreement
 
 
 def scheduler_inputs(logits: Tensor, present: Tensor) -> Tensor:
-    """Gate inputs [B, 2 M + 1]: predictive entropy of each modality (0 where absent), presence, agreement of the
-    present ones.
+    """Gate inputs [B, 2 M + 1]: predictive entropy of each modality (0 where absent), presence, agreement.
 
     logits: [B, M, C] of the modalities alone, finite; present: bool [B, M].
     """

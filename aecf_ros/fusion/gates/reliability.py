@@ -6,8 +6,8 @@
 a_m is an inverse temperature and eps_m the probability that the modality is uninformative for this sample. With a
 uniform prior eps_m prior is eps_m / C. Multiplied out, the product is a mixture over the sets of reliable modalities,
 weighted by their agreement: one confidently wrong modality costs at most log(1 / eps_m), and conflict lowers the
-confidence by itself. (a_m, eps_m) come from a small perceptron over that modality's own statistics only. Unfitted, a_m = 1 and eps_m
-is near 0: the plain product of experts.
+confidence by itself. (a_m, eps_m) come from a small perceptron over that modality's own statistics only. Unfitted,
+a_m = 1 and eps_m is near 0: the plain product of experts.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ LEAST_DOUBT_LOGIT = -9.0  # eps_m >= 1.2e-4: a floor on doubt, and the value bef
 class Reliability(nn.Module):
     """(a_m, eps_m) of one modality from its statistics.
 
-    width: of the embedding. classes: of the expert. hidden: units of the perceptron. quality: how many of the last columns
-    of the embedding are measured quality (see quality.py).
+    width: of the embedding. classes: of the expert. hidden: units of the perceptron. quality: how many of the last
+    columns of the embedding are measured quality (see quality.py).
     """
 
     mean: Tensor
@@ -83,8 +83,9 @@ def log_sigmoid(x: Tensor) -> Tensor:
 
 
 def contaminated_log_probabilities(logits: Tensor, a: Tensor, doubt: Tensor, log_prior: Tensor) -> Tensor:
-    """log((1 - eps) softmax(log prior + a l) + eps prior), stably: [B, C] from logits relative to the prior [B, C], a [B],
-    doubt = log-odds of eps [B].
+    """log((1 - eps) softmax(log prior + a l) + eps prior), computed stably: [B, C].
+
+    logits: l, relative to the prior [B, C]; a: [B]; doubt: log-odds of eps [B]; log_prior: [C].
     """
     believed = torch.log_softmax(log_prior + a.unsqueeze(-1) * logits, dim=-1) + log_sigmoid(-doubt).unsqueeze(-1)
     return torch.logaddexp(believed, log_prior + log_sigmoid(doubt).unsqueeze(-1))
@@ -131,7 +132,8 @@ class EvidenceGate(nn.Module):
 def evidence_share(evidence: Tensor, log_prior: Tensor, present: Tensor, *, multilabel: bool = False) -> Tensor:
     """Each present modality's share of the evidence: its divergence from the prior, KL(p_m || prior), over the sum.
 
-    A corrupted modality's p_m is near the prior, so its share falls. Uninformative modalities share equally. Returns [B, M].
+    A corrupted modality's p_m is near the prior, so its share falls. Uninformative modalities share equally.
+    Returns [B, M].
     evidence: [B, M, C] relative to log_prior [C]; present: bool [B, M].
     """
     posterior = evidence + log_prior

@@ -3,7 +3,8 @@
 Every gate returns evidence [B, M, C], scaled logits relative to the prior, so that the fused logits are the log prior
 plus their sum, and weights [B, M], the share of each modality.
 
-- convex: weights of a masked softmax; evidence w_m l_m. It averages, so that two modalities that agree are no more confident than one.
+- convex: weights of a masked softmax; evidence w_m l_m. It averages: two modalities that
+  agree are no more confident than one.
 - additive: the same weights times the number of modalities present; evidence |S| w_m l_m. It adds, as Bayes does.
 - evidence: a product of experts, each tempered by its own reliability (see reliability.py).
 - scheduler: additive, from predictive entropies and agreement only (MA-AFS, see ma_afs.py).

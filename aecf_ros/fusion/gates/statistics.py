@@ -1,7 +1,7 @@
-"""What one modality's own output says about how far to trust it: entropy, energy, norm, distance to training.
+"""Statistics of one modality that show its reliability: entropy, energy, norm, distance to training.
 
-Only a modality's own statistics enter its reliability. The other modality's, and the agreement of the two, were tried
-and add nothing where corruption is independent given the label (docs/research/benchmarks.md).
+Only its own statistics enter a modality's reliability. Those of the others, and their agreement, were tried and add
+nothing if corruption is independent given the label (docs/research/benchmarks.md).
 """
 
 from dataclasses import dataclass
@@ -112,7 +112,7 @@ def landmarks(embeddings: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ClassMoments:
-    """Sums over labeled embeddings in double precision. Those of a part can be subtracted, which is faster than a new sum.
+    """Sums over labeled embeddings in double precision. Those of a part can be subtracted, faster than a new sum.
 
     counts: [C]; sums: [C, D] and products: [D, D] of the embeddings less `origin` [D], which lies near their mean.
     """
@@ -145,7 +145,7 @@ class ClassMoments:
         return mean, self.products / self.counts.sum() - torch.outer(mean, mean)
 
     def class_centers(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Class means less `mean` [C, D], 0 for a class without rows, and their covariance [D, D], weighted by counts."""
+        """Class means minus `mean` [C, D], 0 for an empty class, and their covariance [D, D], weighted by counts."""
         centers = torch.where(self.counts[:, None] > 0, self.sums / self.counts[:, None].clamp(min=1) - mean, 0.0)
         return centers, centers.T @ (centers * self.counts[:, None]) / self.counts.sum()
 

@@ -1,4 +1,4 @@
-"""Adaptive curriculum masking: how sure the gate is decides how often its favorite is hidden.
+"""Adaptive curriculum masking: mask the dominant modality with a probability that depends on the gate entropy.
 
 The paper's text masks more where gate entropy is low (probe the dominant modality); the published package masks more
 where it is high, then returns the unmasked weights. Both directions are options; masking here removes the input and its
@@ -20,15 +20,16 @@ def curriculum_rate(weights: Tensor, present: Tensor, rate: float, direction: st
     """
     if direction not in DIRECTIONS:
         raise ValueError(f"curriculum direction {direction!r} is not known; use one of {', '.join(DIRECTIONS)}")
-    spread = normalized_entropy(gate_entropy(weights), present)
-    return rate * (1.0 - spread if direction == "low-entropy" else spread)
+    entropy = normalized_entropy(gate_entropy(weights), present)
+    return rate * (1.0 - entropy if direction == "low-entropy" else entropy)
 
 
 def mask_dominant(
     weights: Tensor, present: Tensor, probability: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Presence bool [B, M] with the heaviest modality removed with the given probability [B]; the last one is never
-    removed.
+    """Presence bool [B, M] with the heaviest modality removed with the given probability [B].
+
+    The last modality present is never removed.
     """
     hit = torch.rand(probability.shape, generator=generator, device=probability.device) < probability
     hit = hit & (present.sum(-1) > 1)

@@ -1,7 +1,7 @@
-"""Adaptive entropy: how much a gate is pushed to spread, sample by sample.
+"""Adaptive entropy: reward the entropy of the gate weights, with a strength for each sample.
 
 The paper (arXiv 2505.15417, section 3) subtracts lambda_t H(p) from a loss that is minimized, which rewards entropy,
-while its figure says the entropy is penalized; it takes lambda(x) from Monte-Carlo dropout variance in one place and
+while its figure says that entropy is penalized; it takes lambda(x) from Monte-Carlo dropout variance in one place and
 from a schedule of the epoch in another. Each reading is an option here. See docs/research/method.md.
 """
 

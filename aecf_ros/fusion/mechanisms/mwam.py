@@ -21,11 +21,12 @@ def dct_matrix(size: int = BLOCK) -> Tensor:
 
 
 def frequency_ratio(planes: Tensor, floor: float = 1e-4) -> Tensor:
-    """Mean over blocks of log(1 + low / (high + floor)): [B] from planes [B, H, W]; what does not fill a block is left
-    out.
+    """Mean over blocks of log(1 + low / (high + floor)): [B] from planes [B, H, W].
 
-    low: energy of the lowest 2 x 2 coefficients, high: of the highest 2 x 2. The logarithm keeps flat blocks from
-    deciding.
+    Rows and columns that do not fill a block are left out.
+
+    low: energy of the lowest 2 x 2 coefficients, high: of the highest 2 x 2. The logarithm limits the
+    influence of flat blocks.
     """
     blocks = planes.unfold(1, BLOCK, BLOCK).unfold(2, BLOCK, BLOCK)  # [B, h, w, 8, 8]
     transform = dct_matrix().to(planes)

@@ -1,4 +1,4 @@
-"""How much the modalities' own predictions agree: 1 - Jensen-Shannon divergence, normalized to [0, 1]."""
+"""Agreement of the modalities' own predictions: 1 - Jensen-Shannon divergence, normalized to [0, 1]."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Presence masks: softmax over what is present, and the subsets a training step samples."""
+"""Presence masks: masked softmax, and subsets of the modalities."""
 
 import itertools
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def keep_present(values: Tensor, present: Tensor) -> Tensor:
-    """Replace absent values by zero, before any arithmetic, so that NaN in an absent modality stays outside.
+    """Replace absent values by zero, before any arithmetic, so that NaN in an absent modality has no effect.
 
     values: [B, D] of one modality; present: bool [B]. Returns [B, D].
     """
@@ -40,7 +40,7 @@ def subset_index(present: Tensor) -> Tensor:
 
 
 def random_subsets(present: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A uniformly drawn non-empty subset of what is present, for each row: bool [B, M].
+    """A uniformly drawn non-empty subset of the present modalities for each row: bool [B, M].
 
     Rows where nothing is present stay empty. Uniform over subsets, not over modalities: with two modalities each of
     both, first and second has probability 1/3.
