@@ -1,4 +1,4 @@
-"""`python -m benchmarks fusion`: train, evaluate, write out/bench/fusion.json and tables of docs/research/benchmarks.md."""
+"""`python -m benchmarks fusion`: train, evaluate, write out/bench/fusion.json and docs/research/benchmarks.md."""
 
 import argparse
 import json
