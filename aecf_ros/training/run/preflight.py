@@ -69,11 +69,15 @@ def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
 def _check_vectors(corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig) -> None:
     modalities = {m.name: m for m in corpus.modalities}
     for name, of in config.encoders.items():
-        found = modalities.get(name)
-        if of.vector is not None and not isinstance(found, VectorSpec):
-            raise ConfigError(f"encoders.{name}.vector: it is {found.kind} there; leave it out")
-        if of.vector is not None and of.vector != found.dim:
-            raise ConfigError(f"encoders.{name}.vector: the data has {found.dim} numbers; write that, or leave it out")
+        modality = modalities.get(name)
+        if of.vector is None or modality is None:
+            continue
+        if not isinstance(modality, VectorSpec):
+            raise ConfigError(f"encoders.{name}.vector: it is {modality.kind} there; leave it out")
+        if of.vector != modality.dim:
+            raise ConfigError(
+                f"encoders.{name}.vector: the data has {modality.dim} numbers; write that, or leave it out"
+            )
     if config.programs and (
         vectors := [m.name for m in modalities.values() if isinstance(m, VectorSpec) and m.name not in frozen]
     ):

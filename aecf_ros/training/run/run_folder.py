@@ -71,7 +71,10 @@ class RunFolder:
             save_reliability,
         )
 
-        metrics = {"test": rounded(evaluation.metrics), "test_corrupted": rounded(evaluation.corrupted)}
+        metrics: dict[str, object] = {
+            "test": rounded(evaluation.metrics),
+            "test_corrupted": rounded(evaluation.corrupted),
+        }
         if evaluation.by_label:
             metrics["test_by_label"] = evaluation.by_label
         self.write("metrics.json", json.dumps(metrics, indent=1))

@@ -111,7 +111,7 @@ def _study(run: Run) -> optuna.Study:
     return study
 
 
-def _done(study: optuna.Study) -> list:
+def _done(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return [trial for trial in study.trials if trial.state.is_finished()]
 
 
@@ -169,7 +169,7 @@ def halves_of(part: PartFeatures, generator: np.random.Generator) -> tuple[PartF
             for c, v in zip(table.clusters.tolist(), table.labels.tolist(), strict=True)
         }
         chosen = [_half(np.array([labels[c] for c in together.tolist()]), together, generator)] * len(part.clean)
-    return tuple(_side(part, chosen, side) for side in (True, False))
+    return _side(part, chosen, True), _side(part, chosen, False)
 
 
 def _half(labels: np.ndarray, clusters: np.ndarray, generator: np.random.Generator) -> np.ndarray:
