@@ -1,4 +1,4 @@
-"""`aecf compare`: is one model better than another, and is that more than luck."""
+"""`aecf compare`: whether one model is better than another, with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two bundles on the test part of a corpus, pair by pair."""
+"""Compare two bundles on the test part of a corpus."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from aecf_ros.training.evaluation.measure import bundle_part, graph_answers, tra
 
 
 def compare_on(first: Bundle, second: Bundle, corpus: Corpus) -> dict[str, Comparison]:
-    """By subset, on the pairs that the trainer of the first would measure it on.
+    """Compare two bundles by subset, on the test pairs of the first.
 
-    A cluster is what is not independent of the modality that has the fewest such: a labelled span, a recording, a drawing.
+    Clusters are those of the modality that has the fewest: a labeled span, a recording, a drawing.
 
     Raises:
         DatasetError: the corpus has other modalities or labels than a bundle.
@@ -24,17 +24,18 @@ def compare_on(first: Bundle, second: Bundle, corpus: Corpus) -> dict[str, Compa
     """
     parts = [bundle_part(bundle, corpus, "test") for bundle in (first, second)]
     pairs = parts[0].test_pairs(training_config(first).pairs, first.manifest.training.seed)
-    names, found = first.manifest.names, {}
+    names = first.manifest.names
+    comparisons: dict[str, Comparison] = {}
     for pattern in reversed(all_subsets(len(names))):
         used, rows = np.array(pattern), shown_rows(pairs, pattern)
         present = np.broadcast_to(used, (len(rows), len(names))).copy()
         said = []
         for bundle, part in zip((first, second), parts, strict=True):
-            answers = graph_answers(bundle)([of[pairs.rows[rows, m]] for m, of in enumerate(part.embeddings)], present)
+            answers = graph_answers(bundle)([e[pairs.rows[rows, m]] for m, e in enumerate(part.embeddings)], present)
             said.append(ModelOutputs(answers["probabilities"], answers["prediction_set"]))
         clusters = min(
-            (parts[0].clean[m].clusters[pairs.rows[rows, m]] for m in np.flatnonzero(used)),
-            key=lambda of: len(np.unique(of)),
+            (parts[0].clean[m].clusters[pairs.rows[rows, m]] for m in np.flatnonzero(used).tolist()),
+            key=lambda clusters: len(np.unique(clusters)),
         )
-        found[subset_name(names, pattern)] = compare(*said, pairs.labels[rows], clusters)
-    return found
+        comparisons[subset_name(names, pattern)] = compare(*said, pairs.labels[rows], clusters)
+    return comparisons

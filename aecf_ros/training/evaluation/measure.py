@@ -1,4 +1,4 @@
-"""A finished bundle measured on labelled data, through its graphs as they lie there."""
+"""Measure a bundle on labeled data, through its exported graphs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from aecf_ros.training.run.config import TrainConfig
 
 
 def measure(bundle: Bundle, corpus: Corpus) -> Metrics:
-    """METRICS of every subset on the test part, on the pairs that the trainer would measure it on.
+    """METRICS of every subset, on the test pairs that the trainer draws.
 
     Raises:
         DatasetError: the corpus has other modalities or labels.
@@ -35,7 +35,7 @@ def measure(bundle: Bundle, corpus: Corpus) -> Metrics:
 
 
 def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> PartFeatures:
-    """What a bundle's encoders say of one part of a corpus.
+    """The embeddings of one part of a corpus by a bundle's encoders.
 
     Raises:
         DatasetError, EncoderError: as :func:`measure`.
@@ -43,7 +43,8 @@ def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> PartFeatures:
     manifest = bundle.manifest
     if corpus.names != manifest.names:
         raise DatasetError(
-            f"{corpus.name}: holds {', '.join(corpus.names)} where the bundle has {', '.join(manifest.names)}; give the data it was trained on"
+            f"{corpus.name}: holds {', '.join(corpus.names)} where the bundle has {', '.join(manifest.names)}; "
+            "give the data it was trained on"
         )
     if list(corpus.labels) != manifest.labels:
         raise DatasetError(
@@ -72,24 +73,24 @@ def other_labels(found: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def graph_answers(bundle: Bundle) -> Answer:
-    """The bundle's head as it lies in its graph."""
+    """The bundle's head graph as an :data:`Answer`."""
     session, names = open_session(bundle.path(bundle.manifest.head)), bundle.manifest.names
-    given = {of.name for of in session.get_outputs()}
-    wanted = [name for name in HEAD_OUTPUTS if name in given]
+    outputs = {node.name for node in session.get_outputs()}
+    wanted = [name for name in HEAD_OUTPUTS if name in outputs]
 
     def answer(embeddings: Sequence[np.ndarray], present: np.ndarray) -> dict[str, np.ndarray]:
-        feeds = {f"embedding_{name}": of for name, of in zip(names, embeddings, strict=True)} | {"present": present}
+        feeds = {f"embedding_{name}": e for name, e in zip(names, embeddings, strict=True)} | {"present": present}
         return dict(zip(wanted, session.run(wanted, feeds), strict=True))
 
     return answer
 
 
 def training_config(bundle: Bundle) -> TrainConfig:
-    """The configuration that a bundle was trained with, what is unknown here left out."""
+    """The configuration that a bundle was trained with, without keys that this version does not know."""
     fields = bundle.manifest.training.config
     return TrainConfig.model_validate({key: value for key, value in fields.items() if key in TrainConfig.model_fields})
 
 
 def specs_of(bundle: Bundle) -> list[ModalitySpec]:
-    """What a bundle's encoders take."""
+    """The specs of a bundle's modalities."""
     return [MODALITIES[m.kind].spec(name=m.name, kind=m.kind, **m.sizes) for m in bundle.manifest.modalities]
