@@ -260,7 +260,7 @@ def test_the_pipeline_predicts_from_the_new_kind_alone(trained: Path, tmp_path: 
     gone = Fault(stream="camera", kind="drop", start_s=0, end_s=100)
     with open_bag(write_recording(tmp_path / "new", 9, 20)) as bag:
         run = evaluate(bag, Pipeline(bundle.manifest, make_backend("onnxruntime", bundle)), (gone,))
-    alone = run.summary["subsets"]["lidar"]
+    alone = run.summary.subsets["lidar"]
     assert alone["n"] > 50 and alone["accuracy"] > 0.9
 
 
@@ -273,5 +273,5 @@ def test_its_own_fault_and_the_general_ones_act_on_it(trained: Path, tmp_path: P
     ]
     with open_bag(write_recording(tmp_path / "new", 9, 20)) as bag:
         run = evaluate(bag, Pipeline(bundle.manifest, make_backend("onnxruntime", bundle)), faults)
-    seconds = run.summary["streams"]["lidar"]["seconds_in_state"]
+    seconds = run.summary.streams["lidar"].seconds_in_state
     assert seconds[StreamState.REJECTED.name] > 3.0
