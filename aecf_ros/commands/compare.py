@@ -25,14 +25,16 @@ def _require_alike(first: Bundle, second: Bundle) -> None:
     several = next((bundle.directory for bundle in (first, second) if bundle.manifest.task == "multilabel"), None)
     if several is not None:
         raise click.ClickException(
-            f"{several}: its task is multilabel, and models are compared whose moments have one label; their cards have macro mAP"
+            f"{several}: its task is multilabel, "
+            "and models are compared whose moments have one label; their cards have macro mAP"
         )
     for what in ("names", "labels"):
         values = [getattr(bundle.manifest, what) for bundle in (first, second)]
         if values[0] != values[1]:
             kind = "modalities" if what == "names" else what
             raise click.ClickException(
-                f"{second.directory}: its {kind} are {', '.join(values[1])}, those of {first.directory} are {', '.join(values[0])}; "
+                f"{second.directory}: its {kind} are {', '.join(values[1])}, "
+                f"those of {first.directory} are {', '.join(values[0])}; "
                 f"give two models with the same {kind} in the same order"
             )
 
@@ -97,8 +99,8 @@ def compare_command(
 ) -> None:
     """Compare two bundles on the same samples, subset by subset.
 
-    Differences are of the SECOND less the FIRST. Intervals are 95 %, by drawing labeled spans, because frames of one span are not independent;
-    where an interval holds zero, no difference is shown.
+    Differences are of the SECOND less the FIRST. Intervals are 95 %, by drawing labeled spans, because frames of one
+    span are not independent; where an interval holds zero, no difference is shown.
     """
     if (bag is None) == (data is None):
         raise click.UsageError("give a recording with --bag, or data with --data, one of the two")
