@@ -1,7 +1,9 @@
 """A bundle made by hand, small enough to know by heart what it answers.
 
-Three labels. A camera's embedding is the mean red, green and blue of its image; a microphone's is the power of its tones at 50, 100 and
-200 Hz; a vector's is itself. The head adds ten times the embeddings of what is present and takes the softmax, so that red and 50 Hz both say ``red``.
+Three labels. A camera's embedding is the mean red, green and blue of its image; a microphone's is the power of its
+tones at 50, 100 and
+200 Hz; a vector's is itself. The head adds ten times the embeddings of what is present and takes the softmax, so
+that red and 50 Hz both say ``red``.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from aecf_ros.core.bundle import Manifest, sha256, write_manifest
 
-# The same examples on every run, so that a run can be repeated; to search further: pytest --hypothesis-profile=default --hypothesis-seed=N
+# The same examples on every run. To search further: pytest --hypothesis-profile=default --hypothesis-seed=N
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
@@ -256,7 +258,9 @@ def shipped_bundle() -> Path:
 
 @pytest.fixture(scope="session")
 def drawn_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with a trained evidence gate behind the encoders of this module (test/drawn_model.py). Do not write into it."""
+    """A bundle with a trained evidence gate behind the encoders of this module (test/drawn_model.py). Do not write
+    into it.
+    """
     pytest.importorskip("torch", reason="torch is not installed: only training needs it")
     from test.drawn_model import write_model
 

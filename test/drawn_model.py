@@ -22,7 +22,9 @@ SPANS, MOMENTS = 300, 4
 
 
 class Draw:
-    """Embeddings float32 ``(N, 3)`` of each sensor, ``labels`` and ``clusters`` int64 ``(N,)``, spans of MOMENTS moments."""
+    """Embeddings float32 ``(N, 3)`` of each sensor, ``labels`` and ``clusters`` int64 ``(N,)``, spans of MOMENTS
+    moments.
+    """
 
     def __init__(self, seed: int, noise: float = 0.35, spans: int = SPANS) -> None:
         rng = np.random.default_rng(seed)
@@ -87,17 +89,44 @@ def write_model(directory: Path, options: dict, seed: int = 0) -> Bundle:
         for f in calibration.fits
     }
     fields = {
-        "format_version": 1, "name": directory.name, "labels": LABELS, "head": "head.onnx", "head_weights": HEAD_WEIGHTS,
+        "format_version": 1,
+        "name": directory.name,
+        "labels": LABELS,
+        "head": "head.onnx",
+        "head_weights": HEAD_WEIGHTS,
         "modalities": [
-            {"name": "camera", "kind": "image", "encoder": "camera_encoder.onnx", "embedding_dim": 3, "height": SIDE, "width": SIDE},
-            {"name": "audio", "kind": "audio", "encoder": "audio_encoder.onnx", "embedding_dim": 3, "rate_hz": RATE_HZ, "window_s": WINDOW_S},
+            {
+                "name": "camera",
+                "kind": "image",
+                "encoder": "camera_encoder.onnx",
+                "embedding_dim": 3,
+                "height": SIDE,
+                "width": SIDE,
+            },
+            {
+                "name": "audio",
+                "kind": "audio",
+                "encoder": "audio_encoder.onnx",
+                "embedding_dim": 3,
+                "rate_hz": RATE_HZ,
+                "window_s": WINDOW_S,
+            },
         ],
         "calibration": {"method": "by the tests", "coverage": 0.9, "subsets": subsets},
         "drift": drift_reference(exported, NAMES, draw.embeddings, draw.present).model_dump(),
-        "training": {"data": ["drawn"], "samples": {}, "seed": seed, "created": "2026-11-21", "aecf_ros_version": "0.1.0",
-                     "config": {"calibration": {"coverage": 0.9, "minimum_samples": 50}, "pairs": {"nothing_share": 0.0, "test": 300}}},
+        "training": {
+            "data": ["drawn"],
+            "samples": {},
+            "seed": seed,
+            "created": "2026-11-21",
+            "aecf_ros_version": "0.1.0",
+            "config": {
+                "calibration": {"coverage": 0.9, "minimum_samples": 50},
+                "pairs": {"nothing_share": 0.0, "test": 300},
+            },
+        },
         "metrics": {},
-    }  # fmt: skip
+    }
     write_bundle(
         directory,
         files,

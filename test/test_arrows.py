@@ -1,6 +1,8 @@
-"""The rooms import only what the contract allows them: recorded while importing, and read from the source for what is imported later.
+"""The rooms import only what the contract allows them: recorded while importing, and read from the source for what
+is imported later.
 
-``fusion`` and ``runtime`` never meet; ``core`` knows nobody; torch stays in ``fusion`` and ``training``, rclpy in ``nodes``.
+``fusion`` and ``runtime`` never meet; ``core`` knows nobody; torch stays in ``fusion`` and ``training``, rclpy in
+``nodes``.
 """
 
 import ast
@@ -91,7 +93,9 @@ print(json.dumps({"direct": sorted(direct), "loaded": sorted(sys.modules)}))
 
 
 def target(name: str) -> str | None:
-    """What an import counts as: a room, a third-party package, or ``None`` for the standard library and the package itself."""
+    """What an import counts as: a room, a third-party package, or ``None`` for the standard library and the package
+    itself.
+    """
     parts = name.split(".")
     if parts[0] == PACKAGE:
         return parts[1] if len(parts) > 1 else None

@@ -1,4 +1,6 @@
-"""What ``/diagnostics`` says of streams and inference, as plain records: for the node, and for recordings written without ROS."""
+"""What ``/diagnostics`` says of streams and inference, as plain records: for the node, and for recordings written
+without ROS.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _LEVELS = {StreamState.WAITING: WARN, StreamState.OK: OK, StreamState.LATE: WARN
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One ``DiagnosticStatus``; keys of ``values`` carry units (REP-107). The publisher puts its node name before ``name``."""
+    """One ``DiagnosticStatus``; keys of ``values`` carry units (REP-107). The publisher puts its node name before
+    ``name``.
+    """
 
     level: int
     name: str

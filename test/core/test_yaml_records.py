@@ -74,7 +74,10 @@ def test_a_valid_file_becomes_a_record(tmp_path: Path) -> None:
      "line 3: sensors.0.scale: input should be a valid number"),
     ("name: r2\nsensors:\n- {kind: microphone, window: 7}", "sensors.0.window: 7 is none of hann, window"),
     ("name: r2\nsensors:\n- {kind: microphone, patch: {frame: 1}}", "did you mean sensors.0.patch.frames?"),
-    ("name: r2\nsensors: []\nspans:\n  a: {frames: 0}", "line 4: spans.a.frames: input should be greater than 0, got 0"),
+    (
+        "name: r2\nsensors: []\nspans:\n  a: {frames: 0}",
+        "line 4: spans.a.frames: input should be greater than 0, got 0",
+    ),
     ("name: nameless\nsensors: []", "robot.yaml: a robot needs a name"),
     ("- r2", "robot.yaml: expected a mapping, got list"),
     ("", "robot.yaml: expected a mapping, got NoneType"),

@@ -33,7 +33,8 @@ class AlsaMicrophone:
         self._thread = threading.Thread(target=self._feed, args=(fifo, self._running))
         self._thread.start()
         self._list(
-            f'pcm.{NAME} {{ type file\n slave.pcm {{ type null }}\n file "/dev/null"\n infile "{self._fifo}"\n format "raw"\n hint.show on }}\n'
+            f'pcm.{NAME} {{ type file\n slave.pcm {{ type null }}\n file "/dev/null"\n '
+            f'infile "{self._fifo}"\n format "raw"\n hint.show on }}\n'
         )
 
     def unplug(self) -> None:

@@ -69,7 +69,8 @@ class Peer:
             self._executor.spin_once(timeout_sec=0.02)
 
     def ask(self, client: Client, request: Any, between: Callable[[], None] = lambda: None) -> Any:
-        """The answer of a service, asked again where none comes: the middleware drops an answer whose reader the server has not discovered 0.1 s
+        """The answer of a service, asked again where none comes: the middleware drops an answer whose reader the
+        server has not discovered 0.1 s
         later, and no client can know whether it has."""
         self.wait_for(client.service_is_ready, f"the service {client.srv_name}", between)
         asked: list[tuple[float, Future]] = []
@@ -121,7 +122,9 @@ class FusionProcess:
 UNPACED = tuple(
     f"{stream}.{check}:=0.0" for stream in ("camera", "audio") for check in ("min_rate_ratio", "max_lost", "max_jitter")
 )
-"""Parameters that switch the checks of pace off, for tests of something else whose sensors are paced by a busy machine."""
+"""Parameters that switch the checks of pace off, for tests of something else whose sensors are paced by a busy
+machine.
+"""
 
 
 PATIENT = tuple(

@@ -1,4 +1,6 @@
-"""The microphone node with a mock of one thing: after SIGUSR1, PortAudio's flag of lost input is set on two blocks of a stream that is otherwise real."""
+"""The microphone node with a mock of one thing: after SIGUSR1, PortAudio's flag of lost input is set on two blocks
+of a stream that is otherwise real.
+"""
 
 import signal
 

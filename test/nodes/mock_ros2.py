@@ -1,8 +1,10 @@
-"""A mock of the command `ros2 bag play`, which is no Python package: the same arguments, every message of a bag published as recorded, and /clock.
+"""A mock of the command `ros2 bag play`, which is no Python package: the same arguments, every message of a bag
+published as recorded, and /clock.
 
     python -m test.nodes.mock_ros2 bag play BAG --clock 100 ...
 
-After each picture it waits for the fusion node's answer, and so does /clock: a busy machine plays the recording more slowly and loses nothing.
+After each picture it waits for the fusion node's answer, and so does /clock: a busy machine plays the recording more
+slowly and loses nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ PATIENCE_S = 5.0
 
 
 def arguments() -> argparse.Namespace:
-    """The arguments that ros2bag has in Humble and Jazzy, of those that the launch file gives; argparse refuses any other."""
+    """The arguments that ros2bag has in Humble and Jazzy, of those that the launch file gives; argparse refuses any
+    other.
+    """
     parser = argparse.ArgumentParser(prog="ros2")
     parser.add_argument("command", choices=["bag"])
     parser.add_argument("verb", choices=["play"])

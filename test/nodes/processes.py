@@ -53,7 +53,9 @@ class NodeProcess:
 def started_together(
     module: str, folder: Path, each: Iterable[tuple[str, ...]], environment: Mapping[str, str] = {}
 ) -> Iterator[dict[tuple[str, ...], NodeProcess]]:
-    """One node for each set of parameters, all at once: they are to end by themselves, which takes no longer together than alone."""
+    """One node for each set of parameters, all at once: they are to end by themselves, which takes no longer
+    together than alone.
+    """
     nodes = {
         parameters: NodeProcess(
             module, folder / f"{i}.log", *parameters, environment={**private_environment(), **environment}

@@ -16,7 +16,9 @@ STORE = get_typestore(Stores.ROS2_HUMBLE)
 
 
 def first_seconds(seconds: float, path: Path, raw: bool = False) -> Path:
-    """The first seconds of the shipped recording, as a rosbag2 directory ``path``; with ``raw`` its JPEG images as raw ones."""
+    """The first seconds of the shipped recording, as a rosbag2 directory ``path``; with ``raw`` its JPEG images as
+    raw ones.
+    """
     with AnyReader([RECORDING]) as reader, Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         decoded = {c.id for c in reader.connections if raw and c.msgtype == COMPRESSED}
         made = {

@@ -1,4 +1,6 @@
-"""The camera node over real OpenCV: video files, and an MJPEG stream over HTTP whose server dies and comes back. No V4L2 device is used."""
+"""The camera node over real OpenCV: video files, and an MJPEG stream over HTTP whose server dies and comes back. No
+V4L2 device is used.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Sound in the other package named audio_common_msgs, and in foxglove_msgs, over DDS.
 
-An environment has one of the two packages of that name. Set-up builds the other into a prefix of its own, which these processes put before it.
+An environment has one of the two packages of that name. Set-up builds the other into a prefix of its own, which
+these processes put before it.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ if sys.argv[1] == "dialect":
     from audio_common_msgs.msg import Audio, AudioData, AudioInfo, AudioStamped as Type
     def message(stamp, samples):
         data = AudioData(float32_data=array.array("f", [s / 32768 for s in samples]))
-        return Type(header=Header(stamp=stamp), audio=Audio(audio_data=data, info=AudioInfo(format=1, channels=1, rate=16000, chunk=1600)))
+        info = AudioInfo(format=1, channels=1, rate=16000, chunk=1600)
+        return Type(header=Header(stamp=stamp), audio=Audio(audio_data=data, info=info))
 else:
     from foxglove_msgs.msg import RawAudio as Type
     def message(stamp, samples):
-        return Type(timestamp=stamp, data=array.array("B", array.array("h", samples).tobytes()), format="pcm-s16", sample_rate=16000, number_of_channels=1)
+        data = array.array("B", array.array("h", samples).tobytes())
+        return Type(timestamp=stamp, data=data, format="pcm-s16", sample_rate=16000, number_of_channels=1)
 publisher = node.create_publisher(Type, "audio", 5)
 while True:
     publisher.publish(message(node.get_clock().now().to_msg(), [random.randint(-2000, 2000) for _ in range(1600)]))

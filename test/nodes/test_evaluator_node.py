@@ -1,4 +1,6 @@
-"""A recording played to the running node and scored there: what replay.launch.py starts, without `launch`. `ros2 bag play` is a mock, the rest is real."""
+"""A recording played to the running node and scored there: what replay.launch.py starts, without `launch`. `ros2 bag
+play` is a mock, the rest is real.
+"""
 
 from __future__ import annotations
 

@@ -226,4 +226,7 @@ def test_with_an_rclpy_whose_wait_sets_differ_messages_take_its_own_way(
     publisher = served.listen("a", lambda data, info: served.heard.append(data))
     served.until(lambda: len(served.heard) > 3, lambda: publisher.publish(String(data="x")))
     assert served.by_the_short_way == 0
-    assert capfd.readouterr().err.count("wait set of this rclpy is not supported (incompatible constructor arguments)") == 1
+    assert (
+        capfd.readouterr().err.count("wait set of this rclpy is not supported (incompatible constructor arguments)")
+        == 1
+    )

@@ -126,8 +126,9 @@ def test_every_frame_delivered_gets_one_prediction_of_its_own(start_node, robot:
         message = robot.image()
         robot.images.publish(message)
         robot.peer.wait_for(
-            lambda: any(p.header.stamp == message.header.stamp for p in robot.predictions), "the prediction of a frame"
-        )  # noqa: B023
+            lambda stamp=message.header.stamp: any(p.header.stamp == stamp for p in robot.predictions),
+            "the prediction of a frame",
+        )
     stamps = [(p.header.stamp.sec, p.header.stamp.nanosec) for p in robot.predictions if p.modalities[0].used]
     assert len(set(stamps)) >= 20
 
@@ -204,7 +205,9 @@ BAD_FORMATS = {
 def assert_rejected_and_recovered(
     robot: Robot, node: FusionProcess, name: str, reason: str, send_bad, send_good
 ) -> None:
-    """Bad messages make the stream REJECTED, a log line every five seconds says why, diagnostics say why, and good ones end it."""
+    """Bad messages make the stream REJECTED, a log line every five seconds says why, diagnostics say why, and good
+    ones end it.
+    """
     robot.until(name, StreamState.OK, send_good)
     robot.until(name, StreamState.REJECTED, send_bad)
     robot.peer.wait_for(

@@ -1,4 +1,6 @@
-"""Where inference runs, what it drops and what it says of itself: worker and inline, overload, several sensors, a GPU that fails."""
+"""Where inference runs, what it drops and what it says of itself: worker and inline, overload, several sensors, a
+GPU that fails.
+"""
 
 from __future__ import annotations
 
@@ -252,7 +254,7 @@ def test_a_gpu_that_fails_costs_no_prediction_and_is_an_error_in_diagnostics(
         message = robot.image()
         robot.images.publish(message)
         robot.peer.wait_for(
-            lambda: answered(robot, message),
+            lambda message=message: answered(robot, message),
             "the prediction of a frame, the one at which the GPU failed too",
             spin_node,
         )  # noqa: B023

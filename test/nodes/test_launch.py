@@ -43,7 +43,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 path = get_package_share_directory("aecf_ros") + "/launch/" + sys.argv[1]
 service = LaunchService()
 arguments = [argument.split(":=", 1) for argument in sys.argv[2:]]
-service.include_launch_description(LaunchDescription([IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=arguments)]))
+included = IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=arguments)
+service.include_launch_description(LaunchDescription([included]))
 sys.exit(service.run())
 """
 
@@ -91,7 +92,9 @@ def launch(domain: int, tmp_path: Path) -> Iterator[Callable[..., Launched]]:
 
 
 def wait_until_active(peer: Peer, name: str = "/fusion_node") -> None:
-    """Ask the node for its state until it is active; it is asked anew each second, since a killed node's service is still found for a while."""
+    """Ask the node for its state until it is active; it is asked anew each second, since a killed node's service is
+    still found for a while.
+    """
     states: list[int] = []
     asked_s = 0.0
     client = peer.node.create_client(GetState, f"{name}/get_state")
@@ -284,6 +287,8 @@ def test_replay_launch_ends_with_the_reason_when_the_model_is_bad(
 
 @pytest.mark.parametrize("file", ["fusion", "replay"])
 def test_launch_starts_nothing_without_the_message_package(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ament_index_python.packages import get_package_share_directory
+
     path = get_package_share_directory("aecf_ros") + f"/launch/{file}.launch.py"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match="colcon build --base-paths src src/aecf_ros/aecf_msgs"):

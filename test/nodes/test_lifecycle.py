@@ -70,7 +70,9 @@ def call(peer: Peer, service_type: type, name: str, request: object) -> object:
 
 
 def change(peer: Peer, transition: int) -> bool:
-    """Whether a transition succeeded; asked once the way of the answers is known to be open, as a second time would be refused."""
+    """Whether a transition succeeded; asked once the way of the answers is known to be open, as a second time would
+    be refused.
+    """
     client = peer.node.create_client(ChangeState, "/fusion_node/change_state")
     peer.ask(client, ChangeState.Request(transition=Transition(id=UNKNOWN_TRANSITION)))
     future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))

@@ -145,10 +145,12 @@ def test_ten_faults_are_seen_as_what_they_are_in_time_and_predictions_go_on(
         gap_s = max(b - a for a, b in zip(times_s, times_s[1:], strict=False))
         if gap_s > 2 * FRAME_S + late_s - SHOWN_S:
             wrong.append(
-                f"{stream} {kind}: no prediction for {gap_s:.3f} s, two periods are {2 * FRAME_S:.3f} + {late_s - SHOWN_S:.3f}"
+                f"{stream} {kind}: no prediction for {gap_s:.3f} s, two periods are {2 * FRAME_S:.3f} "
+                f"+ {late_s - SHOWN_S:.3f}"
             )
         print(
-            f"{stream:6} {kind:15} seen {seen_s:.3f} of {allowed_s(kind, stream):.3f}, back {back_s:.3f} of {recovery_s:.3f}, gap {gap_s:.3f}, "
+            f"{stream:6} {kind:15} seen {seen_s:.3f} of {allowed_s(kind, stream):.3f}, back "
+            f"{back_s:.3f} of {recovery_s:.3f}, gap {gap_s:.3f}, "
             f"stalls {late_s - SHOWN_S:.3f}"
         )
     assert not wrong, "\n".join(wrong)

@@ -1,6 +1,8 @@
-"""The microphone node over real PortAudio and ALSA: an ALSA device of type `file` that reads a FIFO, which a thread fills in real time.
+"""The microphone node over real PortAudio and ALSA: an ALSA device of type `file` that reads a FIFO, which a thread
+fills in real time.
 
-What is not real: the kernel driver. The device vanishes by leaving ALSA's configuration and by the end of its FIFO, on which ALSA delivers
+What is not real: the kernel driver. The device vanishes by leaving ALSA's configuration and by the end of its FIFO,
+on which ALSA delivers
 zeros without end; a USB microphone ends the stream with an error instead, which `test_pulseaudio_server_dies` has.
 """
 
@@ -257,7 +259,8 @@ def test_pulseaudio_server_dies_and_comes_back(tmp_path: Path, listener: Listene
     runtime.mkdir(mode=0o700)
     rc = tmp_path / "asoundrc"
     rc.write_text(
-        f'pcm.default {{ type null }}\npcm.{NAME} {{ type pulse\n server "unix:{runtime}/native"\n device "hall.monitor"\n hint.show on }}\n'
+        f'pcm.default {{ type null }}\npcm.{NAME} {{ type pulse\n server "unix:{runtime}/native"\n '
+        'device "hall.monitor"\n hint.show on }\n'
     )
     environment = {
         **os.environ,
@@ -308,7 +311,7 @@ def test_pulseaudio_server_dies_and_comes_back(tmp_path: Path, listener: Listene
         pulse.wait()
 
 
-# --- the parts without hardware --------------------------------------------------------------------------------------------------
+# --- the parts without hardware ---
 
 DEVICES = [
     InputDevice(0, "HDA Intel PCH: ALC257 Analog (hw:0,0)", 2, 44100.0),

@@ -1,4 +1,6 @@
-"""Under `use_sim_time` silence is measured on /clock: a recording that is paused raises no alarm, one that goes on without its camera does."""
+"""Under `use_sim_time` silence is measured on /clock: a recording that is paused raises no alarm, one that goes on
+without its camera does.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,9 @@ import pytest
 from .conftest import ROOT
 
 ROUNDS, FRAMES, FRAME_BYTES = 20, 3, 6_000_000
-"""Three large frames at once: glibc gives back what is free at the end of the heap when that is more than twice the largest block so far."""
+"""Three large frames at once: glibc gives back what is free at the end of the heap when that is more than twice the
+largest block so far.
+"""
 TAKE_AND_FREE = f"""
 import resource, sys
 from aecf_ros.nodes.ros.process import keep_freed_memory

@@ -24,7 +24,10 @@ from std_msgs.msg import UInt64
 with ros_process() as stopping:
     node = rclpy.create_node("echo")
     answers = node.create_publisher(UInt64, "echo", 10)
-    node.create_subscription(Image, "frames", lambda m: answers.publish(UInt64(data=m.header.stamp.nanosec)), qos_profile_sensor_data)
+    def answer(frame):
+        answers.publish(UInt64(data=frame.header.stamp.nanosec))
+
+    node.create_subscription(Image, "frames", answer, qos_profile_sensor_data)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     spin(executor, stopping)
@@ -63,7 +66,9 @@ rclpy.shutdown()
 
 
 def delivered(width: int, height: int, profile: Path | None) -> int:
-    """How many of FRAMES raw frames arrive in another process, each sent when the one before it was answered or given up."""
+    """How many of FRAMES raw frames arrive in another process, each sent when the one before it was answered or
+    given up.
+    """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)
     environment.pop("FASTRTPS_DEFAULT_PROFILES_FILE", None)

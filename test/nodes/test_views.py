@@ -1,4 +1,6 @@
-"""The shipped Foxglove layout and RViz configuration show topics and fields that the node has. Nobody has looked at them on a screen here."""
+"""The shipped Foxglove layout and RViz configuration show topics and fields that the node has. Nobody has looked at
+them on a screen here.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import re
@@ -56,7 +57,7 @@ def diagnostics(node: str = "fusion_node", level: bytes = DiagnosticStatus.ERROR
 
 
 def drawn(scope: Scope, now_s: float) -> str:
-    console = Console(width=110, record=True, file=open(os.devnull, "w"))
+    console = Console(width=110, record=True, file=io.StringIO())
     console.print(draw(scope, now_s))
     return console.export_text()
 

@@ -347,7 +347,7 @@ def test_colcon_with_the_message_package_beneath_builds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["aecf_msgs", "rclpy"])
 def test_a_node_names_the_package_that_it_lacks_in_one_line(package: str) -> None:
-    code = f"import sys; sys.modules[{package!r}] = None; from aecf_ros.nodes.executables import fusion_node; fusion_node()"
+    code = f"import sys; sys.modules[{package!r}] = None; from aecf_ros.nodes import executables as e; e.fusion_node()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
     assert f"{package} cannot be imported" in done.stderr

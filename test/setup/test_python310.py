@@ -10,10 +10,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STUBBED = (
     "torch onnxscript rclpy sounddevice optuna ray pyarrow ament_index_python aecf_msgs audio_common_msgs vision_msgs "
-    "sensor_msgs std_msgs std_srvs diagnostic_msgs rcl_interfaces lifecycle_msgs builtin_interfaces foxglove_msgs rosgraph_msgs"
+    "sensor_msgs std_msgs std_srvs diagnostic_msgs rcl_interfaces lifecycle_msgs builtin_interfaces "
+    "foxglove_msgs rosgraph_msgs"
 )
-"""Stand-ins for what this Python cannot have here: torch's wheels for 3.10 bring gigabytes of CUDA, ROS has none for it."""
-WITHOUT_TORCH = "onnx safetensors scikit-learn soundfile jinja2".split()
+"""Stand-ins for what this Python cannot have here: torch's wheels for 3.10 bring gigabytes of CUDA, ROS has none for
+it.
+"""
+WITHOUT_TORCH = ["onnx", "safetensors", "scikit-learn", "soundfile", "jinja2"]
 
 
 def python310() -> str | None:

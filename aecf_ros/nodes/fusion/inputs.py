@@ -200,7 +200,9 @@ class Inputs:
             stream.publishers, stream.last_number = info.current_count, None
             self._on_publishers(name, info.current_count)
 
-        events: dict[str, Callable[[Any], None]] = {"incompatible_qos": partial(self._complain, stream.topic, stream.qos)}
+        events: dict[str, Callable[[Any], None]] = {
+            "incompatible_qos": partial(self._complain, stream.topic, stream.qos)
+        }
         # Humble's middleware has no matched event; silence then says that a publisher is gone.
         if "matched" in inspect.signature(SubscriptionEventCallbacks).parameters:
             events["matched"] = on_publishers
