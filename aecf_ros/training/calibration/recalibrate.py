@@ -249,8 +249,8 @@ def _gain(
     for pattern, old, new in zip(patterns, before, after, strict=True):
         rows = (moments.labels != NOTHING) & moments.present[:, np.array(pattern)].all(1)
         name, labels = subset_name(names, pattern), moments.labels[rows]
-        for into, (probabilities, members) in zip(metrics, (old, new), strict=True):
-            into[name] = subset_metrics(probabilities[rows], labels, members[rows])
+        for by_name, (probabilities, members) in zip(metrics, (old, new), strict=True):
+            by_name[name] = subset_metrics(probabilities[rows], labels, members[rows])
         differences[name] = paired_differences(old[0][rows], new[0][rows], labels, moments.spans[rows])
     return Gain(*metrics, differences)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from aecf_ros.core.bundle import Manifest
 from aecf_ros.core.labeled_samples import NOTHING
+from aecf_ros.modalities.audio.spec import AudioEntry
 from aecf_ros.training.calibration.calibrate import Calibration
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.evaluation.evaluate import Evaluation, Metrics
@@ -65,7 +66,7 @@ def model_card(
             [f.name, str(f.samples), str(f.distinct), f"{f.temperature:.3f}", f"{f.set_threshold:.4g}"]
             for f in calibration.fits
         ],
-        windows=[f"{m.window_s:g} s" for m in manifest.modalities if m.kind == "audio"],
+        windows=[f"{m.window_s:g} s" for m in manifest.modalities if isinstance(m, AudioEntry)],
     )
 
 

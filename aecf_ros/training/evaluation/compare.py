@@ -29,13 +29,13 @@ def compare_on(first: Bundle, second: Bundle, corpus: Corpus) -> dict[str, Compa
     for pattern in reversed(all_subsets(len(names))):
         used, rows = np.array(pattern), shown_rows(pairs, pattern)
         present = np.broadcast_to(used, (len(rows), len(names))).copy()
-        said = []
+        outputs = []
         for bundle, part in zip((first, second), parts, strict=True):
             answers = graph_answers(bundle)([e[pairs.rows[rows, m]] for m, e in enumerate(part.embeddings)], present)
-            said.append(ModelOutputs(answers["probabilities"], answers["prediction_set"]))
+            outputs.append(ModelOutputs(answers["probabilities"], answers["prediction_set"]))
         clusters = min(
             (parts[0].clean[m].clusters[pairs.rows[rows, m]] for m in np.flatnonzero(used).tolist()),
             key=lambda clusters: len(np.unique(clusters)),
         )
-        comparisons[subset_name(names, pattern)] = compare(*said, pairs.labels[rows], clusters)
+        comparisons[subset_name(names, pattern)] = compare(outputs[0], outputs[1], pairs.labels[rows], clusters)
     return comparisons

@@ -105,7 +105,7 @@ def _of_labels(part: PartFeatures, names: Sequence[str], answer: Answer, pairs: 
     by_label = {}
     for pattern in reversed(all_subsets(len(names))):
         shown = pairs.at(shown_rows(pairs, pattern))
-        if len(shown):
+        if len(shown) and part.sets is not None:
             by_label[subset_name(names, pattern)] = label_scores(
                 _ask(answer, part.embeddings, shown, pattern)["probabilities"], part.sets[shown.labels]
             )

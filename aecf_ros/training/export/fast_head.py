@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -122,7 +122,8 @@ class FastHead(nn.Module):
         distances = [weights.to_distances(g, outlier, wide, rank) for g, outlier in zip(gates, outliers, strict=True)]
         self._stack("to_distances", distances)
         self._stack("to_statistics", [weights.to_statistics(gate) for gate in gates])
-        self._stack("body", [weights.affine(g.body[0].weight, g.body[0].bias, carry=TANH_OF_ONE) for g in gates])
+        bodies = [cast(nn.Linear, gate.body[0]) for gate in gates]
+        self._stack("body", [weights.affine(body.weight, body.bias, carry=TANH_OF_ONE) for body in bodies])
         # Scaled so that the bounds of log a and of the log-odds of eps are -1 and 1; "unscale" undoes it.
         middle, half = (LEAST + MOST) / 2, (MOST - LEAST) / 2
         scaled = [(g.head.weight / half[:, None], (g.head.bias - middle) / half) for g in gates]

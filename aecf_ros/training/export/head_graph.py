@@ -254,7 +254,7 @@ def _on_the_edge(
 
 
 def write_bundle(
-    out: Path, files: dict[str, Callable[[Path], None]], card: str, manifest: Callable[[dict[str, str]], Manifest]
+    out: Path, files: dict[str, Callable[[Path], object]], card: str, manifest: Callable[[dict[str, str]], Manifest]
 ) -> Manifest:
     """Write a bundle beside ``out``, verify it, then move its files into ``out``, ``bundle.yaml`` last.
 

@@ -117,7 +117,7 @@ def quantize(model: Path | str, out: Path | str, precision: str, corpus: Corpus)
     return before, after
 
 
-def _converter(source: Path, precision: str) -> Callable[[Path], None]:
+def _converter(source: Path, precision: str) -> Callable[[Path], object]:
     def write(path: Path) -> None:
         try:
             PRECISIONS[precision](source, path)
@@ -130,7 +130,7 @@ def _converter(source: Path, precision: str) -> Callable[[Path], None]:
     return write
 
 
-def _copier(source: Path) -> Callable[[Path], None]:
+def _copier(source: Path) -> Callable[[Path], object]:
     content = source.read_bytes()
 
     def write(path: Path) -> None:

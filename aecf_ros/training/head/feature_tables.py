@@ -131,7 +131,7 @@ def _gather(corpus: Corpus, part: str, features: Sequence[UnitFeatures]) -> Part
         if corpus.paired:
             where = [np.full(of.shards[spec.name][0].present.sum(), recordings.index(of.unit.recording)) for of in own]
         else:
-            where = [of.unit.sources for of in own]
+            where = [of.unit.sources for of in own if of.unit.sources is not None]
         sources.append(np.concatenate(where))
         names.append(recordings if corpus.paired else spec.sources)
     moments = None

@@ -72,7 +72,7 @@ def fit_gate(head: AECF, tables: Sequence[FeatureTable], config: ReliabilityConf
 
 def _fit_modality(head: AECF, m: int, table: FeatureTable, settings: CrossFitConfig, context: FitContext) -> None:
     """Fit the reliability of modality ``m``, or load it from the run folder, in place."""
-    reliability = head.gate.reliability[m]
+    reliability = head.reliability(m)
     key = fingerprint(
         table.digest(),
         asdict(settings),

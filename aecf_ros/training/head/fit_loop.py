@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ def module_digest(module: nn.Module) -> bytes:
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write a ``.npz`` file in one step: a killed process leaves the old file or the new one."""
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **cast(Any, arrays))
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray] | None:

@@ -62,6 +62,10 @@ class LabelCalibration:
 class LabelHead(CalibratedHead):
     """The fusion layer with its calibration, for independent labels; the outputs are those of every head."""
 
+    scales: Tensor
+    shifts: Tensor
+    set_thresholds: Tensor
+
     def __init__(self, fusion: AECF, calibration: LabelCalibration) -> None:
         super().__init__(fusion, calibration)
         for name in ("scales", "shifts", "set_thresholds"):

@@ -61,7 +61,7 @@ def presence_table(found: Inspection) -> TextTable:
 
 def missing_table(found: Inspection) -> TextTable:
     """Of how many moments of each class a modality is missing; no rows where none is."""
-    total = sum(found.counts(part) for part in found.corpus.parts)
+    total = np.sum([found.counts(part) for part in found.corpus.parts], axis=0)
     rows: list[list[str]] = []
     if not found.corpus.paired or not any(n for row in found.units for n in row.missing.values()):
         return "missing", [], rows

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from aecf_ros.core.bundle import FORMAT_VERSION, Manifest
+from aecf_ros.training.calibration.calibrate import Calibration
 from aecf_ros.training.calibration.drift_reference import drift_reference
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.evaluation.card import label_card, model_card
@@ -61,12 +62,15 @@ def assemble(run: Run, out: Path, parts: Mapping[str, PartFeatures], trained: Tr
         f"{name}_encoder.onnx": _encoder_writer(corpus, trained.encoders[name]) for name in names
     }
     files["head.onnx"] = head_writer(head.module, names, parts["test"].embeddings)
-    if not corpus.multilabel:
-        files[HEAD_WEIGHTS] = lambda path: save_head(
-            path, head.module.fusion, head.calibration, config.head.options.model_dump()
-        )
+    if isinstance(calibration := head.calibration, Calibration):
+        options = config.head.options.model_dump()
+        files[HEAD_WEIGHTS] = lambda path: save_head(path, head.module.fusion, calibration, options)
     if config.programs:
-        files |= {f"{name}_encoder.pt2": _program_writer(corpus, encoder) for name, encoder in trained.encoders.items()}
+        files |= {
+            f"{name}_encoder.pt2": _program_writer(corpus, encoder)
+            for name, encoder in trained.encoders.items()
+            if isinstance(encoder, TrainedEncoder)
+        }
     fields = _fields(run, out.name, parts, trained)
     placeholder = dict.fromkeys([*files, "MODEL_CARD.md"], "0" * 64)
     manifest = Manifest.model_validate(fields | {"files": placeholder})
@@ -80,6 +84,7 @@ def assemble(run: Run, out: Path, parts: Mapping[str, PartFeatures], trained: Tr
 def _encoder_writer(corpus: Corpus, encoder: Encoder) -> Writer:
     if isinstance(encoder, FrozenEncoder):
         return lambda path: shutil.copyfile(encoder.path, path)
+    assert isinstance(encoder, TrainedEncoder)  # frozen or trained here
 
     def write(path: Path) -> None:
         sample = to_tensor(_samples(corpus, encoder, 16))

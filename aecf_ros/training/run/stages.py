@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
+from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.modalities.vector.spec import VectorSpec
 from aecf_ros.training.calibration.calibrate import Calibration, calibrate
 from aecf_ros.training.export.head_graph import CalibratedHead, ExportedHead
@@ -56,6 +58,7 @@ def _fit_encoder(run: Run, index: int) -> Encoder:
     if isinstance(spec, VectorSpec):
         units = corpus.parts["fusion"] if corpus.paired else units_of(corpus, "fusion", spec.name)
         return standardizing_encoder(spec, units, run.folder.checkpoints, config.threads)
+    assert isinstance(spec, (ImageSpec, AudioSpec))  # others have no encoder to train
     settings, stage = config.encoder(spec.name, spec.kind), f"{spec.name} encoder"
     samples = samples_of(units_of(corpus, "encoders", spec.name))
     context = run.fit_context(stage, settings.optimizer.epochs, run.encoder_seed(index))
