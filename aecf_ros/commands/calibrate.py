@@ -55,13 +55,15 @@ def field_units(
     manifest, data, trained = bundle.manifest, DataConfig(), training_config(bundle).data
     reading = Reading(reading.topics, reading.audio_format or reading_of(trained).audio_format)
     specs, classes = specs_of(bundle), {label: i for i, label in enumerate(bundle.manifest.labels)}
-    found = find_recordings(path)
-    if not found:
+    recordings = find_recordings(path)
+    if not recordings:
         raise BagError(f"{path}: no recording; name a rosbag2 directory, an .mcap or a .db3, or a folder of them")
-    if labels is not None and len(found) > 1:
-        raise LabelError(f"{labels}: is for one recording, and {path} holds {len(found)}; lay NAME.csv beside each")
+    if labels is not None and len(recordings) > 1:
+        raise LabelError(
+            f"{labels}: is for one recording, and {path} holds {len(recordings)}; lay NAME.csv beside each"
+        )
     units, warnings, unknown = [], list[str](), set()
-    for name, at in found.items():
+    for name, at in recordings.items():
         scan = scan_recording(name, at, specs, reading)
         if labels is not None:
             with open_bag(at) as bag:

@@ -25,7 +25,8 @@ def inspect_command(model: Path) -> None:
     manifest, console = bundle.manifest, wide_console()
     console.print(
         f"[bold]{manifest.name}[/] {manifest.description}\nlabels: {', '.join(manifest.labels)}\n"
-        f"task: {manifest.task}; calibration: {manifest.calibration.method}, sets cover {manifest.calibration.coverage:.0%}; trained {manifest.training.created}"
+        f"task: {manifest.task}; calibration: {manifest.calibration.method}, sets cover "
+        f"{manifest.calibration.coverage:.0%}; trained {manifest.training.created}"
     )
     modalities = Table("modality", "kind", "input", "embedding", "encoder", header_style="dim")
     for m in manifest.modalities:

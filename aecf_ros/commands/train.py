@@ -91,9 +91,9 @@ def train_command(
             click.echo(f"warning: {line}", err=True)
     shown = SHOWN[manifest.task]
     click.echo(f"{'subset':<16}{'n':>7}" + "".join(f"{title:>11}" for title in shown.values()))
-    for name, of in manifest.metrics.items():
-        row = "".join(f"{of[key]:>11.4f}" for key in shown) if of["n"] else "  no such moments in the test part"
-        click.echo(f"{name:<16}{of['n']:>7}{row}")
+    for name, values in manifest.metrics.items():
+        row = "".join(f"{values[key]:>11.4f}" for key in shown) if values["n"] else "  no such moments in the test part"
+        click.echo(f"{name:<16}{values['n']:>7}{row}")
     click.echo(f"wrote {out}")
     for precision in precisions:
         with training_errors():

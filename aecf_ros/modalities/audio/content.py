@@ -45,18 +45,18 @@ class AudioContent:
 
     def complaints(self, thresholds: StreamThresholds) -> list[Complaint]:
         """Clipped, near-silent, DC, hum, noisy."""
-        found = []
+        complaints = []
         if thresholds.clipped_above and self.clipped > thresholds.clipped_above:
             text = f"clipped: {self.clipped:.0%} of the samples at the limit"
-            found.append(Complaint("clipped", text, averaged=self.clipped_s >= 0.2))
+            complaints.append(Complaint("clipped", text, averaged=self.clipped_s >= 0.2))
         silent, muted = self.level_dbfs < thresholds.silent_below_dbfs, self.fall_db > MUTED_FALL_DB
         if thresholds.silent_below_dbfs and (silent or muted):
             text = f"{self.level_dbfs:.0f} dBFS" if silent else f"pauses are {self.fall_db:.0f} dB quieter than usual"
-            found.append(Complaint("silent", f"near-silent: {text}", averaged=muted))
+            complaints.append(Complaint("silent", f"near-silent: {text}", averaged=muted))
         if thresholds.dc_above and abs(self.dc) > thresholds.dc_above:
-            found.append(Complaint("dc", f"constant offset of {self.dc:+.0%} of full scale"))
+            complaints.append(Complaint("dc", f"constant offset of {self.dc:+.0%} of full scale"))
         if thresholds.hum_above and self.hum > thresholds.hum_above:
-            found.append(
+            complaints.append(
                 Complaint("hum", f"hum: {self.hum:.0%} of the energy at multiples of {self.hum_hz} Hz", averaged=True)
             )
         if (
@@ -64,14 +64,14 @@ class AudioContent:
             and self.floor_rise_db > NOISE_RISE_DB
             and self.floor_dbfs > thresholds.noise_above_dbfs
         ):
-            found.append(
+            complaints.append(
                 Complaint(
                     "noisy",
                     f"noisy: never below {self.floor_dbfs:.0f} dBFS, {self.floor_rise_db:.0f} dB above the usual",
                     averaged=True,
                 )
             )
-        return found
+        return complaints
 
 
 class AudioWatch:

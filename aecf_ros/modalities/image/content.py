@@ -34,16 +34,18 @@ class ImageContent:
 
     def complaints(self, thresholds: StreamThresholds) -> list[Complaint]:
         """Dark, overexposed, blurred, noisy."""
-        found = []
+        complaints = []
         if self.highlight < thresholds.dark_below:
-            found.append(Complaint("dark", f"dark: the brightest parts reach {self.highlight:.0%} of full scale"))
+            complaints.append(Complaint("dark", f"dark: the brightest parts reach {self.highlight:.0%} of full scale"))
         elif thresholds.overexposed_above and self.overexposed > thresholds.overexposed_above:
-            found.append(Complaint("overexposed", f"overexposed: {self.overexposed:.0%} of the pixels at full scale"))
+            complaints.append(
+                Complaint("overexposed", f"overexposed: {self.overexposed:.0%} of the pixels at full scale")
+            )
         elif self.sharpness_ratio is not None and self.sharpness_ratio < thresholds.blur_below:
-            found.append(Complaint("blurred", f"blurred: {self.sharpness_ratio:.0%} of the usual sharpness"))
+            complaints.append(Complaint("blurred", f"blurred: {self.sharpness_ratio:.0%} of the usual sharpness"))
         if thresholds.noisy_above and self.noise > thresholds.noisy_above and (self.noise_ratio or 0.0) > 3.0:
-            found.append(Complaint("noisy", f"noisy: {self.noise_ratio:.1f} times the usual noise"))
-        return found
+            complaints.append(Complaint("noisy", f"noisy: {self.noise_ratio:.1f} times the usual noise"))
+        return complaints
 
 
 class ImageWatch:

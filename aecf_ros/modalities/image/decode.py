@@ -145,29 +145,31 @@ def _decode_raw(raw: RawImage, data: np.ndarray) -> np.ndarray:
 
 
 def _decode_compressed(encoding: str, data: np.ndarray) -> np.ndarray:
-    found = _SIGNATURES.get(data[:2].tobytes())
-    if found is None:
+    format_name = _SIGNATURES.get(data[:2].tobytes())
+    if format_name is None:
         raise DecodeError(
             f"data of a {encoding[:40]!r} image starts with neither a JPEG nor a PNG signature; check the camera driver"
         )
     try:
-        height, width, header_end = claimed_size(found, data)
+        height, width, header_end = claimed_size(format_name, data)
     except ValueError as error:
-        raise DecodeError(f"{found} of {data.size} bytes {error}; check the link to the camera") from None
+        raise DecodeError(f"{format_name} of {data.size} bytes {error}; check the link to the camera") from None
     if height * width > MAX_PIXELS:
-        raise DecodeError(f"{found} claims {width}x{height} pixels; check the camera driver")
-    end = _END_MARKERS[found]
+        raise DecodeError(f"{format_name} claims {width}x{height} pixels; check the camera driver")
+    end = _END_MARKERS[format_name]
     # Looked for behind the header, because a thumbnail inside it ends the same way; drivers may pad behind the marker.
     if data[-len(end) :].tobytes() != end and end not in data[header_end:].tobytes():
-        raise DecodeError(f"{found} of {data.size} bytes is truncated (no end marker); check the link to the camera")
-    if found == "png" and not has_whole_chunks(data):
+        raise DecodeError(
+            f"{format_name} of {data.size} bytes is truncated (no end marker); check the link to the camera"
+        )
+    if format_name == "png" and not has_whole_chunks(data):
         raise DecodeError(f"png of {data.size} bytes claims a chunk beyond its end; check the link to the camera")
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error:
         image = None
     if image is None:
-        raise DecodeError(f"{found} of {data.size} bytes does not decode; check the link to the camera")
+        raise DecodeError(f"{format_name} of {data.size} bytes does not decode; check the link to the camera")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 

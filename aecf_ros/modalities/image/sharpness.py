@@ -33,8 +33,8 @@ def edge_steepness(patch: np.ndarray, noise: float) -> float | None:
     least = max(_MIN_HEIGHT, math.ceil(_NOISES * noise))
     parts = [_parts(line, least) for line in (patch, patch.T)]
     places = sum(places for _, places in parts)
-    found, wanted = np.concatenate([part for part, _ in parts]), max(_MIN_PLACES, round(_SHARE * places))
-    return float(np.partition(found, -wanted)[-wanted]) if len(found) >= wanted else None
+    steps, wanted = np.concatenate([part for part, _ in parts]), max(_MIN_PLACES, round(_SHARE * places))
+    return float(np.partition(steps, -wanted)[-wanted]) if len(steps) >= wanted else None
 
 
 def _parts(lines: np.ndarray, least: int) -> tuple[np.ndarray, int]:

@@ -35,14 +35,14 @@ def decode_vector(values: Any, dim: int) -> np.ndarray:
     Raises:
         DecodeError: they are not so many, or one of them is not finite.
     """
-    found = np.array(values, np.float32)
-    if found.shape != (dim,):
+    vector = np.array(values, np.float32)
+    if vector.shape != (dim,):
         raise DecodeError(
-            f"a vector of {' x '.join(map(str, found.shape))} numbers where {dim} are due; check the "
+            f"a vector of {' x '.join(map(str, vector.shape))} numbers where {dim} are due; check the "
             f"publisher and the model"
         )
-    if not np.isfinite(found).all():
+    if not np.isfinite(vector).all():
         raise DecodeError(
-            f"{int((~np.isfinite(found)).sum())} of {dim} numbers are NaN or infinite; check what computes them"
+            f"{int((~np.isfinite(vector)).sum())} of {dim} numbers are NaN or infinite; check what computes them"
         )
-    return found
+    return vector

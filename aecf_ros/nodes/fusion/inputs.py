@@ -118,12 +118,12 @@ class Inputs:
             if (
                 stream.automatic
                 and not stream.heard
-                and (found := self._published(stream)) not in (None, stream.chosen)
+                and (message_class := self._published(stream)) not in (None, stream.chosen)
             ):
                 self._node.get_logger().info(
-                    f"{self._node.resolve_topic_name(stream.topic)} is published as {stream.types[found]}"
+                    f"{self._node.resolve_topic_name(stream.topic)} is published as {stream.types[message_class]}"
                 )
-                stream.chosen = found
+                stream.chosen = message_class
                 self._listen(name)
 
     def close(self) -> None:
@@ -278,9 +278,9 @@ def _read_serialized(data: bytes, received_ns: int, name: str, read: Callable[[b
 
 def _is_readable(kind: Modality, name: str) -> bool:
     """Whether a message type is installed, and from the package whose form is read here."""
-    found = load_type(name)
+    message_class = load_type(name)
     field = kind.type_fields.get(name)
-    return found is not None and (field is None or field in found.get_fields_and_field_types())
+    return message_class is not None and (field is None or field in message_class.get_fields_and_field_types())
 
 
 def load_type(name: str) -> Any | None:

@@ -149,7 +149,7 @@ def _fit(
     if shifts:
         for m, embeddings in enumerate(moments.embeddings):
             here = moments.present[:, m]
-            columns = (torch.from_numpy(of[here]) for of in (embeddings, moments.labels, moments.spans))
+            columns = (torch.from_numpy(array[here]) for array in (embeddings, moments.labels, moments.spans))
             recalibrate(head, m, ModalitySamples(*columns), DEVIATION)
     temperatures, thresholds, fits = (
         np.ones_like(calibration.temperatures),
@@ -158,7 +158,7 @@ def _fit(
     )
     for pattern in all_subsets(len(names)):
         shown = moments.shown(pattern)
-        logits = subset_logits(head, [torch.from_numpy(of) for of in shown.embeddings], pattern)
+        logits = subset_logits(head, [torch.from_numpy(array) for array in shown.embeddings], pattern)
         temperature = 1.0 if shifts else bounded_temperature(logits, shown.labels)
         probabilities = torch.softmax(logits / temperature, dim=1).numpy()
         threshold = span_threshold(
@@ -211,7 +211,7 @@ def _conflict_below(head: AECF, moments: EmbeddedMoments, temperatures: np.ndarr
     if rate == 0 or not len(several.labels):
         return -1.0
     present = torch.from_numpy(several.present)
-    logits = head([torch.from_numpy(of) for of in several.embeddings], present).modality_logits
+    logits = head([torch.from_numpy(array) for array in several.embeddings], present).modality_logits
     return float(
         np.quantile(agreement(alone_probabilities(logits, torch.from_numpy(temperatures)), present).numpy(), rate)
     )
@@ -221,7 +221,7 @@ def _outlier_above(calibration: Calibration, moments: EmbeddedMoments, rate: flo
     """The limits of the old calibration, or higher ones where the embeddings of this robot are further out."""
     limits = calibration.outlier_above.copy()
     for m, embeddings in enumerate(moments.embeddings):
-        model = (torch.from_numpy(of[m]) for of in (calibration.centers, calibration.whiteners))
+        model = (torch.from_numpy(array[m]) for array in (calibration.centers, calibration.whiteners))
         distances = nearest_center(torch.from_numpy(embeddings[moments.present[:, m]]), *model).numpy()
         limits[m] = max(limits[m], np.quantile(distances, 1.0 - rate))
     return limits
@@ -242,8 +242,8 @@ def _gain(
     for k in range(FOLDS):
         fitted = ExportedHead(*_fit(head, calibration, names, moments.at(fold != k), config)).eval()
         for whole, part in zip(after, _answers(fitted, moments.at(fold == k), patterns), strict=True):
-            for into, found in zip(whole, part, strict=True):
-                into[fold == k] = found
+            for into, values in zip(whole, part, strict=True):
+                into[fold == k] = values
     metrics: tuple[Metrics, Metrics] = {}, {}
     differences = {}
     for pattern, old, new in zip(patterns, before, after, strict=True):
@@ -260,10 +260,10 @@ def _answers(
     head: ExportedHead, moments: EmbeddedMoments, patterns: Sequence[Sequence[bool]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Probabilities and prediction sets (N, C) of every moment for each pattern, whether or not it is present."""
-    inputs, found = [torch.from_numpy(of) for of in moments.embeddings], []
+    inputs, outputs = [torch.from_numpy(array) for array in moments.embeddings], []
     for pattern in patterns:
         said = dict(
             zip(HEAD_OUTPUTS, head(*inputs, torch.tensor(pattern).expand(len(moments.labels), -1)), strict=True)
         )
-        found.append((said["probabilities"].numpy(), said["prediction_set"].numpy()))
-    return found
+        outputs.append((said["probabilities"].numpy(), said["prediction_set"].numpy()))
+    return outputs

@@ -56,7 +56,7 @@ def recalibrate_bundle(
     fitted, tables, gain = recalibrate_head(head, calibration, names, moments, config)
     exported = ExportedHead(fitted, tables).eval()
 
-    write_head = head_writer(exported, names, [of[moments.present.all(1)] for of in moments.embeddings])
+    write_head = head_writer(exported, names, [embedding[moments.present.all(1)] for embedding in moments.embeddings])
     kept = [file for file in manifest.files if file not in (manifest.head, manifest.head_weights, CARD)]
     files: dict[str, Writer] = {file: partial(shutil.copyfile, bundle.path(file)) for file in kept}
     files |= {manifest.head: write_head, HEAD_WEIGHTS: lambda path: save_head(path, fitted, tables, options)}

@@ -114,12 +114,12 @@ def gather(corpus: Corpus, features: Mapping[str, Sequence[UnitFeatures]]) -> di
 
 def _gather(corpus: Corpus, part: str, features: Sequence[UnitFeatures]) -> PartFeatures:
     clean, copies, sources, names = [], [], [], []
-    recordings = list(dict.fromkeys(of.unit.recording for of in features))
+    recordings = list(dict.fromkeys(item.unit.recording for item in features))
     for spec in corpus.modalities:
-        own = [of for of in features if spec.name in of.shards]
-        count = min((len(of.shards[spec.name]) for of in own), default=0)
+        own = [item for item in features if spec.name in item.shards]
+        count = min((len(item.shards[spec.name]) for item in own), default=0)
         versions = [
-            stacked([_table(corpus, of, spec.name, version, recordings) for of in own]) for version in range(count)
+            stacked([_table(corpus, item, spec.name, version, recordings) for item in own]) for version in range(count)
         ]
         if not versions or not len(versions[0]):
             raise DatasetError(
@@ -129,17 +129,19 @@ def _gather(corpus: Corpus, part: str, features: Sequence[UnitFeatures]) -> Part
         clean.append(versions[0])
         copies.append(versions[1:])
         if corpus.paired:
-            where = [np.full(of.shards[spec.name][0].present.sum(), recordings.index(of.unit.recording)) for of in own]
+            where = [
+                np.full(item.shards[spec.name][0].present.sum(), recordings.index(item.unit.recording)) for item in own
+            ]
         else:
-            where = [of.unit.sources for of in own if of.unit.sources is not None]
+            where = [item.unit.sources for item in own if item.unit.sources is not None]
         sources.append(np.concatenate(where))
         names.append(recordings if corpus.paired else spec.sources)
     moments = None
     if corpus.paired:
         present = np.concatenate(
-            [np.stack([of.shards[name][0].present for name in corpus.names], axis=1) for of in features]
+            [np.stack([item.shards[name][0].present for name in corpus.names], axis=1) for item in features]
         )
-        moments = pair_by_moment(present, np.concatenate([of.unit.labels for of in features]))
+        moments = pair_by_moment(present, np.concatenate([item.unit.labels for item in features]))
     return PartFeatures(clean, copies, moments, sources, names, corpus.sets)
 
 

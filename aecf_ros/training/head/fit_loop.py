@@ -135,7 +135,7 @@ def _pack(
     arrays = _weights(module, "module")
     for index, state in optimizer.state_dict()["state"].items():
         arrays |= {f"optimizer/{index}/{key}": value.detach().cpu().numpy() for key, value in state.items()}
-    return arrays | best | {name: np.asarray(of, np.float64) for name, of in vars(history).items()}
+    return arrays | best | {name: np.asarray(values, np.float64) for name, values in vars(history).items()}
 
 
 def _unpack(

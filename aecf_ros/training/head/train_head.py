@@ -99,7 +99,7 @@ def fit_experts(
         sampler, held_out = sampler.split(config.early_stopping.share, generator)
         held_pairs, held_tables = (
             held_out.draw(config.early_stopping.pairs, generator),
-            [of.embeddings for of in tables],
+            [table.embeddings for table in tables],
         )
         stopping = EarlyStopping(
             config.early_stopping.patience, lambda: subset_nll(head, held_tables, held_pairs, sets)

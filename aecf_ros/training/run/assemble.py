@@ -119,7 +119,7 @@ def head_writer(head: CalibratedHead, names: Sequence[str], embeddings: Sequence
     """
 
     def write(path: Path) -> None:
-        sample = [torch.from_numpy(of[np.resize(np.arange(len(of)), 256)]) for of in embeddings]
+        sample = [torch.from_numpy(embedding[np.resize(np.arange(len(embedding)), 256)]) for embedding in embeddings]
         present = torch.ones(len(sample[0]), len(names), dtype=torch.bool)
         export_onnx(head, [*sample, present], [*(f"embedding_{name}" for name in names), "present"], HEAD_OUTPUTS, path)
         verify_head(head, path, sample, names)
@@ -132,11 +132,11 @@ def _fields(run: Run, name: str, parts: Mapping[str, PartFeatures], trained: Tra
     corpus, config = run.corpus, run.config
     calibration, encoders = trained.head.calibration, trained.encoders
     pairs = parts["calibration"].calibration_pairs(config.pairs, config.seed)
-    live = [of[pairs.rows[:, m]] for m, of in enumerate(parts["calibration"].embeddings)]
+    live = [embedding[pairs.rows[:, m]] for m, embedding in enumerate(parts["calibration"].embeddings)]
     credits = [
-        f"encoder of {of.spec.name}: {of.credits}"
-        for of in encoders.values()
-        if isinstance(of, FrozenEncoder) and of.credits
+        f"encoder of {encoder.spec.name}: {encoder.credits}"
+        for encoder in encoders.values()
+        if isinstance(encoder, FrozenEncoder) and encoder.credits
     ]
     return {
         "format_version": FORMAT_VERSION,
@@ -145,9 +145,9 @@ def _fields(run: Run, name: str, parts: Mapping[str, PartFeatures], trained: Tra
         "task": "multilabel" if corpus.multilabel else "multiclass",
         "labels": list(corpus.labels),
         "modalities": [
-            of.spec.model_dump(mode="json", exclude={"sources"})
-            | {"encoder": f"{of.spec.name}_encoder.onnx", "embedding_dim": of.embedding_dim}
-            for of in (encoders[name] for name in corpus.names)
+            encoder.spec.model_dump(mode="json", exclude={"sources"})
+            | {"encoder": f"{encoder.spec.name}_encoder.onnx", "embedding_dim": encoder.embedding_dim}
+            for encoder in (encoders[name] for name in corpus.names)
         ],
         "head": "head.onnx",
         "head_weights": None if corpus.multilabel else HEAD_WEIGHTS,
@@ -181,8 +181,8 @@ def _fields(run: Run, name: str, parts: Mapping[str, PartFeatures], trained: Tra
 def _portable(config: TrainConfig) -> dict:
     """The configuration without folders of this machine."""
     fields = config.model_dump(mode="json")
-    for of in fields["encoders"].values():
-        of["onnx"] = of["onnx"] and Path(of["onnx"]).name
+    for settings in fields["encoders"].values():
+        settings["onnx"] = settings["onnx"] and Path(settings["onnx"]).name
     return fields
 
 
@@ -191,9 +191,11 @@ def _counts(corpus: Corpus, parts: Mapping[str, PartFeatures]) -> dict[str, int]
     counts = {}
     if not corpus.paired and any(corpus.parts.get("encoders", ())):
         for name in corpus.names:
-            counts[f"encoders/{name}"] = sum(len(of.labels) for of in corpus.parts["encoders"] if of.modality == name)
-    for part, of in parts.items():
-        counts |= {f"{part}/{name}": len(table) for name, table in zip(corpus.names, of.clean, strict=True)}
+            counts[f"encoders/{name}"] = sum(
+                len(unit.labels) for unit in corpus.parts["encoders"] if unit.modality == name
+            )
+    for part, features in parts.items():
+        counts |= {f"{part}/{name}": len(table) for name, table in zip(corpus.names, features.clean, strict=True)}
     return counts
 
 

@@ -21,7 +21,9 @@ def frozen_encoders(config: TrainConfig) -> dict[str, FrozenEncoder]:
         EncoderError: an encoder cannot be used.
     """
     return {
-        name: open_encoder(of.onnx, name, config.threads) for name, of in config.encoders.items() if of.onnx is not None
+        name: open_encoder(settings.onnx, name, config.threads)
+        for name, settings in config.encoders.items()
+        if settings.onnx is not None
     }
 
 
@@ -33,9 +35,9 @@ def configured_specs(config: TrainConfig) -> list[ModalitySpec]:
     """
     frozen = frozen_encoders(config)
     vectors = {
-        name: VectorSpec(name=name, kind="vector", dim=of.vector)
-        for name, of in config.encoders.items()
-        if of.vector is not None
+        name: VectorSpec(name=name, kind="vector", dim=settings.vector)
+        for name, settings in config.encoders.items()
+        if settings.vector is not None
     }
     return [
         frozen[name].spec if name in frozen else vectors[name]
@@ -51,8 +53,8 @@ def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
         ConfigError, DatasetError, EncoderError: as :func:`train`.
     """
     frozen = frozen_encoders(config)
-    for name, of in config.encoders.items():
-        whole_kind = name in MODALITIES and of.onnx is None and of.vector is None
+    for name, settings in config.encoders.items():
+        whole_kind = name in MODALITIES and settings.onnx is None and settings.vector is None
         if name not in corpus.names and not whole_kind:
             raise ConfigError(f"encoders.{name}: the data has no such modality; it has {', '.join(corpus.names)}")
     if config.programs and frozen:
@@ -68,13 +70,13 @@ def check(corpus: Corpus, config: TrainConfig) -> dict[str, FrozenEncoder]:
 
 def _check_vectors(corpus: Corpus, frozen: Mapping[str, FrozenEncoder], config: TrainConfig) -> None:
     modalities = {m.name: m for m in corpus.modalities}
-    for name, of in config.encoders.items():
+    for name, settings in config.encoders.items():
         modality = modalities.get(name)
-        if of.vector is None or modality is None:
+        if settings.vector is None or modality is None:
             continue
         if not isinstance(modality, VectorSpec):
             raise ConfigError(f"encoders.{name}.vector: it is {modality.kind} there; leave it out")
-        if of.vector != modality.dim:
+        if settings.vector != modality.dim:
             raise ConfigError(
                 f"encoders.{name}.vector: the data has {modality.dim} numbers; write that, or leave it out"
             )

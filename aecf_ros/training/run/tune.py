@@ -175,18 +175,18 @@ def halves_of(part: PartFeatures, generator: np.random.Generator) -> tuple[PartF
 def _half(labels: np.ndarray, clusters: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     half = []
     for value in np.unique(labels):
-        of = np.unique(clusters[labels == value])
-        if len(of) < FOLDS:
+        members = np.unique(clusters[labels == value])
+        if len(members) < FOLDS:
             raise DatasetError(
                 "--tune: a class has one labelled span (or cluster) in the calibration part, and the search needs two; "
                 "record it more often, or train without --tune"
             )
-        half.append(generator.permutation(of)[: len(of) // FOLDS])
+        half.append(generator.permutation(members)[: len(members) // FOLDS])
     return np.concatenate(half)
 
 
 def _side(part: PartFeatures, chosen: list[np.ndarray], side: bool) -> PartFeatures:
-    keep = [np.isin(table.clusters, of) == side for table, of in zip(part.clean, chosen, strict=True)]
+    keep = [np.isin(table.clusters, members) == side for table, members in zip(part.clean, chosen, strict=True)]
     clean = [
         FeatureTable(*(column[rows] for column in vars(table).values()))
         for table, rows in zip(part.clean, keep, strict=True)
