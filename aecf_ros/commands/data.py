@@ -1,8 +1,10 @@
-"""Labeled data of any kind as a corpus: a dataset folder, a table, or recordings. What lies at a path decides which it is."""
+"""Labeled data of any kind as a corpus: a dataset folder, a table, or recordings. What lies at a path decides which
+it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,21 +25,24 @@ from aecf_ros.training.data.split import SPLIT_PARTS, given_parts, split_recordi
 from aecf_ros.training.data.table import find_table, table_corpus
 from aecf_ros.training.run.config import DataConfig
 
+DEFAULT_CONFIG = DataConfig()
 Advance = Callable[[int, int, str], None]
-"""Told how many of how many recordings were looked over, and the name of the next."""
+"""Called with the number of recordings looked over, the number of all, and the name of the next."""
 
 
 def open_corpus(
     path: Path | str,
     modalities: Sequence[ModalitySpec] | None = None,
-    config: DataConfig = DataConfig(),
+    config: DataConfig = DEFAULT_CONFIG,
     progress: Advance = lambda done, total, name: None,
 ) -> Corpus:
     """Open labeled data, and divide it into parts that share no recording.
 
     Args:
-        path: a folder that holds ``dataset.yaml``, or the NumPy archives of the benchmark; recordings, as a folder of them or one; or a table.
-        modalities: what the encoders take. A dataset folder knows itself; where recordings and tables are to show what they hold, their own sizes.
+        path: a folder that holds ``dataset.yaml``, or the NumPy archives of the benchmark; recordings, as a folder
+        of them or one; or a table.
+        modalities: what the encoders take. A dataset folder knows itself; where recordings and tables are to show
+        what they hold, their own sizes.
 
     Raises:
         DatasetError: the data cannot be used; one line that says what was found and what to do.
@@ -49,7 +54,8 @@ def open_corpus(
         )
     if (path / DATASET).is_file() and config.task == "multilabel":
         raise DatasetError(
-            f"{path}: data.task is multilabel, and a dataset folder holds one label for each sample; give a table or recordings"
+            f"{path}: data.task is multilabel, and a dataset folder holds one label for each sample; "
+            f"give a table or recordings"
         )
     if (path / DATASET).is_file():
         return folder_corpus(path, modalities)
@@ -64,7 +70,8 @@ def open_corpus(
         return table_corpus(table, modalities, config)
     held = ", ".join(sorted(p.name for p in path.iterdir())[:5]) if path.is_dir() else "one file"
     raise DatasetError(
-        f"{path}: neither {DATASET}, nor recordings (rosbag2 directories, .mcap, .db3), nor one table (.csv, .parquet); it holds {held or 'nothing'}"
+        f"{path}: neither {DATASET}, nor recordings (rosbag2 directories, .mcap, .db3), nor one table "
+        f"(.csv, .parquet); it holds {held or 'nothing'}"
     )
 
 
@@ -87,6 +94,27 @@ def reading_of(config: DataConfig) -> Reading:
     return Reading(config.topics, AudioFormat(config.audio_format, config.audio_rate_hz, config.audio_channels))
 
 
+def _scan(
+    recordings: Mapping[str, Path], modalities: Sequence[ModalitySpec], reading: Reading, progress: Advance
+) -> tuple[list[Scan], list[str]]:
+    """Look over every recording; those that cannot be read become warnings."""
+    scans: list[Scan] = []
+    unreadable: list[str] = []
+    for i, (name, path) in enumerate(recordings.items()):
+        progress(i, len(recordings), name)
+        try:
+            scans.append(scan_recording(name, path, modalities, reading))
+        except UnreadableBag as error:
+            unreadable.append(str(error))
+    if not scans:
+        raise DatasetError(unreadable[0])
+    _refuse_copies(scans)
+    return scans, [
+        *(f"{line}; it is left out" for line in unreadable),
+        *(line for scan in scans for line in scan.problems),
+    ]
+
+
 def _recordings_corpus(
     path: Path, found: dict[str, Path], modalities: Sequence[ModalitySpec] | None, config: DataConfig, progress: Advance
 ) -> Corpus:
@@ -97,28 +125,16 @@ def _recordings_corpus(
         reading = replace(reading, topics={**{probed.spec.name: probed.topic for probed in held}, **reading.topics})
         if not modalities:
             raise DatasetError(
-                f"{path}: no recording holds pictures, sound or vectors that can be read; `ros2 bag info` shows what they hold"
+                f"{path}: no recording holds pictures, sound or vectors that can be read; `ros2 bag "
+                f"info` shows what they hold"
             )
-    scans: list[Scan] = []
-    unreadable: list[str] = []
-    for i, (name, at) in enumerate(found.items()):
-        progress(i, len(found), name)
-        try:
-            scans.append(scan_recording(name, at, modalities, reading))
-        except UnreadableBag as error:
-            unreadable.append(str(error))
-    if not scans:
-        raise DatasetError(unreadable[0])
-    warnings = [
-        *(f"{line}; it is left out" for line in unreadable),
-        *(line for scan in scans for line in scan.problems),
-    ]
-    _refuse_copies(scans)
+    scans, warnings = _scan(found, modalities, reading, progress)
     warnings += _missing_topics(path, scans, modalities)
     unlabeled = [scan for scan in scans if not scan.spans]
     if len(unlabeled) == len(scans):
         raise DatasetError(
-            f"{path}: no labels: no topic of type std_msgs/msg/String with 'label' in its name says any, and no recording has a CSV of "
+            f"{path}: no labels: no topic of type std_msgs/msg/String with 'label' in its name says "
+            f"any, and no recording has a CSV of "
             "start_s,end_s,label beside it (NAME.csv); write one, or name the topic with data.topics.label=/..."
         )
     warnings += [f"{scan.path}: nothing in it is labeled; it is left out" for scan in unlabeled]
@@ -134,7 +150,8 @@ def _recordings_corpus(
             )
     if not units:
         raise DatasetError(
-            f"{path}: no labeled span lasts longer than the settling after a change of label; label longer, or lower data.settle_s"
+            f"{path}: no labeled span lasts longer than the settling after a change of label; label "
+            f"longer, or lower data.settle_s"
         )
     counts = {u.recording: naming.counts(u.labels) for u in units}
     parts = split_recordings(counts, config, given_parts(counts, config))
@@ -151,7 +168,8 @@ def _refuse_copies(scans: Sequence[Scan]) -> None:
         other = first.setdefault(scan.content, scan)
         if other is not scan:
             raise DatasetError(
-                f"{scan.path} holds the same as {other.path}: in two parts a copy is leakage, and a model is tested on what it has seen; remove one"
+                f"{scan.path} holds the same as {other.path}: in two parts a copy is leakage, and a "
+                f"model is tested on what it has seen; remove one"
             )
 
 
@@ -162,18 +180,21 @@ def _missing_topics(path: Path, scans: Sequence[Scan], modalities: Sequence[Moda
         if len(without) == len(scans):
             held = ", ".join(f"{topic} ({kind})" for topic, kind in sorted(scans[0].types.items()))
             raise DatasetError(
-                f"{path}: no recording has a topic for '{m.name}' ({m.kind}); name one with data.topics.{m.name}=/..., or leave that encoder out; "
+                f"{path}: no recording has a topic for '{m.name}' ({m.kind}); name one with "
+                f"data.topics.{m.name}=/..., or leave that encoder out; "
                 f"{scans[0].name} holds {held}"
             )
         silent = [scan for scan in scans if m.name in scan.undescribed]
         if len(without) + len(silent) == len(scans):
             topic = silent[0].topics.streams[m.name]
             raise DatasetError(
-                f"{path}: nothing says how to read the sound of '{m.name}': {silent[0].name} has {topic} without an AudioInfo; "
+                f"{path}: nothing says how to read the sound of '{m.name}': {silent[0].name} has "
+                f"{topic} without an AudioInfo; "
                 "say it with data.audio_format=S16LE data.audio_rate_hz=... data.audio_channels=..."
             )
         warnings += [
-            f"{scan.path}: nothing says how to read {scan.topics.streams[m.name]}, so that '{m.name}' is missing at all its moments; "
+            f"{scan.path}: nothing says how to read {scan.topics.streams[m.name]}, so that '{m.name}' "
+            f"is missing at all its moments; "
             "say it with data.audio_format=S16LE"
             for scan in silent
         ]

@@ -44,7 +44,8 @@ def inspect_command(
 ) -> None:
     """Show what DATA holds: classes, parts, recordings, what is missing, and examples to look at.
 
-    DATA is a folder of recordings, a table (CSV or Parquet), or a folder that holds dataset.yaml. KEY=VALUE overrides the configuration:
+    DATA is a folder of recordings, a table (CSV or Parquet), or a folder that holds dataset.yaml. KEY=VALUE
+    overrides the configuration:
     data.topics.camera=/front/image data.stride_s=1.
     """
     console = wide_console(140)

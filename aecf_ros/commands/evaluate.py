@@ -43,7 +43,7 @@ from aecf_ros.runtime.pipeline import Pipeline
     type=PathArgument,
     required=True,
     multiple=True,
-    help="Recording: rosbag2 directory, .mcap or .db3; or a folder of them. Repeatable: many are evaluated one by one and pooled.",
+    help="Recording: rosbag2 directory, .mcap or .db3; or a folder of them. Repeatable: many are evaluated and pooled.",
 )
 @click.option(
     "--faults",
@@ -99,7 +99,8 @@ def evaluate_command(
     if len(bag_paths) > 1 or bag_paths[0] not in (found := find_recordings(bag_paths[0])).values() and found:
         if len(models) > 1 or len(faults_paths) > 1 or sweep_streams or labels_path:
             raise click.UsageError(
-                "several recordings are evaluated with one --model and at most one --faults; --sweep and --labels are for one recording "
+                "several recordings are evaluated with one --model and at most one --faults; --sweep "
+                "and --labels are for one recording "
                 "(labels of several: NAME.csv beside each)"
             )
         _evaluate_many(

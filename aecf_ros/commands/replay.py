@@ -35,7 +35,9 @@ from aecf_ros.runtime.pipeline import Pipeline
 @recording_options
 @click.option("--out", type=PathArgument, required=True, help="The .mcap to write.")
 def replay_command(model: Path, bag_path: Path, faults_path: Path | None, reading: Reading, out: Path) -> None:
-    """Write a recording again with predictions, diagnostics and a debug picture added, for Foxglove, Lichtblick or PlotJuggler."""
+    """Write a recording again with predictions, diagnostics and a debug picture added, for Foxglove, Lichtblick or
+    PlotJuggler.
+    """
     console = wide_console()
     try:
         bundle = load_bundle(model)

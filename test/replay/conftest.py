@@ -1,4 +1,6 @@
-"""Small real recordings, written by rosbags with the message definitions of dev/interfaces. Times are seconds from the start."""
+"""Small real recordings, written by rosbags with the message definitions of dev/interfaces. Times are seconds from
+the start.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

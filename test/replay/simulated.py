@@ -1,6 +1,7 @@
 """A camera and a microphone that do not exist, with the timing of real ones, and a model that costs nothing.
 
-Messages come as rosbags' records would, with the jitter, the losses and the noise of sensors, so that faults and the pipeline see what they
+Messages come as rosbags' records would, with the jitter, the losses and the noise of sensors, so that faults and the
+pipeline see what they
 see on a robot; the graphs are replaced by a head that says the same whatever it sees.
 """
 
@@ -169,7 +170,9 @@ class World:
 
 @dataclass
 class Seen:
-    """What a pipeline did: (seconds, states of camera and audio) after each message and each prediction, and the times of predictions."""
+    """What a pipeline did: (seconds, states of camera and audio) after each message and each prediction, and the
+    times of predictions.
+    """
 
     states: list[tuple[float, StreamState, StreamState]]
     predicted_s: list[float]

@@ -365,7 +365,8 @@ def test_a_topic_that_is_named_is_taken_and_none_leaves_a_modality_without(
         topics = bag.choose_topics(BOTH, Reading({"camera": "/rear/image", "audio": "none", "label": "none"}))
         assert topics.streams == {"camera": "/rear/image"} and topics.infos == {} and topics.label is None
         assert bag.choose_topics(BOTH).line(bag.types) == (
-            "camera from /camera/image (Image), audio from /audio (AudioDataStamped), described by /audio_info, labels from /a/label_x"
+            "camera from /camera/image (Image), audio from /audio (AudioDataStamped), described by "
+            "/audio_info, labels from /a/label_x"
         )
 
 

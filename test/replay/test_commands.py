@@ -25,7 +25,8 @@ def test_two_schedules_are_compared_in_one_report(red_then_blue: Path, tiny_bund
     lost = faults_file(tmp_path, "- {stream: camera, kind: drop, start_s: 2, end_s: 4}", "lost.yaml")
     frozen = faults_file(
         tmp_path,
-        "- {stream: camera, kind: freeze, start_s: 2, end_s: 4}\n- {stream: audio, kind: drop, start_s: 99, end_s: 100}",
+        "- {stream: camera, kind: freeze, start_s: 2, end_s: 4}\n"
+        "- {stream: audio, kind: drop, start_s: 99, end_s: 100}",
         "frozen.yaml",
     )
     done = aecf(

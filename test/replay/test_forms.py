@@ -34,7 +34,8 @@ OTHER_DIALECT = {
     "AudioStamped": HEADER + "audio_common_msgs/Audio audio",
 }
 FOXGLOVE = {
-    "RawAudio": "builtin_interfaces/Time timestamp\nuint8[] data\nstring format\nuint32 sample_rate\nuint32 number_of_channels"
+    "RawAudio": "builtin_interfaces/Time timestamp\nuint8[] data\nstring format\n"
+    "uint32 sample_rate\nuint32 number_of_channels"
 }
 PORTAUDIO = {"float32": (1, "<f4"), "int32": (2, "<i4"), "int16": (8, "<i2"), "int8": (16, "i1"), "uint8": (32, "u1")}
 

@@ -1,4 +1,5 @@
-"""Every kind of fault on each stream it can act on, twenty draws each with the timing of real sensors: the right state, in time, and back.
+"""Every kind of fault on each stream it can act on, twenty draws each with the timing of real sensors: the right
+state, in time, and back.
 
 Rates from end to end of what the defaults are made for: cameras of 5 to 60 Hz, chunks of 10 to 500 ms.
 """
@@ -24,7 +25,9 @@ JITTER = 1.2  # of a period: a message comes up to a fifth of it later
 CONTENT_S = 1.0
 SHORT_S = 0.05  # sound is judged by so much, however short its chunks
 PACE_PERIODS = {"rate": 10, "jitter": 16}
-"""Of a stream with two fifths of its messages four come in 10 periods, and fewer may be chance; jitter begins with a delay like any other."""
+"""Of a stream with two fifths of its messages four come in 10 periods, and fewer may be chance; jitter begins with a
+delay like any other.
+"""
 
 RIGHT = {
     "drop": {S.STALE, S.DROPPED},
@@ -49,7 +52,9 @@ RIGHT = {
 
 
 def allowed_s(kind: str, stream: str, period_s: float | None = None) -> float:
-    """The threshold of the state and one period; a second for what wears the content or the pace down, where so few messages can tell."""
+    """The threshold of the state and one period; a second for what wears the content or the pace down, where so few
+    messages can tell.
+    """
     t, period_s = MODALITIES[KINDS[stream]].thresholds, PERIODS_S[stream] if period_s is None else period_s
     if kind in ("drop", "delay"):
         return max(t.stale_after_s, 5 * period_s) + JITTER * period_s
@@ -69,7 +74,9 @@ def cases() -> list[tuple[str, str]]:
 
 
 def options(kind: str, period_s: float) -> dict[str, float]:
-    """Where the greatest severity is another fault: a camera with a tenth of its frames is not slow, it is gone half of the time."""
+    """Where the greatest severity is another fault: a camera with a tenth of its frames is not slow, it is gone half
+    of the time.
+    """
     return {"delay": {"delay_s": 1.0}, "jitter": {"jitter_s": max(0.25, 4 * period_s)}, "rate": {"factor": 0.4}}.get(
         kind, {}
     )
@@ -94,7 +101,8 @@ def misses(kind: str, stream: str, periods_s: dict[str, float], repetitions: int
         detected_s, limit_s = seen.first(stream, RIGHT[kind], start_s, end_s), allowed_s(kind, stream, period_s)
         if detected_s is None or detected_s > limit_s:
             wrong.append(
-                f"seed {seed}: right state after {detected_s}, allowed {limit_s:.3f}; {seen.alarms(stream, start_s, end_s)[:3]}"
+                f"seed {seed}: right state after {detected_s}, allowed {limit_s:.3f}; "
+                f"{seen.alarms(stream, start_s, end_s)[:3]}"
             )
         others = [alarm for other in periods_s if other != stream for alarm in seen.alarms(other, 0.5)]
         if stray := [*seen.alarms(stream, 0.5, start_s), *others]:
@@ -106,7 +114,8 @@ def misses(kind: str, stream: str, periods_s: dict[str, float], repetitions: int
         recovery_s = (3 + 1 + JITTER) * period_s + (max(0.0, SHORT_S - period_s) if worn else 0.0)
         if recovered_s is None or recovered_s > recovery_s:
             wrong.append(
-                f"seed {seed}: recovered after {recovered_s}, allowed {recovery_s:.3f}; {seen.alarms(stream, end_s)[-2:]}"
+                f"seed {seed}: recovered after {recovered_s}, allowed {recovery_s:.3f}; "
+                f"{seen.alarms(stream, end_s)[-2:]}"
             )
         if stream == "camera" and seen.longest_gap_s() > 2 * period_s:
             wrong.append(f"seed {seed}: gap of {seen.longest_gap_s():.3f} s, two periods are {2 * period_s:.3f}")

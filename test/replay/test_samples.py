@@ -1,4 +1,5 @@
-"""Labelled moments of a recording: the pipeline's own evidence, at the right times, with the labels of the recording."""
+"""Labelled moments of a recording: the pipeline's own evidence, at the right times, with the labels of the recording.
+"""
 
 import pickle
 from collections.abc import Callable
@@ -204,7 +205,7 @@ def test_sound_is_missing_until_nine_tenths_of_its_window_were_received(
     unit = moments_of(recording.write(tmp_path / "bag"), stride_s=0.1, settle_s=0.05)
     _, present = everything(unit)
     silent = [at_s for at_s, heard in zip(seconds(unit), present[:, 1], strict=True) if not heard]
-    # The first 0.1 s of sound arrive at 0.001 s. From 1.901 to 3.001 s nothing does, for 0.35 s and a chunk longer than is allowed.
+    # The first 0.1 s of sound arrive at 0.001 s. From 1.901 to 3.001 s nothing does: 0.35 s and a chunk too long.
     assert silent == pytest.approx([0.05, 0.15, 0.25, 0.35, *np.arange(2.45, 3.4, 0.1)], abs=1e-6)
 
 

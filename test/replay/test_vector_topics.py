@@ -40,7 +40,9 @@ def told(recording: Any, at_s: float, label: str) -> Any:
 
 
 def tell(recording: Any, seconds: float, first: int = 0) -> Any:
-    """Spans of 5 s of red, green and blue in turn, pictures at 10 Hz, of which every eighth is blue, and vectors at 5 Hz."""
+    """Spans of 5 s of red, green and blue in turn, pictures at 10 Hz, of which every eighth is blue, and vectors at
+    5 Hz.
+    """
     recording.store.register(get_types_from_msg(MESSAGE.read_text(), "aecf_msgs/msg/EmbeddingStamped"))
     for i in range(round(seconds * 10)):
         label = LABELS[(first + int(i * 0.1 // SPAN_S)) % 3]

@@ -1,4 +1,6 @@
-"""A table of collages: one to three digits of scikit-learn in a picture, the tones of the same digits in a sound; now and then none."""
+"""A table of collages: one to three digits of scikit-learn in a picture, the tones of the same digits in a sound;
+now and then none.
+"""
 
 from __future__ import annotations
 

@@ -90,7 +90,8 @@ def recording(
 
 
 def recorded_corpus(moments: int = 12, fusion: int = 3, imbalance: int = 1) -> Corpus:
-    """Three (or more) recordings to train on, one to calibrate on, one to test on; without a camera for a while in each.
+    """Three (or more) recordings to train on, one to calibrate on, one to test on; without a camera for a while in
+    each.
 
     The first label has ``imbalance`` times the spans of the others.
     """

@@ -1,4 +1,6 @@
-"""The benchmark's archives as they lie there: parts that do not leak, at the size that an encoder takes, and what is no such archive."""
+"""The benchmark's archives as they lie there: parts that do not leak, at the size that an encoder takes, and what is
+no such archive.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,22 @@ def scenes(tmp_path_factory) -> Path:
     clips = [
         np.concatenate([rng.integers(-9000, 9000, 16_000), np.zeros(16_000, int)]).astype(np.int16) for _ in range(16)
     ]
-    np.savez(folder / "scenes_sound.npz", samples=np.concatenate(clips), offsets=np.arange(17) * 32_000, label=np.arange(16) % 4, fold=np.arange(16) // 4 + 1,
-             classes=CLASSES)  # fmt: skip
+    np.savez(
+        folder / "scenes_sound.npz",
+        samples=np.concatenate(clips),
+        offsets=np.arange(17) * 32_000,
+        label=np.arange(16) % 4,
+        fold=np.arange(16) // 4 + 1,
+        classes=CLASSES,
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> Path:
-    """As many pictures as the protocol counts on, each of its label's gray; 50 takes of ten digits by two speakers, 0.25 s of noise each."""
+    """As many pictures as the protocol counts on, each of its label's gray; 50 takes of ten digits by two speakers,
+    0.25 s of noise each.
+    """
     folder = tmp_path_factory.mktemp("archives")
     labels = (np.arange(68_000) % 10).astype(np.uint8)
     np.savez_compressed(

@@ -1,4 +1,6 @@
-"""Broken data sets: each ends in one line that says what was found and what to do. What is only partly broken is used, and the loss said."""
+"""Broken data sets: each ends in one line that says what was found and what to do. What is only partly broken is
+used, and the loss said.
+"""
 
 import re
 import shutil
@@ -197,12 +199,12 @@ TABLES: list[tuple[Callable[[Path], Path], str]] = [
     (table_with_a_column_twice, r"the column 'label' stands there twice"),
     (table_with_another_word_for_a_part, r"line 9: 'holdout' is no part; write fusion, calibration, test"),
     (table_without_calibration, r"the part 'calibration' is given nothing; .* give some of the data to it"),
-    (pictures_unreadable, r"none of the first pictures of 'image' can be read"),
+    (pictures_unreadable, r"none of the first files of 'image' can be read as image"),
     (
         pictures_elsewhere,
         r"4 of 15 files of 'image' are not there, the first in line 2: 0\.png; paths count from the table's folder",
     ),
-    (sounds_empty, r"none of the first sounds of 'sound' can be read"),
+    (sounds_empty, r"none of the first files of 'sound' can be read as audio"),
     (one_class, r"only 'low' is labelled; two classes at least"),
     (two_rows, r"too few recordings to split: 2 with labelled moments leave none for the part 'calibration'"),
     (
@@ -340,16 +342,19 @@ RECORDINGS: list[tuple[Callable[[Path, Path], list[str]], str]] = [
     (spans_too_short, r"no labelled span lasts longer than the settling .* label longer, or lower data\.settle_s"),
     (
         too_few,
-        r"too few recordings to split: 2 with labelled moments leave none for the part 'test'; parts share no recording",
+        r"too few recordings to split: 2 with labelled moments leave none for the part 'test'; "
+        r"parts share no recording",
     ),
     (copy_under_another_name, r"monday/run holds the same as .*drive0: in two parts a copy is leakage"),
     (
         no_microphone,
-        r"no recording has a topic for 'audio' \(audio\); name one with data\.topics\.audio=/\.\.\., .* holds /audio \(",
+        r"no recording has a topic for 'audio' \(audio\); name one with data\.topics\.audio=/\.\.\., "
+        r".* holds /audio \(",
     ),
     (
         sound_undescribed,
-        r"nothing says how to read the sound of 'audio': drive0 has /audio without an AudioInfo; say it with data\.audio_format=S16LE",
+        r"nothing says how to read the sound of 'audio': drive0 has /audio without an AudioInfo; "
+        r"say it with data\.audio_format=S16LE",
     ),
     (sound_format_unknown, r"audio format 'MP3' is not known; use one of U8, S8, S16LE"),
     (wrong_type, r"/label is std_msgs/msg/String, and 'camera' takes sensor_msgs/msg/CompressedImage or"),

@@ -32,8 +32,17 @@ head:
 
 
 def test_an_override_changes_one_key_and_leaves_those_beside_it_as_the_file_has_them(file):
-    config = load_config(file, ["head.optimizer.epochs=7", "encoders.image.dropout=0.3", "head.options.dropout=0.3", "data.parts.tuesday=fusion",
-                                "data.columns.split=part", "head.early_stopping.patience=2"])  # fmt: skip
+    config = load_config(
+        file,
+        [
+            "head.optimizer.epochs=7",
+            "encoders.image.dropout=0.3",
+            "head.options.dropout=0.3",
+            "data.parts.tuesday=fusion",
+            "data.columns.split=part",
+            "head.early_stopping.patience=2",
+        ],
+    )
     assert (
         config.seed,
         config.head.samples_per_epoch,
@@ -67,19 +76,28 @@ def test_an_unquoted_off_is_not_false():
     assert load_config(None, ["head.options.monotone=off"]).head.options.monotone == "off"
 
 
-@pytest.mark.parametrize(("overrides", "words"), [
-    (["hed.epochs=1"], "hed: no such key; did you mean head?"),
-    (["head.optimizer.epoch=1"], "head.optimizer.epoch: no such key; did you mean head.optimizer.epochs?"),
-    (["encoders.image.dropuot=0"], "encoders.image.dropuot: no such key; did you mean encoders.image.dropout?"),
-    (["head.early_stopping.patients=2"], "head.early_stopping.patients: no such key; did you mean head.early_stopping.patience?"),
-    (["pairs.x=1"], "pairs.x: no such key; there are calibration, nothing_share, test"),
-    (["seed"], "'seed' is not key=value"),
-    (["seed=["], "the value is not YAML"),
-    (["calibration.coverage=2"], "calibration.coverage: "),
-    (["seed.x=1"], "seed holds a value"),
-    (["threads.x=1"], "threads holds a value"),
-    (["head.nothing_share=0.9", "head.all_nothing_share=0.5"], "head: nothing_share and all_nothing_share leave no sample"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["hed.epochs=1"], "hed: no such key; did you mean head?"),
+        (["head.optimizer.epoch=1"], "head.optimizer.epoch: no such key; did you mean head.optimizer.epochs?"),
+        (["encoders.image.dropuot=0"], "encoders.image.dropuot: no such key; did you mean encoders.image.dropout?"),
+        (
+            ["head.early_stopping.patients=2"],
+            "head.early_stopping.patients: no such key; did you mean head.early_stopping.patience?",
+        ),
+        (["pairs.x=1"], "pairs.x: no such key; there are calibration, nothing_share, test"),
+        (["seed"], "'seed' is not key=value"),
+        (["seed=["], "the value is not YAML"),
+        (["calibration.coverage=2"], "calibration.coverage: "),
+        (["seed.x=1"], "seed holds a value"),
+        (["threads.x=1"], "threads holds a value"),
+        (
+            ["head.nothing_share=0.9", "head.all_nothing_share=0.5"],
+            "head: nothing_share and all_nothing_share leave no sample",
+        ),
+    ],
+)
 def test_what_cannot_be_is_refused_in_one_line_that_names_the_key(file, overrides, words):
     with pytest.raises(ConfigError) as refused:
         load_config(file, overrides)

@@ -85,7 +85,9 @@ def _fit(fusion: AECF) -> None:
 
 
 def _head(kind: str) -> tuple[ExportedHead, list[torch.Tensor]]:
-    """A head of a kind above and 32 embeddings for each modality. "evidence" and "lean" have the gate and the lift that ship."""
+    """A head of a kind above and 32 embeddings for each modality. "evidence" and "lean" have the gate and the lift
+    that ship.
+    """
     count, options, tempered = (HEADS | ALSO_LEAN)[kind]
     torch.manual_seed(count)
     fusion = AECF(WIDTHS[:count], CLASSES, **options)

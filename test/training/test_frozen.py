@@ -95,7 +95,9 @@ def test_what_cannot_be_used_is_said_in_one_line(tmp_path):
         _graph(
             tmp_path / "name.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], name="pixel_values"
         ): "expected one input of image, samples, vector and the output embedding, got pixel_values and embedding",
-        _graph(tmp_path / "out.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], output="features"): "got image and features",
+        _graph(
+            tmp_path / "out.onnx", TensorProto.UINT8, ["batch", 4, 4, 3], output="features"
+        ): "got image and features",
         _graph(
             tmp_path / "type.onnx", TensorProto.FLOAT, ["batch", 4, 4, 3]
         ): r"expected tensor\(uint8\).* got tensor\(float\)",

@@ -102,7 +102,8 @@ def test_another_dataset_is_refused(trained: Path, make_dataset, tmp_path: Path)
     [
         (
             lambda labels: labels[::-1],
-            "its labels are in another order: it has '{last}' where the bundle has '{first}'; give the data it was trained on",
+            "its labels are in another order: it has '{last}' where the bundle has '{first}'; give "
+            "the data it was trained on",
         ),
         (
             lambda labels: ["bark", *labels[1:]],

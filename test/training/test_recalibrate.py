@@ -1,4 +1,6 @@
-"""Calibration fitted again keeps every weight, gains what is there to gain on spans it has not seen, and says where there is none."""
+"""Calibration fitted again keeps every weight, gains what is there to gain on spans it has not seen, and says where
+there is none.
+"""
 
 import numpy as np
 import pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -146,10 +147,8 @@ def test_a_run_killed_after_anything_it_writes_gives_the_same_metrics(trained, c
         monkeypatch.setattr(module, "save_arrays", then_die(loop.save_arrays))
     monkeypatch.setattr(shards, "_save", save_then_die)
     while not (tmp_path / "killed").exists() and len(written) < 60:
-        try:
+        with contextlib.suppress(Killed):
             train(recorded_corpus(imbalance=2), tmp_path / "killed", config, run=tmp_path / "run", show_progress=False)
-        except Killed:
-            pass
     shards_due = 2 * (3 * 2 + 1 + 2)  # two modalities; three recordings with a copy, one without, one with
     assert len(written) == shards_due + 6 + 2  # then six epochs of the experts and two reliabilities
     whole, killed = (load_bundle(path).manifest for path in (trained, tmp_path / "killed"))

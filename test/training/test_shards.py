@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import time
@@ -101,10 +102,8 @@ def test_killed_after_every_file_it_ends_with_the_same_features(encoders, tmp_pa
     monkeypatch.setattr(shards, "_save", save_then_die)
     resumed = None
     while resumed is None and len(kills) < 99:
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             resumed = extract(Extraction(recorded_corpus(), encoders, COPIES, 0, tmp_path / "killed"))
-        except KeyboardInterrupt:
-            pass
     assert len(kills) == len(whole) and _same(whole, _all(resumed))
 
 

@@ -1,4 +1,6 @@
-"""Recordings are divided: the same way each time, every class in every part where that can be, in the shares that were asked for."""
+"""Recordings are divided: the same way each time, every class in every part where that can be, in the shares that
+were asked for.
+"""
 
 import numpy as np
 import pytest
@@ -55,7 +57,7 @@ def test_a_class_of_three_recordings_among_many_is_in_every_part() -> None:
 
 
 def test_other_divisions_are_tried_where_greed_leaves_a_class_out() -> None:
-    # Of the classes 0 and 2 each has three holders, so that 'd' must go with 'b'; greed alone parts them for some seeds.
+    # Classes 0 and 2 have three holders each, so that 'd' must go with 'b'; greed alone parts them for some seeds.
     counts = {"a": np.array([8, 8, 16]), "b": np.array([2, 2, 0]), "c": np.array([4, 4, 4]), "d": np.array([0, 8, 16])}
     for seed in range(10):
         assert (table(split_recordings(counts, DataConfig(split_seed=seed), {}), counts) > 0).all()

@@ -12,11 +12,12 @@ import soundfile
 from aecf_ros.modalities.audio.files import read_window
 from aecf_ros.modalities.audio.resample import resample_window
 from aecf_ros.modalities.audio.spec import AudioSpec
+from aecf_ros.modalities.image.modality import IMAGE
 from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.duplicates import find_copies
-from aecf_ros.training.data.table import read_image, table_corpus
+from aecf_ros.training.data.table import table_corpus
 from aecf_ros.training.run.config import DataConfig
 from test.training.files import AUDIO, BOTH, CAMERA, rows_of_files, write_picture, write_rows, write_table
 
@@ -214,7 +215,7 @@ def test_sound_that_cannot_be_used_is_refused(tmp_path: Path, write, said: str) 
 def test_a_picture_of_another_format_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.bmp"), np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(DecodeError, match="neither a JPEG nor a PNG"):
-        read_image(tmp_path / "a.bmp", CAMERA)
+        IMAGE.read_file(tmp_path / "a.bmp", CAMERA)
 
 
 def test_copies_are_found_by_content(tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ def said(rng: np.random.Generator, label: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A table of 600 rows in six recordings, a picture and an embedded text each: TF-IDF of words, 6 singular vectors, times 40."""
+    """A table of 600 rows in six recordings, a picture and an embedded text each: TF-IDF of words, 6 singular
+    vectors, times 40.
+    """
     folder = tmp_path_factory.mktemp("told")
     rng = np.random.default_rng(0)
     labels = [LABELS[i % 3] for i in range(600)]

@@ -1,4 +1,6 @@
-"""A folder of the benchmark's NumPy archives as a corpus: each unit is a block of rows of one modality, at the size that its encoder takes."""
+"""A folder of the benchmark's NumPy archives as a corpus: each unit is a block of rows of one modality, at the size
+that its encoder takes.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +89,8 @@ def archives_corpus(folder: Path, modalities: Sequence[ModalitySpec] | None, con
     name = config.protocol or found[0]
     if name not in found:
         raise DatasetError(
-            f"{folder}: has no {' and '.join(PROTOCOLS[name].archives)} for data.protocol={name}; name the folder that holds them"
+            f"{folder}: has no {' and '.join(PROTOCOLS[name].archives)} for data.protocol={name}; "
+            f"name the folder that holds them"
         )
     protocol = PROTOCOLS[name]
     own = (
@@ -98,7 +101,8 @@ def archives_corpus(folder: Path, modalities: Sequence[ModalitySpec] | None, con
     for wanted in modalities or ():
         if (wanted.name, wanted.kind) not in [(m.name, m.kind) for m in own]:
             raise DatasetError(
-                f"{folder}: no modality '{wanted.name}' of kind {wanted.kind}; it has camera (image) and audio (audio), name encoders like them"
+                f"{folder}: no modality '{wanted.name}' of kind {wanted.kind}; it has camera (image) "
+                f"and audio (audio), name encoders like them"
             )
     digest = hashlib.sha256(
         "".join([str(_VERSION), *(sha256(folder / file) for file in protocol.archives)]).encode()

@@ -40,9 +40,11 @@ class Naming:
 
 
 def naming_of(where: str, found: Iterable[str], config: DataConfig) -> Naming:
-    """The names in order, ``config.labels`` or those found, sorted, without those of ``config.nothing``; and what each label found means.
+    """The names in order, ``config.labels`` or those found, sorted, without those of ``config.nothing``; and what
+    each label found means.
 
-    Where ``config.task`` is multilabel, ``dog|siren`` has both labels, in any order, and a label of ``config.nothing`` has none.
+    Where ``config.task`` is multilabel, ``dog|siren`` has both labels, in any order, and a label of
+    ``config.nothing`` has none.
 
     Raises:
         DatasetError: one is not among ``config.labels``.
@@ -78,14 +80,16 @@ def _refuse_unknown(where: str, names: Sequence[str], known: Sequence[str]) -> N
 def check_classes(where: str, labels: Sequence[str], counts: Mapping[str, np.ndarray]) -> list[str]:
     """What the classes of a corpus may do to a model, a line each.
 
-    A class that the part ``calibration`` or ``test`` lacks is a warning: a model comes out, but its confidence in that class is
+    A class that the part ``calibration`` or ``test`` lacks is a warning: a model comes out, but its confidence in
+    that class is
     not calibrated, or not measured.
 
     Args:
         counts: part -> int ``(C,)``, its moments of each class.
 
     Raises:
-        DatasetError: there are fewer than two classes, or a class cannot be learned because the part ``fusion`` lacks it.
+        DatasetError: there are fewer than two classes, or a class cannot be learned because the part ``fusion``
+        lacks it.
     """
     total = np.sum(list(counts.values()), axis=0)
     if (total > 0).sum() < 2:
@@ -93,7 +97,8 @@ def check_classes(where: str, labels: Sequence[str], counts: Mapping[str, np.nda
         raise DatasetError(f"{where}: {only} labelled; two classes at least are needed to tell anything apart")
     if lacking := _lacking(labels, counts["fusion"]):
         raise DatasetError(
-            f"{where}: the part 'fusion', which is trained on, lacks {lacking}; record more of it, decide with data.parts, "
+            f"{where}: the part 'fusion', which is trained on, lacks {lacking}; record more of it, "
+            f"decide with data.parts, "
             "or name it in data.nothing"
         )
     means = {

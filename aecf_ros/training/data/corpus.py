@@ -25,7 +25,8 @@ class Corpus:
         sources: where the data comes from, a line each.
         description: one line for the bundle.
         warnings: what was left out and what may harm a model, a line each.
-        sets: None where a moment has one label, whose index is the class index of its unit. Where it may have several, bool
+        sets: None where a moment has one label, whose index is the class index of its unit. Where it may have
+        several, bool
             ``(K, C)``: which labels each of K class indices stands for.
     """
 
@@ -66,7 +67,8 @@ class Corpus:
 
 
 def label_counts(labels: np.ndarray, classes: int, sets: np.ndarray | None = None) -> np.ndarray:
-    """Moments of each label, and of nothing behind them: int64 ``(C + 1,)``. A moment of several labels counts for each of them.
+    """Moments of each label, and of nothing behind them: int64 ``(C + 1,)``. A moment of several labels counts for
+    each of them.
 
     Args:
         labels: class indices int ``(N,)``, -1 for nothing.

@@ -1,10 +1,13 @@
 """The dataset folder that `aecf train` reads.
 
 A folder holds ``dataset.yaml`` and, for each part P and modality m, ``P/m.npy`` with ``P/m_labels.npy`` (int16 class
-index, or -1 where there is nothing to recognize: an empty scene, silence, noise). Images are uint8 ``(N, H, W, 3)`` RGB,
-sound is int16 ``(N, samples)``, vectors are float32 ``(N, dim)``. The part ``encoders`` may be absent where encoders are frozen ones. Two files are
+index, or -1 where there is nothing to recognize: an empty scene, silence, noise). Images are uint8 ``(N, H, W, 3)``
+RGB,
+sound is int16 ``(N, samples)``, vectors are float32 ``(N, dim)``. The part ``encoders`` may be absent where encoders
+are frozen ones. Two files are
 optional: ``P/m_sources.npy`` (int16 index into the modality's ``sources``, -1 for none) says which corpus a sample is
-from, and ``P/m_clusters.npy`` (integers) which samples are not independent: those made from one recording, one drawing or
+from, and ``P/m_clusters.npy`` (integers) which samples are not independent: those made from one recording, one
+drawing or
 one session share a number.
 """
 
@@ -133,7 +136,8 @@ def _load_samples(directory: Path, part: str, modality: ModalitySpec, classes: i
     if data.dtype != modality.stored_dtype or data.shape[1:] != modality.sample_shape or len(data) == 0:
         due = "N, " + ", ".join(str(n) for n in modality.sample_shape)
         raise DatasetError(
-            f"{path}: {data.dtype} {data.shape} where {modality.stored_dtype} ({due}) is due; make it as dataset.yaml says"
+            f"{path}: {data.dtype} {data.shape} where {modality.stored_dtype} ({due}) is due; make it "
+            f"as dataset.yaml says"
         )
     labels_path = directory / part / f"{modality.name}_labels.npy"
     labels = _load_labels(labels_path, len(data), NOTHING, classes)

@@ -130,7 +130,8 @@ def _fits(directory: Path | str, held: Sequence[ModalitySpec], wanted: ModalityS
     found = next((m for m in held if m.name == wanted.name), None)
     if found is None:
         raise DatasetError(
-            f"{directory}: no modality '{wanted.name}'; it has {', '.join(m.name for m in held)}, name encoders like them"
+            f"{directory}: no modality '{wanted.name}'; it has {', '.join(m.name for m in held)}, "
+            f"name encoders like them"
         )
     if found.kind != wanted.kind or found.sample_shape != wanted.sample_shape:
         raise DatasetError(

@@ -1,8 +1,12 @@
-"""The benchmark's data sets as they lie in NumPy archives: digits and scenes, each divided into parts as its protocol says.
+"""The benchmark's data sets as they lie in NumPy archives: digits and scenes, each divided into parts as its
+protocol says.
 
-``digits``: ``mnist.npz`` (``images`` uint8 (N, 28, 28), ``labels``) and ``fsdd.npz`` (``samples`` int16 at 8 kHz, all recordings end
-to end, recording i from ``offsets[i]`` to ``offsets[i + 1]``; ``label``, ``speaker``, ``take``). ``scenes``: ``scenes_image.npz``
-(``jpeg``, all files end to end, with ``offsets``; ``labels``, ``split`` (1 for test), ``classes``) and ``scenes_sound.npz``
+``digits``: ``mnist.npz`` (``images`` uint8 (N, 28, 28), ``labels``) and ``fsdd.npz`` (``samples`` int16 at 8 kHz,
+all recordings end
+to end, recording i from ``offsets[i]`` to ``offsets[i + 1]``; ``label``, ``speaker``, ``take``). ``scenes``:
+``scenes_image.npz``
+(``jpeg``, all files end to end, with ``offsets``; ``labels``, ``split`` (1 for test), ``classes``) and
+``scenes_sound.npz``
 (``samples`` int16 at 16 kHz with ``offsets``; ``label``, ``fold`` 1 to 4).
 """
 
@@ -88,7 +92,9 @@ def scene_rows(part: str, split: np.ndarray) -> np.ndarray:
 
 
 def trim(samples: np.ndarray) -> np.ndarray:
-    """Cut what is 38 dB weaker than the loudest 10 ms, or more, off both ends of float32 (n,) at RATE_HZ, keeping a margin of 12 ms."""
+    """Cut what is 38 dB weaker than the loudest 10 ms, or more, off both ends of float32 (n,) at RATE_HZ, keeping a
+    margin of 12 ms.
+    """
     frame = RATE_HZ // 100
     count = len(samples) // frame
     power = np.square(samples[: count * frame].reshape(count, frame)).mean(axis=1) if count else np.zeros(0)
@@ -100,7 +106,9 @@ def trim(samples: np.ndarray) -> np.ndarray:
 
 
 def windows(clip: np.ndarray) -> list[np.ndarray]:
-    """The 1 s windows of int16 (n,) at RATE_HZ, half overlapping, whose loudness is at least a tenth of the loudest one's; none of silence."""
+    """The 1 s windows of int16 (n,) at RATE_HZ, half overlapping, whose loudness is at least a tenth of the loudest
+    one's; none of silence.
+    """
     cut = [clip[i : i + RATE_HZ] for i in range(0, len(clip) - RATE_HZ + 1, RATE_HZ // 2)]
     loudness = [float(np.sqrt(np.square(window.astype(np.float64)).mean())) for window in cut]
     return [window for window, level in zip(cut, loudness, strict=True) if level > 0 and level >= 0.1 * max(loudness)]
@@ -177,9 +185,24 @@ def _scene_labels(folder: Path) -> list[str]:
 
 
 PROTOCOLS: Mapping[str, Protocol] = {
-    "digits": Protocol(("mnist.npz", "fsdd.npz"), 28, _digits, PARTS, lambda folder: list(DIGITS), (
-        "MNIST (LeCun, Cortes, Burges), commonly stated CC BY-SA 3.0", "Free Spoken Digit Dataset (Jackson et al.), CC BY-SA 4.0")),
-    "scenes": Protocol(("scenes_image.npz", "scenes_sound.npz"), 32, _scenes, PARTS[1:], _scene_labels, (
-        "CIFAR-10 (Krizhevsky 2009)", "ESC-10 (Piczak 2015), CC BY 3.0, authors by file name in its README")),
-}  # fmt: skip
+    "digits": Protocol(
+        ("mnist.npz", "fsdd.npz"),
+        28,
+        _digits,
+        PARTS,
+        lambda folder: list(DIGITS),
+        (
+            "MNIST (LeCun, Cortes, Burges), commonly stated CC BY-SA 3.0",
+            "Free Spoken Digit Dataset (Jackson et al.), CC BY-SA 4.0",
+        ),
+    ),
+    "scenes": Protocol(
+        ("scenes_image.npz", "scenes_sound.npz"),
+        32,
+        _scenes,
+        PARTS[1:],
+        _scene_labels,
+        ("CIFAR-10 (Krizhevsky 2009)", "ESC-10 (Piczak 2015), CC BY 3.0, authors by file name in its README"),
+    ),
+}
 """By the name that ``data.protocol`` has."""

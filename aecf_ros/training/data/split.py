@@ -49,8 +49,10 @@ def split_recordings(counts: Mapping[str, np.ndarray], config: DataConfig, given
     """A part for each recording.
 
     Those in ``given`` go where that says. The others are divided by iterative stratification (Sechidis et al., On the
-    Stratification of Multi-Label Data, 2011): of the class that fewest of them hold, each goes to a part that lacks it, else to
-    the one that it brings nearest to its share of all classes. The same recordings, shares and seed give the same parts.
+    Stratification of Multi-Label Data, 2011): of the class that fewest of them hold, each goes to a part that lacks
+    it, else to
+    the one that it brings nearest to its share of all classes. The same recordings, shares and seed give the same
+    parts.
 
     Args:
         counts: recording -> int ``(C,)``, its moments of each class.
@@ -73,12 +75,14 @@ def split_recordings(counts: Mapping[str, np.ndarray], config: DataConfig, given
     for p, name in enumerate(SPLIT_PARTS):
         if not (part == p).any() and not len(free):
             raise DatasetError(
-                f"the part '{name}' is given nothing; {', '.join(SPLIT_PARTS)} are all needed: give some of the data to it"
+                f"the part '{name}' is given nothing; {', '.join(SPLIT_PARTS)} are all needed: give "
+                f"some of the data to it"
             )
         if not (part == p).any():
             raise DatasetError(
                 f"too few recordings to split: {len(names)} with labelled moments leave none for the part '{name}'; "
-                "parts share no recording, so record at least three, with every class in each, or decide with data.parts"
+                "parts share no recording, so record at least three, with every class in each, or "
+                "decide with data.parts"
             )
     return {name: SPLIT_PARTS[p] for name, p in zip(names, part, strict=True)}
 
@@ -92,7 +96,9 @@ def _known(name: str, names: Collection[str]) -> str:
 
 
 def _stratify(part: np.ndarray, held: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> None:
-    """Fill in the parts that are -1, in place; of a class the largest recordings first, because the others make up for them."""
+    """Fill in the parts that are -1, in place; of a class the largest recordings first, because the others make up
+    for them.
+    """
     rank = rng.permutation(len(part))
     in_part = np.array([held[part == p].sum(0) for p in range(len(shares))])
     total = np.maximum(held.sum(0), 1)
@@ -106,7 +112,7 @@ def _stratify(part: np.ndarray, held: np.ndarray, shares: np.ndarray, rng: np.ra
         c = int(np.argmin(np.where(holders > 0, holders, len(part) + 1)))
         of_class = np.flatnonzero(free & (held[:, c] > 0))
         for r in of_class[np.lexsort((rank[of_class], -held[of_class, c]))]:
-            # What it adds to each part's squared distance from its share of every class, in units of that share: parts fill evenly.
+            # What it adds to each part's squared distance from its share of every class, in units of that share.
             further = (held[r] * (held[r] + 2 * (in_part - wanted)) / (total * wanted)).sum(1)
             p = int(np.lexsort((further, in_part[:, c] > 0))[0])
             part[r], free[r] = p, False
@@ -117,27 +123,30 @@ def _improve(part: np.ndarray, held: np.ndarray, shares: np.ndarray, free: np.nd
     """Move and swap free recordings while that brings a class to a part that lacks it."""
     total = np.maximum(held.sum(0), 1)
 
-    def cost() -> tuple[int, float]:
-        in_part = np.array([held[part == p].sum(0) for p in range(len(shares))])
+    def cost(division: np.ndarray) -> tuple[int, float]:
+        in_part = np.array([held[division == p].sum(0) for p in range(len(shares))])
         return int((in_part == 0).sum()), float(np.abs(in_part / total - shares[:, None]).sum())
 
-    best = cost()
+    best = cost(part)
     while best[0]:
-        found = None
-        for i in free:
-            before = part[i]
-            for p in range(len(shares)):
-                part[i] = p
-                if (now := cost()) < best and now[0] < best[0]:
-                    best, found = now, [(i, p)]
-            part[i] = before
-            for j in free[free > i]:
-                if part[j] != before:
-                    part[i], part[j] = part[j], part[i]
-                    if (now := cost()) < best and now[0] < best[0]:
-                        best, found = now, [(i, part[i]), (j, part[j])]
-                    part[i], part[j] = part[j], part[i]
-        if found is None:
+        better = None
+        for changed in _neighbors(part, free, len(shares)):
+            if (now := cost(changed)) < best and now[0] < best[0]:
+                best, better = now, changed
+        if better is None:
             return
-        for i, p in found:
-            part[i] = p
+        part[:] = better
+
+
+def _neighbors(part: np.ndarray, free: np.ndarray, parts: int) -> Iterator[np.ndarray]:
+    """Every division in which one free recording is moved, or two are swapped."""
+    for i in free:
+        for p in range(parts):
+            moved = part.copy()
+            moved[i] = p
+            yield moved
+        for j in free[free > i]:
+            if part[j] != part[i]:
+                swapped = part.copy()
+                swapped[[i, j]] = part[[j, i]]
+                yield swapped

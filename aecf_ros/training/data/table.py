@@ -1,29 +1,27 @@
-"""A table of files as a corpus: CSV or Parquet with columns for pictures, sound, vectors, the label and, if wanted, split and recording."""
+"""A table of files as a corpus: CSV or Parquet with a column for each modality, the label and, optionally, split and
+recording.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from aecf_ros.core.labeled_samples import Batch
-from aecf_ros.core.types import RawImage
 from aecf_ros.modalities.audio.spec import AudioSpec
 from aecf_ros.modalities.base import ModalitySpec
-from aecf_ros.modalities.image.decode import decode_image, resize_image
-from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.modalities.messages import DecodeError
-from aecf_ros.modalities.vector.messages import decode_vector
-from aecf_ros.modalities.vector.spec import VectorSpec
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.training.data.classes import checked_corpus, naming_of
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.split import SPLIT_PARTS, split_recordings
-from aecf_ros.training.data.table_probe import found_modalities
+from aecf_ros.training.data.table_probe import probe_table
 from aecf_ros.training.data.table_rows import SUFFIXES, Numbers, read_rows
 from aecf_ros.training.data.table_samples import Sample, find_columns, group_samples, read_samples
 from aecf_ros.training.run.config import DataConfig
@@ -46,55 +44,22 @@ def find_table(path: Path) -> Path | None:
     """
     if path.is_file():
         return path if path.suffix.lower() in SUFFIXES else None
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
-    if len(found) > 1:
+    tables = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    if len(tables) > 1:
         raise DatasetError(
-            f"{path}: several tables ({', '.join(p.name for p in found[:5])}); name one of them with --data"
+            f"{path}: several tables ({', '.join(p.name for p in tables[:5])}); name one of them with --data"
         )
-    return found[0] if found else None
+    return tables[0] if tables else None
 
 
-def read_image(path: Path, spec: ImageSpec) -> np.ndarray:
-    """A JPEG or PNG file at an encoder's size: uint8 ``(H, W, 3)`` RGB.
+def _read(source: Path | Numbers, spec: ModalitySpec) -> np.ndarray:
+    """The sample that a file or a list of numbers in a cell holds.
 
     Raises:
         DecodeError: it cannot be read.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DecodeError(f"cannot be read ({error.strerror})") from None
-    encoding = "png" if data[:1] == b"\x89" else "jpeg"
-    return resize_image(decode_image(RawImage(0, 0, encoding, 0, 0, 0, data)).image, spec.height, spec.width)
-
-
-def read_vector(file: Path | Numbers, spec: VectorSpec) -> np.ndarray:
-    """A ``.npy`` file, or what stands in the table: float32 ``(dim,)``.
-
-    Raises:
-        DecodeError: it cannot be read, has another length, or a number of it is not finite.
-    """
-    if isinstance(file, Numbers):
-        return decode_vector(file.values, spec.dim)
-    try:
-        values = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        raise DecodeError("not a NumPy array of numbers; save one with numpy.save") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        raise DecodeError("not a NumPy array of numbers; save one with numpy.save")
-    return decode_vector(values.squeeze() if values.size > 1 else values.ravel(), spec.dim)
-
-
-def _reader(spec: ModalitySpec) -> Callable[[Path | Numbers, ModalitySpec], np.ndarray]:
-    if spec.kind == "image":
-        return read_image
-    if spec.kind == "vector":
-        return read_vector
-    try:
-        from aecf_ros.modalities.audio.files import read_window
-    except ModuleNotFoundError as error:
-        raise DatasetError(f"to read sound files, install {error.name} (pip install {error.name})") from None
-    return read_window
+    kind = MODALITIES[spec.kind]
+    return kind.read_numbers(source.values, spec) if isinstance(source, Numbers) else kind.read_file(source, spec)
 
 
 @dataclass(eq=False)
@@ -128,35 +93,40 @@ class TableUnit:
         return replace(self, modalities=self.modalities[m : m + 1], files=[row[m : m + 1] for row in self.files])
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The rows in order, up to ``size`` at a time. A file that cannot be read is missing, and said in ``problems``."""
-        readers = [_reader(m) for m in self.modalities]
+        """The rows in order, up to ``size`` at a time. A file that cannot be read is missing, and said in
+        ``problems``.
+        """
         unread: dict[str, list[str]] = defaultdict(list)
         for start in range(0, len(self.files), size):
             rows = range(start, min(start + size, len(self.files)))
             samples: dict[str, list[np.ndarray]] = {m.name: [] for m in self.modalities}
             present = np.zeros((len(rows), len(self.modalities)), bool)
             for i in rows:
-                for m, (spec, read, file) in enumerate(zip(self.modalities, readers, self.files[i], strict=True)):
+                for m, (spec, file) in enumerate(zip(self.modalities, self.files[i], strict=True)):
                     if file is None:
                         continue
                     try:
-                        samples[spec.name].append(read(file, spec))
+                        samples[spec.name].append(_read(file, spec))
                         present[i - start, m] = True
                     except DecodeError as error:
                         unread[spec.name].append(f"line {self.lines[i]}, {file.name}: {_what(error)}")
             inputs = {
-                m.name: np.stack(of) if (of := samples[m.name]) else np.zeros((0, *m.sample_shape), m.stored_dtype)
+                m.name: np.stack(stored)
+                if (stored := samples[m.name])
+                else np.zeros((0, *m.sample_shape), m.stored_dtype)
                 for m in self.modalities
             }
             yield Batch(inputs, present)
         self.problems = [
-            f"{self.path}: {len(of)} files of '{name}' in {self.name} cannot be read, the first in {of[0]}"
-            for name, of in unread.items()
+            f"{self.path}: {len(lines)} files of '{name}' in {self.name} cannot be read, the first in {lines[0]}"
+            for name, lines in unread.items()
         ]
 
 
 def sound_lengths(corpus: Corpus) -> list[str]:
-    """How long the sound files of a table last beside the encoder's window, a line for each microphone; nothing for other data."""
+    """How long the sound files of a table last beside the encoder's window, a line for each microphone; nothing for
+    other data.
+    """
     units = [unit for units in corpus.parts.values() for unit in units if isinstance(unit, TableUnit)]
     lines = []
     for m, spec in enumerate(corpus.modalities):
@@ -167,7 +137,8 @@ def sound_lengths(corpus: Corpus) -> list[str]:
             spread = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, _MEASURED).astype(int))]
             if lasting := lengths_s(spread):
                 lines.append(
-                    f"files of '{spec.name}' last {min(lasting):.3g} to {max(lasting):.3g} s, {float(np.median(lasting)):.3g} s in the median; "
+                    f"files of '{spec.name}' last {min(lasting):.3g} to {max(lasting):.3g} s, "
+                    f"{float(np.median(lasting)):.3g} s in the median; "
                     f"of a longer one the loudest {spec.window_s:.3g} s are taken"
                 )
     return lines
@@ -176,16 +147,19 @@ def sound_lengths(corpus: Corpus) -> list[str]:
 def table_corpus(path: Path, modalities: Sequence[ModalitySpec] | None, config: DataConfig) -> Corpus:
     """Open a table.
 
-    Columns are called like the modalities (``image``, and ``sound`` or ``audio``, do for the only one of a kind), ``label``, and, if they are
-    there, ``split`` (a part for each row) and ``recording`` (rows of one recording go to one part); ``data.columns`` names others. Paths count
-    from the table's folder. An empty cell is a missing modality, an empty label an unlabelled row, which is left out. Where no ``modalities``
+    Columns are called like the modalities (``image``, and ``sound`` or ``audio``, do for the only one of a kind),
+    ``label``, and, if they are
+    there, ``split`` (a part for each row) and ``recording`` (rows of one recording go to one part); ``data.columns``
+    names others. Paths count
+    from the table's folder. An empty cell is a missing modality, an empty label an unlabelled row, which is left
+    out. Where no ``modalities``
     are given, columns that hold pictures, sound or vectors are taken, at their own sizes.
 
     Raises:
         DatasetError: it cannot be used; one line that says what was found and what to do.
     """
     rows = read_rows(path)
-    modalities = found_modalities(path, rows, config) if modalities is None else modalities
+    modalities = probe_table(path, rows, config) if modalities is None else modalities
     columns = find_columns(path, rows.header, modalities, config)
     samples, warnings = read_samples(path, rows, columns, modalities, config)
     naming = naming_of(str(path), (s.label for s in samples), config)
@@ -202,7 +176,7 @@ def table_corpus(path: Path, modalities: Sequence[ModalitySpec] | None, config: 
     members = {
         part: [(s, g) for s, g in zip(samples, group, strict=True) if parts[str(g)] == part] for part in SPLIT_PARTS
     }
-    units = {part: _units(path, part, of, modalities, naming.index) for part, of in members.items()}
+    units = {part: _units(path, part, rows_of_part, modalities, naming.index) for part, rows_of_part in members.items()}
     return checked_corpus(path, naming, modalities, units, [f"{path.name}: {len(samples)} rows"], warnings)
 
 
@@ -212,14 +186,20 @@ def _what(error: DecodeError) -> str:
 
 
 def _probe(path: Path, samples: Sequence[Sample], m: int, spec: ModalitySpec) -> None:
-    """Refuse a column of which the first files cannot be read."""
-    reader, first = _reader(spec), ""
-    for s in samples:
+    """Refuse a column whose first files cannot be read."""
+    first = ""
+    for sample in samples:
+        source = sample.files[m]
+        assert source is not None  # the caller passes rows that have the modality
         try:
-            reader(s.files[m], spec)
+            _read(source, spec)
             return
         except DecodeError as error:
-            first = first or f"line {s.line}: {s.files[m].name}: {_what(error)}"
+            first = first or f"line {sample.line}: {source.name}: {_what(error)}"
+        except ModuleNotFoundError as error:
+            raise DatasetError(
+                f"to read files of '{spec.name}', install {error.name} (pip install {error.name})"
+            ) from None
     raise DatasetError(f"{path}: none of the first files of '{spec.name}' can be read; {first}")
 
 
@@ -261,7 +241,9 @@ def _units(
 def _digest(
     folder: Path, modalities: Sequence[ModalitySpec], files: Sequence[tuple[Path | Numbers | None, ...]]
 ) -> str:
-    """Of each file its size and time of change: to read a hundred thousand of them anew at each start would cost what the cache saves."""
+    """Of each file its size and time of change: to read a hundred thousand of them anew at each start would cost
+    what the cache saves.
+    """
     digest = hashlib.sha256(f"{_VERSION} {[m.model_dump(mode='json') for m in modalities]}".encode())
     for row in files:
         for file in row:

@@ -46,9 +46,11 @@ class Rows:
 
 
 def numbers_in(text: str) -> Numbers | None:
-    """The numbers that a cell of a CSV lists, in brackets or not, with spaces, commas or semicolons between; ``None`` if it is no such list.
+    """The numbers that a cell of a CSV lists, in brackets or not, with spaces, commas or semicolons between;
+    ``None`` if it is no such list.
 
-    >>> numbers_in("[0.5, 2]").values.tolist(), numbers_in("0.5 2").values.tolist(), numbers_in("a.npy"), numbers_in("7")
+    >>> numbers_in("[0.5, 2]").values.tolist(), numbers_in("0.5 2").values.tolist(), numbers_in("a.npy"),
+    numbers_in("7")
     ([0.5, 2.0], [0.5, 2.0], None, None)
     """
     parts = text.strip("[]() ").replace(",", " ").replace(";", " ").split()
@@ -113,14 +115,17 @@ def _parquet(path: Path) -> list[tuple[int, list[Cell]]]:
     kinds = pyarrow.types
 
     def cells(column: Any) -> Sequence[Cell]:
-        if kinds.is_list(column.type) or kinds.is_large_list(column.type) or kinds.is_fixed_size_list(column.type):
-            if kinds.is_floating(column.type.value_type) or kinds.is_integer(column.type.value_type):
-                return [
-                    Numbers(of.values.to_numpy(zero_copy_only=False).astype(np.float32).tobytes())
-                    if of.is_valid
-                    else ""
-                    for of in column
-                ]
+        lists = (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list)
+        numbers = (kinds.is_floating, kinds.is_integer)
+        if any(of_kind(column.type) for of_kind in lists) and any(
+            of_kind(column.type.value_type) for of_kind in numbers
+        ):
+            return [
+                Numbers(cell.values.to_numpy(zero_copy_only=False).astype(np.float32).tobytes())
+                if cell.is_valid
+                else ""
+                for cell in column
+            ]
         return ["" if cell is None else str(cell).strip() for cell in column.to_pylist()]
 
     columns = [cells(column) for column in table.columns]

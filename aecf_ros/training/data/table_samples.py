@@ -9,21 +9,21 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from aecf_ros.modalities.base import ModalitySpec
+from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.training.data.duplicates import find_copies
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.split import given_parts, part_of
 from aecf_ros.training.data.table_rows import Cell, Numbers, Rows, numbers_in
 from aecf_ros.training.run.config import DataConfig
 
-_USUAL = {"image": ("image",), "audio": ("sound", "audio"), "vector": ("embedding", "vector")}
-"""Kind of modality -> what its column may be called where it is the only one of its kind."""
 _MISSING_SHARE = 0.1
 """Share of a column's files that may not be there; more is a wrong folder."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A row: its line in the table, its files in the order of the modalities (``None`` for a missing one; a vector may stand in the table
+    """A row: its line in the table, its files in the order of the modalities (``None`` for a missing one; a vector
+    may stand in the table
     itself), ``part`` where the table says."""
 
     line: int
@@ -36,7 +36,8 @@ class Sample:
 def find_columns(
     path: Path, header: Sequence[str], modalities: Sequence[ModalitySpec], config: DataConfig
 ) -> dict[str, int]:
-    """Where ``label``, ``split``, ``recording`` and each modality stand; the second and third only where there are such.
+    """Where ``label``, ``split``, ``recording`` and each modality stand; the second and third only where there are
+    such.
 
     Raises:
         DatasetError: there is none for the labels or for a modality.
@@ -47,23 +48,23 @@ def find_columns(
             raise DatasetError(
                 f"data.columns.{name}: nothing is called so; name the column of one of {', '.join(known)}"
             )
-    found = {}
+    places = {}
     for name in known:
         kind = next((m.kind for m in modalities if m.name == name), "")
-        alone = sum(m.kind == kind for m in modalities) == 1
-        wanted = (
-            (config.columns[name],) if name in config.columns else (name, *(_USUAL[kind] if kind and alone else ()))
-        )
+        alone = kind and sum(m.kind == kind for m in modalities) == 1
+        usual = MODALITIES[kind].column_names if alone else ()
+        wanted = (config.columns[name],) if name in config.columns else (name, *usual)
         at = next((header.index(column) for column in wanted if column in header), None)
         if at is not None:
-            found[name] = at
+            places[name] = at
         elif name not in ("split", "recording") or name in config.columns:
             near = get_close_matches(wanted[0], header, 1)
             hint = f"did you mean {near[0]}? Name it" if near else f"it has {', '.join(header)}; name one"
             raise DatasetError(
-                f"{path}: no column '{wanted[0]}' for {f'the modality {name!r}' if kind else f'the {name}'}: {hint} with data.columns.{name}=..."
+                f"{path}: no column '{wanted[0]}' for {f'the modality {name!r}' if kind else f'the {name}'}: "
+                f"{hint} with data.columns.{name}=..."
             )
-    return found
+    return places
 
 
 def read_samples(
@@ -92,8 +93,8 @@ def read_samples(
         if count
     ]
     for m, modality in enumerate(modalities):
-        samples, line = _without_missing_files(path, samples, m, modality.name)
-        warnings += line
+        samples, lines = _without_missing_files(path, samples, m, modality.name)
+        warnings += lines
     samples = [s for s in samples if any(s.files)]
     if config.parts:
         given = given_parts({s.recording for s in samples if s.recording}, config)
@@ -104,33 +105,39 @@ def read_samples(
 def _file(folder: Path, cell: Cell, modality: ModalitySpec, where: str) -> Path | Numbers | None:
     if not cell:
         return None
-    if modality.kind != "vector":
+    kind = MODALITIES[modality.kind]
+    if not kind.takes_numbers:
         if isinstance(cell, Numbers):
             raise DatasetError(
-                f"{where}: a list of numbers for '{modality.name}', which is {modality.kind}; name a file there, or say encoders.{modality.name}.vector=..."
+                f"{where}: a list of numbers for '{modality.name}', which is {kind.name}; "
+                f"name a file there, or say encoders.{modality.name}.vector=..."
             )
         return folder / cell
     if isinstance(cell, Numbers):
         return cell
-    if cell.lower().endswith(".npy"):
+    if cell.lower().endswith(kind.file_suffixes):
         return folder / cell
-    found = numbers_in(cell)
-    if found is None:
+    numbers = numbers_in(cell)
+    if numbers is None:
         raise DatasetError(
-            f"{where}: '{cell[:40]}' for '{modality.name}' is neither a .npy file nor a list of numbers; write one of them"
+            f"{where}: '{cell[:40]}' for '{modality.name}' is neither a {' or '.join(kind.file_suffixes)} file "
+            "nor a list of numbers; write one of them"
         )
-    return found
+    return numbers
 
 
 def _without_missing_files(path: Path, samples: list[Sample], m: int, name: str) -> tuple[list[Sample], list[str]]:
     named = [s for s in samples if s.files[m] is not None]
     if not named:
         raise DatasetError(f"{path}: the column of '{name}' is empty; fill it in, or leave that encoder out")
-    there = {file: not isinstance(file, Path) or file.is_file() for s in named if (file := s.files[m]) is not None}
+    there = {s.files[m]: not isinstance(file := s.files[m], Path) or file.is_file() for s in named}
     lost = [s for s in named if not there[s.files[m]]]
     if not lost:
         return samples, []
-    said = f"{len(lost)} of {len(named)} files of '{name}' are not there, the first in line {lost[0].line}: {_short(path, lost[0].files[m])}"
+    said = (
+        f"{len(lost)} of {len(named)} files of '{name}' are not there, "
+        f"the first in line {lost[0].line}: {_short(path, lost[0].files[m])}"
+    )
     if len(lost) > _MISSING_SHARE * len(named):
         raise DatasetError(f"{path}: {said}; paths count from the table's folder")
     gone = {id(s) for s in lost}
@@ -147,7 +154,9 @@ def _short(path: Path, file: Path | Numbers | None) -> str:
 
 
 def _tying(s: Sample) -> list[Path]:
-    """Files of a sample that no other recording can hold; a short text or a resting sensor gives the same vector again."""
+    """Files of a sample that no other recording can hold; a short text or a resting sensor gives the same vector
+    again.
+    """
     return [file for file in s.files if isinstance(file, Path) and file.suffix.lower() != ".npy"]
 
 

@@ -96,7 +96,9 @@ def fit_encoder(
 
 
 class TrainedEncoder:
-    """An encoder that was trained here; see :class:`aecf_ros.training.features.onnx_encoder.Encoder`. ``module`` is the one it runs."""
+    """An encoder that was trained here; see :class:`aecf_ros.training.features.onnx_encoder.Encoder`. ``module`` is
+    the one it runs.
+    """
 
     batch = EMBED_BATCH
 
@@ -119,7 +121,8 @@ def samples_of(units: Sequence[Unit]) -> Samples:
     """
     if not units or not isinstance(units[0], FolderUnit):
         raise DatasetError(
-            "encoders are trained here on the part 'encoders' of a dataset folder alone; name a frozen one: encoders.NAME.onnx=FILE"
+            "encoders are trained here on the part 'encoders' of a dataset folder alone; name a "
+            "frozen one: encoders.NAME.onnx=FILE"
         )
     data = units[0].load()
     columns = (np.concatenate([getattr(of, name) for of in units]) for name in ("labels", "sources", "clusters"))

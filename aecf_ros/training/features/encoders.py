@@ -79,7 +79,8 @@ class CameraEncoder(nn.Module):
         return (image.float() * self.luma).sum(dim=3).unsqueeze(1) * (1.0 / self.full_scale)
 
     def normalize(self, luma: Tensor) -> Tensor:
-        """float32 (B, 1, H, W) to zero mean and about unit deviation for each image; a uniform image stays near zero instead of
+        """float32 (B, 1, H, W) to zero mean and about unit deviation for each image; a uniform image stays near zero
+        instead of
         having its noise blown up."""
         centered = luma - luma.mean(dim=(2, 3), keepdim=True)
         deviation = centered.square().mean(dim=(2, 3), keepdim=True).sqrt()
@@ -107,11 +108,12 @@ def _hertz_slaney(mel: Tensor) -> Tensor:
 
 
 MEL_SCALES = {"htk": (_mel_htk, _hertz_htk), "slaney": (_mel_slaney, _hertz_slaney)}
-"""Name -> Hz to mel, mel to Hz. HTK: 2595 log10(1 + f/700) (O'Shaughnessy 1987). Slaney: linear under 1 kHz, logarithmic
+"""Name -> Hz to mel, mel to Hz. HTK: 2595 log10(1 + f/700) (O'Shaughnessy 1987). Slaney: linear under 1 kHz,
+logarithmic
 above (Auditory Toolbox, 1998)."""
 
 
-def mel_filters(
+def mel_filters(  # noqa: PLR0913, the settings of a mel filter bank
     rate_hz: int,
     fft: int,
     mels: int,
@@ -125,8 +127,8 @@ def mel_filters(
 
     Args:
         scale: a key of MEL_SCALES.
-        norm: ``sum`` (each row has sum 1, so that white noise is flat), ``slaney`` (each triangle over Hz has area 1) or
-            ``none`` (each triangle has height 1).
+        norm: ``sum`` (each row has sum 1, so that white noise is flat), ``slaney`` (each triangle over Hz has area 1)
+            or ``none`` (each triangle has height 1).
         triangles: whether they are triangles over ``hz`` or over ``mel``.
 
     Returns:
@@ -170,8 +172,10 @@ def fourier_basis(window: int, fft: int) -> Tensor:
 class AudioEncoder(nn.Module):
     """A window of sound to an embedding, by its log-mel spectrogram computed with plain convolutions.
 
-    The spectrogram is floored at ``range_nats`` under its own maximum and at an absolute floor, then centered: neither gain
-    nor digital zeros (a microphone that mutes, a chunk that is padded) move the network's input out of the range of ordinary
+    The spectrogram is floored at ``range_nats`` under its own maximum and at an absolute floor, then centered:
+    neither gain
+    nor digital zeros (a microphone that mutes, a chunk that is padded) move the network's input out of the range of
+    ordinary
     rooms.
     """
 

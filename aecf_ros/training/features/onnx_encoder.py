@@ -40,13 +40,15 @@ class Encoder(Protocol):
     batch: int
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
-        """Embeddings float32 ``(K, D)`` of uint8 images ``(K, H, W, 3)``, of sound ``(K, samples)``, int16 or float32, or of vectors
+        """Embeddings float32 ``(K, D)`` of uint8 images ``(K, H, W, 3)``, of sound ``(K, samples)``, int16 or
+        float32, or of vectors
         float32 ``(K, dim)``."""
         ...
 
 
 def as_input(samples: np.ndarray) -> np.ndarray:
-    """Stored samples as an encoder takes them: images as they are, int16 sound as float32 in [-1, 1] (as ``decode_audio`` gives).
+    """Stored samples as an encoder takes them: images as they are, int16 sound as float32 in [-1, 1] (as
+    ``decode_audio`` gives).
 
     >>> as_input(np.array([[-32768, 16384]], np.int16)).tolist()
     [[-1.0, 0.5]]
@@ -89,7 +91,8 @@ class FrozenEncoder:
         embeddings = np.concatenate([self._session.run([OUTPUT], {self._input: as_input(of)})[0] for of in groups])
         if not np.isfinite(embeddings).all():
             raise EncoderError(
-                f"{self.path}: gives an embedding that is not finite; correct the encoder, or the data of {self.spec.name}"
+                f"{self.path}: gives an embedding that is not finite; correct the encoder, or the "
+                f"data of {self.spec.name}"
             )
         return embeddings
 
@@ -97,11 +100,13 @@ class FrozenEncoder:
 def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder:
     """Open an encoder that `aecf wrap-encoder` wrote, or one of a bundle, for the modality ``name``.
 
-    The kind and the sizes come from the graph; what the graph does not tell, such as the rate of sound, from the metadata in
+    The kind and the sizes come from the graph; what the graph does not tell, such as the rate of sound, from the
+    metadata in
     the file or from the ``bundle.yaml`` beside it.
 
     Raises:
-        EncoderError: no such file, not such a graph, weights kept in another file, a fixed batch of several, or no rate of sound.
+        EncoderError: no such file, not such a graph, weights kept in another file, a fixed batch of several, or no
+        rate of sound.
     """
     path = Path(path)
     if not path.is_file():
@@ -129,7 +134,8 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
         ) from None
     if found.ndim != 2 or len(found) != count or found.dtype != np.float32:
         raise EncoderError(
-            f"{path}: gives {found.dtype} {found.shape} for {count} samples where float32 ({count}, D) is due; wrap it with `aecf wrap-encoder`"
+            f"{path}: gives {found.dtype} {found.shape} for {count} samples where float32 ({count}, "
+            f"D) is due; wrap it with `aecf wrap-encoder`"
         )
     return FrozenEncoder(path, spec, session, found.shape[1], notes)
 
@@ -150,7 +156,8 @@ def _spec(path: Path, name: str, session: onnxruntime.InferenceSession, notes: d
     sizes = modality.sizes_of_input(shape, lambda: _noted_sizes(path, modality, notes)) if fixed else None
     if sizes is None or node.type != wanted:
         raise EncoderError(
-            f"{path}: expected {wanted} [batch, one {modality.name} sample], sizes fixed, got {node.type} {node.shape}; "
+            f"{path}: expected {wanted} [batch, one {modality.name} sample], sizes fixed, got "
+            f"{node.type} {node.shape}; "
             "wrap it with `aecf wrap-encoder`"
         )
     spec = modality.spec(name=name, kind=modality.name, **sizes)

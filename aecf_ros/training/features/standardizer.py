@@ -1,4 +1,6 @@
-"""Vectors that somebody else computed have no encoder but their standardization: a graph of three operators that is fitted here."""
+"""Vectors that somebody else computed have no encoder but their standardization: a graph of three operators that is
+fitted here.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,15 @@ from aecf_ros.training.features.onnx_encoder import OUTPUT, FrozenEncoder, open_
 from aecf_ros.training.head.fit_loop import fingerprint
 
 FARTHEST = 30.0
-"""Standard deviations at which a number is cut off: a broken one must not drown the others, nor become infinite when squared."""
+"""Standard deviations at which a number is cut off: a broken one must not drown the others, nor become infinite when
+squared.
+"""
 _BATCH = 512
 
 
 def standardizing_encoder(spec: VectorSpec, units: Sequence[Unit], folder: Path, threads: int = 1) -> FrozenEncoder:
-    """The encoder of a modality of vectors: each number less its mean, over its standard deviation, of the units' moments.
+    """The encoder of a modality of vectors: each number less its mean, over its standard deviation, of the units'
+    moments.
 
     Its file in ``folder`` is found by a hash of the units, and written in one step.
 
@@ -64,7 +69,8 @@ def _moments(spec: VectorSpec, units: Sequence[Unit]) -> tuple[np.ndarray, np.nd
             )
     if shift is None:
         raise DatasetError(
-            f"nothing of '{spec.name}' can be read in the part that heads are trained on; look at it with aecf dataset inspect"
+            f"nothing of '{spec.name}' can be read in the part that heads are trained on; look at it "
+            f"with aecf dataset inspect"
         )
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
@@ -72,7 +78,7 @@ def _moments(spec: VectorSpec, units: Sequence[Unit]) -> tuple[np.ndarray, np.nd
 
 
 def standardization(mean: np.ndarray, deviation: np.ndarray) -> onnx.ModelProto:
-    """The graph: ``vector`` float32 ``[batch, dim]`` to ``embedding`` of the same shape, cut off at :data:`FARTHEST`."""
+    """The graph: ``vector`` float32 ``[batch, dim]`` to ``embedding`` of that shape, limited to :data:`FARTHEST`."""
     constants = {"mean": mean, "scale": 1.0 / deviation, "least": np.array(-FARTHEST), "most": np.array(FARTHEST)}
     nodes = [
         helper.make_node("Sub", [VectorSpec.input_name, "mean"], ["centered"]),

@@ -1,4 +1,4 @@
-"""What is in a corpus: how much of each class, in which part and recording, what is missing, and examples to look at."""
+"""Content of a corpus: samples of each class, part and recording, missing modalities, and examples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ NOTHING_NAME = "(nothing)"
 
 @dataclass(frozen=True)
 class UnitRow:
-    """One unit: its moments, and those of each class ``(C + 1,)``, nothing last (one of several labels counts for each); of how many each
+    """One unit: its moments, and those of each class ``(C + 1,)``, nothing last (one of several labels counts for
+    each); of how many each
     modality is missing; its length where it is a recording."""
 
     name: str
@@ -154,7 +155,8 @@ def _examples(
 
 
 def balance(counts: np.ndarray) -> float:
-    """How even classes are, from their counts int ``(C,)``: the entropy of their shares over that of even ones, 1 for even and 0 for one
+    """How even classes are, from their counts int ``(C,)``: the entropy of their shares over that of even ones, 1
+    for even and 0 for one
     class only.
 
     >>> round(balance(np.array([10, 10])), 3), round(balance(np.array([10, 0])), 3)

@@ -23,7 +23,9 @@ def headline(found: Inspection) -> str:
 
 
 def class_table(found: Inspection) -> TextTable:
-    """Moments of each class in each part, and their share of all; of several labels each counts. Below, how even the classes are."""
+    """Moments of each class in each part, and their share of all; of several labels each counts. Below, how even the
+    classes are.
+    """
     parts = list(found.corpus.parts)
     counts = np.array([found.counts(part) for part in parts])
     total, moments = counts.sum(0), [found.moments(part) for part in parts]
@@ -73,7 +75,9 @@ def missing_table(found: Inspection) -> TextTable:
 
 
 def unit_table(found: Inspection) -> TextTable:
-    """Each recording or block: its part, length, moments, classes, and of what share of its moments a modality is missing."""
+    """Each recording or block: its part, length, moments, classes, and of what share of its moments a modality is
+    missing.
+    """
     names = found.corpus.names
     rows = []
     for row in found.units:
