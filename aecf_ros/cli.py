@@ -19,7 +19,7 @@ _COMMANDS = {
         "aecf_ros.commands.compare:compare_command",
         "Compare two bundles on the same samples, with intervals.",
     ),
-    "dataset": ("aecf_ros.commands.dataset:dataset_command", "Look at labelled data before training on it."),
+    "dataset": ("aecf_ros.commands.dataset:dataset_command", "Look at labeled data before training on it."),
     "demo": ("aecf_ros.commands.demo:demo_command", "Watch the fusion node keep predicting while its sensors fail."),
     "doctor": (
         "aecf_ros.commands.doctor:doctor_command",
@@ -39,7 +39,7 @@ _COMMANDS = {
         "aecf_ros.commands.replay:replay_command",
         "Write a recording again with what the node would have published.",
     ),
-    "train": ("aecf_ros.commands.train:train_command", "Turn labelled data into a model bundle."),
+    "train": ("aecf_ros.commands.train:train_command", "Turn labeled data into a model bundle."),
     "watch": ("aecf_ros.commands.watch:watch_command", "Watch a running fusion node live."),
     "wrap-encoder": (
         "aecf_ros.commands.wrap_encoder:wrap_command",

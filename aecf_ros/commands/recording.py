@@ -46,7 +46,7 @@ def recording_options(command: Callable) -> Callable:
             multiple=True,
             metavar="STREAM=TOPIC",
             callback=_topic_names,
-            help="Topic of a stream (camera=/x, audio_info=/y, label=/z, audio=none); found by type and name. Repeatable.",
+            help="Topic of a stream (camera=/x, audio_info=/y, label=/z, audio=none); found by type and name.",
         ),
         click.option(
             "--audio-format", default=None, metavar="S16LE", help="Sample format of sound that no AudioInfo describes."

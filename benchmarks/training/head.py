@@ -20,7 +20,7 @@ from aecf_ros.training.head.train_head import fit_experts, new_head
 from aecf_ros.training.run.config import TrainConfig
 
 CLASSES, SPAN = 10, 20
-"""Labels, and moments of each labelled span."""
+"""Labels, and moments of each labeled span."""
 
 
 def measure_head(moments: int, width: int, modalities: int, threads: int) -> dict[str, float]:
@@ -57,7 +57,7 @@ def measure_head(moments: int, width: int, modalities: int, threads: int) -> dic
 
 
 def _part(moments: int, centers: np.ndarray, rng: np.random.Generator, copies: int) -> PartFeatures:
-    """Labelled spans; a corrupted copy is the same with more noise."""
+    """Labeled spans; a corrupted copy is the same with more noise."""
     spans = np.arange(moments) // SPAN
     labels = (spans * 7) % CLASSES
 

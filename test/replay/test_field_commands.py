@@ -23,7 +23,7 @@ SPANS, SPAN_S = 56, 1.5
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory, new_recording: Callable) -> Path:
+def labeled(tmp_path_factory: pytest.TempPathFactory, new_recording: Callable) -> Path:
     """Spans of 1.5 s that show and say red, green and blue in turn; every fourth is shown and said as another color."""
     recording, label = new_recording().info(0), cycle(["red", "green", "blue"])
     for i in range(SPANS):
@@ -32,13 +32,13 @@ def labelled(tmp_path_factory: pytest.TempPathFactory, new_recording: Callable) 
         recording.label(start_s, true)
         for k in range(round(SPAN_S * 10)):
             recording.image(start_s + k * 0.1, said, late_s=0.004).sound(start_s + k * 0.1 + 0.05, said)
-    return recording.write(tmp_path_factory.mktemp("field") / "labelled")
+    return recording.write(tmp_path_factory.mktemp("field") / "labeled")
 
 
 @pytest.fixture(scope="module")
-def calibrated(drawn_bundle: Path, labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def calibrated(drawn_bundle: Path, labeled: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     out = tmp_path_factory.mktemp("models") / "here"
-    return out, aecf("calibrate", "--model", drawn_bundle, "--bag", labelled, "--out", out)
+    return out, aecf("calibrate", "--model", drawn_bundle, "--bag", labeled, "--out", out)
 
 
 def test_a_model_that_is_too_sure_here_is_less_so_after_and_all_else_stays(
@@ -54,7 +54,7 @@ def test_a_model_that_is_too_sure_here_is_less_so_after_and_all_else_stays(
     assert sure[1] < sure[0] - 0.02
     manifest = after.manifest
     assert manifest.metrics == before.manifest.metrics and manifest.training == before.manifest.training
-    assert manifest.refit.data == ["labelled"] and manifest.refit.spans == SPANS
+    assert manifest.refit.data == ["labeled"] and manifest.refit.spans == SPANS
     assert manifest.refit.after["camera+audio"]["nll"] < manifest.refit.before["camera+audio"]["nll"]
     for file in ("camera_encoder.onnx", "audio_encoder.onnx"):
         assert manifest.files[file] == before.manifest.files[file]
@@ -64,9 +64,9 @@ def test_a_model_that_is_too_sure_here_is_less_so_after_and_all_else_stays(
 
 
 def test_what_was_fitted_again_can_be_fitted_again(
-    labelled: Path, calibrated: tuple[Path, Result], tmp_path: Path
+    labeled: Path, calibrated: tuple[Path, Result], tmp_path: Path
 ) -> None:
-    done = aecf("calibrate", "--model", calibrated[0], "--bag", labelled, "--out", tmp_path / "again")
+    done = aecf("calibrate", "--model", calibrated[0], "--bag", labeled, "--out", tmp_path / "again")
     assert done.exit_code == 0 and "It helps" not in done.output
 
 
@@ -85,9 +85,9 @@ def test_too_little_data_is_refused_in_one_line(drawn_bundle: Path, red_then_blu
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(
-    drawn_bundle: Path, labelled: Path, tmp_path: Path, change: Callable, named: str
+    drawn_bundle: Path, labeled: Path, tmp_path: Path, change: Callable, named: str
 ) -> None:
-    words = ["calibrate", "--model", drawn_bundle, "--bag", labelled, "--out", tmp_path / "m"]
+    words = ["calibrate", "--model", drawn_bundle, "--bag", labeled, "--out", tmp_path / "m"]
     assert named in refusal(*change(words, tmp_path))
 
 
@@ -127,7 +127,7 @@ def test_sound_that_nothing_describes_is_read_as_said_or_as_in_training(
 
 
 def test_two_models_are_compared_span_by_span(
-    drawn_bundle: Path, labelled: Path, calibrated: tuple[Path, Result], tmp_path: Path
+    drawn_bundle: Path, labeled: Path, calibrated: tuple[Path, Result], tmp_path: Path
 ) -> None:
     faults = tmp_path / "faults.yaml"
     faults.write_text("- {stream: camera, kind: drop, start_s: 30, end_s: 60}")
@@ -136,7 +136,7 @@ def test_two_models_are_compared_span_by_span(
         drawn_bundle,
         calibrated[0],
         "--bag",
-        labelled,
+        labeled,
         "--faults",
         faults,
         "--out",
@@ -156,9 +156,9 @@ def test_two_models_are_compared_span_by_span(
 
 
 def test_models_that_answer_another_question_are_not_compared(
-    drawn_bundle: Path, shipped_bundle: Path, labelled: Path
+    drawn_bundle: Path, shipped_bundle: Path, labeled: Path
 ) -> None:
-    line = refusal("compare", drawn_bundle, shipped_bundle, "--bag", labelled)
+    line = refusal("compare", drawn_bundle, shipped_bundle, "--bag", labeled)
     assert f"{shipped_bundle}: its labels are zero, one" in line and line.endswith(
         "give two models with the same labels in the same order"
     )

@@ -98,8 +98,8 @@ def test_what_was_evaluated_is_kept_until_something_changes(
     shown = summary_of(tmp_path / "out")["streams"]["camera"]["faults"]
     assert sorted(fault["recording"] for fault in shown) == ["c", "monday/a", "monday/b"]
     (fleet / "c.csv").write_text("start_s,end_s,label\n0,4,red\n")
-    relabelled = aecf(*words, "--faults", faults)
-    assert "1 evaluated, 2 kept" in relabelled.output and "times real time with 1 worker; wrote" in relabelled.output
+    relabeled = aecf(*words, "--faults", faults)
+    assert "1 evaluated, 2 kept" in relabeled.output and "times real time with 1 worker; wrote" in relabeled.output
     assert "0 evaluated, 3 kept, 0 failed; nothing was replayed; wrote" in aecf(*words, "--faults", faults).output
 
 

@@ -1,4 +1,4 @@
-"""Labelled moments of a recording: the pipeline's own evidence, at the right times, with the labels of the recording.
+"""Labeled moments of a recording: the pipeline's own evidence, at the right times, with the labels of the recording.
 """
 
 import pickle

@@ -38,7 +38,7 @@ def draw_tone(label: int, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass
 class DrawnUnit:
-    """A recording of labelled spans, one moment after the other; a :class:`aecf_ros.core.labeled_samples.Unit`."""
+    """A recording of labeled spans, one moment after the other; a :class:`aecf_ros.core.labeled_samples.Unit`."""
 
     name: str
     seed: int

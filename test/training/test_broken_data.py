@@ -205,8 +205,8 @@ TABLES: list[tuple[Callable[[Path], Path], str]] = [
         r"4 of 15 files of 'image' are not there, the first in line 2: 0\.png; paths count from the table's folder",
     ),
     (sounds_empty, r"none of the first files of 'sound' can be read as audio"),
-    (one_class, r"only 'low' is labelled; two classes at least"),
-    (two_rows, r"too few recordings to split: 2 with labelled moments leave none for the part 'calibration'"),
+    (one_class, r"only 'low' is labeled; two classes at least"),
+    (two_rows, r"too few recordings to split: 2 with labeled moments leave none for the part 'calibration'"),
     (
         recording_in_two_parts,
         r"lines 3 \(fusion\) and 7 \(calibration\) are of the recording 'monday': in two parts that is leakage",
@@ -226,7 +226,7 @@ def test_a_broken_table_ends_in_one_line(tmp_path: Path, break_it: Callable[[Pat
     assert re.search(said, line), line
 
 
-def unlabelled(folder: Path, drives: Path) -> list[str]:
+def unlabeled(folder: Path, drives: Path) -> list[str]:
     for i in range(3):
         recording = Recording().info(0)
         recording.messages += [m for m in Recording().scene(0, 1 + i, "red").messages if m[1] != "/label"]
@@ -330,7 +330,7 @@ def not_a_recording(folder: Path, drives: Path) -> list[str]:
 
 RECORDINGS: list[tuple[Callable[[Path, Path], list[str]], str]] = [
     (
-        unlabelled,
+        unlabeled,
         r"no labels: no topic of type std_msgs/msg/String .* write one, or name the topic with data\.topics\.label",
     ),
     (
@@ -339,10 +339,10 @@ RECORDINGS: list[tuple[Callable[[Path, Path], list[str]], str]] = [
     ),
     (csv_out_of_order, r"drive3\.csv: line 3: spans must be in order"),
     (csv_in_unix_time, r"drive3\.csv: no span begins in the 6\.0 s of drive3; count seconds from its first message"),
-    (spans_too_short, r"no labelled span lasts longer than the settling .* label longer, or lower data\.settle_s"),
+    (spans_too_short, r"no labeled span lasts longer than the settling .* label longer, or lower data\.settle_s"),
     (
         too_few,
-        r"too few recordings to split: 2 with labelled moments leave none for the part 'test'; "
+        r"too few recordings to split: 2 with labeled moments leave none for the part 'test'; "
         r"parts share no recording",
     ),
     (copy_under_another_name, r"monday/run holds the same as .*drive0: in two parts a copy is leakage"),
@@ -366,7 +366,7 @@ RECORDINGS: list[tuple[Callable[[Path, Path], list[str]], str]] = [
         never_learned,
         r"the part 'fusion', which is trained on, lacks 'blue'; record more of it, decide with data\.parts",
     ),
-    (no_such_recording, r"data\.parts\.drive_1: no such recording with labelled moments; did you mean drive1\?"),
+    (no_such_recording, r"data\.parts\.drive_1: no such recording with labeled moments; did you mean drive1\?"),
     (no_such_part, r"data\.parts\.drive1: 'later' is no part"),
     (nothing_left_to_train_on, r"data\.calibration_share and data\.test_share leave nothing to train on"),
     (not_a_recording, r"drive9\.mcap: cannot be read as rosbag2"),
@@ -410,7 +410,7 @@ def test_recordings_that_are_partly_broken_are_used_and_the_loss_is_said(tmp_pat
     whole = next(long.write(tmp_path / "whole").glob("*.mcap")).read_bytes()
     (folder / "cut.mcap").write_bytes(whole[: len(whole) * 7 // 10])
     (folder / "empty.mcap").write_bytes(b"")
-    Recording().info(0).image(0, "red").image(1, "red").sound(1, "red").write(folder / "unlabelled")
+    Recording().info(0).image(0, "red").image(1, "red").sound(1, "red").write(folder / "unlabeled")
     deaf = Recording().label(0, "blue")
     for i in range(30):
         deaf.image(i * 0.1, "blue")
@@ -425,7 +425,7 @@ def test_recordings_that_are_partly_broken_are_used_and_the_loss_is_said(tmp_pat
         and re.search(r"cut\.mcap: is cut off: \d+ messages are whole", said)
     )
     assert (
-        "unlabelled: nothing in it is labelled; it is left out" in said
+        "unlabeled: nothing in it is labeled; it is left out" in said
         and "deaf: has no topic for 'audio', which is missing at all its moments" in said
     )
     present = next(units["deaf"].batches(100)).present

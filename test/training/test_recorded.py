@@ -81,14 +81,14 @@ def test_five_recordings_become_a_bundle_that_verifies_and_beats_chance(trained)
 
 def test_a_subset_is_measured_and_calibrated_on_moments_that_have_all_of_it(trained):
     unit = recorded_corpus(imbalance=2).parts["test"][0]
-    labelled = unit.labels != NOTHING
-    both = int((labelled & unit.present.all(1)).sum())
+    labeled = unit.labels != NOTHING
+    both = int((labeled & unit.present.all(1)).sum())
     manifest = load_bundle(trained).manifest
     assert (
         manifest.metrics["camera"]["n"]
         == manifest.metrics["camera+audio"]["n"]
         == both
-        < labelled.sum()
+        < labeled.sum()
         == manifest.metrics["audio"]["n"]
     )
     assert manifest.calibration.subsets["camera"].samples == both  # the calibration recording has the same gaps
@@ -120,7 +120,7 @@ def test_the_bundle_answers_in_the_pipeline_of_the_node(trained):
 
 def test_the_card_speaks_of_recordings(trained):
     card = (trained / "MODEL_CARD.md").read_text()
-    assert "| camera | test_60 |" in card and "labelled spans" in card and "drawn by label" not in card
+    assert "| camera | test_60 |" in card and "labeled spans" in card and "drawn by label" not in card
     assert "Not said by those who trained it" in card and "handwriting" not in card and "template" not in card
 
 

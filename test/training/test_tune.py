@@ -102,5 +102,5 @@ def test_halves_of_a_dataset_folder_are_by_cluster_of_each_modality():
 def test_a_class_with_one_span_is_refused(config, tmp_path):
     corpus = recorded_corpus()
     corpus.parts["calibration"][:] = [recording("short", 1, [(0, 12), (1, 12), (2, 12)])]
-    with pytest.raises(DatasetError, match="--tune: a class has one labelled span"):
+    with pytest.raises(DatasetError, match="--tune: a class has one labeled span"):
         tune(corpus, tmp_path / "m", config, 1, run=tmp_path / "run", show_progress=False)

@@ -1,4 +1,4 @@
-"""The classes of labelled data: their names, how often each is there, and what that may do to a model."""
+"""The classes of labeled data: their names, how often each is there, and what that may do to a model."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def check_classes(where: str, labels: Sequence[str], counts: Mapping[str, np.nda
     total = np.sum(list(counts.values()), axis=0)
     if (total > 0).sum() < 2:
         only = f"only '{labels[int(total.argmax())]}' is" if total.any() else "nothing is"
-        raise DatasetError(f"{where}: {only} labelled; two classes at least are needed to tell anything apart")
+        raise DatasetError(f"{where}: {only} labeled; two classes at least are needed to tell anything apart")
     if lacking := _lacking(labels, counts["fusion"]):
         raise DatasetError(
             f"{where}: the part 'fusion', which is trained on, lacks {lacking}; record more of it, "

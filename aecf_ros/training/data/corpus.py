@@ -13,7 +13,7 @@ from aecf_ros.modalities.base import ModalitySpec
 
 @dataclass(frozen=True)
 class Corpus:
-    """Labelled data in parts that share no recording.
+    """Labeled data in parts that share no recording.
 
     Attributes:
         name: of the data, for people.

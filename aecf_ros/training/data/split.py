@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 
 import numpy as np
@@ -80,7 +80,7 @@ def split_recordings(counts: Mapping[str, np.ndarray], config: DataConfig, given
             )
         if not (part == p).any():
             raise DatasetError(
-                f"too few recordings to split: {len(names)} with labelled moments leave none for the part '{name}'; "
+                f"too few recordings to split: {len(names)} with labeled moments leave none for the part '{name}'; "
                 "parts share no recording, so record at least three, with every class in each, or "
                 "decide with data.parts"
             )
@@ -92,7 +92,7 @@ def _known(name: str, names: Collection[str]) -> str:
         return name
     near = get_close_matches(name, names, 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(names)[:8])}"
-    raise DatasetError(f"data.parts.{name}: no such recording with labelled moments; {hint}")
+    raise DatasetError(f"data.parts.{name}: no such recording with labeled moments; {hint}")
 
 
 def _stratify(part: np.ndarray, held: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> None:

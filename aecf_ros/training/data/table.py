@@ -151,7 +151,7 @@ def table_corpus(path: Path, modalities: Sequence[ModalitySpec] | None, config: 
     ``label``, and, if they are
     there, ``split`` (a part for each row) and ``recording`` (rows of one recording go to one part); ``data.columns``
     names others. Paths count
-    from the table's folder. An empty cell is a missing modality, an empty label an unlabelled row, which is left
+    from the table's folder. An empty cell is a missing modality, an empty label an unlabeled row, which is left
     out. Where no ``modalities``
     are given, columns that hold pictures, sound or vectors are taken, at their own sizes.
 

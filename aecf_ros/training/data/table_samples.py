@@ -70,18 +70,18 @@ def find_columns(
 def read_samples(
     path: Path, rows: Rows, columns: Mapping[str, int], modalities: Sequence[ModalitySpec], config: DataConfig
 ) -> tuple[list[Sample], list[str]]:
-    """The labelled samples of a table and, a line each, what was left out.
+    """The labeled samples of a table and, a line each, what was left out.
 
     Raises:
-        DatasetError: nothing is labelled, a split is no part, or many of the files are not there.
+        DatasetError: nothing is labeled, a split is no part, or many of the files are not there.
     """
-    samples, unlabelled, empty = [], 0, 0
+    samples, unlabeled, empty = [], 0, 0
     for line, cells in rows.lines:
         where = f"{path}: line {line}"
         files = tuple(_file(path.parent, cells[columns[m.name]], m, where) for m in modalities)
         part = part_of(cells[columns["split"]], where) if "split" in columns else ""
         recording = cells[columns["recording"]] if "recording" in columns else ""
-        unlabelled += not cells[columns["label"]]
+        unlabeled += not cells[columns["label"]]
         empty += not any(files)
         if cells[columns["label"]] and any(files):
             samples.append(Sample(line, cells[columns["label"]], files, recording, part))
@@ -89,7 +89,7 @@ def read_samples(
         raise DatasetError(f"{path}: no row has a label and a file; fill in the columns")
     warnings = [
         f"{path}: {count} rows have no {what} and are left out"
-        for count, what in ((unlabelled, "label"), (empty, "file"))
+        for count, what in ((unlabeled, "label"), (empty, "file"))
         if count
     ]
     for m, modality in enumerate(modalities):

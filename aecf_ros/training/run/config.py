@@ -137,7 +137,7 @@ class EarlyStoppingConfig(_Record):
     """
 
     share: float = Field(default=0.15, gt=0, lt=1)
-    """Of the clusters of each class (labelled spans, in recordings); the experts are not trained on them."""
+    """Of the clusters of each class (labeled spans, in recordings); the experts are not trained on them."""
     patience: int = Field(default=5, ge=1)
     """Epochs without a new least."""
     pairs: int = Field(default=2000, ge=1)

@@ -178,7 +178,7 @@ def _half(labels: np.ndarray, clusters: np.ndarray, generator: np.random.Generat
         members = np.unique(clusters[labels == value])
         if len(members) < FOLDS:
             raise DatasetError(
-                "--tune: a class has one labelled span (or cluster) in the calibration part, and the search needs two; "
+                "--tune: a class has one labeled span (or cluster) in the calibration part, and the search needs two; "
                 "record it more often, or train without --tune"
             )
         half.append(generator.permutation(members)[: len(members) // FOLDS])
