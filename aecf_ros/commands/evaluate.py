@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -163,10 +164,9 @@ def _evaluate_one(
                     labels_path,
                     lambda at_s: bar.update(task, completed=at_s),
                     chosen,
-                    title,
                 )
                 bar.remove_task(task)
-                return done
+                return replace(done, title=title)
 
             swept_faults = (
                 plan(

@@ -52,7 +52,6 @@ def replay_command(model: Path, bag_path: Path, faults_path: Path | None, readin
                 topics,
                 Pipeline(bundle.manifest, backend),
                 out,
-                backend.device,
                 faults,
                 lambda at_s: bar.update(task, completed=at_s),
             )

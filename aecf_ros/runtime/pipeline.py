@@ -102,6 +102,11 @@ class Pipeline:
         }
         self._last_step_ns: int | None = None
 
+    @property
+    def device(self) -> str:
+        """Device that runs the graphs."""
+        return self._backend.device
+
     def warm_up(self) -> int:
         """Run every graph on zeros, so that the first prediction is as fast as the others.
 

@@ -4,6 +4,7 @@ import json
 import re
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def reports(red_then_blue: Path, tiny_bundle: Path, tmp_path_factory: pytest.Tem
     pipeline, faults = new_pipeline(tiny_bundle), (MICROPHONE_LOST, CAMERA_LOST)
     progress: list[float] = []
     with open_bag(red_then_blue) as bag:
-        run = evaluate(bag, pipeline, faults, progress=progress.append, title="a <b>run</b>")
+        run = replace(evaluate(bag, pipeline, faults, progress=progress.append), title="a <b>run</b>")
     assert progress == sorted(progress) and len(progress) == len(run.log)
     return write_comparison(tmp_path_factory.mktemp("out") / "deep" / "down", [run], run.title)
 

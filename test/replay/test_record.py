@@ -34,7 +34,6 @@ def recorded_again(
             bag.choose_topics(bundle.manifest),
             Pipeline(bundle.manifest, make_backend("onnxruntime", bundle, "cpu")),
             out,
-            "cpu",
             faults,
         )
     found: dict[str, list[tuple[float, Any]]] = {}

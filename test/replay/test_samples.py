@@ -1,5 +1,4 @@
-"""Labeled moments of a recording: the pipeline's own evidence, at the right times, with the labels of the recording.
-"""
+"""Labeled moments of a recording: the pipeline's own evidence, at the right times, with the labels of the recording."""
 
 import pickle
 from collections.abc import Callable

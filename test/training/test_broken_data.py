@@ -357,7 +357,7 @@ RECORDINGS: list[tuple[Callable[[Path, Path], list[str]], str]] = [
         r"say it with data\.audio_format=S16LE",
     ),
     (sound_format_unknown, r"audio format 'MP3' is not known; use one of U8, S8, S16LE"),
-    (wrong_type, r"/label is std_msgs/msg/String, and 'camera' takes sensor_msgs/msg/CompressedImage or"),
+    (wrong_type, r"/label is std_msgs/msg/String, and 'camera' takes sensor_msgs/msg/Image or"),
     (
         two_cameras,
         r"drive7: modality 'camera': several topics fit \(/left, /right\); name one with data\.topics\.camera",

@@ -1,4 +1,4 @@
-"""The recordings of a folder, and what tells two of them apart."""
+"""Find recordings in a folder, and digest their content."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ _BLOCKS = 64
 
 
 def find_recordings(path: Path) -> dict[str, Path]:
-    """Every recording at or below a path: its name, unique there, and where it lies.
+    """Find the recordings at or below a path: unique name to path.
 
-    A recording is a rosbag2 directory, also one whose recorder was killed before it wrote ``metadata.yaml`` if its files are named
-    ``NAME_0.mcap`` or ``NAME.mcap`` after it, or else an ``.mcap`` or ``.db3`` file of its own.
+    A recording is a rosbag2 directory, or a single ``.mcap`` or ``.db3`` file. A directory without
+    ``metadata.yaml``, because its
+    recorder was killed, counts if its files are named after it: ``NAME.mcap`` or ``NAME_0.mcap``.
     """
     if path.is_file():
         return {path.name: path} if path.suffix in SUFFIXES else {}
-    found: dict[str, Path] = {}
-    for at, folders, files in os.walk(path):
-        folder = Path(at)
-        if _is_directory_of_one(folder, files):
-            found[folder.relative_to(path).as_posix() if folder != path else path.name] = folder
+    recordings: dict[str, Path] = {}
+    for parent, folders, files in os.walk(path):
+        folder = Path(parent)
+        if _is_recording(folder, files):
+            recordings[folder.relative_to(path).as_posix() if folder != path else path.name] = folder
             folders.clear()
             continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.update(
+        recordings.update(
             {(folder / name).relative_to(path).as_posix(): folder / name for name in files if name.endswith(SUFFIXES)}
         )
-    return dict(sorted(found.items()))
+    return dict(sorted(recordings.items()))
 
 
-def _is_directory_of_one(folder: Path, files: list[str]) -> bool:
+def _is_recording(folder: Path, files: list[str]) -> bool:
     stems = [name.rpartition(".")[0] for name in files if name.endswith(SUFFIXES)]
     return _METADATA in files or (
         bool(stems) and all(re.fullmatch(rf"{re.escape(folder.name)}(_\d+)?", stem) for stem in stems)
@@ -44,10 +45,9 @@ def _is_directory_of_one(folder: Path, files: list[str]) -> bool:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 over a recording's files, wherever it lies and whatever it is called; labels in a CSV do not count.
+    """SHA-256 over the files of a recording, independent of its path and name; CSV labels are left out.
 
-    A file above 64 MB counts by its size and 64 blocks of 1 MB spread over it, its first and its last among them, so that an hour of
-    raw video costs no more than a minute of it.
+    Of a file above 64 MB its size and 64 blocks of 1 MB are hashed, evenly spaced from its start to its end.
     """
     digest = hashlib.sha256()
     inside = (

@@ -1,11 +1,11 @@
-"""What a recording that cannot be used raises."""
+"""Errors about recordings."""
 
 from __future__ import annotations
 
 
 class BagError(ValueError):
-    """A recording that cannot be used; names it and says what to do."""
+    """A recording cannot be used; the message names it and says what to do."""
 
 
-class UnreadableBag(BagError):
-    """A recording of which nothing can be read."""
+class UnreadableBag(BagError):  # noqa: N818 - a public name
+    """Nothing of a recording can be read."""

@@ -1,7 +1,8 @@
-"""What can still be read of an MCAP file whose end is missing, because its recorder was killed or the disk was full.
+"""Read an MCAP file that was cut off, because its recorder was killed or the disk was full.
 
-Such a file has whole records up to some point and no footer. :func:`salvage` finds that point and gives a path that reads as the file up
-to there with a footer behind it; nothing is copied or written.
+Such a file has whole records up to some point and no footer. :func:`salvage` finds that point and returns a path
+that opens as
+the file up to there followed by a footer. Nothing is copied or written.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class _PatchedFile(io.RawIOBase):
 
 
 class SalvagedPath(type(Path())):  # type: ignore[misc]
-    """A path that opens as what :func:`salvage` found to be whole."""
+    """A path that opens as the readable part of a file, see :func:`salvage`."""
 
     end = 0
 
@@ -62,9 +63,10 @@ class SalvagedPath(type(Path())):  # type: ignore[misc]
 
 
 def salvage(path: Path) -> list[SalvagedPath]:
-    """Ways to read a broken MCAP file, the longest first: up to its last whole record, and without one or two records before that.
+    """Readable parts of a cut-off MCAP file, the longest first: up to its last whole record, and up to one or two
+    records earlier.
 
-    Empty where not even the head of the file is one of an MCAP.
+    Empty for a file that does not start as an MCAP file.
     """
     size = path.stat().st_size
     ends: list[int] = []
@@ -81,9 +83,9 @@ def salvage(path: Path) -> list[SalvagedPath]:
             if at > size:
                 break
             ends.append(at)
-    found = []
+    parts = []
     for end in reversed(ends[1:][-3:]):
         salvaged = SalvagedPath(path)
         salvaged.end = end
-        found.append(salvaged)
-    return found
+        parts.append(salvaged)
+    return parts

@@ -40,7 +40,8 @@ class RecordedMessage:
 class Bag:
     """An open recording. Make it with :func:`open_bag`.
 
-    ``problems`` says in a line each what of it could not be read; it may grow while :meth:`messages` is run through.
+    Attributes:
+        problems: a line for each part that cannot be read. It may grow while :meth:`messages` is iterated.
     """
 
     def __init__(self, path: Path, reader: AnyReader, problems: Sequence[str] = ()) -> None:
@@ -57,7 +58,7 @@ class Bag:
         return (self.end_ns - self.start_ns) / NANOSECONDS
 
     def seconds(self, recorded: RecordedMessage) -> float:
-        """Where a message stands in the recording."""
+        """Time of a message in seconds from the start of the recording."""
         return (recorded.log_ns - self.start_ns) / NANOSECONDS
 
     def messages(self, topics: list[str] | None = None) -> Iterator[RecordedMessage]:
@@ -73,19 +74,19 @@ class Bag:
 
     @property
     def connections(self) -> Sequence[Connection]:
-        """What the recording knows of each topic, as rosbags has it."""
-        return self._reader.connections
+        """The connections (topics) of the recording, as rosbags reads them."""
+        return list(self._reader.connections)
 
     @property
     def typestore(self) -> Typestore:
-        """The types of the recording."""
+        """Message types of the recording."""
         return self._reader.typestore
 
     def deserialize(self, recorded: RecordedMessage) -> Any:
-        """The message, with the field names of its definition.
+        """Deserialize a message; its attributes are the fields of its definition.
 
         Raises:
-            BagError: its bytes are not what its type says.
+            BagError: the bytes do not match the type.
         """
         try:
             return self._reader.deserialize(recorded.data, recorded.type)
@@ -96,10 +97,12 @@ class Bag:
             ) from None
 
     def label_text(self, recorded: RecordedMessage, labels: Sequence[str] = ()) -> str:
-        """What a message of a label topic says; a number that is none of ``labels`` counts into them from 0, one below 0 is nothing.
+        """Label in a message of a label topic, empty for none.
+
+        A number that is not itself one of ``labels`` is an index into them; a negative number is no label.
 
         Raises:
-            BagError: its bytes are not what its type says.
+            BagError: the bytes do not match the type.
         """
         data = self.deserialize(recorded).data
         if isinstance(data, str):
@@ -128,23 +131,23 @@ _CANNOT_READ = (
     OverflowError,
     MemoryError,
 )
-"""What rosbags raises for a file that is cut off or not what it seems: readers trust what they have read so far, lengths too."""
+"""Errors of rosbags for a cut-off or malformed file; its readers trust the lengths in the file."""
 
 
 def _open(paths: Sequence[Path]) -> tuple[AnyReader, ExitStack]:
-    """A reader of one recording and what closes it."""
+    """Open a recording: its reader, and the stack that closes it."""
     with ExitStack() as stack:
         reader = stack.enter_context(AnyReader(paths, default_typestore=types_without_definitions(dialect=0)))
         if any(c.msgtype == "audio_common_msgs/msg/AudioStamped" for c in reader.connections):
-            # Both dialects have types of the same names; without definitions of its own only this type tells which a recording speaks.
+            # Both origins of audio_common_msgs use the same type names; only one of them has this type.
             stack.pop_all().close()
             reader = stack.enter_context(AnyReader(paths, default_typestore=types_without_definitions(dialect=1)))
         return reader, stack.pop_all()
     raise AssertionError("unreachable")
 
 
-def _ways(file: Path, folder: Path) -> Iterator[Path]:
-    """Paths by which a file may be read: itself, then what is whole of it. What must be copied for that goes to ``folder``."""
+def _candidates(file: Path, folder: Path) -> Iterator[Path]:
+    """Paths to try for a file: itself, then its readable part. Copies are made in ``folder``."""
     yield file
     if file.suffix == ".mcap":
         yield from salvage(file)
@@ -152,8 +155,8 @@ def _ways(file: Path, folder: Path) -> Iterator[Path]:
         yield rescued
 
 
-def _open_what_is_whole(path: Path, folder: Path) -> tuple[AnyReader, ExitStack, list[str]] | None:
-    """A reader of the files of a recording that can be read on their own, and what was lost; ``None`` if there is none."""
+def _open_readable_files(path: Path, folder: Path) -> tuple[AnyReader, ExitStack, list[str]] | None:
+    """Open the readable files of a recording: reader, closing stack, problems; ``None`` if no file is readable."""
     files = sorted(p for p in path.iterdir() if p.suffix in (".mcap", ".db3")) if path.is_dir() else [path]
     readable: list[Path] = []
     problems = (
@@ -162,13 +165,13 @@ def _open_what_is_whole(path: Path, folder: Path) -> tuple[AnyReader, ExitStack,
         else [f"{path}: no metadata.yaml; its files are read one by one"]
     )
     for file in files:
-        for way in _ways(file, folder):
+        for candidate in _candidates(file, folder):
             try:
-                reader, stack = _open([way])
+                reader, stack = _open([candidate])
             except _CANNOT_READ:
                 continue
             with stack:
-                whole = way is file
+                whole = candidate is file
                 if not whole and not reader.message_count:
                     continue
                 if not whole:
@@ -176,7 +179,7 @@ def _open_what_is_whole(path: Path, folder: Path) -> tuple[AnyReader, ExitStack,
                     problems.append(
                         f"{file}: is cut off: {reader.message_count} messages are whole, which hold {seconds:.1f} s"
                     )
-            readable.append(way)
+            readable.append(candidate)
             break
         else:
             problems.append(f"{file}: cannot be read at all")
@@ -195,10 +198,11 @@ def _unread_logs(path: Path) -> list[str]:
 
 @contextmanager
 def open_bag(path: Path | str) -> Iterator[Bag]:
-    """Open a recording for reading; of one that is cut off, what is whole.
+    """Open a recording for reading. Of a cut-off recording the readable part is opened.
 
     Raises:
-        BagError: it is not there, or, as :class:`UnreadableBag`, nothing of it can be read.
+        BagError: there is no such recording.
+        UnreadableBag: nothing of it can be read.
     """
     path = Path(path)
     if not path.exists():
@@ -208,11 +212,11 @@ def open_bag(path: Path | str) -> Iterator[Bag]:
         try:
             reader, stack = _open([path])
         except _CANNOT_READ as error:
-            found = _open_what_is_whole(path, Path(outer.enter_context(TemporaryDirectory(prefix="aecf_bag_"))))
-            if found is None:
+            opened = _open_readable_files(path, Path(outer.enter_context(TemporaryDirectory(prefix="aecf_bag_"))))
+            if opened is None:
                 raise UnreadableBag(
                     f"{path}: cannot be read as rosbag2 ({first_line(error, None)}); check it with `ros2 bag info`"
                 ) from None
-            reader, stack, problems = found
+            reader, stack, problems = opened
         outer.enter_context(stack)
         yield Bag(path, reader, problems + _unread_logs(path))

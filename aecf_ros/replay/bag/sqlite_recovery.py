@@ -1,7 +1,7 @@
 """Recover a sqlite3 recording that was cut off: copy its rows, in order, up to the first that cannot be read.
 
-The recording is a stranger's file. Nothing it says is executed: its tables are created from the definitions in this module, and an
-authorizer denies every statement but reading the known columns of them.
+The recording is untrusted. Its schema is never executed: tables are created from the definitions in this module, and an
+authorizer denies every statement except reading their known columns.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 ROWS = "messages"
@@ -94,7 +95,7 @@ def _allow_reading(action: int, first: str | None, second: str | None, database:
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _until_broken(rows: sqlite3.Cursor, may_be_empty: bool) -> Iterator[tuple]:
-    """Rows before the first that cannot be read, or of which a part is missing: the last page may have lost the end of a row."""
+def _until_broken(rows: sqlite3.Cursor, may_be_empty: bool) -> Iterator[tuple[Any, ...]]:
+    """Rows before the first that is unreadable or incomplete: the last page may have lost the end of a row."""
     with suppress(sqlite3.DatabaseError):
         yield from rows if may_be_empty else takewhile(lambda row: None not in row, rows)

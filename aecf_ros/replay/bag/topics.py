@@ -97,31 +97,31 @@ def choose_topics(
     choice, named = _Choice(path, types, option), dict(reading.topics)
     streams: dict[str, str] = {}
     infos: dict[str, str] = {}
-    given = {
-        m.name: choice.given(m.name, topic, stream_types(m.kind))
+    named_by_user = {
+        m.name: choice.check(m.name, topic, stream_types(m.kind))
         for m in modalities
         if (topic := named.pop(m.name, None)) is not None
     }
     for modality in modalities:
         name = modality.name
         info = named.pop(f"{name}_info", None)
-        topic = (
-            given[name]
-            if name in given
-            else choice.stream(name, stream_types(modality.kind), {*streams.values(), *given.values()})
-        )
+        if name in named_by_user:
+            topic = named_by_user[name]
+        else:
+            taken = {*streams.values(), *filter(None, named_by_user.values())}
+            topic = choice.stream(name, stream_types(modality.kind), taken)
         if topic is None:
             continue
         streams[name] = topic
         if info_type := MODALITIES[modality.kind].info_type:
             info = (
-                choice.given(f"{name}_info", info, (info_type,))
+                choice.check(f"{name}_info", info, (info_type,))
                 if info is not None
                 else choice.info(name, topic, MODALITIES[modality.kind])
             )
             if info is not None:
                 infos[name] = info
-    label = choice.given("label", named.pop("label"), LABEL_TYPES) if "label" in named else choice.label()
+    label = choice.check("label", named.pop("label"), LABEL_TYPES) if "label" in named else choice.label()
     for name in named:
         known = [
             part
@@ -134,13 +134,15 @@ def choose_topics(
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Of one recording: its path, the message type of each topic, and what stands in front of ``NAME=TOPIC`` in errors."""
+    """Of one recording: its path, the message type of each topic, and what stands in front of ``NAME=TOPIC`` in
+    errors.
+    """
 
     path: Path
     types: Mapping[str, str]
     option: str
 
-    def given(self, name: str, topic: str, types: tuple[str, ...]) -> str | None:
+    def check(self, name: str, topic: str, types: tuple[str, ...]) -> str | None:
         if topic == NO_TOPIC:
             return None
         if topic not in self.types:
@@ -152,21 +154,22 @@ class _Choice:
         return topic
 
     def label(self) -> str | None:
-        found = [(LABEL_TYPES.index(kind), t) for t, kind in self.types.items() if kind in LABEL_TYPES and "label" in t]
-        labels = [t for _, t in sorted(found)]
+        candidates = [t for t, kind in self.types.items() if kind in LABEL_TYPES and "label" in t]
+        labels = sorted(candidates, key=lambda topic: (LABEL_TYPES.index(self.types[topic]), topic))
         named = [t for t in labels if t.split("/")[-1] == "label"]
-        return (named or labels or [None])[0]
+        return next(iter(named or labels), None)
 
     def info(self, name: str, stream: str, modality: Modality) -> str | None:
         if self.types[stream] not in modality.described_types:
-            return None  # its messages say themselves how to read them
+            return None  # its messages describe themselves
         fitting = [t for t, kind in self.types.items() if kind == modality.info_type]
         chosen = (
             [t for t in fitting if t == f"{stream}_info"] or [t for t in fitting if t.startswith(stream)] or fitting
         )
         if len(chosen) > 1:
             raise BagError(
-                f"{self.path}: modality '{name}': several topics of type {modality.info_type} may describe {stream} ({', '.join(chosen)}); "
+                f"{self.path}: modality '{name}': several topics of type {modality.info_type} may "
+                f"describe {stream} ({', '.join(chosen)}); "
                 f"name one with {self.option}{name}_info=/..."
             )
         return chosen[0] if chosen else None
@@ -178,8 +181,9 @@ class _Choice:
         if len(chosen) == 1:
             return chosen[0]
         held = ", ".join(f"{t} ({kind})" for t, kind in sorted(self.types.items()))
-        found = f"several topics fit ({', '.join(chosen)})" if chosen else f"no topic of type {' or '.join(types)}"
+        problem = f"several topics fit ({', '.join(chosen)})" if chosen else f"no topic of type {' or '.join(types)}"
         raise BagError(
-            f"{self.path}: modality '{name}': {found}; name one with {self.option}{name}=/..., or {self.option}{name}=none; "
+            f"{self.path}: modality '{name}': {problem}; name one with {self.option}{name}=/..., or "
+            f"{self.option}{name}=none; "
             f"the recording holds {held}"
         )

@@ -1,4 +1,4 @@
-"""Write a recording again with what the node would have published: predictions, diagnostics and the debug picture."""
+"""Copy a recording and add what the node would have published: predictions, diagnostics and the debug image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from aecf_ros.core.types import NANOSECONDS, Prediction, RawAudio, RawImage, StreamState
+from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState
+from aecf_ros.modalities.base import Raw
 from aecf_ros.modalities.image.decode import decode_image
 from aecf_ros.replay.bag.reader import Bag, RecordedMessage
 from aecf_ros.replay.bag.topics import Topics
@@ -29,7 +30,7 @@ from aecf_ros.runtime.diagnostics import Diagnostic, diagnose_inference, diagnos
 from aecf_ros.runtime.pipeline import Observation, Pipeline
 
 NODE, NODE_IF_TAKEN = "fusion_node", "aecf_replay"
-"""Our topics are those of the live node; of a recording that has them already they are kept, and ours have another name."""
+"""Name of the node in the added topics, and the name for a recording that already has topics of the node."""
 DIAGNOSTICS = "/diagnostics"
 DIAGNOSTICS_PERIOD_NS = NANOSECONDS
 JPEG_QUALITY = 80
@@ -42,7 +43,7 @@ _DEFINITIONS = ("FusedPrediction.msg", "ModalityReport.msg")
 
 
 class RecordError(ValueError):
-    """The recording cannot be written; says what to do."""
+    """A recording cannot be written; the message says what to do."""
 
 
 def message_definitions() -> Path:
@@ -60,14 +61,15 @@ def message_definitions() -> Path:
         if all((folder / name).is_file() for name in _DEFINITIONS):
             return folder
     raise RecordError(
-        "the definitions of aecf_msgs were not found; source the workspace that aecf_msgs was built in, or run from the repository"
+        "the definitions of aecf_msgs were not found; source the workspace that aecf_msgs was built "
+        "in, or run from the repository"
     )
 
 
 def _our_types() -> Typestore:
     store = get_typestore(Stores.ROS2_JAZZY)
     folder = message_definitions()
-    types: dict = {}
+    types: dict[str, Any] = {}
     for name in _DEFINITIONS:
         types |= get_types_from_msg((folder / name).read_text(encoding="utf-8"), f"aecf_msgs/msg/{Path(name).stem}")
     store.register(types)
@@ -147,13 +149,13 @@ def record(
     topics: Topics,
     pipeline: Pipeline,
     out: Path,
-    device: str,
     faults: Sequence[Fault] = (),
     progress: Callable[[float], None] = lambda at_s: None,
 ) -> dict[str, int]:
-    """Write ``out``, one MCAP file: every message of the recording untouched, and beside them what the node would have published.
+    """Write ``out``, one MCAP file: every message of the recording unchanged, and the messages that the node would
+    have published.
 
-    Faults act on what the node is given and on the debug picture, which shows it; the original topics stay as they were recorded.
+    Faults change what the node receives and what the debug image shows, not the recorded topics.
 
     Returns:
         How many messages were added, by topic.
@@ -174,7 +176,7 @@ def record(
         writer = Writer(folder / out.stem, version=8, storage_plugin=StoragePlugin.MCAP)
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         with writer:
-            counts = _Recorder(bag, topics, pipeline, writer, device).run(faults, progress)
+            counts = _Recorder(bag, topics, pipeline, writer).run(faults, progress)
         (folder / out.stem / f"{out.stem}.mcap").replace(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -184,8 +186,8 @@ def record(
 class _Recorder:
     """The state of one :func:`record`."""
 
-    def __init__(self, bag: Bag, topics: Topics, pipeline: Pipeline, writer: Writer, device: str) -> None:
-        self._bag, self._topics, self._pipeline, self._writer, self._device = bag, topics, pipeline, writer, device
+    def __init__(self, bag: Bag, topics: Topics, pipeline: Pipeline, writer: Writer) -> None:
+        self._bag, self._topics, self._pipeline, self._writer = bag, topics, pipeline, writer
         self._node = NODE_IF_TAKEN if any(topic.startswith(f"/{NODE}/") for topic in bag.types) else NODE
         self._store = _our_types()
         self._messages = _Messages(self._store, self._node)
@@ -241,7 +243,7 @@ class _Recorder:
             self._writer.write(self._connections[recorded.topic, recorded.type], recorded.log_ns, recorded.data)
             yield recorded
 
-    def _watch(self, stream: str, raw: RawImage | RawAudio | None, seen: Observation, now_ns: int) -> None:
+    def _watch(self, stream: str, raw: Raw | None, seen: Observation, now_ns: int) -> None:
         if stream == self._lead and isinstance(raw, RawImage) and seen.rejected is None:
             self._frame = raw
         self._diagnose(now_ns)
@@ -255,11 +257,14 @@ class _Recorder:
         self._states, self._last_diagnosed_ns = states, now_ns
         values = {
             "model": self._pipeline.manifest.name,
-            "device": self._device,
+            "device": self._pipeline.device,
             "predictions (messages)": self._added[f"/{self._node}/prediction"],
         }
         drift = self._pipeline.drift.findings(now_ns)
-        diagnostics = [*map(diagnose_stream, statuses), diagnose_inference(self._device, "active", "", drift, values)]
+        diagnostics = [
+            *map(diagnose_stream, statuses),
+            diagnose_inference(self._pipeline.device, "active", "", drift, values),
+        ]
         self._add(DIAGNOSTICS, DIAGNOSTIC_ARRAY, now_ns, self._messages.diagnostics(diagnostics, now_ns))
 
     def _add(self, topic: str, msgtype: str, log_ns: int, message: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -35,7 +34,8 @@ from aecf_ros.replay.scoring.summary import (
 )
 
 _NOTE = (
-    "Pooled over all settled predictions of all recordings. The noise floor is the one of many predictions, sqrt(2 v / pi) for each bin's variance v; "
+    "Pooled over all settled predictions of all recordings. The noise floor is the one of many "
+    "predictions, sqrt(2 v / pi) for each bin's variance v; "
     "latencies are counted in bins of 1 %."
 )
 
@@ -43,7 +43,8 @@ _NOTE = (
 def pooled_summary(outcomes: Sequence[Outcome], manifest: Manifest, wall_s: float, workers: int) -> Summary:
     """``summary.json`` (docs/replay.md) pooled over all recordings that have a result, and ``fleet``, which names each.
 
-    Faults carry the name of their ``recording``; ``longest_gap_s`` is the longest of any. ``realtime_factor`` is that of one worker,
+    Faults carry the name of their ``recording``; ``longest_gap_s`` is the longest of any. ``realtime_factor`` is
+    that of one worker,
     ``fleet.realtime_factor`` that of all together in this run, 0 where everything was kept.
     """
     done = [(o, o.result) for o in outcomes if o.result is not None]
@@ -90,12 +91,15 @@ def pooled_summary(outcomes: Sequence[Outcome], manifest: Manifest, wall_s: floa
 def write_fleet(
     out: Path, outcomes: Sequence[Outcome], summary: Summary, manifest: Manifest, title: str
 ) -> tuple[Path, Path]:
-    """Write both files into ``out``, which is made; gives their paths. Each recording's own report lies in ``out/recordings``."""
+    """Write both files into ``out``, which is made; gives their paths. Each recording's own report lies in
+    ``out/recordings``.
+    """
     summary_path, report_path = write_summary(out, summary), out / "report.html"
     fleet = summary.fleet
     assert fleet is not None
     lead = (
-        f"Model {summary.model}: {fleet.recordings} recordings, {fleet.hours:.2f} h, {summary.predictions} predictions, {summary.samples} of "
+        f"Model {summary.model}: {fleet.recordings} recordings, {fleet.hours:.2f} h, "
+        f"{summary.predictions} predictions, {summary.samples} of "
         f"them scored; {len(fleet.failed)} failed, {fleet.kept} kept from an earlier run."
     )
     results = [o.result for o in outcomes if o.result is not None]
@@ -189,11 +193,12 @@ def _nothing_shown(parts: Sequence[Metrics]) -> Metrics:
 
 
 def _stream(name: str, done: Sequence[tuple[Outcome, RecordingResult]]) -> StreamSummary:
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
     faults, alarms = [], 0
     for outcome, result in done:
         stream = result.summary.streams[name]
-        seconds.update(stream.seconds_in_state)
+        for state, duration_s in stream.seconds_in_state.items():
+            seconds[state] = seconds.get(state, 0) + duration_s
         faults += [fault.model_copy(update={"recording": outcome.name}) for fault in stream.faults]
         alarms += stream.false_alarms
     rounded = {state: round(s, 3) for state, s in seconds.items()}

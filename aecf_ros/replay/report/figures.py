@@ -1,4 +1,6 @@
-"""The other pictures of a report: reliability, confusion, gate weights by severity, latency, and the curves of a sweep."""
+"""The other pictures of a report: reliability, confusion, gate weights by severity, latency, and the curves of a
+sweep.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from aecf_ros.core.metrics.classification import ECE_BINS
@@ -21,7 +24,8 @@ _BAND_DRAWS = 400
 def draw_reliability(run: Run) -> bytes | None:
     """A reliability diagram for each subset that fed scored predictions: PNG bytes, ``None`` without any.
 
-    Bars are accuracy by bin of confidence, with the share of predictions below them. The lines are where 95 % of the bars of a perfectly calibrated model with the same confidences
+    Bars are accuracy by bin of confidence, with the share of predictions below them. The lines are where 95 % of the
+    bars of a perfectly calibrated model with the same confidences
     would end: their length is the noise floor made visible.
     """
     scored = Scored(run.log, run.truth)
@@ -101,6 +105,7 @@ def draw_reliability_of_runs(compared: Sequence[Run]) -> bytes | None:
     axes.plot([0, 1], [0, 1], color="#66727f", lw=0.8, ls="--")
     axes.set(xlim=(0, 1.03), ylim=(0, 1.04), xlabel="mean confidence of the bin", ylabel="accuracy")
     for handle in axes.legend(frameon=False, fontsize=8, loc="upper left").legend_handles:
+        assert isinstance(handle, PathCollection)  # of a scatter
         handle.set_sizes([40])
     return figure_png(figure)
 
@@ -110,7 +115,8 @@ def _cycled(count: int) -> list[str]:
 
 
 def draw_confusion(run: Run) -> bytes | None:
-    """The confusion matrix of all settled predictions, each row's shares, abstentions apart: PNG bytes, ``None`` without any, or where there
+    """The confusion matrix of all settled predictions, each row's shares, abstentions apart: PNG bytes, ``None``
+    without any, or where there
     may be several labels."""
     scored = Scored(run.log, run.truth)
     if run.manifest.task == "multilabel" or not scored.settled.any():
@@ -167,7 +173,9 @@ def draw_latency(run: Run) -> bytes | None:
 
 
 def gate_points(run: Run) -> list[tuple[str, float, list[float]]]:
-    """(stream and kind, severity, mean gate weight of each modality) over each fault of a run, from a second after its start."""
+    """(stream and kind, severity, mean gate weight of each modality) over each fault of a run, from a second after
+    its start.
+    """
     times_s, weights = run.log.column("at_s"), run.log.column("gate_weights")
     found = []
     for fault in run.faults:

@@ -21,8 +21,10 @@ from aecf_ros.replay.scoring.summary import FaultSummary, Summary, SweepPoint, n
 
 _STYLE = """
 :root { --ink: #1f2a36; --soft: #66727f; --line: #e3e7ec; }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 1180px; margin: 2rem auto; padding: 0 1.2rem; }
-h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .5rem; } h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); }
+body { max-width: 1180px; margin: 2rem auto; padding: 0 1.2rem; }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .5rem; }
+h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
 p.lead { color: var(--soft); margin: .2rem 0 1.2rem; }
 img { width: 100%; border: 1px solid var(--line); border-radius: 6px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -47,12 +49,15 @@ _METRICS = (
     ("set_size", "set", ".2f"),
 )
 _NOTE = (
-    "ECE: 15 equal-width bins on top-label confidence. Its noise floor is what a perfectly calibrated model with the same confidences would show on as "
-    "many samples. Cover: share of prediction sets that hold the truth; set: their mean size. Predictions of one shown label are not independent, "
+    "ECE: 15 equal-width bins on top-label confidence. Its noise floor is what a perfectly "
+    "calibrated model with the same confidences would show on as "
+    "many samples. Cover: share of prediction sets that hold the truth; set: their mean size. "
+    "Predictions of one shown label are not independent, "
     "so a short recording says less than its n suggests."
 )
 _SWEEP_NOTE = (
-    "All settled predictions count, those that abstain with them: where no stream is left the prior is scored, so that accuracy falls to that of a "
+    "All settled predictions count, those that abstain with them: where no stream is left the prior "
+    "is scored, so that accuracy falls to that of a "
     "guess while abstention rises to 1 and ECE to nothing."
 )
 FAULT_HEADER = (
@@ -73,7 +78,8 @@ def write_comparison(
 ) -> tuple[Path, Path]:
     """Write ``summary.json`` and ``report.html`` into ``out``, which is made; gives both paths.
 
-    The summary is that of the first run; ``compared`` within it has those of the others, by title, and ``sweep`` the points of a sweep.
+    The summary is that of the first run; ``compared`` within it has those of the others, by title, and ``sweep`` the
+    points of a sweep.
     """
     first = compared[0]
     summary = first.summary
@@ -101,7 +107,8 @@ def write_comparison(
         sections += [f"<h2>{escape(run.title)}</h2>" if len(compared) > 1 else "", *pictures]
     lead = (
         (
-            f"Model {summary.model}: {summary.predictions} predictions in {first.duration_s:.0f} s, {summary.samples} of them "
+            f"Model {summary.model}: {summary.predictions} predictions in {first.duration_s:.0f} s, "
+            f"{summary.samples} of them "
             f"scored; longest gap {summary.longest_gap_s:.2f} s."
         )
         if len(compared) == 1
@@ -114,8 +121,10 @@ def write_comparison(
 def html_page(title: str, lead: str, sections: Sequence[str]) -> str:
     """A self-contained page; empty sections are left out."""
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>\n'
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>\n"
+        f'<h1>{escape(title)}</h1><p class="lead">{escape(lead)}</p>\n'
         + "\n".join(section for section in sections if section)
         + "\n</body></html>\n"
     )
@@ -162,7 +171,8 @@ def picture(png: bytes | None, alt: str, narrow: bool = False) -> str:
     """A PNG within the page, nothing for ``None``."""
     if png is None:
         return ""
-    return f'<img{" class=narrow" if narrow else ""} alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
+    style = " class=narrow" if narrow else ""
+    return f'<img{style} alt="{escape(alt)}" src="data:image/png;base64,{b64encode(png).decode()}">'
 
 
 def _alarms(summary: Summary) -> str:

@@ -1,9 +1,10 @@
-"""The timeline picture: truth, prediction, confidence, gate weights and stream states over a recording, faults shaded."""
+"""The timeline figure: ground truth, prediction, confidence, gate weights and stream states; faults are shaded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ VERDICT_COLORS = {
     "nothing shown": "#d6d0e0",
     "unknown truth": "#c9d6e6",
 }
-_TEXT = {"fontsize": 8, "ha": "center", "va": "center"}
+_TEXT: dict[str, Any] = {"fontsize": 8, "ha": "center", "va": "center"}
 _POINTS = 3000
 """Of a long recording each curve is drawn with this many; the numbers of the summary come from all."""
 _NAMED_S = 150
@@ -122,11 +123,11 @@ def _verdicts(run: Run, scored: Scored) -> np.ndarray:
 
 def _bars(
     axes: Axes,
-    spans: Sequence[tuple[float, float, object]],
-    colors: dict,
+    spans: Sequence[tuple[float, float, Any]],
+    colors: dict[Any, str],
     bottom: float,
     height: float,
-    **style: object,
+    **style: Any,
 ) -> None:
     """A bar for each span, one collection for each color."""
     for key in dict.fromkeys(key for _, _, key in spans):

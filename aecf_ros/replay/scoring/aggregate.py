@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,9 +63,11 @@ class Sums:
         return Sums(self.n + other.n, self.sums + other.sums, self.bins + other.bins)
 
     def metrics(self) -> dict[str, float | int]:
-        """METRICS of all of them, as :func:`aecf_ros.core.metrics.classification.subset_metrics` gives for the predictions themselves.
+        """METRICS of all predictions, see :func:`aecf_ros.core.metrics.classification.subset_metrics`.
 
-        The noise floor is that of many: in a bin of variance v the outcomes of a calibrated model miss its confidence by sqrt(2 v / pi) on average.
+        The noise floor assumes many predictions: in a bin of variance v the outcomes of a calibrated model differ
+        from its
+        confidence by sqrt(2 v / pi) on average.
         """
         if not self.n:
             return {"n": 0}
@@ -82,12 +85,12 @@ class Sums:
             "set_size": set_size,
         }
 
-    def to_json(self) -> dict:
+    def to_json(self) -> dict[str, Any]:
         """As :meth:`from_json` takes it."""
         return {"n": self.n, "sums": self.sums.tolist(), "bins": self.bins.tolist()}
 
     @staticmethod
-    def from_json(data: Mapping) -> Sums:
+    def from_json(data: Mapping[str, Any]) -> Sums:
         """From what :meth:`to_json` gave."""
         return Sums(int(data["n"]), np.array(data["sums"], np.float64), np.array(data["bins"], np.float64))
 
@@ -117,9 +120,9 @@ def latency_counts(latency_s: np.ndarray) -> dict[str, int]:
 def latency_quantile_ms(counts: Sequence[Mapping[str, int]], q: float) -> float:
     """A quantile of all latencies in milliseconds, within 0.5 % of it; 0 for none."""
     total: dict[int, int] = {}
-    for of in counts:
-        for number, count in of.items():
-            total[int(number)] = total.get(int(number), 0) + count
+    for bins in counts:
+        for key, count in bins.items():
+            total[int(key)] = total.get(int(key), 0) + count
     below, wanted = 0, q * (sum(total.values()) - 1)
     for number in sorted(total):
         below += total[number]

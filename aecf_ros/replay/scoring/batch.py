@@ -1,4 +1,4 @@
-"""Evaluate many recordings: one after the other, in processes, or over Ray. What is done is kept, what is broken is named."""
+"""Evaluate several recordings: in this process, in worker processes, or over Ray. Finished results are kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ _LAYOUT = 1
 
 
 class FleetError(ValueError):
-    """Recordings that cannot be evaluated together; one line with what to do."""
+    """Recordings cannot be evaluated together; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,9 @@ class Job:
     version: str = ""
 
     def key(self) -> str:
-        """SHA-256 over all that the result depends on: model, recording, faults, labels, options, this package's version."""
+        """SHA-256 over all that the result depends on: model, recording, faults, labels, options, this package's
+        version.
+        """
         labels = label_file(self.bag)
         parts = {
             "layout": _LAYOUT,
@@ -94,7 +96,7 @@ class Outcome:
     result: RecordingResult | None = None
 
 
-def find_jobs(paths: Sequence[Path], out: Path, **common: object) -> list[Job]:
+def find_jobs(paths: Sequence[Path], out: Path, **common: Any) -> list[Job]:
     """A job for each recording among ``paths``, which are recordings or folders of them.
 
     Raises:
@@ -102,12 +104,13 @@ def find_jobs(paths: Sequence[Path], out: Path, **common: object) -> list[Job]:
     """
     jobs: dict[str, Job] = {}
     for path in paths:
-        found = find_recordings(path)
-        if not found:
+        recordings = find_recordings(path)
+        if not recordings:
             raise FleetError(
-                f"{path}: no recording is there; name a rosbag2 directory, an .mcap or .db3, or a folder that holds some"
+                f"{path}: no recording is there; name a rosbag2 directory, an .mcap or .db3, or a "
+                f"folder that holds some"
             )
-        for name, bag in found.items():
+        for name, bag in recordings.items():
             if name in jobs:
                 raise FleetError(
                     f"{bag} and {jobs[name].bag} are both called {name}; rename one, or name the folder that holds both"
@@ -156,10 +159,9 @@ def _evaluate(job: Job) -> RecordingResult:
             faults,
             label_file(job.bag),
             topics=bag.choose_topics(manifest, job.reading),
-            title=job.name,
         )
         warnings = [*bag.problems, *([w] if run.truth and (w := run.truth.warning(manifest.labels)) else [])]
-    write_comparison(job.out, [run], f"aecf evaluate: {job.name}")
+    write_comparison(job.out, [replace(run, title=job.name)], f"aecf evaluate: {job.name}")
     sums = metric_sums(Scored(run.log, run.truth), manifest)
     return RecordingResult(
         summary=run.summary,
@@ -174,7 +176,8 @@ def _evaluate(job: Job) -> RecordingResult:
 def run_here(jobs: Sequence[Job], workers: int) -> Iterator[Outcome]:
     """Outcomes as they come, of ``workers`` processes; with one, in this process.
 
-    Where a process dies (killed for memory, or by what a recording made a library do), those that were not done are run again one by one, so
+    Where a process dies (killed for memory, or by what a recording made a library do), those that were not done are
+    run again one by one, so
     that the one that does it is named.
     """
     if workers == 1:
@@ -230,5 +233,5 @@ def run_on_ray(
 
 
 def outcome_line(outcome: Outcome) -> str:
-    """What became of a recording, in a few words."""
+    """Outcome of a recording in a few words."""
     return f"failed: {outcome.failed}" if outcome.failed else "kept" if outcome.kept else "evaluated"

@@ -11,12 +11,13 @@ _TICK_S = 1e-6
 
 
 def compare_runs(first: Run, second: Run) -> dict[str, Comparison]:
-    """Comparison by subset of modalities, on settled predictions of both runs at the same time with the same modalities.
+    """Comparison by subset of modalities, on settled predictions of both runs at the same time with the same
+    modalities.
 
     Labeled spans are the clusters of the intervals. Both runs must be of the same recording, with its ground truth.
     """
     times = [np.round(run.log.column("at_s") / _TICK_S).astype(np.int64) for run in (first, second)]
-    _, *rows = np.intersect1d(*times, return_indices=True)
+    _, *rows = np.intersect1d(times[0], times[1], return_indices=True)
     a, b = (_Rows(Scored(run.log, run.truth), at) for run, at in zip((first, second), rows, strict=True))
     both = a.settled & b.settled & (a.subset == b.subset)
     assert first.truth is not None

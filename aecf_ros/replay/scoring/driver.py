@@ -28,7 +28,9 @@ from aecf_ros.runtime.pipeline import Observation, Pipeline
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message of a stream as it reaches whoever listens, faults applied. ``info`` describes sound, where something does."""
+    """A message of a stream as it reaches whoever listens, faults applied. ``info`` describes sound, where something
+    does.
+    """
 
     at_ns: int
     stream: str
@@ -50,7 +52,8 @@ def arrivals(
 ) -> Iterator[Arrival]:
     """The messages of the streams of a recording, in the order in which they arrive once faults have been applied.
 
-    One schedule, seeded by position, serves the replay and the live player alike. What is still under way when the recording ends
+    One schedule, seeded by position, serves the replay and the live player alike. What is still under way when the
+    recording ends
     never arrives.
 
     Args:
@@ -110,7 +113,9 @@ def read_ground_truth(
 
 
 Watch = Callable[[str, "Raw | None", Observation, int], None]
-"""Told the stream, the record (``None`` where the message could not be read), what became of it, and the log time in ns."""
+"""Told the stream, the record (``None`` where the message could not be read), what became of it, and the log time in
+ns.
+"""
 
 
 def drive(
@@ -173,7 +178,6 @@ def evaluate(
     labels_path: Path | None = None,
     progress: Callable[[float], None] = lambda at_s: None,
     topics: Topics | None = None,
-    title: str = "",
 ) -> Run:
     """Drive, score and summarize one recording, in memory that grows by some 130 bytes with each prediction.
 
@@ -206,4 +210,4 @@ def evaluate(
         if line not in bag.problems
     ]
     summary = summarize(log, truth, faults, pipeline.manifest, bag.duration_s, factor)
-    return Run(title, pipeline.manifest, summary, log, truth, tuple(faults), bag.duration_s)
+    return Run("", pipeline.manifest, summary, log, truth, tuple(faults), bag.duration_s)

@@ -1,4 +1,4 @@
-"""What was true when: labels over the time of a recording."""
+"""Ground truth: the label at each time of a recording."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ _UNKNOWN_NAMED = 5
 
 
 class LabelError(ValueError):
-    """A file of labels that cannot be used; names the line and what to do."""
+    """A label file cannot be used; the message names the line and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
-    """Class indices by time. Between ``changes_s[i]`` and the next change the class is ``classes[i]``, ``None`` for nothing.
+    """Class index by time.
 
-    ``unknown`` are names that were given as labels and are none of the model's, the first few of them. Of a model of several labels a class
-    index is that of a row of ``sets``, bool ``(K, C)``: the labels that are there.
+    Attributes:
+        changes_s: times at which the class changes.
+        classes: class from each change on, ``None`` for nothing shown.
+        settling_s: duration of the settling after a change.
+        unknown: the first few labels that the model does not have.
+        sets: of a multilabel model, bool ``(K, C)``: the labels of each class index.
     """
 
     changes_s: tuple[float, ...]
@@ -56,13 +60,13 @@ class GroundTruth:
         return np.where(i < 0, -1, classes[i]), (i >= 0) & (times_s - changes[i] < self.settling_s)
 
     def named(self, index: int, labels: Sequence[str]) -> str:
-        """What a class index stands for, in the words of ``labels``."""
+        """Name of a class index; labels joined by ``+`` for a multilabel model."""
         if self.sets is None:
             return labels[index]
-        return "+".join(labels[c] for c in np.flatnonzero(self.sets[index])) or "none"
+        return "+".join(labels[int(c)] for c in np.flatnonzero(self.sets[index])) or "none"
 
     def warning(self, labels: Sequence[str]) -> str | None:
-        """One line where names were given that the model does not know, which count as nothing shown."""
+        """A warning about unknown labels, ``None`` without any. They count as nothing shown."""
         if not self.unknown:
             return None
         return (
@@ -71,7 +75,8 @@ class GroundTruth:
 
 
 def ground_truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequence[str], window_s: float) -> GroundTruth:
-    """GroundTruth from label messages ``(time_s, name)`` in time order; a name that is not a label means nothing is there.
+    """GroundTruth from label messages ``(time_s, name)`` in time order; a name that is not a label means nothing is
+    there.
 
     Args:
         window_s: the longest window of evidence, which the settling time covers.
@@ -93,8 +98,9 @@ def ground_truth_from_labels(named: Iterable[tuple[float, str]], labels: Sequenc
 def ground_truth(named: Iterable[tuple[float, str]], manifest: Manifest) -> GroundTruth:
     """GroundTruth for a model from label messages ``(time_s, text)`` in time order.
 
-    Of a model of several labels ``dog|siren`` is both. A text that the training data took for nothing means that none is there; one of which
-    no name is known means that nothing is known.
+    For a multilabel model ``dog|siren`` is both labels. Labels that training took for nothing are an empty set; a
+    text without any
+    known label is unknown ground truth.
     """
     window_s = max((m.span_s for m in manifest.modalities), default=0.0)
     if manifest.task == "multiclass":
@@ -109,8 +115,8 @@ def ground_truth(named: Iterable[tuple[float, str]], manifest: Manifest) -> Grou
             f"'{name[:40]}'" for name in names if name not in manifest.labels and name not in nothing
         )
         shown = tuple(label in names for label in manifest.labels)
-        told = any(shown) or (names and nothing.issuperset(names))
-        renamed.append((time_s, kinds.setdefault(shown, str(len(kinds))) if told else ""))
+        known = any(shown) or (names and nothing.issuperset(names))
+        renamed.append((time_s, kinds.setdefault(shown, str(len(kinds))) if known else ""))
     truth = ground_truth_from_labels(renamed, list(kinds.values()), window_s)
     return replace(
         truth,
@@ -145,12 +151,12 @@ def read_label_file(
         except (ValueError, IndexError):
             raise LabelError(f"{path}: line {number}: '{','.join(row)[:60]}' is not start_s,end_s,label") from None
         strange = (
-            next((of for of in (split_labels(name) if several else [name]) if of not in labels), None)
+            next((label for label in (split_labels(name) if several else [name]) if label not in labels), None)
             if labels is not None
             else None
         )
         if strange is not None:
-            raise LabelError(f"{path}: line {number}: label '{strange}' is not one of {', '.join(labels)}")
+            raise LabelError(f"{path}: line {number}: label '{strange}' is not one of {', '.join(labels or ())}")
         in_order = not named or named[-1][0] <= start_s
         if not (in_order and 0 < end_s - start_s < math.inf):
             raise LabelError(f"{path}: line {number}: spans must be in order, finite and not empty")

@@ -1,4 +1,4 @@
-"""Which stretches of a recording carry which label."""
+"""Labeled spans of a recording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aecf_ros.replay.scoring.ground_truth import LabelError, read_label_file
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From ``start_ns`` to ``end_ns``, log time, the label held."""
+    """A label from ``start_ns`` to ``end_ns``, log time."""
 
     start_ns: int
     end_ns: int
@@ -21,7 +21,9 @@ class Span:
 
 
 def label_file(path: Path) -> Path | None:
-    """The CSV that goes with a recording: ``NAME.csv`` beside it, or ``labels.csv`` in its directory; ``None`` if there is none."""
+    """The CSV that goes with a recording: ``NAME.csv`` beside it, or ``labels.csv`` in its directory; ``None`` if
+    there is none.
+    """
     beside = [
         path.with_name(f"{path.name}.csv"),
         *([path.with_suffix(".csv")] if path.is_file() else [path / "labels.csv"]),
@@ -45,7 +47,8 @@ def read_spans(bag: Bag, file: Path | None, topic: str | None) -> list[Span]:
     )
     if not spans:
         raise LabelError(
-            f"{file}: no span begins in the {bag.duration_s:.1f} s of {bag.path.name}; count seconds from its first message"
+            f"{file}: no span begins in the {bag.duration_s:.1f} s of {bag.path.name}; count seconds "
+            f"from its first message"
         )
     return spans
 

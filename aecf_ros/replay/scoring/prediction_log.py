@@ -1,9 +1,10 @@
-"""The answers of a run as arrays: some 130 bytes for each prediction of two modalities and ten classes, whatever the messages were."""
+"""The predictions of a run as arrays: some 130 bytes for each prediction of two modalities and ten classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,11 @@ _FIRST_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class PublishedPrediction:
-    """A published prediction and when.
+    """A prediction and the time of its publication.
 
-    ``at_s`` is the time of publication in the recording. ``latency_s`` is from the stamp of the frame that made it due to
-    publication, ``None`` where no new frame did.
+    Attributes:
+        at_s: time of publication in the recording.
+        latency_s: from the stamp of the frame that caused the prediction to publication; ``None`` without a new frame.
     """
 
     at_s: float
@@ -27,7 +29,7 @@ class PublishedPrediction:
 
 
 class PredictionLog:
-    """Answers in the order of publication, N of them, with M modalities and C classes. Grows by :meth:`add`."""
+    """N predictions in the order of publication, with M modalities and C classes. It grows by :meth:`add`."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.names: tuple[str, ...] = tuple(manifest.names)
@@ -59,7 +61,7 @@ class PredictionLog:
         return self._count
 
     def add(self, answer: PublishedPrediction) -> None:
-        """Append one answer."""
+        """Append a prediction."""
         if self._count == len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
         p, reports = answer.prediction, answer.prediction.modalities
@@ -83,8 +85,13 @@ class PredictionLog:
         self._count += 1
 
     def column(self, name: str) -> np.ndarray:
-        """``(N, ...)`` of one column: at_s, latency_s (NaN where no frame made it due), confidence, class_id, abstain, agreement,
-        probabilities (N, C), members (N, C), states, used, gate_weights and alone (N, M); a view."""
+        """View of one column.
+
+        Columns ``(N,)``: at_s, latency_s (NaN without a new frame), confidence, class_id, abstain, agreement. ``(N,
+        C)``:
+        probabilities, members (of the prediction set). ``(N, M)``: states, used, gate_weights, alone (confidence of
+        each modality).
+        """
         return self._rows[name][: self._count]
 
     def subsets(self) -> np.ndarray:
@@ -99,7 +106,7 @@ class PredictionLog:
 
 
 def as_prediction_log(answers: PredictionLog | Iterable[PublishedPrediction], manifest: Manifest) -> PredictionLog:
-    """The log of answers; of a log, itself."""
+    """A log of the predictions; a log is returned as it is."""
     if isinstance(answers, PredictionLog):
         return answers
     log = PredictionLog(manifest)
@@ -110,11 +117,13 @@ def as_prediction_log(answers: PredictionLog | Iterable[PublishedPrediction], ma
 
 def runs(
     times_s: Sequence[float] | np.ndarray, values: Sequence[object] | np.ndarray, end_s: float
-) -> list[tuple[float, float, object]]:
-    """Spans of equal consecutive ``values`` (N,) at ``times_s`` (N,): (start, end, value), the last of which ends at ``end_s``."""
+) -> list[tuple[float, float, Any]]:
+    """Spans of equal consecutive ``values`` (N,) at ``times_s`` (N,): (start, end, value); the last ends at
+    ``end_s``.
+    """
     if not len(values):
         return []
-    values = np.asarray(values)
+    values, times_s = np.asarray(values), np.asarray(times_s)
     starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
     ends = [*(float(times_s[i]) for i in starts[1:]), end_s]
     return [(float(times_s[i]), end, values[i]) for i, end in zip(starts, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""From answers and truth to ``summary.json``."""
+"""Score predictions against the ground truth."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def published_predictions(
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One recording evaluated: its summary, the log behind it, the truth it was scored against, and the schedule of its faults.
+    """One recording evaluated: its summary, the log behind it, the truth it was scored against, and the schedule of
+    its faults.
 
     ``title`` names it among others.
     """
@@ -109,10 +110,12 @@ def summarize(
 
 
 class Scored:
-    """A log beside its truth, N answers: ``label`` int ``(N,)`` (-1 for none), ``settled`` and ``settling`` bool ``(N,)``, ``subset``
+    """A log beside its truth, N answers: ``label`` int ``(N,)`` (-1 for none), ``settled`` and ``settling`` bool
+    ``(N,)``, ``subset``
     the name of each answer's subset of modalities ``(N,)``.
 
-    ``right`` bool ``(N,)``: the most probable label is the true one; of several labels each is on the right side of one half.
+    ``right`` bool ``(N,)``: the most probable label is the true one; of several labels each is on the right side of
+    one half.
     """
 
     def __init__(self, log: PredictionLog, truth: GroundTruth | None) -> None:
@@ -145,7 +148,9 @@ class Scored:
         )
 
     def judged(self, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Confidence float and correctness bool of the answers that ``mask`` picks; of several labels each probability, and whether the label is there."""
+        """Confidence float and correctness bool of the answers that ``mask`` picks; of several labels each
+        probability, and whether the label is there.
+        """
         if self._sets is not None:
             return self.log.column("probabilities")[mask].astype(np.float64).ravel(), self._targets(
                 self.label[mask]
@@ -153,11 +158,12 @@ class Scored:
         return self.log.column("confidence")[mask].astype(np.float64), self.right[mask]
 
     def _targets(self, label: np.ndarray) -> np.ndarray:
-        """bool ``(N, C)``; those of a row without a label say nothing."""
+        """bool ``(N, C)``; rows without a label are arbitrary."""
+        assert self._sets is not None
         return self._sets[label] if len(self._sets) else np.zeros((len(label), self._sets.shape[1]), bool)
 
     def nothing(self) -> Metrics:
-        """How sure the model is while there is nothing to see or hear."""
+        """Confidence while nothing is shown."""
         n = int(self.nothing_shown.sum())
         if n == 0:
             return {"n": 0}

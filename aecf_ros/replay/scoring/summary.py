@@ -1,4 +1,4 @@
-"""The record of ``summary.json`` (docs/replay.md). Evaluation, comparison, sweep, batch and demo read and write it here."""
+"""The record of ``summary.json`` (docs/replay.md), for evaluation, comparison, sweep, batch and demo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from aecf_ros.core.files import write_text
 
 Metrics = dict[str, int | float]
-"""The METRICS of some predictions, see :func:`aecf_ros.core.metrics.classification.subset_metrics`; ``{"n": 0}`` for none."""
+"""The METRICS of some predictions, see :func:`aecf_ros.core.metrics.classification.subset_metrics`; ``{"n": 0}`` for
+none.
+"""
 
 
 class _Record(BaseModel):
@@ -27,8 +29,10 @@ class _Record(BaseModel):
 class FaultSummary(_Record):
     """A fault, and how the published state of its stream followed it.
 
-    The fault is detected when the state gets worse than it was before: LATE or DEGRADED, or a state that fusion does not use. It is
-    recovered from when fusion uses the stream again, or a stream that was LATE or DEGRADED is OK. Both are ``None`` where that never
+    The fault is detected when the state gets worse than it was before: LATE or DEGRADED, or a state that fusion does
+    not use. It is
+    recovered from when fusion uses the stream again, or a stream that was LATE or DEGRADED is OK. Both are ``None``
+    where that never
     happened.
 
     Attributes:
@@ -110,7 +114,9 @@ class RecordingSummary(_Record):
 
 
 class Summary(_Record):
-    """``summary.json``. Optional keys are set by the demo, a comparison, a sweep, or an evaluation of several recordings."""
+    """``summary.json``. Optional keys are set by the demo, a comparison, a sweep, or an evaluation of several
+    recordings.
+    """
 
     model: str
     samples: int

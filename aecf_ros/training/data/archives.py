@@ -52,14 +52,15 @@ class ArchiveUnit(FolderUnit):
 
     def _fitted(self, rows: np.ndarray) -> np.ndarray:
         if isinstance(self.spec, ImageSpec):
-            return np.stack([resize_image(of, self.spec.height, self.spec.width) for of in rows])
+            return np.stack([resize_image(image, self.spec.height, self.spec.width) for image in rows])
+        assert isinstance(self.spec, AudioSpec)  # the archives hold images and sound
         if (self.spec.rate_hz, self.spec.window_s) == (RATE_HZ, 1.0):
             return rows
         import soxr
 
         count = self.spec.sample_shape[0]
-        sound = [soxr.resample(of, RATE_HZ, self.spec.rate_hz)[-count:] for of in rows]
-        return np.stack([np.pad(of, (count - len(of), 0)) for of in sound])
+        sound = [soxr.resample(clip, RATE_HZ, self.spec.rate_hz)[-count:] for clip in rows]
+        return np.stack([np.pad(clip, (count - len(clip), 0)) for clip in sound])
 
 
 def archives_in(folder: Path) -> list[str]:

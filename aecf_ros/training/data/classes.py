@@ -120,7 +120,7 @@ def check_classes(where: str, labels: Sequence[str], counts: Mapping[str, np.nda
 
 
 def _lacking(labels: Sequence[str], counts: np.ndarray) -> str:
-    names = [f"'{labels[c]}'" for c in np.flatnonzero(counts == 0)]
+    names = [f"'{labels[c]}'" for c in np.flatnonzero(counts == 0).tolist()]
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 

@@ -154,7 +154,7 @@ def _load_samples(directory: Path, part: str, modality: ModalitySpec, classes: i
     if clusters_path.is_file():
         anything = np.iinfo(np.int64)
         clusters = _load_labels(clusters_path, len(data), anything.min, anything.max)
-    digest = hashlib.sha256(np.ascontiguousarray(labels))
+    digest = hashlib.sha256(np.ascontiguousarray(labels).data)
     for start in range(0, len(data), 1024):
-        digest.update(np.ascontiguousarray(data[start : start + 1024]))
+        digest.update(np.ascontiguousarray(data[start : start + 1024]).data)
     return Samples(data, labels, sources, clusters, digest.hexdigest())

@@ -12,7 +12,7 @@ import numpy as np
 from aecf_ros.core.labeled_samples import Batch
 from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.training.data.corpus import Corpus
-from aecf_ros.training.data.npy_dataset import Dataset, DatasetError, load_dataset
+from aecf_ros.training.data.npy_dataset import Dataset, DatasetError, Samples, load_dataset
 
 BLOCK_ROWS = 4096
 
@@ -107,7 +107,9 @@ def _refuse_copies(dataset: Dataset) -> None:
                 )
 
 
-def _units(directory: Path, part: str, modality, samples, column: int, columns: int) -> Iterator[FolderUnit]:
+def _units(
+    directory: Path, part: str, modality: ModalitySpec, samples: Samples, column: int, columns: int
+) -> Iterator[FolderUnit]:
     for start in range(0, len(samples), BLOCK_ROWS):
         rows = slice(start, min(start + BLOCK_ROWS, len(samples)))
         yield FolderUnit(

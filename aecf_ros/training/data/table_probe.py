@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from aecf_ros.modalities.base import Modality, ModalitySpec
 from aecf_ros.modalities.registry import MODALITIES
@@ -51,7 +52,7 @@ def _holds(cells: Sequence[Cell], kind: Modality) -> bool:
     return any(isinstance(cell, str) and Path(cell).suffix.lower() in kind.file_suffixes for cell in cells)
 
 
-def _sizes(path: Path, name: str, cells: Sequence[Cell], kind: Modality) -> dict[str, object]:
+def _sizes(path: Path, name: str, cells: Sequence[Cell], kind: Modality) -> dict[str, Any]:
     for cell in cells:
         if kind.takes_numbers and (numbers := _numbers(cell)) is not None:
             return {kind.spec.SIZES[0]: len(numbers.values)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,9 +26,8 @@ EMBED_BATCH = 128
 
 
 def _camera(spec: ImageSpec, config: EncoderConfig) -> nn.Module:
-    return CameraEncoder(spec.height, spec.width, config.embedding_dim, config.dropout).to(
-        memory_format=torch.channels_last
-    )
+    encoder: nn.Module = CameraEncoder(spec.height, spec.width, config.embedding_dim, config.dropout)
+    return encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _audio(spec: AudioSpec, config: EncoderConfig) -> nn.Module:
@@ -85,9 +85,10 @@ def fit_encoder(
         for rows in order[: batches * size].split(size):
             rows = rows.sort().values
             raw = augment.raw(to_tensor(samples.data[rows.numpy()]), generator)
-            x = encoder.normalize(augment.represented(encoder.represent(raw), generator))
+            x = encoder.normalize(augment.represented(encoder.represent(raw), generator))  # type: ignore[operator]
             yield F.cross_entropy(
-                classifier(encoder.network(x)), smoothed_targets(labels[rows], classes, config.label_smoothing)
+                classifier(cast(nn.Module, encoder.network)(x)),
+                smoothed_targets(labels[rows], classes, config.label_smoothing),
             )
 
     settings = config.model_dump(mode="json", exclude={"onnx"})
@@ -104,7 +105,7 @@ class TrainedEncoder:
 
     def __init__(self, module: nn.Module, spec: ModalitySpec) -> None:
         self.module, self.spec = module.eval(), spec
-        self.embedding_dim: int = module.embedding_dim
+        self.embedding_dim = cast(int, module.embedding_dim)
         self.digest = module_digest(module).hex()
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
@@ -125,5 +126,7 @@ def samples_of(units: Sequence[Unit]) -> Samples:
             "frozen one: encoders.NAME.onnx=FILE"
         )
     data = units[0].load()
-    columns = (np.concatenate([getattr(of, name) for of in units]) for name in ("labels", "sources", "clusters"))
-    return Samples(data, *columns, units[0].array_digest)
+    labels, sources, clusters = (
+        np.concatenate([getattr(unit, name) for unit in units]) for name in ("labels", "sources", "clusters")
+    )
+    return Samples(data, labels, sources, clusters, units[0].array_digest)

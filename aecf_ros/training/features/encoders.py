@@ -58,6 +58,8 @@ class _Embedder(nn.Module):
 class CameraEncoder(nn.Module):
     """An image to an embedding, by its luma alone, indifferent to brightness and contrast."""
 
+    luma: Tensor
+
     full_scale = 255.0
 
     def __init__(self, height: int, width: int, embedding_dim: int = 64, dropout: float = 0.1) -> None:
@@ -178,6 +180,9 @@ class AudioEncoder(nn.Module):
     ordinary
     rooms.
     """
+
+    fourier: Tensor
+    mel: Tensor
 
     absolute_floor = 1e-8  # power of about -80 dB of full scale, under the noise of any 16-bit microphone
     range_nats = 10.0  # 43 dB under the loudest cell
