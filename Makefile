@@ -27,7 +27,7 @@ lint: setup-test
 	@.venv/bin/ruff format --check $(SOURCES)
 	@.venv/bin/mypy
 
-test: setup-test
+test: lint
 	@$(SOURCE) .venv/bin/python -m pytest test -q
 
 bench: setup-bench

@@ -10,10 +10,10 @@ from aecf_ros.core.bundle import Bundle, Manifest, load_bundle
 from aecf_ros.fusion import AECF
 from aecf_ros.training.calibration.calibrate import Calibration, calibrate
 from aecf_ros.training.calibration.drift_reference import drift_reference
+from aecf_ros.training.config import CalibrationConfig
 from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, ExportedHead, export_onnx, verify_head, write_bundle
 from aecf_ros.training.export.head_weights import HEAD_WEIGHTS, save_head
 from aecf_ros.training.head.pairing import Pairs
-from aecf_ros.training.run.config import CalibrationConfig
 from test.conftest import LABELS, RATE_HZ, SIDE, WINDOW_S, write_audio_encoder, write_image_encoder
 
 NAMES = ["camera", "audio"]

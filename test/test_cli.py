@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from aecf_ros.cli import _COMMANDS, main
-from aecf_ros.commands.terminal import say_warnings
+from aecf_ros.commands.shared.terminal import say_warnings
 
 
 @pytest.mark.parametrize("name", _COMMANDS)

@@ -10,9 +10,9 @@ import click
 import numpy as np
 from rich.table import Table
 
-from aecf_ros.commands.data import reading_of
-from aecf_ros.commands.recording import recording_options
-from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
+from aecf_ros.commands.shared.corpus import reading_of
+from aecf_ros.commands.shared.recordings import recording_options
+from aecf_ros.commands.shared.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.replay.bag.discovery import find_recordings
 from aecf_ros.replay.bag.errors import BagError
@@ -24,10 +24,10 @@ from aecf_ros.replay.scoring.label_spans import read_spans
 from aecf_ros.training.calibration.calibrate import CalibrationError
 from aecf_ros.training.calibration.recalibrate import EmbeddedMoments, RecalibrationConfig
 from aecf_ros.training.calibration.recalibrate_bundle import recalibrate_bundle, table
+from aecf_ros.training.config import CalibrationConfig, DataConfig
 from aecf_ros.training.evaluation.measure import specs_of, training_config
 from aecf_ros.training.export.head_graph import ExportError
 from aecf_ros.training.features.onnx_encoder import EncoderError, open_encoder
-from aecf_ros.training.run.config import CalibrationConfig, DataConfig
 
 BATCH = 32
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, wide_console
+from aecf_ros.commands.shared.terminal import PathArgument, bars_on_stderr, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.metrics.comparison import HEADER, Comparison, as_json, rows
 from aecf_ros.replay.bag.errors import BagError
@@ -58,7 +58,7 @@ def _on_recording(
 def _on_data(first: Bundle, second: Bundle, data: Path) -> dict[str, Comparison]:
     """Imported here: recordings are compared without torch."""
     try:
-        from aecf_ros.commands.data import open_corpus
+        from aecf_ros.commands.shared.corpus import open_corpus
         from aecf_ros.training.data.npy_dataset import DatasetError
         from aecf_ros.training.evaluation.compare import compare_on
         from aecf_ros.training.evaluation.measure import specs_of, training_config

@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aecf_ros.commands.data import open_corpus_watched
-from aecf_ros.commands.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
+from aecf_ros.commands.shared.corpus import open_corpus_watched
+from aecf_ros.commands.shared.terminal import PathArgument, bars_on_stderr, say_warnings, wide_console
 from aecf_ros.modalities.base import ModalitySpec
+from aecf_ros.training.config import ConfigError, TrainConfig
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.inspection.page import write_page
 from aecf_ros.training.inspection.summary import Inspection, inspect_corpus
 from aecf_ros.training.inspection.tables import TextTable, headline, tables_of
-from aecf_ros.training.run.config import ConfigError, TrainConfig
-from aecf_ros.training.run.config_loader import load_config
 
 _SHOWN = 20
 
@@ -57,13 +57,13 @@ def inspect_command(
             reading = bar.add_task(
                 "reading", total=sum(len(u.labels) for units in corpus.parts.values() for u in units)
             )
-            found = inspect_corpus(corpus, lambda moments: bar.advance(reading, moments))
+            inspection = inspect_corpus(corpus, lambda moments: bar.advance(reading, moments))
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     except DatasetError as error:
         raise click.ClickException(str(error)) from None
-    _show(console, found)
-    console.print(f"wrote {write_page(found, out)}", soft_wrap=True)
+    _show(console, inspection)
+    console.print(f"wrote {write_page(inspection, out)}", soft_wrap=True)
 
 
 def _encoder_override(text: str) -> str:
@@ -77,7 +77,7 @@ def _encoder_override(text: str) -> str:
 
 def _specs(config: TrainConfig) -> list[ModalitySpec]:
     """What the encoders that a configuration names take."""
-    if all(of.onnx is None and of.vector is None for of in config.encoders.values()):
+    if all(encoder.onnx is None and encoder.vector is None for encoder in config.encoders.values()):
         return []
     from aecf_ros.training.features.onnx_encoder import EncoderError
     from aecf_ros.training.run.preflight import configured_specs  # brings torch
@@ -88,13 +88,13 @@ def _specs(config: TrainConfig) -> list[ModalitySpec]:
         raise click.ClickException(str(error)) from None
 
 
-def _show(console: Console, found: Inspection) -> None:
-    console.print(f"[bold]{found.corpus.name}[/]: {headline(found)}", soft_wrap=True)
-    for table in tables_of(found):
+def _show(console: Console, inspection: Inspection) -> None:
+    console.print(f"[bold]{inspection.corpus.name}[/]: {headline(inspection)}", soft_wrap=True)
+    for table in tables_of(inspection):
         console.print(_rich(table))
-    for line in found.notes:
+    for line in inspection.notes:
         console.print(f"[dim]{escape(line)}[/]", soft_wrap=True, highlight=False)
-    say_warnings(console, found.warnings)
+    say_warnings(console, inspection.warnings)
 
 
 def _rich(table: TextTable) -> Table:

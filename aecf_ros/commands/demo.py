@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from aecf_ros.commands.terminal import PathArgument, in_one_line, wide_console
+from aecf_ros.commands.shared.terminal import PathArgument, in_one_line, wide_console
 from aecf_ros.core.bundle import BundleError
 from aecf_ros.nodes.fusion.parameters import shipped, shipped_model
 from aecf_ros.nodes.tools.demo import DemoError, run_demo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from aecf_ros.commands.terminal import wide_console
+from aecf_ros.commands.shared.terminal import wide_console
 from aecf_ros.nodes.tools.doctor import examine, findings_json, findings_table
 
 

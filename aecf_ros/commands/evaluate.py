@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import click
 from rich.progress import Progress
 
-from aecf_ros.commands.fleet import evaluate_many
-from aecf_ros.commands.recording import recording_options
-from aecf_ros.commands.terminal import PathArgument, in_one_line, say_warnings, wide_console
+from aecf_ros.commands.shared.batch import evaluate_many
+from aecf_ros.commands.shared.recordings import recording_options
+from aecf_ros.commands.shared.terminal import PathArgument, in_one_line, say_warnings, wide_console
 from aecf_ros.core.bundle import Bundle, BundleError, load_bundle
 from aecf_ros.core.ray_cluster import ClusterError
 from aecf_ros.replay.bag.discovery import find_recordings
 from aecf_ros.replay.bag.errors import BagError
-from aecf_ros.replay.bag.reader import open_bag
+from aecf_ros.replay.bag.reader import Bag, open_bag
 from aecf_ros.replay.bag.topics import Reading
 from aecf_ros.replay.faults.schedule import Fault, FaultError, load_faults
 from aecf_ros.replay.faults.sweep import plan, read_severities, sweep
@@ -25,6 +27,7 @@ from aecf_ros.replay.scoring.batch import FleetError
 from aecf_ros.replay.scoring.driver import evaluate, stream_kinds
 from aecf_ros.replay.scoring.ground_truth import LabelError
 from aecf_ros.replay.scoring.score import Run
+from aecf_ros.replay.scoring.summary import SweepPoint
 from aecf_ros.runtime.backends import BackendError, make_backend
 from aecf_ros.runtime.pipeline import Pipeline
 
@@ -97,7 +100,7 @@ def evaluate_command(
     out: Path,
 ) -> None:
     """Replay recordings through the node's pipeline: how accurate and how calibrated, with any sensor failing."""
-    if len(bag_paths) > 1 or bag_paths[0] not in (found := find_recordings(bag_paths[0])).values() and found:
+    if len(bag_paths) > 1 or bag_paths[0] not in (recordings := find_recordings(bag_paths[0])).values() and recordings:
         if len(models) > 1 or len(faults_paths) > 1 or sweep_streams or labels_path:
             raise click.UsageError(
                 "several recordings are evaluated with one --model and at most one --faults; --sweep "
@@ -145,87 +148,84 @@ def _evaluate_one(
         schedules: list[tuple[Path | None, tuple[Fault, ...]]] = [
             (path, load_faults(path, kinds_of_streams)) for path in faults_paths
         ] or [(None, ())]
-        names = _distinct([model.resolve().name for model in models], list(map(str, models)))
-        files = _distinct(
-            [path.stem if path else "no faults" for path, _ in schedules], [str(path) for path, _ in schedules]
-        )
+        titles = _titles(models, [path for path, _ in schedules], bag_path.name)
         with open_bag(bag_path) as bag, Progress(console=console, transient=True) as bar:
+            evaluation = _Evaluation(bag, labels_path, reading, bar)
             topics = bag.choose_topics(bundles[0].manifest, reading)
             console.print(f"[dim]{topics.line(bag.types)}[/]", soft_wrap=True)
-
-            def one(bundle: Bundle, faults: tuple[Fault, ...], title: str) -> Run:
-                task = bar.add_task(title, total=bag.duration_s)
-                chosen = topics if bundle is bundles[0] else bag.choose_topics(bundle.manifest, reading)
-                pipeline = Pipeline(bundle.manifest, make_backend("onnxruntime", bundle))
-                done = evaluate(
-                    bag,
-                    pipeline,
-                    faults,
-                    labels_path,
-                    lambda at_s: bar.update(task, completed=at_s),
-                    chosen,
-                )
-                bar.remove_task(task)
-                return replace(done, title=title)
-
-            swept_faults = (
-                plan(
-                    sweep_streams.split(","),
-                    kinds.split(","),
-                    severities,
-                    stream_kinds(bundles[0].manifest),
-                    bag.duration_s,
-                )
-                if sweep_streams
-                else []
-            )
-            compared = [
-                one(
-                    bundle,
-                    faults,
-                    ", ".join(part for part, many in ((name, len(bundles) > 1), (file, len(schedules) > 1)) if many)
-                    or bag_path.name,
-                )
-                for bundle, name in zip(bundles, names, strict=True)
-                for (_, faults), file in zip(schedules, files, strict=True)
+            runs = [
+                evaluation.run(bundle, faults, title)
+                for title, (bundle, (_, faults)) in zip(titles, product(bundles, schedules), strict=True)
             ]
-            points = []
-            if swept_faults:
-                task = bar.add_task("sweep", total=len(swept_faults))
-                for point in sweep(
-                    swept_faults,
-                    lambda faults: one(
-                        bundles[0], faults, f"{faults[0].stream} {faults[0].kind}" if faults else "no fault"
-                    ),
-                ):
-                    points.append(point)
-                    bar.advance(task)
+            points: list[SweepPoint] = []
+            if sweep_streams:
+                names = sweep_streams.split(","), kinds.split(",")
+                schedule = plan(*names, severities, kinds_of_streams, bag.duration_s)
+                points = evaluation.sweep(bundles[0], schedule)
             problems = bag.problems
     except (BundleError, BagError, BackendError, FaultError, LabelError) as error:
         raise in_one_line(error) from None
-    warnings = [
-        *problems,
-        *dict.fromkeys(w for run in compared if run.truth and (w := run.truth.warning(run.manifest.labels))),
-    ]
-    paths = write_comparison(out, compared, f"aecf evaluate: {bag_path.name}", points)
-    warnings += [
-        f"fault {f.stream} {f.kind} begins at {f.start_s:g} s, and the recording ends at {compared[0].duration_s:.1f} s"
-        for run in compared
-        for f in run.faults
-        if f.start_s >= run.duration_s
-    ]
-    for table in (
-        summary_tables(compared[0].summary)
-        if len(compared) == 1
-        else [text_table("compared", *_narrow(*comparison_table(compared)))]
-    ):
+    paths = write_comparison(out, runs, f"aecf evaluate: {bag_path.name}", points)
+    several = [text_table("compared", *_narrow(*comparison_table(runs)))]
+    for table in summary_tables(runs[0].summary) if len(runs) == 1 else several:
         console.print(table)
-    say_warnings(console, warnings)
-    console.print(
-        f"{compared[0].summary.realtime_factor:.0f} times real time; wrote "
-        + " and ".join(str(path) for path in paths),
-        soft_wrap=True,
-    )
+    say_warnings(console, [*problems, *_warnings(runs)])
+    wrote = " and ".join(str(path) for path in paths)
+    console.print(f"{runs[0].summary.realtime_factor:.0f} times real time; wrote {wrote}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """One recording, evaluated several times."""
+
+    bag: Bag
+    labels_path: Path | None
+    reading: Reading
+    bar: Progress
+
+    def run(self, bundle: Bundle, faults: tuple[Fault, ...], title: str) -> Run:
+        """Evaluate one model under one schedule of faults."""
+        task = self.bar.add_task(title, total=self.bag.duration_s)
+        topics = self.bag.choose_topics(bundle.manifest, self.reading)
+        pipeline = Pipeline(bundle.manifest, make_backend("onnxruntime", bundle))
+        run = evaluate(
+            self.bag, pipeline, faults, self.labels_path, lambda at_s: self.bar.update(task, completed=at_s), topics
+        )
+        self.bar.remove_task(task)
+        return replace(run, title=title)
+
+    def sweep(self, bundle: Bundle, schedule: Sequence[Fault]) -> list[SweepPoint]:
+        """Evaluate one model under each fault of a sweep."""
+        task = self.bar.add_task("sweep", total=len(schedule))
+        points = []
+
+        def run(faults: tuple[Fault, ...]) -> Run:
+            return self.run(bundle, faults, f"{faults[0].stream} {faults[0].kind}" if faults else "no fault")
+
+        for point in sweep(schedule, run):
+            points.append(point)
+            self.bar.advance(task)
+        return points
+
+
+def _titles(models: Sequence[Path], schedules: Sequence[Path | None], recording: str) -> list[str]:
+    """A title for each model and schedule, by what differs between them."""
+    names = _distinct([model.resolve().name for model in models], list(map(str, models)))
+    files = _distinct([path.stem if path else "no faults" for path in schedules], list(map(str, schedules)))
+    parts = product(names if len(models) > 1 else [""], files if len(schedules) > 1 else [""])
+    return [", ".join(filter(None, part)) or recording for part in parts]
+
+
+def _warnings(runs: Sequence[Run]) -> list[str]:
+    """Warnings about labels, and faults that begin after the end of the recording."""
+    labels = dict.fromkeys(w for run in runs if run.truth and (w := run.truth.warning(run.manifest.labels)))
+    end_s = runs[0].duration_s
+    return [*labels] + [
+        f"fault {fault.stream} {fault.kind} begins at {fault.start_s:g} s, and the recording ends at {end_s:.1f} s"
+        for run in runs
+        for fault in run.faults
+        if fault.start_s >= run.duration_s
+    ]
 
 
 def _narrow(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:

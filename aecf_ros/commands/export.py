@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from aecf_ros.commands.terminal import PathArgument
+from aecf_ros.commands.shared.terminal import PathArgument
 from aecf_ros.core.bundle import BundleError, load_bundle
 from aecf_ros.training.export.head_graph import ExportError
 from aecf_ros.training.export.torch_export import export_torch

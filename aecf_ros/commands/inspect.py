@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from aecf_ros.commands.terminal import PathArgument, in_one_line, wide_console
+from aecf_ros.commands.shared.terminal import PathArgument, in_one_line, wide_console
 from aecf_ros.core.bundle import BundleError, load_bundle
 from aecf_ros.core.metrics.multilabel import SHOWN
 from aecf_ros.runtime.backends import BackendError, make_backend

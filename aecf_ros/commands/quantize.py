@@ -8,19 +8,19 @@ from pathlib import Path
 
 import click
 
-from aecf_ros.commands.data import open_corpus
-from aecf_ros.commands.terminal import PathArgument
+from aecf_ros.commands.shared.corpus import open_corpus
+from aecf_ros.commands.shared.terminal import PathArgument
 from aecf_ros.core.bundle import BundleError, load_bundle
 from aecf_ros.core.ray_cluster import ClusterError
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.training.calibration.calibrate import CalibrationError
+from aecf_ros.training.config import ConfigError
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.evaluation.evaluate import Metrics
 from aecf_ros.training.evaluation.measure import specs_of, training_config
 from aecf_ros.training.export.head_graph import ExportError
 from aecf_ros.training.export.quantize import PRECISIONS, comparison, quantize
 from aecf_ros.training.features.onnx_encoder import EncoderError
-from aecf_ros.training.run.config import ConfigError
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 from rich.progress import Progress
 
-from aecf_ros.commands.recording import recording_options
-from aecf_ros.commands.terminal import PathArgument, in_one_line, say_warnings, wide_console
+from aecf_ros.commands.shared.recordings import recording_options
+from aecf_ros.commands.shared.terminal import PathArgument, in_one_line, say_warnings, wide_console
 from aecf_ros.core.bundle import BundleError, load_bundle
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.reader import open_bag

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from aecf_ros.commands.data import open_corpus_watched
 from aecf_ros.commands.quantize import print_comparison, training_errors
-from aecf_ros.commands.terminal import PathArgument
+from aecf_ros.commands.shared.corpus import open_corpus_watched
+from aecf_ros.commands.shared.terminal import PathArgument
 from aecf_ros.core.metrics.multilabel import SHOWN
+from aecf_ros.training.config import ConfigError, TrainConfig
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.export.quantize import PRECISIONS, quantize
 from aecf_ros.training.head.distributed import process_group
-from aecf_ros.training.run.config import ConfigError, TrainConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.preflight import configured_specs
 from aecf_ros.training.run.run import Workers
 from aecf_ros.training.run.train import train

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from aecf_ros.commands.terminal import in_one_line, wide_console
+from aecf_ros.commands.shared.terminal import in_one_line, wide_console
 from aecf_ros.nodes.tools.watch import WatchError
 from aecf_ros.nodes.tools.watch import watch as watch_node
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from aecf_ros.commands.terminal import PathArgument
+from aecf_ros.commands.shared.terminal import PathArgument
 from aecf_ros.training.wrap.graph import spell
 from aecf_ros.training.wrap.infer_spec import batch, patch_count
 from aecf_ros.training.wrap.spec import ImageEncoder, WrapError

@@ -118,11 +118,11 @@ class _Gathered:
 
     def add(self, bag: Bag, at_ns: int) -> Batch | None:
         """What all modalities give at a moment; a batch when it is full."""
-        found = {name: stream.sample(bag, at_ns) for name, stream in self._streams.items()}
-        for name, sample in found.items():
+        by_name = {name: stream.sample(bag, at_ns) for name, stream in self._streams.items()}
+        for name, sample in by_name.items():
             if sample is not None:
                 self._samples[name].append(sample)
-        self._present.append([sample is not None for sample in found.values()])
+        self._present.append([sample is not None for sample in by_name.values()])
         return self.rest() if len(self._present) == self._size else None
 
     def rest(self) -> Batch | None:
@@ -177,7 +177,7 @@ class Scan:
             settle_s = max((m.span_s for m in modalities), default=0.0) + SETTLING_MARGIN_S
         stride_ns, settle_ns = round(stride_s * NANOSECONDS), round(settle_s * NANOSECONDS)
         of_spans = [np.arange(s.start_ns + settle_ns, s.end_ns, stride_ns, dtype=np.int64) for s in self.spans]
-        counts = [len(of) for of in of_spans]
+        counts = [len(span_times) for span_times in of_spans]
         moments_ns = np.concatenate(of_spans) if of_spans else np.zeros(0, np.int64)
         labels = np.repeat(np.array([classes[s.label] for s in self.spans], np.int64), counts)
         settings = {

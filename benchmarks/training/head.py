@@ -11,13 +11,13 @@ import torch
 
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import calibrate
+from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.head.batch_sampler import pair_sampler
 from aecf_ros.training.head.feature_tables import FeatureTable, PartFeatures
 from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
 from aecf_ros.training.head.fit_loop import FitContext
 from aecf_ros.training.head.pairing import pair_by_moment
 from aecf_ros.training.head.train_head import fit_experts, new_head
-from aecf_ros.training.run.config import TrainConfig
 
 CLASSES, SPAN = 10, 20
 """Labels, and moments of each labeled span."""

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 pytest.importorskip("torch", reason="torch is not installed: only training needs it")
 
-from aecf_ros.commands.data import open_corpus
+from aecf_ros.commands.shared.corpus import open_corpus
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState
 from aecf_ros.modalities.registry import MODALITIES
@@ -25,7 +25,7 @@ from aecf_ros.replay.faults.schedule import Fault
 from aecf_ros.replay.scoring.driver import evaluate
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
-from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.run.preflight import configured_specs
 from aecf_ros.training.run.train import train
 from test.conftest import LABELS, SIDE, write_image_encoder

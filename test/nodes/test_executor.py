@@ -23,7 +23,7 @@ from rclpy.task import Future  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from aecf_ros.nodes.fusion.executor import DirectExecutor, Take  # noqa: E402
+from aecf_ros.nodes.ros.executor import DirectExecutor, Take  # noqa: E402
 from aecf_ros.runtime.scheduling import Deadline  # noqa: E402
 
 WAIT_S = 60.0
@@ -136,7 +136,7 @@ def test_while_messages_come_others_messages_and_tasks_do_not_wait_for_the_next_
     other = served.node.create_publisher(String, "b", 10)
     served.until(other.get_subscription_count)
     served.until(lambda: others, lambda: other.publish(String(data="y")))  # both ends know of each other
-    monkeypatch.setattr("aecf_ros.nodes.fusion.executor.OTHERS_EVERY_NS", 10**15)
+    monkeypatch.setattr("aecf_ros.nodes.ros.executor.OTHERS_EVERY_NS", 10**15)
     at_first = served.by_the_short_way
     served.until(lambda: served.by_the_short_way > at_first, lambda: publisher.publish(String(data="x")))
     others.clear()
@@ -222,7 +222,7 @@ def test_with_an_rclpy_whose_wait_sets_differ_messages_take_its_own_way(
     def refuse(*of: Any) -> None:
         raise TypeError("incompatible constructor arguments")
 
-    monkeypatch.setattr("aecf_ros.nodes.fusion.executor._WaitingFor", refuse)
+    monkeypatch.setattr("aecf_ros.nodes.ros.executor._WaitingFor", refuse)
     publisher = served.listen("a", lambda data, info: served.heard.append(data))
     served.until(lambda: len(served.heard) > 3, lambda: publisher.publish(String(data="x")))
     assert served.by_the_short_way == 0

@@ -24,7 +24,7 @@ from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.types import StreamState, StreamStatus
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS
 from aecf_ros.nodes.fusion.parameters import NODE, STREAM, options_of
-from aecf_ros.nodes.fusion.parameters_page import page
+from aecf_ros.nodes.tools.parameters_page import page
 from aecf_ros.runtime.diagnostics import diagnose_stream
 
 from .conftest import MODEL, PATIENT, ROOT, UNPACED, FusionProcess, Peer, private_environment
@@ -340,7 +340,7 @@ def test_label_info_is_latched_and_numbers_the_labels(running: Robot) -> None:
 
 def test_the_page_of_parameters_is_current() -> None:
     assert (ROOT / "docs" / "parameters.md").read_text() == page(), (
-        "run: python -m aecf_ros.nodes.fusion.parameters_page > docs/parameters.md"
+        "run: python -m aecf_ros.nodes.tools.parameters_page > docs/parameters.md"
     )
 
 

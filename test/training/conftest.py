@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from aecf_ros.training.run.config import TrainConfig
-from aecf_ros.training.run.config_loader import load_config
+from aecf_ros.training.config import TrainConfig
+from aecf_ros.training.config_loader import load_config
 
 LABELS = ["low", "middle", "high"]
 HEIGHT, WIDTH, RATE_HZ, WINDOW_S = 16, 20, 8000, 0.3

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from aecf_ros.commands.data import open_corpus
+from aecf_ros.commands.shared.corpus import open_corpus
 from aecf_ros.modalities.audio.spec import AudioSpec
 from aecf_ros.modalities.image.spec import ImageSpec
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.protocols import last_second, windows
 from aecf_ros.training.features.encoder_training import samples_of
-from aecf_ros.training.run.config import DataConfig
 from test.command_line import aecf
 
 CLASSES = ["aircraft", "bird", "dog", "ship"]

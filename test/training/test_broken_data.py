@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from aecf_ros.commands.data import open_corpus
-from aecf_ros.training.run.config import DataConfig
+from aecf_ros.commands.shared.corpus import open_corpus
+from aecf_ros.training.config import DataConfig
 from test.command_line import aecf, refusal
 from test.replay.conftest import Recording
 from test.training.conftest import write_dataset

@@ -11,8 +11,8 @@ from aecf_ros.training.calibration.calibrate import (
     distance_model,
     nearest_center,
 )
+from aecf_ros.training.config import CalibrationConfig
 from aecf_ros.training.head.pairing import pair_by_label
-from aecf_ros.training.run.config import CalibrationConfig
 
 
 def _calibrated_logits(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

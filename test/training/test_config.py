@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from aecf_ros.commands.train import train_command
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.fusion import AECF, GATES, CrossFitConfig
+from aecf_ros.training.config import ConfigError, CrossFitOptions, LayerOptions, TrainConfig
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.evaluation.measure import training_config
-from aecf_ros.training.run.config import ConfigError, CrossFitOptions, LayerOptions, TrainConfig
-from aecf_ros.training.run.config_loader import load_config
 
 
 @pytest.fixture

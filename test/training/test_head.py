@@ -11,6 +11,8 @@ from aecf_ros.core.bundle import load_bundle
 from aecf_ros.fusion import AECF
 from aecf_ros.fusion.calibration.monotone import REACHES
 from aecf_ros.training.calibration.calibrate import subset_logits
+from aecf_ros.training.config import HeadConfig, ReliabilityConfig
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.head import fit_gate as gate_module
 from aecf_ros.training.head import fit_loop as loop
@@ -20,8 +22,6 @@ from aecf_ros.training.head.fit_gate import fit_gate, settle_gate
 from aecf_ros.training.head.fit_loop import FitContext
 from aecf_ros.training.head.pairing import pair_by_label
 from aecf_ros.training.head.train_head import fit_experts, new_head
-from aecf_ros.training.run.config import HeadConfig, ReliabilityConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.train import train
 
 CLASSES, WIDTH, KINDS_KNOWN = 4, 8, 4

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from aecf_ros.commands.data import open_corpus
+from aecf_ros.commands.shared.corpus import open_corpus
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.inspection.summary import inspect_corpus
 from aecf_ros.training.inspection.tables import class_table, missing_table, presence_table, unit_table
-from aecf_ros.training.run.config import DataConfig
 from test.command_line import aecf
 from test.training.conftest import write_dataset
 from test.training.files import BOTH, rows_of_files, write_rows, write_sound, write_table

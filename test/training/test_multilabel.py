@@ -11,19 +11,19 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from aecf_ros.commands.data import open_corpus
+from aecf_ros.commands.shared.corpus import open_corpus
 from aecf_ros.core.bundle import BundleError, load_bundle, load_manifest
 from aecf_ros.core.metrics.multilabel import average_precision, label_scores, multilabel_metrics
 from aecf_ros.core.types import NANOSECONDS, RawAudio, RawImage
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
+from aecf_ros.training.config import DataConfig
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.evaluation.measure import bundle_part, measure, specs_of
 from aecf_ros.training.export.head_weights import load_head
 from aecf_ros.training.head.multilabel_head import fit_scaling, label_agreement
-from aecf_ros.training.run.config import DataConfig
-from aecf_ros.training.run.config_loader import load_config
 from test.command_line import aecf, refusal
 from test.replay.conftest import Recording
 from test.training.collages import NAMES, RATE_HZ, SIDE, SLOTS, TONES_HZ, draw_collage, write_collages, write_encoders

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.head.distributed import SINGLE_PROCESS, ProcessGroup
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.train import train
 
 ROOT = Path(__file__).resolve().parents[2]

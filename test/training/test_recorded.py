@@ -13,6 +13,8 @@ import torch
 from aecf_ros.core.bundle import load_bundle
 from aecf_ros.core.labeled_samples import NOTHING
 from aecf_ros.training.calibration.calibrate import CalibrationError
+from aecf_ros.training.config import ConfigError, HeadConfig, TrainConfig
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.export.head_weights import load_head
 from aecf_ros.training.features import cache as shards
@@ -25,8 +27,6 @@ from aecf_ros.training.head.batch_sampler import pair_sampler
 from aecf_ros.training.head.feature_tables import gather
 from aecf_ros.training.head.pairing import MISSING
 from aecf_ros.training.head.train_head import fit_experts, new_head
-from aecf_ros.training.run.config import ConfigError, HeadConfig, TrainConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.train import train
 from test.conftest import RATE_HZ, SIDE, WINDOW_S, write_audio_encoder, write_image_encoder
 from test.training.recorded import draw_color, recorded_corpus, recording

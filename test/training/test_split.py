@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.split import SPLIT_PARTS, split_recordings
-from aecf_ros.training.run.config import DataConfig
 
 
 def table(parts: dict[str, str], counts: dict[str, np.ndarray]) -> np.ndarray:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from aecf_ros.modalities.vector.spec import VectorSpec
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.table import table_corpus
 from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.features.standardizer import standardizing_encoder
-from aecf_ros.training.run.config import DataConfig
 from test.command_line import aecf
 from test.conftest import write_image_encoder
 from test.training.files import write_picture, write_rows

@@ -15,10 +15,10 @@ from aecf_ros.modalities.audio.spec import AudioSpec
 from aecf_ros.modalities.image.modality import IMAGE
 from aecf_ros.modalities.image.spec import ImageSpec
 from aecf_ros.modalities.messages import DecodeError
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.duplicates import find_copies
 from aecf_ros.training.data.table import table_corpus
-from aecf_ros.training.run.config import DataConfig
 from test.training.files import AUDIO, BOTH, CAMERA, rows_of_files, write_picture, write_rows, write_table
 
 

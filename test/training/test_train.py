@@ -10,14 +10,14 @@ from click.testing import CliRunner
 
 from aecf_ros.commands.train import train_command
 from aecf_ros.core.bundle import load_bundle
+from aecf_ros.training.config import OptimizerConfig
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.data.npy_dataset import load_dataset
 from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.features import cache as shards
 from aecf_ros.training.features.encoder_training import fit_encoder, smoothed_targets
 from aecf_ros.training.head import fit_gate as gate_module
 from aecf_ros.training.head import fit_loop as loop
-from aecf_ros.training.run.config import OptimizerConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.train import train
 
 

@@ -7,13 +7,13 @@ import optuna
 import pytest
 import yaml
 
+from aecf_ros.training.config import LayerOptions, TrainConfig
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.head.feature_tables import FeatureTable, PartFeatures, gather
 from aecf_ros.training.run import tune as tune_module
-from aecf_ros.training.run.config import LayerOptions, TrainConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.tune import halves_of, tune, with_settings
 from test.training.recorded import recorded_corpus, recording
 

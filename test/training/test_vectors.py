@@ -20,6 +20,8 @@ from aecf_ros.modalities.vector.messages import RawVector
 from aecf_ros.modalities.vector.spec import VectorEntry, VectorSpec
 from aecf_ros.runtime.backends import make_backend
 from aecf_ros.runtime.pipeline import Pipeline
+from aecf_ros.training.config import ConfigError, DataConfig
+from aecf_ros.training.config_loader import load_config
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.table import table_corpus
@@ -27,8 +29,6 @@ from aecf_ros.training.features.corruption import Corruptions, corrupt, corrupti
 from aecf_ros.training.features.standardizer import standardizing_encoder
 from aecf_ros.training.inspection.page import write_page
 from aecf_ros.training.inspection.summary import inspect_corpus
-from aecf_ros.training.run.config import ConfigError, DataConfig
-from aecf_ros.training.run.config_loader import load_config
 from aecf_ros.training.run.preflight import configured_specs
 from aecf_ros.training.run.train import train
 from test.conftest import LABELS, SIDE, write_image_encoder

@@ -20,8 +20,8 @@ from rclpy.subscription import (  # from here, because its own module is another
 from aecf_ros.core.bundle import ManifestEntry
 from aecf_ros.modalities.base import Modality, Raw
 from aecf_ros.modalities.registry import MODALITIES
-from aecf_ros.nodes.fusion.executor import Take
 from aecf_ros.nodes.fusion.parameters import ParameterError, StreamParameters, Value
+from aecf_ros.nodes.ros.executor import Take
 from aecf_ros.nodes.ros.qos import OVERRIDABLE
 
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)

@@ -31,7 +31,6 @@ from aecf_ros.core.errors import first_line
 from aecf_ros.core.types import NANOSECONDS, Prediction, RawImage, StreamState, StreamStatus
 from aecf_ros.modalities.messages import UnknownFormatError
 from aecf_ros.nodes.fusion.diagnostics import Complaints, LostShare, to_message
-from aecf_ros.nodes.fusion.executor import DirectExecutor
 from aecf_ros.nodes.fusion.inputs import LATCHED_QOS, Inputs, Read, UnreadableError
 from aecf_ros.nodes.fusion.parameters import (
     AUTOSTART,
@@ -45,6 +44,7 @@ from aecf_ros.nodes.fusion.parameters import (
 )
 from aecf_ros.nodes.fusion.vision import ClassificationPublisher
 from aecf_ros.nodes.ros.convert import overlay_to_message, prediction_to_message
+from aecf_ros.nodes.ros.executor import DirectExecutor
 from aecf_ros.nodes.ros.process import run_node
 from aecf_ros.nodes.ros.qos import OVERRIDABLE, UNWATCHED
 from aecf_ros.runtime.backends import Backend, BackendError, make_backend

@@ -1,6 +1,6 @@
 """The node's parameters, declared once: name, default, description, unit, bounds, and when a change takes effect.
 
-``python -m aecf_ros.nodes.fusion.parameters_page`` prints them as the page docs/parameters.md.
+``python -m aecf_ros.nodes.tools.parameters_page`` prints them as the page docs/parameters.md.
 """
 
 from __future__ import annotations

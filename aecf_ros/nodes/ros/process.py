@@ -16,7 +16,7 @@ from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-from aecf_ros.nodes.fusion.executor import SteadyExecutor
+from aecf_ros.nodes.ros.executor import SteadyExecutor
 
 LONGEST_WAIT_S = 0.5
 """Longest wait before a signal is noticed."""

@@ -103,12 +103,12 @@ def findings_json(findings: Sequence[Finding]) -> str:
 
 def check_python(running: tuple[int, int] = sys.version_info[:2]) -> list[Finding]:
     """Python is one that the package supports."""
-    found = f"{running[0]}.{running[1]} at {sys.executable}, {platform.platform()}"
+    version = f"{running[0]}.{running[1]} at {sys.executable}, {platform.platform()}"
     return [
         (
-            Finding("python", "OK", found)
+            Finding("python", "OK", version)
             if running >= (3, 10)
-            else Finding("python", "FAIL", found, "use Python 3.10 or later")
+            else Finding("python", "FAIL", version, "use Python 3.10 or later")
         )
     ]
 
@@ -228,18 +228,18 @@ def check_profile(environment: Mapping[str, str] = os.environ) -> list[Finding]:
         return [
             Finding("fast dds profile", "FAIL", f"no such file: {', '.join(gone)}", "correct the variable, or unset it")
         ]
-    found = ", ".join(f"{name}={path}" for name, path in set_to.items())
+    profiles = ", ".join(f"{name}={path}" for name, path in set_to.items())
     distro = _distribution(environment)
     read = PROFILE_VARIABLES if not distro else PROFILE_VARIABLES[:1] if distro in FAST_DDS_2 else PROFILE_VARIABLES[1:]
     if not (lacking := [name for name in read if name not in set_to]):
-        return [Finding("fast dds profile", "OK", found)]
+        return [Finding("fast dds profile", "OK", profiles)]
     by = f", which {distro} reads" if distro else " (ROS_DISTRO does not say which is read)"
     path = next(iter(set_to.values()), str(shipped("config/fastdds_shared_memory.xml")))
     return [
         Finding(
             "fast dds profile",
             "WARN",
-            f"not set: {', '.join(lacking)}{by}{f'; set: {found}' if found else ''}: the segment is 512 KB, and raw"
+            f"not set: {', '.join(lacking)}{by}{f'; set: {profiles}' if profiles else ''}: the segment is 512 KB, and raw"
             " images of 640x480 and above get lost",
             f"for every node: export {' '.join(f'{name}={path}' for name in PROFILE_VARIABLES)}; fusion.launch.py sets"
             " both for what it starts",
@@ -260,15 +260,15 @@ def check_shared_memory(folder: Path = SHARED_MEMORY) -> list[Finding]:
         ]
     usage = shutil.disk_usage(folder)
     total_mib, free_mib = usage.total // 2**20, usage.free // 2**20
-    found = f"{folder}: {free_mib} of {total_mib} MiB free"
+    memory = f"{folder}: {free_mib} of {total_mib} MiB free"
     findings = [
         (
-            Finding("shared memory", "OK", found)
+            Finding("shared memory", "OK", memory)
             if free_mib >= LEAST_SHARED_MEMORY_MIB
             else Finding(
                 "shared memory",
                 "WARN",
-                f"{found}; each participant takes 32 MiB with the shipped profile",
+                f"{memory}; each participant takes 32 MiB with the shipped profile",
                 "in Docker: --shm-size=1g or --ipc=host",
             )
         )
@@ -326,15 +326,15 @@ def check_onnxruntime() -> list[Finding]:
 
 def judge_providers(providers: Sequence[str], gpu_found: str, installed: str) -> Finding:
     """Whether onnxruntime can use the GPU that is there."""
-    found = f"{installed}: {', '.join(providers)}; " + (f"GPU: {gpu_found}" if gpu_found else "no GPU seen")
+    providers_found = f"{installed}: {', '.join(providers)}; " + (f"GPU: {gpu_found}" if gpu_found else "no GPU seen")
     if gpu_found and not set(providers) & set(GPU_PROVIDERS):
         return Finding(
             "onnxruntime",
             "WARN",
-            f"{found}; a GPU is there but onnxruntime cannot use it",
+            f"{providers_found}; a GPU is there but onnxruntime cannot use it",
             "pip uninstall onnxruntime && pip install onnxruntime-gpu (on a Jetson: NVIDIA's wheel)",
         )
-    return Finding("onnxruntime", "OK", found)
+    return Finding("onnxruntime", "OK", providers_found)
 
 
 def gpu(devices: Path = Path("/dev"), find: Callable[[str], str | None] = shutil.which) -> str:
@@ -374,13 +374,13 @@ def check_microphones(program: str = LIST_MICROPHONES) -> list[Finding]:
     listed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     said = (listed.stderr.strip().splitlines() or [""])[-1]
     if listed.returncode == 1:
-        found, _, do = said.rpartition("; ")
+        said_part, _, do = said.rpartition("; ")
         return [
             Finding(
                 "microphones",
                 "WARN",
-                found or said,
-                f"{do if found else 'see `arecord -l`'}; only microphone_node needs it",
+                said_part or said,
+                f"{do if said_part else 'see `arecord -l`'}; only microphone_node needs it",
             )
         ]
     if listed.returncode:

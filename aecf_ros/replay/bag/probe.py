@@ -39,11 +39,11 @@ def find_modalities(paths: Iterable[Path], reading: Reading = DEFAULT_READING) -
     """
     for path in paths:
         try:
-            found = _probe(path, reading)
+            topics_found = _probe(path, reading)
         except UnreadableBag:  # whoever reads its moments says so
             continue
-        if found:
-            return sorted(found, key=lambda f: (list(MODALITIES).index(f.spec.kind), f.topic))
+        if topics_found:
+            return sorted(topics_found, key=lambda f: (list(MODALITIES).index(f.spec.kind), f.topic))
     return []
 
 

@@ -22,12 +22,12 @@ def read_severities(text: str) -> tuple[int, ...]:
     """
     first, colon, last = text.partition(":")
     try:
-        found = tuple(range(int(first), int(last) + 1)) if colon else tuple(int(part) for part in text.split(","))
+        severities = tuple(range(int(first), int(last) + 1)) if colon else tuple(int(part) for part in text.split(","))
     except ValueError:
-        found = ()
-    if not found or not all(0 <= s <= LAST_SEVERITY for s in found):
+        severities = ()
+    if not severities or not all(0 <= s <= LAST_SEVERITY for s in severities):
         raise FaultError(f"severity '{text}' is not one; write 0:{LAST_SEVERITY} or 1,3,5")
-    return found
+    return severities
 
 
 def plan(

@@ -177,12 +177,12 @@ def gate_points(run: Run) -> list[tuple[str, float, list[float]]]:
     its start.
     """
     times_s, weights = run.log.column("at_s"), run.log.column("gate_weights")
-    found = []
+    spans = []
     for fault in run.faults:
         inside = (times_s >= min(fault.start_s + 1.0, (fault.start_s + fault.end_s) / 2)) & (times_s < fault.end_s)
         if inside.any() and not fault.options:
-            found.append((f"{fault.stream} {fault.kind}", fault.severity, weights[inside].mean(0).tolist()))
-    return found
+            spans.append((f"{fault.stream} {fault.kind}", fault.severity, weights[inside].mean(0).tolist()))
+    return spans
 
 
 def draw_gates_by_severity(run: Run, sweep: Sequence[SweepPoint]) -> bytes | None:
@@ -242,25 +242,13 @@ def draw_sweep(sweep: Sequence[SweepPoint]) -> bytes | None:
                     (p for p in sweep if (p.stream, p.kind) == (stream, kind) and value(p) is not None),
                     key=lambda p: p.severity,
                 )
+                severities = [p.severity for p in points]
                 if points:
-                    axes.plot(
-                        [p.severity for p in points],
-                        [value(p) for p in points],
-                        marker=markers[kind],
-                        ms=5,
-                        lw=1.3,
-                        alpha=0.8,
-                        color=colors[kind],
-                        label=kind,
-                    )
-                    if name == "ECE":
-                        axes.plot(
-                            [p.severity for p in points],
-                            [p.metrics["ece_noise_floor"] for p in points],
-                            ":",
-                            lw=0.9,
-                            color=colors[kind],
-                        )
+                    style = {"marker": markers[kind], "ms": 5, "lw": 1.3, "alpha": 0.8, "color": colors[kind]}
+                    axes.plot(severities, [value(p) for p in points], label=kind, **style)
+                if points and name == "ECE":
+                    floors = [p.metrics["ece_noise_floor"] for p in points]
+                    axes.plot(severities, floors, ":", lw=0.9, color=colors[kind])
             axes.grid(alpha=0.25)
             if j == 0:
                 axes.set_ylabel(name + (" (dotted: floor)" if name == "ECE" else ""))
@@ -278,14 +266,10 @@ def draw_sweep(sweep: Sequence[SweepPoint]) -> bytes | None:
         frameon=False,
         fontsize=8,
     )
-    for (name, value), row in zip(
-        rows, panels, strict=True
-    ):  # rows share their axis, which is settled once all of it is drawn
-        found = [v for p in sweep if (v := value(p)) is not None]
-        low, high = (
-            (max(0.0, min(found, default=0.0) - 0.05), 1.02)
-            if name == "accuracy"
-            else (0.0, max(0.05, 1.1 * max(found, default=0.0)))
-        )
-        row[0].set_ylim(low, high)
+    for (name, value), row in zip(rows, panels, strict=True):  # a row shares its axis
+        values = [v for p in sweep if (v := value(p)) is not None]
+        if name == "accuracy":
+            row[0].set_ylim(max(0.0, min(values, default=0.0) - 0.05), 1.02)
+        else:
+            row[0].set_ylim(0.0, max(0.05, 1.1 * max(values, default=0.0)))
     return figure_png(figure)

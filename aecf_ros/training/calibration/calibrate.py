@@ -19,8 +19,8 @@ from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.objective import label_loss
 from aecf_ros.fusion.presence.agreement import agreement
 from aecf_ros.fusion.presence.masking import all_subsets, subset_index
+from aecf_ros.training.config import CalibrationConfig
 from aecf_ros.training.head.pairing import Pairs
-from aecf_ros.training.run.config import CalibrationConfig
 
 TEMPERATURES = (0.05, 20.0)
 """Bounds of a temperature, reached only if every sample is right, or none is."""
@@ -179,8 +179,8 @@ def outlier_limits(
     ``models``: see :func:`distance_model`.
     """
     distances = [
-        nearest_center(*map(torch.from_numpy, (of, *model))).numpy()
-        for of, model in zip(embeddings, models, strict=True)
+        nearest_center(*map(torch.from_numpy, (part, *model))).numpy()
+        for part, model in zip(embeddings, models, strict=True)
     ]
     return np.array([np.quantile(column, 1.0 - rate) for column in distances], np.float32)
 

@@ -18,11 +18,11 @@ from aecf_ros.modalities.audio.spec import AudioSpec
 from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.modalities.image.decode import resize_image
 from aecf_ros.modalities.image.spec import ImageSpec
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.npy_units import BLOCK_ROWS, FolderUnit
 from aecf_ros.training.data.protocols import PROTOCOLS, RATE_HZ, Made
-from aecf_ros.training.run.config import DataConfig
 
 _VERSION = 1
 """Of how archives are read; raised when the same ones would give other samples."""
@@ -67,8 +67,8 @@ def archives_in(folder: Path) -> list[str]:
     """Protocols of which a folder holds the archives."""
     return [
         name
-        for name, of in PROTOCOLS.items()
-        if folder.is_dir() and all((folder / file).is_file() for file in of.archives)
+        for name, row in PROTOCOLS.items()
+        if folder.is_dir() and all((folder / file).is_file() for file in row.archives)
     ]
 
 
@@ -82,13 +82,13 @@ def archives_corpus(folder: Path, modalities: Sequence[ModalitySpec] | None, con
     Raises:
         DatasetError: they cannot be used, or nothing says which of two is meant.
     """
-    folder, found = folder.resolve(), archives_in(folder)
-    if config.protocol is None and len(found) > 1:
+    folder, archives = folder.resolve(), archives_in(folder)
+    if config.protocol is None and len(archives) > 1:
         raise DatasetError(
-            f"{folder}: holds the archives of {' and '.join(found)}; say which with data.protocol={found[0]}"
+            f"{folder}: holds the archives of {' and '.join(archives)}; say which with data.protocol={archives[0]}"
         )
-    name = config.protocol or found[0]
-    if name not in found:
+    name = config.protocol or archives[0]
+    if name not in archives:
         raise DatasetError(
             f"{folder}: has no {' and '.join(PROTOCOLS[name].archives)} for data.protocol={name}; "
             f"name the folder that holds them"

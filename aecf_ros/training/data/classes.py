@@ -12,9 +12,9 @@ import numpy as np
 from aecf_ros.core.labeled_samples import NOTHING, Unit
 from aecf_ros.core.labels import split_labels
 from aecf_ros.modalities.base import ModalitySpec
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.corpus import Corpus, label_counts
 from aecf_ros.training.data.npy_dataset import DatasetError
-from aecf_ros.training.run.config import DataConfig
 
 IMBALANCE = 10
 """The most frequent class may have so many times the moments of the rarest before it is named."""
@@ -39,7 +39,7 @@ class Naming:
         return label_counts(index, len(self.labels), self.sets)
 
 
-def naming_of(where: str, found: Iterable[str], config: DataConfig) -> Naming:
+def naming_of(where: str, names_found: Iterable[str], config: DataConfig) -> Naming:
     """The names in order, ``config.labels`` or those found, sorted, without those of ``config.nothing``; and what
     each label found means.
 
@@ -49,12 +49,12 @@ def naming_of(where: str, found: Iterable[str], config: DataConfig) -> Naming:
     Raises:
         DatasetError: one is not among ``config.labels``.
     """
-    found = sorted(set(found))
+    names_found = sorted(set(names_found))
     several = {
         text: frozenset(split_labels(text)) - set(config.nothing)
         if config.task == "multilabel"
         else {text} - set(config.nothing)
-        for text in found
+        for text in names_found
     }
     names = sorted(set().union(*several.values()))
     if config.labels:
@@ -62,8 +62,8 @@ def naming_of(where: str, found: Iterable[str], config: DataConfig) -> Naming:
         names = list(config.labels)
     if config.task == "multiclass":
         return Naming(names, {**{label: i for i, label in enumerate(names)}, **dict.fromkeys(config.nothing, NOTHING)})
-    kinds = sorted({tuple(name in of for name in names) for of in several.values()}, reverse=True)
-    index = {text: kinds.index(tuple(name in of for name in names)) for text, of in several.items()}
+    kinds = sorted({tuple(name in members for name in names) for members in several.values()}, reverse=True)
+    index = {text: kinds.index(tuple(name in members for name in names)) for text, members in several.items()}
     return Naming(names, index, np.array(kinds, bool).reshape(-1, len(names)))
 
 

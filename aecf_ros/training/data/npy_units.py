@@ -97,8 +97,8 @@ def folder_corpus(directory: Path | str, modalities: Sequence[ModalitySpec] | No
 
 def _refuse_copies(dataset: Dataset) -> None:
     first: dict[tuple[str, str], Path] = {}
-    for part, of in dataset.parts.items():
-        for name, samples in of.items():
+    for part, by_name in dataset.parts.items():
+        for name, samples in by_name.items():
             path = dataset.directory / part / f"{name}.npy"
             other = first.setdefault((name, samples.digest), path)
             if other != path:
@@ -129,14 +129,14 @@ def _units(
 
 
 def _fits(directory: Path | str, held: Sequence[ModalitySpec], wanted: ModalitySpec) -> None:
-    found = next((m for m in held if m.name == wanted.name), None)
-    if found is None:
+    recorded = next((m for m in held if m.name == wanted.name), None)
+    if recorded is None:
         raise DatasetError(
             f"{directory}: no modality '{wanted.name}'; it has {', '.join(m.name for m in held)}, "
             f"name encoders like them"
         )
-    if found.kind != wanted.kind or found.sample_shape != wanted.sample_shape:
+    if recorded.kind != wanted.kind or recorded.sample_shape != wanted.sample_shape:
         raise DatasetError(
-            f"{directory}: {wanted.name} is {found.size_text}, and the encoder takes {wanted.size_text}; "
+            f"{directory}: {wanted.name} is {recorded.size_text}, and the encoder takes {wanted.size_text}; "
             "make the dataset at that size or take another encoder"
         )

@@ -173,10 +173,10 @@ def _scenes(folder: Path, part: str) -> dict[str, Made]:
         for clip in np.flatnonzero(np.isin(fold, FOLDS[part]))
         for window in windows(samples[edges[clip] : edges[clip + 1]])
     ]
-    of = np.array([clip for _, clip in cut])
+    clips = np.array([clip for _, clip in cut])
     return {
         "camera": Made(pictures, label[rows], np.arange(len(pictures))),
-        "audio": Made(np.stack([window for window, _ in cut]), sound_label[of], of),
+        "audio": Made(np.stack([window for window, _ in cut]), sound_label[clips], clips),
     }
 
 

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.npy_dataset import DatasetError
-from aecf_ros.training.run.config import DataConfig
 
 SPLIT_PARTS = ("fusion", "calibration", "test")
 """Parts that recordings are divided into."""

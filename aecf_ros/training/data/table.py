@@ -17,6 +17,7 @@ from aecf_ros.modalities.audio.spec import AudioSpec
 from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.modalities.messages import DecodeError
 from aecf_ros.modalities.registry import MODALITIES
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.classes import checked_corpus, naming_of
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
@@ -24,7 +25,6 @@ from aecf_ros.training.data.split import SPLIT_PARTS, split_recordings
 from aecf_ros.training.data.table_probe import probe_table
 from aecf_ros.training.data.table_rows import SUFFIXES, Numbers, read_rows
 from aecf_ros.training.data.table_samples import Sample, find_columns, group_samples, read_samples
-from aecf_ros.training.run.config import DataConfig
 
 BLOCK_ROWS = 512
 _RECORDING_ROWS = 16
@@ -216,10 +216,10 @@ def _units(
     if len(members) < _RECORDING_ROWS * len(recordings):
         recordings = {"": list(members)}
     units = []
-    for recording, of in recordings.items():
-        for start in range(0, len(of), BLOCK_ROWS):
-            block = of[start : start + BLOCK_ROWS]
-            name = f"{recording or part}/{start}" if len(of) > BLOCK_ROWS else recording or part
+    for recording, block_rows in recordings.items():
+        for start in range(0, len(block_rows), BLOCK_ROWS):
+            block = block_rows[start : start + BLOCK_ROWS]
+            name = f"{recording or part}/{start}" if len(block_rows) > BLOCK_ROWS else recording or part
             files = [s.files for s, _ in block]
             units.append(
                 TableUnit(

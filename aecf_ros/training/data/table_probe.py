@@ -9,9 +9,9 @@ from typing import Any
 
 from aecf_ros.modalities.base import Modality, ModalitySpec
 from aecf_ros.modalities.registry import MODALITIES
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.table_rows import Cell, Numbers, Rows, numbers_in
-from aecf_ros.training.run.config import DataConfig
 
 _TRIED = 20
 """Cells of a column that are looked at."""

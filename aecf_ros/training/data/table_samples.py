@@ -10,11 +10,11 @@ from pathlib import Path
 
 from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.modalities.registry import MODALITIES
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.duplicates import find_copies
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.data.split import given_parts, part_of
 from aecf_ros.training.data.table_rows import Cell, Numbers, Rows, numbers_in
-from aecf_ros.training.run.config import DataConfig
 
 _MISSING_SHARE = 0.1
 """Share of a column's files that may not be there; more is a wrong folder."""

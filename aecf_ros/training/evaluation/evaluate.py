@@ -14,11 +14,11 @@ from aecf_ros.core.metrics.multilabel import label_scores, multilabel_metrics
 from aecf_ros.core.types import subset_name
 from aecf_ros.fusion.presence.masking import all_subsets
 from aecf_ros.training.calibration.calibrate import shown_rows
+from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.export.fast_head import CONFLICT
 from aecf_ros.training.export.head_graph import HEAD_OUTPUTS, CalibratedHead
 from aecf_ros.training.head.feature_tables import PartFeatures
 from aecf_ros.training.head.pairing import Pairs
-from aecf_ros.training.run.config import TrainConfig
 
 Metrics = dict[str, dict[str, float | int]]
 """By subset, the largest first: METRICS of ``summary.json``."""

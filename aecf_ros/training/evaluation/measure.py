@@ -11,6 +11,7 @@ import numpy as np
 from aecf_ros.core.bundle import Bundle
 from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.modalities.registry import MODALITIES
+from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.evaluation.evaluate import Answer, Metrics, by_subset
@@ -19,7 +20,6 @@ from aecf_ros.training.features.cache import Extraction, extract
 from aecf_ros.training.features.onnx_encoder import open_encoder
 from aecf_ros.training.head.feature_tables import PartFeatures, gather
 from aecf_ros.training.onnx_session import open_session
-from aecf_ros.training.run.config import TrainConfig
 
 
 def measure(bundle: Bundle, corpus: Corpus) -> Metrics:
@@ -57,7 +57,7 @@ def bundle_part(bundle: Bundle, corpus: Corpus, part: str) -> PartFeatures:
         ]
 
 
-def other_labels(found: Sequence[str], wanted: Sequence[str]) -> str:
+def other_labels(labels: Sequence[str], wanted: Sequence[str]) -> str:
     """How labels differ from those of a bundle.
 
     >>> other_labels(["dog", "cat"], ["cat", "dog"])
@@ -65,10 +65,10 @@ def other_labels(found: Sequence[str], wanted: Sequence[str]) -> str:
     >>> other_labels(["cat", "owl"], ["cat", "dog"])
     "its labels are others: it has no 'dog', and the bundle has no 'owl'"
     """
-    sides = [("it", set(wanted) - set(found)), ("the bundle", set(found) - set(wanted))]
+    sides = [("it", set(wanted) - set(labels)), ("the bundle", set(labels) - set(wanted))]
     if others := [f"{who} has no {', '.join(map(repr, sorted(lacking)))}" for who, lacking in sides if lacking]:
         return f"its labels are others: {', and '.join(others)}"
-    first, second = next(pair for pair in zip(found, wanted, strict=True) if pair[0] != pair[1])
+    first, second = next(pair for pair in zip(labels, wanted, strict=True) if pair[0] != pair[1])
     return f"its labels are in another order: it has {first!r} where the bundle has {second!r}"
 
 

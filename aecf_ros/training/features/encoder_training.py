@@ -14,13 +14,13 @@ from aecf_ros.core.labeled_samples import NOTHING, Unit
 from aecf_ros.modalities.audio.spec import AudioSpec
 from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.modalities.image.spec import ImageSpec
+from aecf_ros.training.config import EncoderConfig
 from aecf_ros.training.data.npy_dataset import DatasetError, Samples
 from aecf_ros.training.data.npy_units import FolderUnit
 from aecf_ros.training.features.augment import AUGMENTATIONS
 from aecf_ros.training.features.encoders import AudioEncoder, CameraEncoder
 from aecf_ros.training.features.onnx_encoder import as_input
 from aecf_ros.training.head.fit_loop import Batches, FitContext, History, fingerprint, fit, module_digest
-from aecf_ros.training.run.config import EncoderConfig
 
 EMBED_BATCH = 128
 

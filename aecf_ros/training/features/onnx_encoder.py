@@ -88,7 +88,9 @@ class FrozenEncoder:
         if not len(samples):
             return np.zeros((0, self.embedding_dim), np.float32)
         groups = np.split(samples, len(samples)) if self._one_at_a_time else [samples]
-        embeddings = np.concatenate([self._session.run([OUTPUT], {self._input: as_input(of)})[0] for of in groups])
+        embeddings = np.concatenate(
+            [self._session.run([OUTPUT], {self._input: as_input(tensor)})[0] for tensor in groups]
+        )
         if not np.isfinite(embeddings).all():
             raise EncoderError(
                 f"{self.path}: gives an embedding that is not finite; correct the encoder, or the "
@@ -115,7 +117,7 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
         )
     try:
         tensors = onnx.load(path, load_external_data=False).graph.initializer
-        if any(of.data_location == onnx.TensorProto.EXTERNAL for of in tensors):
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
             raise EncoderError(f"{path}: keeps its weights in another file; save it as one file (onnx.save does)")
         session = open_session(path, threads)
     except EncoderError:
@@ -127,17 +129,17 @@ def open_encoder(path: Path | str, name: str, threads: int = 1) -> FrozenEncoder
     count = 1 if session.get_inputs()[0].shape[0] == 1 else 2
     sample = np.zeros((count, *spec.sample_shape), spec.input_dtype)
     try:
-        found = session.run([OUTPUT], {spec.input_name: sample})[0]
+        output = session.run([OUTPUT], {spec.input_name: sample})[0]
     except Exception as error:
         raise EncoderError(
             f"{path}: does not take {count} samples at once ({first_line(error)}); export it with a free batch axis"
         ) from None
-    if found.ndim != 2 or len(found) != count or found.dtype != np.float32:
+    if output.ndim != 2 or len(output) != count or output.dtype != np.float32:
         raise EncoderError(
-            f"{path}: gives {found.dtype} {found.shape} for {count} samples where float32 ({count}, "
+            f"{path}: gives {output.dtype} {output.shape} for {count} samples where float32 ({count}, "
             f"D) is due; wrap it with `aecf wrap-encoder`"
         )
-    return FrozenEncoder(path, spec, session, found.shape[1], notes)
+    return FrozenEncoder(path, spec, session, output.shape[1], notes)
 
 
 def _spec(path: Path, name: str, session: onnxruntime.InferenceSession, notes: dict[str, str]) -> ModalitySpec:

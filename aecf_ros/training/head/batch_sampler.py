@@ -8,11 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
+from aecf_ros.training.config import HeadConfig
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.head.feature_tables import PartFeatures
 from aecf_ros.training.head.fit_loop import fingerprint
 from aecf_ros.training.head.pairing import MISSING, Pairs, draw_evenly, pair_by_label
-from aecf_ros.training.run.config import HeadConfig
 
 
 class PairSampler(Protocol):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aecf_ros.training.config import PairsConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.features.cache import UnitFeatures
 from aecf_ros.training.head.fit_loop import fingerprint
 from aecf_ros.training.head.pairing import Pairs, pair_by_label, pair_by_moment
-from aecf_ros.training.run.config import PairsConfig
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from aecf_ros.fusion.calibration.monotone import choose_reach
 from aecf_ros.fusion.crossfit import CrossFitConfig, ModalitySamples, fit_reliability, settle
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.training.calibration.calibrate import subset_logits
+from aecf_ros.training.config import ReliabilityConfig
 from aecf_ros.training.head.feature_tables import FeatureTable
 from aecf_ros.training.head.fit_loop import FitContext, fingerprint, load_arrays, module_digest, save_arrays
 from aecf_ros.training.head.pairing import Pairs
-from aecf_ros.training.run.config import ReliabilityConfig
 
 MOST_ROWS = 50_000
 """Most rows of a modality that its cross-fit uses: a stand-in draws some 77,000 samples in any case, and the distances

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from aecf_ros.core.files import replacing
+from aecf_ros.training.config import OptimizerConfig
 from aecf_ros.training.head.distributed import SINGLE_PROCESS, ProcessGroup
-from aecf_ros.training.run.config import OptimizerConfig
 
 ProgressCallback = Callable[[float, str], None]
 """Called with (steps done, a note), for a progress bar. Steps are epochs, or modalities."""

@@ -23,9 +23,9 @@ from aecf_ros.training.calibration.calibrate import (
     shown_rows,
     subset_logits,
 )
+from aecf_ros.training.config import CalibrationConfig
 from aecf_ros.training.export.head_graph import CalibratedHead
 from aecf_ros.training.head.feature_tables import PartFeatures
-from aecf_ros.training.run.config import CalibrationConfig
 
 STEEPEST = 3.0
 """Bound of the logarithm of a scale."""

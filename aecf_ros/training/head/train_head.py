@@ -16,13 +16,13 @@ from aecf_ros.fusion.gates.reliability import EvidenceGate
 from aecf_ros.fusion.layer import AECF
 from aecf_ros.fusion.presence.masking import random_subsets
 from aecf_ros.training.calibration.calibrate import subset_nll
+from aecf_ros.training.config import HeadConfig
 from aecf_ros.training.features.encoder_training import smoothed_targets
 from aecf_ros.training.head.batch_sampler import PairSampler
 from aecf_ros.training.head.distributed import ProcessGroup
 from aecf_ros.training.head.feature_tables import FeatureTable
 from aecf_ros.training.head.fit_loop import Batches, EarlyStopping, FitContext, History, fingerprint, fit, module_digest
 from aecf_ros.training.head.pairing import Pairs
-from aecf_ros.training.run.config import HeadConfig
 
 Targets = Callable[[Tensor], Tensor]
 """Labels (N,) -> distributions (N, C)."""

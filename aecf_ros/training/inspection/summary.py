@@ -93,24 +93,24 @@ def inspect_corpus(corpus: Corpus, advance: Callable[[int], None] = lambda momen
     Raises:
         DatasetError: of a modality nothing at all can be read.
     """
-    found = Inspection(corpus)
-    found.held = {
-        name: {part: np.zeros(len(found.class_names), np.int64) for part in corpus.parts} for name in corpus.names
+    inspection = Inspection(corpus)
+    inspection.held = {
+        name: {part: np.zeros(len(inspection.class_names), np.int64) for part in corpus.parts} for name in corpus.names
     }
     for part, units in corpus.parts.items():
         for unit in units:
-            found.units.append(_read(found, part, unit, advance))
-            found.problems += unit.problems
-    for name, of in found.held.items():
-        if not sum(counts.sum() for counts in of.values()):
-            why = next((line for line in found.problems), "the modality is missing at every moment")
+            inspection.units.append(_read(inspection, part, unit, advance))
+            inspection.problems += unit.problems
+    for name, by_part in inspection.held.items():
+        if not sum(counts.sum() for counts in by_part.values()):
+            why = next((line for line in inspection.problems), "the modality is missing at every moment")
             raise DatasetError(f"{corpus.name}: nothing of '{name}' can be used; {why}")
-    found.notes = sound_lengths(corpus)
-    return found
+    inspection.notes = sound_lengths(corpus)
+    return inspection
 
 
-def _read(found: Inspection, part: str, unit: Unit, advance: Callable[[int], None]) -> UnitRow:
-    corpus, names = found.corpus, found.corpus.names
+def _read(inspection: Inspection, part: str, unit: Unit, advance: Callable[[int], None]) -> UnitRow:
+    corpus, names = inspection.corpus, inspection.corpus.names
     taken: Counter[tuple[int, str]] = Counter()
     missing = dict.fromkeys(names, 0)
     start = 0
@@ -120,12 +120,12 @@ def _read(found: Inspection, part: str, unit: Unit, advance: Callable[[int], Non
         headings = np.array([corpus.first_label(index) for index in labels.tolist()], np.int64)
         for m, name in enumerate(names):
             present = batch.present[:, m]
-            found.held[name][part] += corpus.counts(labels[present])
+            inspection.held[name][part] += corpus.counts(labels[present])
             missing[name] += int((~present).sum())
         if corpus.paired:
-            found.subsets[part].update(subset_name(names, row) for row in batch.present.tolist())
-        for example in _examples(found, batch.inputs, batch.present, headings, unit.name, taken):
-            found.examples[example[0]].append(example[1])
+            inspection.subsets[part].update(subset_name(names, row) for row in batch.present.tolist())
+        for example in _examples(inspection, batch.inputs, batch.present, headings, unit.name, taken):
+            inspection.examples[example[0]].append(example[1])
         advance(len(labels))
     if not corpus.paired:
         missing = {}
@@ -133,19 +133,19 @@ def _read(found: Inspection, part: str, unit: Unit, advance: Callable[[int], Non
 
 
 def _examples(
-    found: Inspection,
+    inspection: Inspection,
     inputs: dict[str, np.ndarray],
     present: np.ndarray,
     labels: np.ndarray,
     unit: str,
     taken: Counter[tuple[int, str]],
 ) -> Iterator[tuple[int, Example]]:
-    for m, name in enumerate(found.corpus.names):
+    for m, name in enumerate(inspection.corpus.names):
         if name not in inputs:
             continue
         rows = np.flatnonzero(present[:, m])
         for label in np.unique(labels[rows]).tolist():
-            have = sum(example.modality == name for example in found.examples[label])
+            have = sum(example.modality == name for example in inspection.examples[label])
             wanted = min(EXAMPLES - have, _PER_UNIT - taken[label, name])
             of_label = np.flatnonzero(labels[rows] == label)
             # Spread over the batch: neighbors are of one scene.

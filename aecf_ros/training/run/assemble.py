@@ -14,6 +14,7 @@ import torch
 from aecf_ros.core.bundle import FORMAT_VERSION, Manifest
 from aecf_ros.training.calibration.calibrate import Calibration
 from aecf_ros.training.calibration.drift_reference import drift_reference
+from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.evaluation.card import label_card, model_card
 from aecf_ros.training.evaluation.evaluate import Evaluation, rounded
@@ -32,7 +33,6 @@ from aecf_ros.training.features.onnx_encoder import OUTPUT, Encoder, FrozenEncod
 from aecf_ros.training.head.feature_tables import PartFeatures
 from aecf_ros.training.head.fit_gate import Settled
 from aecf_ros.training.head.multilabel_head import LabelCalibration
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.run.run import Run
 from aecf_ros.training.run.run_folder import version
 from aecf_ros.training.run.stages import HeadArtifact

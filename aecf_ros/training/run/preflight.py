@@ -8,10 +8,10 @@ from aecf_ros.core.labeled_samples import Unit
 from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.modalities.registry import MODALITIES
 from aecf_ros.modalities.vector.spec import VectorSpec
+from aecf_ros.training.config import ConfigError, TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.features.encoder_training import samples_of
 from aecf_ros.training.features.onnx_encoder import FrozenEncoder, open_encoder
-from aecf_ros.training.run.config import ConfigError, TrainConfig
 
 
 def frozen_encoders(config: TrainConfig) -> dict[str, FrozenEncoder]:

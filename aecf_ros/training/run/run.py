@@ -9,11 +9,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.features.onnx_encoder import FrozenEncoder
 from aecf_ros.training.head.distributed import SINGLE_PROCESS, ProcessGroup
 from aecf_ros.training.head.fit_loop import FitContext
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.run.preflight import check
 from aecf_ros.training.run.run_folder import RunFolder
 

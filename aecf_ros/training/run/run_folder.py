@@ -12,9 +12,9 @@ from pathlib import Path
 import yaml
 
 from aecf_ros.core.files import write_text
+from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.evaluation.evaluate import Evaluation, rounded
 from aecf_ros.training.head.fit_loop import History
-from aecf_ros.training.run.config import TrainConfig
 
 PACKAGES = (
     "aecf_ros",

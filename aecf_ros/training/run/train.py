@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from aecf_ros.core.bundle import Manifest, load_bundle
+from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.evaluation.evaluate import answers_of, evaluate
 from aecf_ros.training.run.assemble import Trained, assemble
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.run.run import ALONE, Workers, start_run
 from aecf_ros.training.run.run_folder import RunFolder, folder_of
 from aecf_ros.training.run.stages import calibrate_head, extract_features, fit_head, train_encoders
@@ -29,7 +29,7 @@ def train(
     folder; stages that a changed configuration does not affect are not repeated.
 
     Args:
-        corpus: as :func:`aecf_ros.commands.data.open_corpus` gives it.
+        corpus: as :func:`aecf_ros.commands.shared.corpus.open_corpus` gives it.
         out: bundle directory; its name is the model's. Other files in it stay.
         run: folder of the run (:class:`aecf_ros.training.run.run_folder.RunFolder`); ``out/train/<name>`` by default.
         show_progress: draw progress bars on standard error.

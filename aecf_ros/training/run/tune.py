@@ -13,12 +13,12 @@ import optuna
 import yaml
 
 from aecf_ros.training.calibration.calibrate import subset_nll
+from aecf_ros.training.config import TrainConfig
 from aecf_ros.training.data.corpus import Corpus
 from aecf_ros.training.data.npy_dataset import DatasetError
 from aecf_ros.training.head.feature_tables import FeatureTable, PartFeatures
 from aecf_ros.training.head.fit_loop import fingerprint
 from aecf_ros.training.head.pairing import pair_by_moment
-from aecf_ros.training.run.config import TrainConfig
 from aecf_ros.training.run.run import Run, progress_bars, start_run
 from aecf_ros.training.run.run_folder import RunFolder, folder_of
 from aecf_ros.training.run.stages import extract_features, fit_head, settle_head, train_encoders

@@ -12,20 +12,22 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from aecf_ros import __version__
-from aecf_ros.commands.terminal import say_warnings
-from aecf_ros.core.bundle import load_bundle
+from aecf_ros.commands.shared.terminal import say_warnings
+from aecf_ros.core.bundle import Manifest, load_bundle
 from aecf_ros.replay.bag.topics import Reading
 from aecf_ros.replay.faults.schedule import load_faults
 from aecf_ros.replay.report.batch import pooled_summary, recording_table, write_fleet
 from aecf_ros.replay.report.tables import summary_tables, text_table
 from aecf_ros.replay.scoring.batch import FleetError, Outcome, find_jobs, outcome_line, run_here, run_on_ray
 from aecf_ros.replay.scoring.driver import stream_kinds
+from aecf_ros.replay.scoring.summary import Summary
 
 SHOWN = 20
 """Rows of the table on the terminal; the report has all."""
@@ -68,14 +70,7 @@ def evaluate_many(
         version=__version__,
     )
     started, outcomes, used = time.perf_counter(), {}, [workers]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*_columns(), console=console, transient=True) as bar:
         task = bar.add_task(f"{len(jobs)} recordings", total=len(jobs))
         stream = (
             run_here(jobs, min(workers, len(jobs)))
@@ -89,10 +84,28 @@ def evaluate_many(
     in_order = [outcomes[job.name] for job in jobs]
     summary = pooled_summary(in_order, bundle.manifest, time.perf_counter() - started, used[-1])
     paths = write_fleet(out, in_order, summary, bundle.manifest, f"aecf evaluate: {len(jobs)} recordings")
+    _print_summary(console, in_order, summary, bundle.manifest, paths)
+    assert summary.fleet is not None
+    return not summary.fleet.failed
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+
+
+def _print_summary(
+    console: Console, outcomes: Sequence[Outcome], summary: Summary, manifest: Manifest, paths: Sequence[Path]
+) -> None:
     for table in summary_tables(summary):
         console.print(table)
-    header, rows = recording_table(in_order[:SHOWN], bundle.manifest)
-    title = f"recordings (the first {SHOWN})" if len(rows) < len(jobs) else "recordings"
+    header, rows = recording_table(outcomes[:SHOWN], manifest)
+    title = f"recordings (the first {SHOWN})" if len(rows) < len(outcomes) else "recordings"
     console.print(text_table(title, [*header[:7], header[-1]], [[*row[:7], row[-1]] for row in rows]))
     fleet = summary.fleet
     assert fleet is not None
@@ -102,7 +115,6 @@ def evaluate_many(
         f"{pace if fleet.evaluated else 'nothing was replayed'}; wrote " + " and ".join(map(str, paths)),
         soft_wrap=True,
     )
-    return not fleet.failed
 
 
 def _say(console: Console, outcome: Outcome) -> None:

@@ -1,6 +1,6 @@
 """The page docs/parameters.md, made from the declarations.
 
-``python -m aecf_ros.nodes.fusion.parameters_page > docs/parameters.md``
+``python -m aecf_ros.nodes.tools.parameters_page > docs/parameters.md``
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ the default has a decimal point. A value out of range is refused with the reason
 NAME` prints the same descriptions. Each topic also has QoS overrides:
 `qos_overrides./camera/image.subscription.depth` and so on.
 
-Made by `python -m aecf_ros.nodes.fusion.parameters_page` from the declarations in `aecf_ros/nodes/`; a test keeps it
+Made by `python -m aecf_ros.nodes.tools.parameters_page` from the declarations in `aecf_ros/nodes/`; a test keeps it
 current."""
 
 

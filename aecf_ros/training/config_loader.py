@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from aecf_ros.core.yaml_records import describe, read_yaml
-from aecf_ros.training.run.config import ConfigError, TrainConfig
+from aecf_ros.training.config import ConfigError, TrainConfig
 
 
 def load_config(path: Path | str | None = None, overrides: Sequence[str] = ()) -> TrainConfig:

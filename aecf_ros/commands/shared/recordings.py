@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from aecf_ros.commands.terminal import in_one_line
+from aecf_ros.commands.shared.terminal import in_one_line
 from aecf_ros.replay.bag.errors import BagError
 from aecf_ros.replay.bag.topics import AudioFormat, Reading
 

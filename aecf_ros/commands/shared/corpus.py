@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from aecf_ros.commands.terminal import bars_on_stderr
+from aecf_ros.commands.shared.terminal import bars_on_stderr
 from aecf_ros.modalities.base import ModalitySpec
 from aecf_ros.replay.bag.discovery import find_recordings
 from aecf_ros.replay.bag.errors import BagError, UnreadableBag
@@ -16,6 +16,7 @@ from aecf_ros.replay.bag.probe import find_modalities
 from aecf_ros.replay.bag.topics import AudioFormat, Reading
 from aecf_ros.replay.samples import Scan, scan_recording
 from aecf_ros.replay.scoring.ground_truth import LabelError
+from aecf_ros.training.config import DataConfig
 from aecf_ros.training.data.archives import archives_corpus, archives_in
 from aecf_ros.training.data.classes import checked_corpus, naming_of
 from aecf_ros.training.data.corpus import Corpus
@@ -23,7 +24,6 @@ from aecf_ros.training.data.npy_dataset import DATASET, DatasetError
 from aecf_ros.training.data.npy_units import folder_corpus
 from aecf_ros.training.data.split import SPLIT_PARTS, given_parts, split_recordings
 from aecf_ros.training.data.table import find_table, table_corpus
-from aecf_ros.training.run.config import DataConfig
 
 DEFAULT_CONFIG = DataConfig()
 Advance = Callable[[int, int, str], None]
@@ -61,9 +61,9 @@ def open_corpus(
         return folder_corpus(path, modalities)
     if archives_in(path):
         return archives_corpus(path, modalities, config)
-    if found := find_recordings(path):
+    if recordings := find_recordings(path):
         try:
-            return _recordings_corpus(path, found, modalities, config, progress)
+            return _recordings_corpus(path, recordings, modalities, config, progress)
         except (BagError, LabelError) as error:
             raise DatasetError(str(error)) from None
     if (table := find_table(path)) is not None:
@@ -116,11 +116,15 @@ def _scan(
 
 
 def _recordings_corpus(
-    path: Path, found: dict[str, Path], modalities: Sequence[ModalitySpec] | None, config: DataConfig, progress: Advance
+    path: Path,
+    recordings: dict[str, Path],
+    modalities: Sequence[ModalitySpec] | None,
+    config: DataConfig,
+    progress: Advance,
 ) -> Corpus:
     reading = reading_of(config)
     if modalities is None:
-        held = find_modalities(found.values(), reading)
+        held = find_modalities(recordings.values(), reading)
         modalities = [probed.spec for probed in held]
         reading = replace(reading, topics={**{probed.spec.name: probed.topic for probed in held}, **reading.topics})
         if not modalities:
@@ -128,7 +132,7 @@ def _recordings_corpus(
                 f"{path}: no recording holds pictures, sound or vectors that can be read; `ros2 bag "
                 f"info` shows what they hold"
             )
-    scans, warnings = _scan(found, modalities, reading, progress)
+    scans, warnings = _scan(recordings, modalities, reading, progress)
     warnings += _missing_topics(path, scans, modalities)
     unlabeled = [scan for scan in scans if not scan.spans]
     if len(unlabeled) == len(scans):

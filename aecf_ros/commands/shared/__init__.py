@@ -1,0 +1,1 @@
+"""What several commands share: opening data, options of recordings, batches, the terminal."""
