@@ -27,10 +27,10 @@ from aecf_ros.runtime.pipeline import Pipeline
 
 START_NS = 1_700_000_000 * NANOSECONDS
 KINDS = {"camera": "image", "audio": "audio"}
-TOPICS = Topics({"camera": "/camera", "audio": "/audio"}, {}, None)
 FRAME_S, CHUNK_S, RATE_HZ = 1 / 15, 0.1, 16_000
-PERIODS_S = {"camera": FRAME_S, "audio": CHUNK_S}
 INFO = SimpleNamespace(channels=1, sample_rate=RATE_HZ, sample_format="S16LE", bitrate=0, coding_format="wave")
+TOPICS = Topics({"camera": "/camera", "audio": "/audio"}, {}, None, INFO)
+PERIODS_S = {"camera": FRAME_S, "audio": CHUNK_S}
 HEIGHT, WIDTH = 48, 64
 
 
@@ -218,7 +218,7 @@ def run(world: Messages, faults: Sequence[Fault], seconds: float) -> Seen:
     held = {one.log_ns: message for one, message in world}
     step(START_NS)
     for arrival in arrivals(
-        (one for one, _ in world), START_NS, TOPICS, FaultInjector(faults, KINDS), lambda one: held[one.log_ns], INFO
+        (one for one, _ in world), START_NS, TOPICS, FaultInjector(faults, KINDS), lambda one: held[one.log_ns]
     ):
         silence(arrival.at_ns)
         try:

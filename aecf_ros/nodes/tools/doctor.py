@@ -239,7 +239,8 @@ def check_profile(environment: Mapping[str, str] = os.environ) -> list[Finding]:
         Finding(
             "fast dds profile",
             "WARN",
-            f"not set: {', '.join(lacking)}{by}{f'; set: {profiles}' if profiles else ''}: the segment is 512 KB, and raw"
+            f"not set: {', '.join(lacking)}{by}{f'; set: {profiles}' if profiles else ''}: the "
+            f"segment is 512 KB, and raw"
             " images of 640x480 and above get lost",
             f"for every node: export {' '.join(f'{name}={path}' for name in PROFILE_VARIABLES)}; fusion.launch.py sets"
             " both for what it starts",
