@@ -16,10 +16,10 @@ class _AudioRecord(ModalityRecord):
     rate_hz: int = Field(gt=0)
     window_s: float = Field(gt=0)
 
-    SIZES: ClassVar = ("rate_hz", "window_s")
-    input_name: ClassVar = "samples"
-    input_dtype: ClassVar = np.dtype(np.float32)
-    stored_dtype: ClassVar = np.dtype(np.int16)
+    SIZES: ClassVar[tuple[str, ...]] = ("rate_hz", "window_s")
+    input_name: ClassVar[str] = "samples"
+    input_dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+    stored_dtype: ClassVar[np.dtype] = np.dtype(np.int16)
 
     @property
     def window_samples(self) -> int:

@@ -16,11 +16,11 @@ class _ImageRecord(ModalityRecord):
     height: int = Field(gt=0)
     width: int = Field(gt=0)
 
-    SIZES: ClassVar = ("height", "width")
-    input_name: ClassVar = "image"
-    input_dtype: ClassVar = np.dtype(np.uint8)
-    stored_dtype: ClassVar = np.dtype(np.uint8)
-    paces_predictions: ClassVar = True
+    SIZES: ClassVar[tuple[str, ...]] = ("height", "width")
+    input_name: ClassVar[str] = "image"
+    input_dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
+    stored_dtype: ClassVar[np.dtype] = np.dtype(np.uint8)
+    paces_predictions: ClassVar[bool] = True
 
     @property
     def sample_shape(self) -> tuple[int, ...]:

@@ -15,10 +15,10 @@ class _VectorRecord(ModalityRecord):
     kind: Literal["vector"]
     dim: int = Field(gt=0)
 
-    SIZES: ClassVar = ("dim",)
-    input_name: ClassVar = "vector"
-    input_dtype: ClassVar = np.dtype(np.float32)
-    stored_dtype: ClassVar = np.dtype(np.float32)
+    SIZES: ClassVar[tuple[str, ...]] = ("dim",)
+    input_name: ClassVar[str] = "vector"
+    input_dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+    stored_dtype: ClassVar[np.dtype] = np.dtype(np.float32)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
