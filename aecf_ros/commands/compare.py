@@ -51,7 +51,7 @@ def _on_recording(
         for bundle in (first, second):
             task = bar.add_task(bundle.directory.name, total=bag.duration_s)
             pipeline = Pipeline(bundle.manifest, make_backend("onnxruntime", bundle))
-            runs.append(evaluate(bag, pipeline, faults, labels, lambda at_s: bar.update(task, completed=at_s), topics))  # noqa: B023 (called within)
+            runs.append(evaluate(bag, pipeline, faults, labels, lambda at_s: bar.update(task, completed=at_s), topics))  # noqa: B023
     return compare_runs(*runs)
 
 

@@ -52,7 +52,7 @@ class Parameter(ParameterRecord):
             value = node.declare_parameter(self.name, self.default, self._descriptor()).value
         except ParameterException:
             bounds = f" from {self.bounds[0]:g} to {self.bounds[1]:g}" if self.bounds else ""
-            given = node._parameter_overrides.get(self.name)  # noqa: SLF001 (rclpy gives no other access to an undeclared override)
+            given = node._parameter_overrides.get(self.name)  # rclpy gives no other access
             raise ParameterError(
                 f"parameter {self.name} is {getattr(given, 'value', given)!r}; "
                 f"give a value of type {type(self.default).__name__}{bounds}"
